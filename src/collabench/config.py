@@ -1,0 +1,464 @@
+"""Typed, strict configuration, and the only reader of YAML in the project.
+
+``params.yaml`` defines data sets, noise, models, recipes, methods and profiles. Everything in it is checked before
+anything runs: an unknown key, a wrong type, a value out of range or a name that is not defined gives one
+:class:`~collabench.errors.ConfigError` that says file, line, key and what would be right.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+
+import yaml
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+
+from collabench.errors import ConfigError
+from collabench.methods import METHODS
+from collabench.models import FAMILIES
+from collabench.strict import Strict
+
+# ------------------------------------------------------------------------------------------------ reading YAML
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core scalars: ``1e-4`` is a number, ``off`` and ``012`` are not what YAML 1.1 makes of them."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    if len(text) > 18:  # beyond 64 bits: no field of the configuration means such a number
+        raise yaml.constructor.ConstructorError(None, None, f"the number {text[:12]}… is too large", node.start_mark)
+    return int(text)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+KeyPath = tuple[str | int, ...]
+
+
+class Document:
+    """A parsed YAML file that remembers on which line each key stands."""
+
+    def __init__(self, path: Path, value: Any, lines: dict[KeyPath, int]) -> None:
+        self.path, self.value, self._lines = path, value, lines
+
+    def where(self, key_path: KeyPath) -> str:
+        """``params.yaml:12: recipes.fast.epochs`` for the deepest part of ``key_path`` that stands in the file."""
+        known = key_path
+        while known and known not in self._lines:
+            known = known[:-1]
+        dotted = ".".join(str(part) for part in key_path) or "the file"
+        return f"{self.path}:{self._lines.get(known, 1)}: {dotted}"
+
+    def error(self, key_path: KeyPath, message: str) -> ConfigError:
+        return ConfigError(f"{self.where(key_path)}: {message}")
+
+
+MAX_YAML_BYTES = 4_000_000
+
+
+def read_yaml(path: Path) -> Document:
+    """Read one YAML file.
+
+    Raises ConfigError in one line for a file that is missing, not UTF-8, not YAML, has a key twice, refers to itself,
+    is larger than 4 MB, or holds a number that is not finite.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(raw) > MAX_YAML_BYTES:
+        raise ConfigError(f"{path}: {len(raw)} bytes; a configuration file has at most {MAX_YAML_BYTES}")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8 text (byte 0x{raw[error.start]:02x})") from None
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            lines: dict[KeyPath, int] = {}
+            if node is None:
+                raise ConfigError(f"{path}:1: the file is empty")
+            _check_nodes(path, node, (), lines, frozenset(), [0])
+            value = loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        problem = (error.problem or error.context or "not YAML").replace("\n", " ")
+        raise ConfigError(f"{path}:{line}: not valid YAML: {problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
+    return Document(path, value, lines)
+
+
+def _check_nodes(
+    path: Path, node: yaml.Node, key_path: KeyPath, lines: dict[KeyPath, int], parents: frozenset[int], count: list[int]
+) -> None:
+    """Fill ``lines``; refuse duplicate keys, keys that are not plain text, cycles and alias bombs."""
+    count[0] += 1
+    line = node.start_mark.line + 1
+    lines.setdefault(key_path, line)
+    if id(node) in parents:
+        raise ConfigError(f"{path}:{line}: an alias refers to the block that it stands in")
+    if count[0] > 200_000:
+        raise ConfigError(f"{path}:{line}: more than 200,000 values")
+    parents = parents | {id(node)}
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            key_line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(f"{path}:{key_line}: a key must be plain text")
+            key = key_node.value
+            if key == "<<":
+                raise ConfigError(f"{path}:{key_line}: merge keys (<<) are not supported; write the values out")
+            if key in seen:
+                raise ConfigError(f"{path}:{key_line}: {key!r} stands here and on line {seen[key]}; keep one of them")
+            seen[key] = key_line
+            lines[(*key_path, key)] = key_line
+            _check_nodes(path, value_node, (*key_path, key), lines, parents, count)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            _check_nodes(path, child, (*key_path, index), lines, parents, count)
+    elif not node.tag.startswith("tag:yaml.org,2002:") or node.tag.rpartition(":")[2] not in (
+        "str", "int", "float", "bool", "null",
+    ):
+        raise ConfigError(f"{path}:{line}: the tag {node.tag!r} is not supported")
+
+
+def validate(document: Document, kind: Any, value: Any, key_path: KeyPath = ()) -> Any:
+    """Check ``value`` (a part of ``document`` at ``key_path``) against a type; raise ConfigError in one line."""
+    bad = _not_finite(value, key_path)
+    if bad is not None:
+        raise document.error(bad, "is not a finite number")
+    try:
+        # JSON mode is strict about types and still takes a list where a tuple is declared.
+        return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise _explain(document, error, kind, key_path) from None
+
+
+def _not_finite(value: Any, key_path: KeyPath) -> KeyPath | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return key_path
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next((bad for key, child in children if (bad := _not_finite(child, (*key_path, key)))), None)
+
+
+def _explain(document: Document, error: ValidationError, kind: Any, key_path: KeyPath) -> ConfigError:
+    """One validation error in one line (an unknown key before others: it often explains them)."""
+    errors = error.errors(include_url=False)
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    location = _without_union_tags(document.value, (*key_path, *first["loc"]))
+    message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key {location[-1]!r}; keys that would be right: {', '.join(_keys_at(kind, first['loc']))}"
+    elif first["type"] == "missing":
+        message = f"the key {location[-1]!r} is missing"
+    elif not isinstance(first["input"], dict | list):
+        message += f" (it says {_shorten(first['input'])})"
+    if len(errors) > 1:
+        message += f" (and {len(errors) - 1} more)"
+    return document.error(location, message)
+
+
+def _keys_at(kind: Any, location: KeyPath) -> list[str]:
+    """The valid keys beside the last part of a pydantic error location."""
+    for part in location[:-1]:
+        kind = _child_type(kind, part)
+    kind = _bare(kind)
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Strict) else []
+
+
+def _bare(kind: Any) -> Any:
+    """``kind`` without ``Annotated`` and without ``| None``."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (Union, UnionType):
+        members = [member for member in get_args(kind) if member is not type(None)]
+        return _bare(members[0]) if len(members) == 1 else kind
+    return kind
+
+
+def _child_type(kind: Any, part: str | int) -> Any:
+    kind = _bare(kind)
+    if isinstance(kind, type) and issubclass(kind, Strict):
+        return kind.model_fields[part].annotation if part in kind.model_fields else kind  # else: a union's only member
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):  # a discriminated union: the part is the member's tag
+        return next((m for m in arguments if any(part in get_args(f.annotation) for f in m.model_fields.values())), None)
+    return arguments[-1 if get_origin(kind) is dict else 0] if arguments else None
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _without_union_tags(value: Any, location: KeyPath) -> KeyPath:
+    """Drop the parts of a pydantic location that name a union's member and not a key of the file."""
+    kept: list[str | int] = []
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(value, dict) and part in value:
+            value, kept = value[part], [*kept, part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value, kept = value[part], [*kept, part]
+        elif last:
+            kept.append(part)
+    return tuple(kept)
+
+
+# ------------------------------------------------------------------------------------------------ the sections
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+#: Data sets whose files the project can find or fetch without being told a checksum.
+PINNED_SOURCES = ("digits", "cifar10", "cifar100", "stl10")
+
+
+class DatasetConfig(Strict):
+    """Where images come from and which of them are used.
+
+    ``train_images`` and ``test_images`` take stratified subsets (``split_seed`` decides which; the split is the same
+    for every run, so the test set is fixed). ``test_on_rest``: every image that is not trained on is a test image.
+    """
+
+    source: Literal["digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet", "images"]
+    title: str | None = Field(default=None, min_length=1, max_length=80)
+    path: str | None = Field(default=None, min_length=1)
+    sha256: Sha256 | None = None
+    mirrors: tuple[str, ...] = ()
+    resize: int | None = Field(default=None, ge=4, le=1024)
+    train_images: int | None = Field(default=None, ge=2)
+    test_images: int | None = Field(default=None, ge=2)
+    test_on_rest: bool = False
+    split_seed: int = Field(default=0, ge=0, lt=10_000)
+
+    @model_validator(mode="after")
+    def _fits_source(self) -> Self:
+        if self.source in PINNED_SOURCES:
+            for field in ("sha256", "resize"):
+                if getattr(self, field) is not None:
+                    raise ValueError(f"{field} is fixed by the source {self.source!r}; remove it")
+        if self.source == "digits" and self.path is not None:
+            raise ValueError("digits is embedded and has no path; remove it")
+        if self.source not in PINNED_SOURCES and self.path is None:
+            raise ValueError(f"the source {self.source!r} needs a path: the folder or archive that holds its files")
+        if self.mirrors and self.source not in ("cifar10", "cifar100", "stl10"):
+            raise ValueError(f"mirrors are for data sets that can be downloaded; {self.source!r} is not")
+        for mirror in self.mirrors:
+            if not re.match(r"^https?://", mirror):
+                raise ValueError(f"the mirror {mirror!r} must begin with http:// or https://")
+        if self.test_on_rest and (self.train_images is None or self.source != "digits"):
+            raise ValueError("test_on_rest is for digits with train_images set")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What of this data set can change a run's numbers: not where it lies, not what it is called."""
+        return self.model_dump(exclude={"title", "path", "mirrors"})
+
+
+class NoiseConfig(Strict):
+    """Label noise of the training split. ``rate`` is the share of labels redrawn (``uniform``: over all classes, so
+    one in m of them stays right) or wrong (``symmetric``, ``asymmetric``)."""
+
+    kind: Literal["none", "uniform", "symmetric", "asymmetric"]
+    rate: float = Field(default=0.0, ge=0.0, le=1.0)
+    when: Literal["static", "per_epoch"] = "static"
+    count: Literal["exact", "bernoulli"] = "exact"
+    hit: Literal["redrawn", "fixed"] = "redrawn"
+    pairs: dict[Name, Name] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.kind == "none") != (self.rate == 0.0):
+            raise ValueError("kind: none goes with rate 0, every other kind with a rate above 0")
+        if self.pairs is not None and self.kind != "asymmetric":
+            raise ValueError("pairs belong to kind: asymmetric")
+        if self.hit == "fixed" and self.when == "static":
+            raise ValueError("hit: fixed belongs to when: per_epoch (static noise hits the same images always)")
+        return self
+
+
+class Augmentation(Strict):
+    """Random changes of training images: a shift by up to ``shift`` pixels (zero padding and crop), a horizontal flip,
+    or a random resized crop (``random_resized_crop`` is the side of its output; test images are then resized to
+    8/7 of that side and cropped in the middle)."""
+
+    shift: int = Field(default=0, ge=0, le=32)
+    flip: bool = False
+    random_resized_crop: int | None = Field(default=None, ge=8, le=512)
+
+
+class RecipeConfig(Strict):
+    """How long and how fast: everything about optimisation that methods share, so that methods differ only in method.
+
+    ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs. ``validation_fraction`` of the
+    training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``.
+    """
+
+    epochs: int = Field(ge=1, le=10_000)
+    batch_size: int = Field(ge=2, le=65_536)
+    learning_rate: float = Field(gt=0, le=100)
+    milestones: tuple[int, ...] = ()
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    augmentation: Augmentation = Augmentation()
+    validation_fraction: float = Field(default=0.0, ge=0, lt=0.9)
+    validation_noisy: bool = False
+    evaluate_every: int = Field(default=1, ge=1)
+    evaluation_batch_size: int = Field(default=500, ge=1, le=65_536)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError("milestones must rise")
+        if self.milestones and not 1 <= self.milestones[0] <= self.milestones[-1] < self.epochs:
+            raise ValueError(f"milestones must lie between 1 and epochs - 1 = {self.epochs - 1}")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0")
+        if self.validation_noisy and not self.validation_fraction:
+            raise ValueError("validation_noisy needs validation_fraction above 0")
+        return self
+
+
+ModelConfig = Annotated[FAMILIES.settings_union(), Field(discriminator="family")]
+MethodConfig = Annotated[METHODS.settings_union(), Field(discriminator="method")]
+
+Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+
+
+class TableConfig(Strict):
+    """A grid of configurations that a report shows together: one table per data set, noise, model and recipe, with the
+    methods as rows. ``baseline`` is the method that the others are compared with; the Holm correction runs over
+    ``family`` (by default the table)."""
+
+    name: Name
+    title: str | None = None
+    datasets: Names
+    noise: Names = ("clean",)
+    models: Names
+    recipes: Names
+    methods: Names
+    baseline: Name = "individual"
+    family: Name | None = None
+    seeds: int | None = Field(default=None, ge=1, lt=1000)
+
+    @model_validator(mode="after")
+    def _baseline_is_a_row(self) -> Self:
+        if self.baseline not in self.methods:
+            raise ValueError(f"the baseline {self.baseline!r} must be one of the table's methods")
+        for field in ("datasets", "noise", "models", "recipes", "methods"):
+            names = getattr(self, field)
+            if len(set(names)) != len(names):
+                raise ValueError(f"{field} names something twice")
+        return self
+
+
+class ProfileConfig(Strict):
+    """A study: its tables, how many seeds each configuration is run with, and how the runs are packed into jobs."""
+
+    description: str
+    seeds: int = Field(ge=1, lt=1000)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seeds_per_job: int = Field(default=4, ge=1, le=1000)
+    tables: tuple[TableConfig, ...] = ()
+    papers: tuple[Name, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_tables(self) -> Self:
+        if not self.tables and not self.papers:
+            raise ValueError("a profile needs tables or papers")
+        names = [table.name for table in self.tables]
+        if len(set(names)) != len(names):
+            raise ValueError("two tables have the same name")
+        return self
+
+
+class Params(Strict):
+    """The whole of ``params.yaml``."""
+
+    datasets: dict[Name, DatasetConfig]
+    noise: dict[Name, NoiseConfig]
+    models: dict[Name, ModelConfig]
+    recipes: dict[Name, RecipeConfig]
+    methods: dict[Name, MethodConfig]
+    profiles: dict[Name, ProfileConfig]
+
+
+_SECTION_OF = {
+    "datasets": "datasets", "noise": "noise", "models": "models", "recipes": "recipes", "methods": "methods",
+    "baseline": "methods",
+}  # fmt: skip
+
+
+def load_params(path: Path) -> Params:
+    """Read and check ``params.yaml``. Raises ConfigError in one line."""
+    document = read_yaml(path)
+    params: Params = validate(document, Params, document.value)
+    for profile_name, profile in params.profiles.items():
+        for index, table in enumerate(profile.tables):
+            for field, section in _SECTION_OF.items():
+                names = getattr(table, field)
+                for position, name in enumerate(names if isinstance(names, tuple) else (names,)):
+                    key: KeyPath = ("profiles", profile_name, "tables", index, field)
+                    key = (*key, position) if isinstance(names, tuple) else key
+                    check_name(document, key, params, section, name)
+    for name, method in params.methods.items():
+        for field, section, other in method.references():
+            check_name(document, ("methods", name, field), params, section, other)
+    _refuse_teacher_cycles(document, params)
+    return params
+
+
+def check_name(document: Document, key: KeyPath, params: Params, section: str, name: str) -> None:
+    """Raise ConfigError if ``name`` is not defined in ``section``."""
+    known = getattr(params, section)
+    if name not in known:
+        raise document.error(key, f"{name!r} is not defined under {section}; defined there: {', '.join(known)}")
+
+
+def _refuse_teacher_cycles(document: Document, params: Params) -> None:
+    for start in params.methods:
+        path = [start]
+        while True:
+            following = [n for _, section, n in params.methods[path[-1]].references() if section == "methods"]
+            if not following:
+                break
+            if following[0] in path:
+                raise document.error(("methods", start), f"depends on itself: {' → '.join([*path, following[0]])}")
+            path.append(following[0])
+
+
+def profile_of(params: Params, name: str, path: Path) -> ProfileConfig:
+    """The named profile. Raises ConfigError that lists the profiles that exist."""
+    if name not in params.profiles:
+        raise ConfigError(f"{path}: there is no profile {name!r}; profiles: {', '.join(params.profiles)}")
+    return params.profiles[name]

@@ -1,0 +1,58 @@
+"""Pure tensor functions: the losses that methods share, in the notation of the papers.
+
+``m`` classes; logits (B, m), or (H, B, m) for H heads; ``softmax(z; T) = softmax(z / T)``;
+``CE(q, z; T) = -sum_k q_k log softmax(z; T)_k``, mean over the batch. Everything is computed in float32 or wider.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+
+
+def hard_cross_entropy(
+    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, temperature: float = 1.0
+) -> Tensor:
+    """``CE(target, z; T)`` with ``target = (1 - epsilon) onehot(y) + epsilon / m``, mean over the batch: a scalar.
+
+    Args:
+        logits: (B, m).
+        labels: (B,) int64.
+    """
+    logits = _wide(logits)
+    if temperature != 1.0:
+        logits = logits / temperature
+    return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+
+def soft_cross_entropy(target: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """``CE(q, z; T)`` (Fang & Lin, eq. 2): ``-sum_k q_k log softmax(z / T)_k``, mean over all but the last dimension.
+
+    Args:
+        target: (..., m) probabilities q.
+        logits: (..., m).
+    """
+    return -(target * torch.log_softmax(_wide(logits) / temperature, dim=-1)).sum(dim=-1).mean()
+
+
+def consensus(logits: Tensor, temperature: float) -> Tensor:
+    """``q^(h) = softmax(mean over j != h of z^(j); T)`` (Fang & Lin, eq. 2; Song & Chai).
+
+    Args:
+        logits: (H, B, m) of at least two heads.
+
+    Returns:
+        (H, B, m): for every head the softened mean opinion of the others.
+    """
+    logits = _wide(logits)
+    heads = logits.shape[0]
+    if heads < 2:
+        raise ValueError("a consensus needs at least two heads")
+    # Gathered rather than "sum minus own", which loses digits when one head's logits are far larger than the others'.
+    others = torch.tensor([[j for j in range(heads) if j != h] for h in range(heads)], device=logits.device)
+    return torch.softmax(logits[others].mean(dim=1) / temperature, dim=-1)

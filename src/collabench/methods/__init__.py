@@ -1,0 +1,14 @@
+"""Training methods. One method per file: ``Settings`` (its entry in ``params.yaml``) and ``Method``.
+
+A method turns backbones into a training network, names the loss terms of a batch and says what is deployed. The trainer
+does everything else and knows no method by name. See :mod:`collabench.methods._contract`.
+"""
+
+from __future__ import annotations
+
+from collabench.methods._contract import Batch, Context, Method, MethodSettings, Requirement, Update
+from collabench.registry import Registry
+
+METHODS = Registry(__name__, "method")
+
+__all__ = ["METHODS", "Batch", "Context", "Method", "MethodSettings", "Requirement", "Update"]

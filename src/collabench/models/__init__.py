@@ -1,0 +1,30 @@
+"""Backbones. One family per file: ``Settings`` (its entry in ``params.yaml``) and ``build``.
+
+``build(settings, input_shape, classes) -> Backbone`` makes the network with weights drawn from torch's global generator;
+:func:`build_backbone` scopes that generator to a named stream, so that nothing outside can influence the weights.
+"""
+
+from __future__ import annotations
+
+from collabench.errors import ConfigError
+from collabench.models._backbone import Backbone
+from collabench.registry import Registry
+from collabench.strict import Strict
+
+FAMILIES = Registry(__name__, "family")
+
+__all__ = ["FAMILIES", "Backbone", "build_backbone"]
+
+
+def build_backbone(settings: Strict, input_shape: tuple[int, int, int], classes: int, weights_seed: int) -> Backbone:
+    """A backbone for images of ``input_shape`` (channels, height, width), initialised by ``weights_seed`` alone.
+
+    Raises ConfigError where the model does not fit the input size or the number of classes.
+    """
+    import torch
+
+    if classes < 2:
+        raise ConfigError(f"a classifier needs at least two classes, the data set has {classes}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(weights_seed)
+        return FAMILIES[settings.family].build(settings, input_shape, classes)

@@ -1,0 +1,63 @@
+"""A network as a chain of named stages: the form in which training graphs can split it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module):
+    """A chain of stages, each a chain of modules.
+
+    The last stage, the classifier, maps the penultimate features (B, features) to logits (B, classes). The state dict
+    has the keys ``<module name>.…`` and knows nothing of stages: a plain network with modules of the same names (a
+    torchvision model, say) loads it directly.
+
+    Args:
+        modules: the network's children in order of execution, by attribute name.
+        stages: stage name → names of its modules. By default every module is a stage of its own.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], stages: Mapping[str, Sequence[str]] | None = None) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            self.add_module(name, module)
+        self.stages = {name: tuple(names) for name, names in (stages or {n: (n,) for n in modules}).items()}
+        flat = [name for names in self.stages.values() for name in names]
+        if flat != list(modules):
+            raise ValueError(f"the stages {flat} are not the modules {list(modules)} in their order")
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """All stages in order of execution; a training graph can split after any but the last."""
+        return tuple(self.stages)
+
+    def run(self, stages: Iterable[str], x: Tensor) -> Tensor:
+        """Apply the named stages one after the other."""
+        for stage in stages:
+            for name in self.stages[stage]:
+                x = getattr(self, name)(x)
+        return x
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate features (B, features) of images (B, C, H, W)."""
+        return self.run(self.stage_names[:-1], images)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits (B, classes) from penultimate features."""
+        return self.run(self.stage_names[-1:], features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.run(self.stage_names, images)
+
+
+def feature_width(backbone: Backbone, input_shape: tuple[int, int, int]) -> int:
+    """Width of the penultimate features for images of ``input_shape``; leaves the backbone as it was."""
+    training = backbone.training
+    backbone.eval()
+    with torch.no_grad():
+        width = backbone.features(torch.zeros(1, *input_shape)).shape[1]
+    backbone.train(training)
+    return width

@@ -1,0 +1,48 @@
+"""Finding a package's plug-ins: every module of the package that is not private is one entry.
+
+A new method or model family is one new file; nothing else lists it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any, Union
+
+from collabench.strict import Strict
+
+
+class Registry(Mapping[str, ModuleType]):
+    """The modules of ``package`` by name.
+
+    Each has a class ``Settings`` whose field ``discriminator`` is a ``Literal`` holding the module's name: the key that
+    chooses the entry in ``params.yaml``.
+    """
+
+    def __init__(self, package: str, discriminator: str) -> None:
+        self._discriminator = discriminator
+        path = importlib.import_module(package).__path__
+        self._modules = {
+            info.name: importlib.import_module(f"{package}.{info.name}")
+            for info in pkgutil.iter_modules(path)
+            if not info.name.startswith("_")
+        }
+        for name, module in self._modules.items():
+            settings: type[Strict] = module.Settings
+            if settings.model_fields[discriminator].annotation.__args__ != (name,):
+                raise TypeError(f"{package}.{name}.Settings.{discriminator} must be Literal[{name!r}]")
+
+    def settings_union(self) -> Any:
+        """The union of all entries' settings, for a discriminated field."""
+        return Union[tuple(module.Settings for module in self._modules.values())]  # noqa: UP007 - built at run time
+
+    def __getitem__(self, name: str) -> ModuleType:
+        return self._modules[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
