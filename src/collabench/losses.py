@@ -56,3 +56,26 @@ def consensus(logits: Tensor, temperature: float) -> Tensor:
     # Gathered rather than "sum minus own", which loses digits when one head's logits are far larger than the others'.
     others = torch.tensor([[j for j in range(heads) if j != h] for h in range(heads)], device=logits.device)
     return torch.softmax(logits[others].mean(dim=1) / temperature, dim=-1)
+
+
+def log_probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """``log softmax(z / T)`` over the last dimension: finite for every finite z, unlike the logarithm of a softmax."""
+    return torch.log_softmax(_wide(logits) / temperature, dim=-1)
+
+
+def kullback_leibler(target: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """``KL(q || softmax(z; T)) = sum_k q_k (log q_k - log softmax(z / T)_k)``, mean over all but the last dimension.
+
+    The gradient with respect to ``logits`` is ``(softmax(z / T) - q) / T`` (divided by the number of rows): methods
+    multiply by T^2 so that it does not shrink as T grows (Hinton et al. 2015). Zero, with zero gradient, where q is
+    ``softmax(z; T)``.
+
+    Args:
+        target: (..., m) *logarithms* of the probabilities q, so that value and both gradients stay finite where q is 0.
+        logits: (..., m).
+    """
+    return (
+        functional.kl_div(log_probabilities(logits, temperature), target, reduction="none", log_target=True)
+        .sum(dim=-1)
+        .mean()
+    )

@@ -1,4 +1,4 @@
-"""Finding a package's plug-ins: every module of the package that is not private is one entry.
+"""Finding a package's plug-ins: every module of the package that has a class ``Settings`` is one entry.
 
 A new method or model family is one new file; nothing else lists it.
 """
@@ -24,11 +24,8 @@ class Registry(Mapping[str, ModuleType]):
     def __init__(self, package: str, discriminator: str) -> None:
         self._discriminator = discriminator
         path = importlib.import_module(package).__path__
-        self._modules = {
-            info.name: importlib.import_module(f"{package}.{info.name}")
-            for info in pkgutil.iter_modules(path)
-            if not info.name.startswith("_")
-        }
+        modules = {info.name: importlib.import_module(f"{package}.{info.name}") for info in pkgutil.iter_modules(path)}
+        self._modules = {name: module for name, module in modules.items() if hasattr(module, "Settings")}
         for name, module in self._modules.items():
             settings: type[Strict] = module.Settings
             if settings.model_fields[discriminator].annotation.__args__ != (name,):

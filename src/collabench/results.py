@@ -6,20 +6,15 @@ the same machine and versions. ``measured.json`` holds time, memory, device, ver
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import tempfile
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from collabench.errors import ResultError
+from collabench.records import read_json, sha256_of
 from collabench.spec import Run
 from collabench.strict import Strict
-
-T = TypeVar("T", bound=Strict)
 
 SCHEMA = 1
 RESULT, LOGITS, WEIGHTS = "result.json", "logits.safetensors", "weights.safetensors"
@@ -115,62 +110,6 @@ class Failure(Strict):
     reason: str
     epoch: int | None = None
     when: str
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a power cut, sees the old content or the new and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def write_json(path: Path, record: Strict) -> None:
-    """Write a record as canonical JSON with a checksum over its content, atomically."""
-    body = json.loads(record.model_dump_json())
-    body["checksum"] = _checksum(body)
-    write_atomically(path, (json.dumps(body, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path, kind: type[T]) -> T:
-    """Read a record written by :func:`write_json`. Raises ResultError naming the file for anything that is wrong."""
-    try:
-        body = json.loads(path.read_bytes())
-        checksum = body.pop("checksum")
-    except OSError as error:
-        raise ResultError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise ResultError(f"{path}: damaged (not a record with a checksum); delete it to have it made again") from None
-    if checksum != _checksum(body):
-        raise ResultError(f"{path}: damaged (checksum differs); delete it to have it made again")
-    try:
-        return kind.model_validate_json(json.dumps(body))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ResultError(f"{path}: {where}: {first['msg']} (written by another version?)") from None
-
-
-def _checksum(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def load_result(folder: Path, run: Run, *, check_files: bool = True) -> Result:

@@ -50,8 +50,9 @@ class MethodSettings(Strict):
         """What of the settings can change numbers. Names are replaced by the runs and models that they stand for."""
         return self.model_dump(exclude={name for name, _, _ in self.references()})
 
-    def check_fits(self, stage_names: Sequence[str], precision: str) -> None:
-        """Raise ValueError (one line) if the settings make no sense for a backbone with these stages or precision."""
+    def check_fits(self, backbone: Backbone, precision: str, input_shape: tuple[int, int, int]) -> None:
+        """Raise ValueError (one line) if the settings make no sense for this backbone (on the meta device: names and
+        shapes, no numbers), precision or shape (C, H, W) of the images."""
 
 
 @dataclass
@@ -83,10 +84,13 @@ class Context:
     make_backbone(copy, model=None): a fresh backbone on the CPU. Copy 0 has the weights that individual training of the
     same seed begins with; every other copy is drawn independently. ``model`` names another model of ``params.yaml``
     that the settings refer to.
+    make_layers(name, make): ``make()``, a method's layers beside the backbones, on the CPU, with weights that depend on
+    the run's seed and on ``name`` alone.
     teachers: the deployed networks of ``settings.requires()``, in order, frozen, in eval mode.
     """
 
     make_backbone: Callable[..., Backbone]
+    make_layers: Callable[[str, Callable[[], Any]], Any]
     input_shape: tuple[int, int, int]
     classes: int
     epochs: int

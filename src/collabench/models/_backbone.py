@@ -16,14 +16,18 @@ class Backbone(nn.Module):
     torchvision model, say) loads it directly.
 
     Args:
-        modules: the network's children in order of execution, by attribute name.
+        modules: the network's modules in order of execution, by attribute name or by path (``features.3``).
         stages: stage name → names of its modules. By default every module is a stage of its own.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], stages: Mapping[str, Sequence[str]] | None = None) -> None:
         super().__init__()
-        for name, module in modules.items():
-            self.add_module(name, module)
+        for path, module in modules.items():
+            *parents, name = path.split(".")
+            parent: nn.Module = self
+            for inner in parents:
+                parent = parent._modules.setdefault(inner, nn.Module())
+            parent._modules[name] = module  # add_module refuses "features", which many networks have
         self.stages = {name: tuple(names) for name, names in (stages or {n: (n,) for n in modules}).items()}
         flat = [name for names in self.stages.values() for name in names]
         if flat != list(modules):
@@ -34,11 +38,18 @@ class Backbone(nn.Module):
         """All stages in order of execution; a training graph can split after any but the last."""
         return tuple(self.stages)
 
+    def module_at(self, path: str) -> nn.Module:
+        """The module that was given under this name or path."""
+        module: nn.Module = self
+        for name in path.split("."):
+            module = module._modules[name]
+        return module
+
     def run(self, stages: Iterable[str], x: Tensor) -> Tensor:
         """Apply the named stages one after the other."""
         for stage in stages:
             for name in self.stages[stage]:
-                x = getattr(self, name)(x)
+                x = self.module_at(name)(x)
         return x
 
     def features(self, images: Tensor) -> Tensor:

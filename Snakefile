@@ -1,0 +1,38 @@
+"""Everything that is scheduled: `snakemake --config profile=<profile> [datasets|noise|train|report]`.
+
+A job trains the seeds of one configuration that are missing, and declares one small marker. Run files are never declared
+outputs: Snakemake deletes those of a job that fails or starts again, and with them finished siblings.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+workdir: workflow.basedir
+
+
+include: "pipeline/rules/common.smk"
+include: "pipeline/rules/data.smk"
+include: "pipeline/rules/train.smk"
+include: "pipeline/rules/report.smk"
+
+
+localrules: report, train, noise, datasets
+
+
+rule report:
+    default_target: True
+    input: rules.build_report.output
+
+
+rule train:
+    input: list(JOBS)
+
+
+rule noise:
+    input: NOISE
+
+
+rule datasets:
+    input: DATASETS

@@ -1,0 +1,44 @@
+"""The study that Snakemake schedules, with the markers that no longer hold removed."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from collabench.resources import Resources, choose
+from collabench.study import Study, load_study
+
+#: The noise stage's marker: there exactly if every static noise file of its key is.
+NOISE_MARKER = "drawn"
+
+
+@lru_cache(maxsize=1)
+def load(root: Path, profile: str) -> tuple[Study, Resources]:
+    """The profile's study and what it may use of this machine; child processes then use the same.
+
+    Raises CollabenchError in one line.
+    """
+    study = load_study(root, profile)
+    resources = choose(study.profile.device)
+    os.environ.update(resources.environment())
+    drop_stale_markers(study)
+    return study, resources
+
+
+def drop_stale_markers(study: Study) -> None:
+    """Remove the markers of jobs whose files are not all there, so that Snakemake runs them."""
+    study.drop_stale_markers()
+    for key, runs in study.noise_files().items():
+        if not all(study.noise_file(run).exists() for run in runs):
+            noise_marker(study, key).unlink(missing_ok=True)
+
+
+def noise_marker(study: Study, key: str) -> Path:
+    """The marker of the noise files of a key. Its name is the same with more seeds: jobs that are done keep their inputs."""
+    return study.workspace.noise / key / NOISE_MARKER
+
+
+def report_marker(study: Study) -> Path:
+    """When the report was last built here; not shared, since a report is cheap."""
+    return study.workspace.state / "report.done"

@@ -1,0 +1,25 @@
+"""The study, what its jobs may use, and paths as Snakemake wants them: relative to the project's root."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT))
+
+from collabench.errors import CollabenchError
+from collabench.spec import dataset_key, noise_key
+from pipeline import plan
+from snakemake.exceptions import WorkflowError
+
+try:
+    STUDY, RESOURCES = plan.load(ROOT, str(config.get("profile", "default")))
+except CollabenchError as error:
+    raise WorkflowError(str(error)) from None
+
+PROFILE = STUDY.workspace.profile
+HOME = f"artifacts/{PROFILE}"
+STAGES = f"exec {sys.executable} -m pipeline.stages"  # exec: the stage's parent is then Snakemake, with which it ends
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))

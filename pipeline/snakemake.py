@@ -1,0 +1,77 @@
+"""One target of one profile through Snakemake: what each stage of ``dvc.yaml`` runs.
+
+``python -m pipeline.snakemake <profile> <target> [further arguments for snakemake]``
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from collabench import store
+from collabench.errors import CollabenchError
+from collabench.resources import end_with_parent
+from pipeline import plan
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 0 all done, 1 a job failed, 2 the configuration is wrong."""
+    if len(arguments) < 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    profile, target, *further = arguments
+    end_with_parent()
+    try:
+        study, resources = plan.load(ROOT, profile)
+    except CollabenchError as error:
+        print(f"collabench: error: {error}", file=sys.stderr)
+        return 2
+    with held(study.workspace.lock("snakemake")):
+        store.set_aside(study)
+        plan.drop_stale_markers(study)
+        if target == "report":
+            plan.report_marker(study).unlink(missing_ok=True)  # a stage that DVC starts has a reason
+        return snakemake(
+            [
+                target,
+                "--config", f"profile={profile}",
+                "--workflow-profile", str(ROOT / "pipeline" / "profiles" / "local"),
+                "--snakefile", str(ROOT / "Snakefile"),
+                "--cores", str(resources.cores),
+                "--resources", f"gpu={resources.workers if resources.gpus else 0}",
+                "--quiet", "rules", "progress", "host",
+                "--nolock",  # the lock above ends with this process; Snakemake's own stays after a kill
+                *further,
+            ]
+        )  # fmt: skip
+
+
+def held(path: Path) -> FileLock:
+    """A lock, held; says whom it waits for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process schedules this profile ({path} is held); waiting for it", flush=True)
+        lock.acquire()
+    return lock
+
+
+def snakemake(arguments: list[str]) -> int:
+    """Run Snakemake in this process, which holds the lock."""
+    from snakemake.cli import main as run
+
+    try:
+        run(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,18 @@
+"""Draw the static noisy labels of one data set and kind of noise, for every seed that lacks them."""
+
+from __future__ import annotations
+
+from collabench.records import write_atomically
+from collabench.study import load_study
+from pipeline.plan import noise_marker
+from pipeline.stages import ROOT, run_stage, tell
+
+
+def draw(profile: str, key: str) -> None:
+    study = load_study(ROOT, profile)
+    study.prepare_noise(tell, [key])
+    write_atomically(noise_marker(study, key), b"")
+
+
+if __name__ == "__main__":
+    run_stage(draw)

@@ -1,0 +1,29 @@
+"""Train the seeds of one job that are missing, in this process, on one thread or one leased GPU."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+
+from collabench.resources import Resources, lease_gpu
+from pipeline.stages import ROOT, run_stage, tell
+
+
+def train(profile: str, job_id: str) -> int:
+    resources = Resources.from_environment()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    gpus = resources.gpus
+    with lease_gpu(gpus, resources.slots_per_gpu) if gpus else nullcontext():
+        from collabench.study import load_study  # imports torch, which must see the leased GPU only
+
+        study = load_study(ROOT, profile)
+        job = study.job(job_id)
+        outcome = study.train(job.runs, device=resources.device, tell=tell)
+    if outcome.failed:
+        return 1
+    study.finish_job(job)
+    return 0
+
+
+if __name__ == "__main__":
+    run_stage(train)

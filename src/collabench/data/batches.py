@@ -1,0 +1,217 @@
+"""Training and test batches from images that lie in memory as uint8.
+
+An epoch's order, shifts and flips are drawn on the CPU at its beginning and copied to the device once: no step waits
+for the host, and CPU and GPU see the same numbers. A batch is then a handful of operations on whole batches:
+
+1. One gather. The images are kept zero-padded; a view whose element [k] is the H x W window that begins at pixel k of
+   the whole padded array (windows overlap, nothing is copied to make it) turns crop and choice of images into one
+   ``index_select`` along that axis.
+2. The flipped half is mirrored in place.
+3. Conversion to float32 and normalisation, (x - 255 mean) / (255 std), as subtraction and multiplication with a vector
+   as long as an image, because an inner loop over three channels would not vectorise.
+
+Layout is NHWC in memory and (B, C, H, W) in shape, which is what torch calls channels-last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from collabench.config import Augmentation
+from collabench.errors import DataError
+from collabench.seeding import numpy_generator, torch_generator
+
+#: Area and aspect ratio of a random resized crop: the Inception recipe (Szegedy et al., 2015), torchvision's default.
+CROP_AREA = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+CROP_TRIES = 10
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Batches of an epoch: the remainder is a smaller last batch, unless it is a single image (batch normalisation
+    needs two)."""
+    full, remainder = divmod(images, batch_size)
+    return full + (remainder > 1)
+
+
+def check_augmentation(augmentation: Augmentation) -> None:
+    """Raise DataError for changes that exclude each other."""
+    if augmentation.shift and augmentation.random_resized_crop:
+        raise DataError("augmentation: shift and random_resized_crop exclude each other; remove one of them")
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The order (count,) in which an epoch sees the training images."""
+    return torch.randperm(count, generator=torch_generator(seed, "order", epoch))
+
+
+class Normalisation:
+    """uint8 (B, H, W, C) → float32 (B, C, H, W) in channels-last layout, (x - 255 mean) / (255 std) per channel."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+        self._shift = torch.tensor([255 * value for value in mean], dtype=torch.float32, device=device)
+        self._scale = torch.tensor([1 / (255 * value) for value in std], dtype=torch.float32, device=device)
+        self._tiled: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        count, height, width, channels = images.shape
+        pixels = height * width
+        if pixels not in self._tiled:
+            self._tiled[pixels] = (self._shift.repeat(pixels), self._scale.repeat(pixels))
+        shift, scale = self._tiled[pixels]
+        # Two roundings rather than a fused multiply-add: the same on every device.
+        flat = images.reshape(count, pixels * channels).to(torch.float32).sub_(shift).mul_(scale)
+        return flat.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+class TrainingBatches:
+    """Shuffled, augmented batches of a training split that lies on the device.
+
+    images: uint8 (N, H, W, C), contiguous; kept padded by ``augmentation.shift`` zeros on each side.
+    mean, std: per channel, of pixels in [0, 1].
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        augmentation: Augmentation,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        check_augmentation(augmentation)
+        if len(images) < 2:
+            raise DataError(f"training needs at least two images, there are {len(images)}")
+        self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
+        self.count, self._height, self._width, channels = images.shape
+        self.steps = steps_per_epoch(self.count, batch_size)
+        self._device = images.device
+        self._normalise = Normalisation(mean, std, images.device)
+        shift = augmentation.shift
+        padded = F.pad(images, (0, 0, shift, shift, shift, shift)) if shift else images.contiguous()
+        self._padded_height, self._padded_width = padded.shape[1:3]
+        row = self._padded_width * channels
+        flat = padded.view(-1)
+        windows = (len(flat) - (self._height - 1) * row - self._width * channels) // channels + 1
+        self._windows = flat.as_strided((windows, self._height, self._width * channels), (channels, row, 1))
+        self._channels = channels
+
+    def epoch(self, epoch: int, labels: Tensor, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch from ``first_step`` on: float32 (B, C, H, W), channels-last, and labels (B,).
+
+        labels: (N,), of this epoch. The same (seed, epoch) gives the same batches, whatever ``first_step`` is.
+        """
+        order = epoch_order(self.count, self.seed, epoch)
+        generator = torch_generator(self.seed, "augmentation", epoch)
+        # Always drawn, in this order, so that a change in one switch leaves the other's numbers alone.
+        shifts = torch.randint(0, 2 * self.augmentation.shift + 1, (2, self.count), generator=generator)
+        flips = torch.rand(self.count, generator=generator) < 0.5
+        starts = (order * self._padded_height + shifts[0]) * self._padded_width + shifts[1]
+        starts = starts.to(self._device)
+        targets = labels.to(self._device)[order.to(self._device)]
+        # Positions within their batch of the images to flip, for all batches at once; their numbers are known here.
+        batch_of = torch.arange(self.count) // self.batch_size
+        flipped = (torch.arange(self.count) % self.batch_size)[flips].to(self._device)
+        bounds = torch.zeros(int(batch_of[-1]) + 2, dtype=torch.long)
+        bounds[1:] = torch.bincount(batch_of[flips], minlength=int(batch_of[-1]) + 1).cumsum(0)
+        bounds = bounds.tolist()
+        crops = None
+        if self.augmentation.random_resized_crop:
+            crops = self._resized_crops(epoch, flips).to(self._device)
+        for step in range(first_step, self.steps):
+            part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            images = self._windows.index_select(0, starts[part])
+            images = images.view(-1, self._height, self._width, self._channels)
+            if crops is not None:
+                yield self._crop_and_resize(images, crops[part]), targets[part]
+                continue
+            if self.augmentation.flip:
+                which = flipped[bounds[step] : bounds[step + 1]]
+                images.index_copy_(0, which, images.index_select(0, which).flip(2))
+            yield self._normalise(images), targets[part]
+
+    def _resized_crops(self, epoch: int, flips: Tensor) -> Tensor:
+        """Affine maps (N, 2, 3) from output to input coordinates in [-1, 1], for ``affine_grid``; with flips."""
+        boxes = random_crop_boxes(
+            self.count, self._height, self._width, numpy_generator(self.seed, "augmentation", epoch, "crop")
+        )
+        top, left, height, width = boxes.unbind(1)
+        maps = torch.zeros(self.count, 2, 3)
+        sign = torch.where(flips, -1.0, 1.0) if self.augmentation.flip else torch.ones(self.count)
+        maps[:, 0, 0] = sign * width / self._width
+        maps[:, 0, 2] = (2 * left + width) / self._width - 1
+        maps[:, 1, 1] = height / self._height
+        maps[:, 1, 2] = (2 * top + height) / self._height - 1
+        return maps
+
+    def _crop_and_resize(self, images: Tensor, maps: Tensor) -> Tensor:
+        """Bilinear, without antialiasing (each output pixel reads four input pixels): enlarging is exact, shrinking
+        by more than two skips pixels."""
+        side = self.augmentation.random_resized_crop
+        normalised = self._normalise(images)
+        grid = F.affine_grid(maps, [len(images), self._channels, side, side], align_corners=False)
+        resized = F.grid_sample(normalised, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return resized.contiguous(memory_format=torch.channels_last)
+
+
+def random_crop_boxes(count: int, height: int, width: int, generator: np.random.Generator) -> Tensor:
+    """Boxes (count, 4) of random resized crops: top, left, height, width in whole pixels, float32.
+
+    Area uniform in :data:`CROP_AREA` of the image, aspect ratio log-uniform in :data:`CROP_RATIO`; the first of ten
+    tries that fits, else the largest centred box with an allowed ratio.
+    """
+    area = generator.uniform(*CROP_AREA, (count, CROP_TRIES)) * (height * width)
+    ratio = np.exp(generator.uniform(*np.log(CROP_RATIO), (count, CROP_TRIES)))
+    place = generator.random((count, 2))
+    widths, heights = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+    fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
+    first, rows = fits.argmax(axis=1), np.arange(count)
+    box_width = np.where(fits.any(axis=1), widths[rows, first], min(width, round(height * CROP_RATIO[1])))
+    box_height = np.where(fits.any(axis=1), heights[rows, first], min(height, round(width / CROP_RATIO[0])))
+    top = np.where(fits.any(axis=1), np.floor(place[:, 0] * (height - box_height + 1)), (height - box_height) // 2)
+    left = np.where(fits.any(axis=1), np.floor(place[:, 1] * (width - box_width + 1)), (width - box_width) // 2)
+    return torch.from_numpy(np.stack([top, left, box_height, box_width], axis=1).astype(np.float32))
+
+
+def resized_side(side: int) -> int:
+    """The side to which test images are resized before the crop of ``side`` in the middle: 8/7 of it (256 for 224)."""
+    return round(side * 8 / 7)
+
+
+def test_batches(
+    images: Tensor,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    batch_size: int,
+    augmentation: Augmentation,
+    device: torch.device | str | None = None,
+) -> Iterator[Tensor]:
+    """The images (N, H, W, C) in their order as batches (B, C, H, W), float32, channels-last, without random changes.
+
+    With ``random_resized_crop`` their shorter side is resized to 8/7 of it (bilinear, antialiased), then the middle is
+    cropped. device: where the batches are to lie, by default where the images are.
+    """
+    device = torch.device(device) if device is not None else images.device
+    normalise = Normalisation(mean, std, device)
+    side = augmentation.random_resized_crop
+    for first in range(0, len(images), batch_size):
+        batch = normalise(images[first : first + batch_size].to(device))
+        yield batch if side is None else _resize_and_crop(batch, side)
+
+
+test_batches.__test__ = False  # not a test, whatever pytest thinks of its name
+
+
+def _resize_and_crop(batch: Tensor, side: int) -> Tensor:
+    height, width = batch.shape[2:]
+    scale = resized_side(side) / min(height, width)
+    size = (max(side, round(height * scale)), max(side, round(width * scale)))
+    batch = F.interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
+    top, left = (size[0] - side) // 2, (size[1] - side) // 2
+    return batch[:, :, top : top + side, left : left + side].contiguous(memory_format=torch.channels_last)

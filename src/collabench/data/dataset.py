@@ -1,0 +1,386 @@
+"""A data set as it is used: prepared once, verified whenever it is opened.
+
+Prepared form, in a folder of its own: ``arrays.safetensors`` and ``manifest.json``, both with checksums. Images up to a
+size limit are one uint8 array per split. Larger image folders (and ImageNet, whose images have many sizes, unless
+``resize`` is given) stay where they are: the arrays then hold labels, file names and file sizes, and images are decoded
+whenever they are needed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from collabench.config import Augmentation, DatasetConfig
+from collabench.data import batches, streaming
+from collabench.data.download import Official, Tell
+from collabench.data.sources import OFFICIAL, TITLES, Source, digest_of_source, open_source
+from collabench.data.splits import rest_of, stratified_subset
+from collabench.data.tensors import read_tensors, write_tensors
+from collabench.errors import DataError
+from collabench.records import read_json, write_json
+from collabench.seeding import numpy_generator
+from collabench.strict import Strict
+
+FORMAT = 1
+ARRAYS, MANIFEST = "arrays.safetensors", "manifest.json"
+
+#: Images of both splits that are kept as one array, in bytes. ImageNet32 (4.1 GB) fits.
+MAX_ARRAY_BYTES = 2**32
+
+#: Training images from which mean and standard deviation of a streamed data set are computed.
+STATISTICS_IMAGES = 10_000
+
+
+class Manifest(Strict):
+    """What a prepared data set holds. identity: the configuration's. digest: SHA-256 of the arrays' content.
+    image_shape: (channels, height, width). mean, std: per channel over the training split, of pixels in [0, 1].
+    streamed_from: of a streamed data set the folder of its images, relative to this file or absolute; else None."""
+
+    schema_version: Literal[1] = 1
+    title: str
+    identity: dict[str, Any]
+    digest: str
+    classes: tuple[str, ...]
+    train_images: int
+    test_images: int
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    streamed_from: str | None = None
+    resize: int | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set that is open.
+
+    train_images, test_images: uint8 (N, H, W, C), contiguous, on the CPU, or :class:`streaming.StreamedImages`.
+    train_labels, test_labels: int64 (N,). digest: SHA-256 of the content. mean, std: per channel over the training
+    split (before a validation split is held out), of pixels in [0, 1].
+    """
+
+    train_images: Tensor | streaming.StreamedImages
+    train_labels: Tensor
+    test_images: Tensor | streaming.StreamedImages
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    digest: str
+    title: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    _on_device: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image; (3, 224, 224) for streamed images of many sizes."""
+        if isinstance(self.train_images, Tensor):
+            height, width, channels = self.train_images.shape[1:]
+            return channels, height, width
+        return self.train_images.image_shape
+
+    def test_images_on(self, device: torch.device) -> Tensor | streaming.StreamedImages:
+        """The test images on a device; a GPU's copy is kept, because it is needed after every epoch."""
+        images = self.test_images
+        if not isinstance(images, Tensor) or device.type == "cpu":
+            return images
+        if device not in self._on_device:
+            self._on_device[device] = images.to(device)
+        return self._on_device[device]
+
+
+# ------------------------------------------------------------------------------------------------------ preparing
+
+
+def prepare(
+    config: DatasetConfig,
+    downloads: Path,
+    folder: Path,
+    progress: Tell | None = None,
+    *,
+    root: Path | None = None,
+    official: Mapping[str, Official] = OFFICIAL,
+    max_array_bytes: int = MAX_ARRAY_BYTES,
+) -> Manifest:
+    """Make the prepared form of a data set in ``folder``, unless it is there and whole.
+
+    downloads: where official archives are kept. progress: called with one line at a time. root: what a relative
+    ``path`` of the configuration is relative to. official: addresses and checksums by source (for generated files).
+    Raises DataError in one line; nothing is ever left half-written.
+    """
+    tell = progress or (lambda line: None)
+    existing = _existing(config, folder, tell)
+    if existing is not None:
+        return existing
+    source = open_source(config, downloads, _path_of(config, root), tell, official)
+    train, test = _choose(config, source)
+    streamed = source.files is not None and config.source == "imagenet" and config.resize is None
+    if not streamed and source.shape is not None:
+        size = (len(train) + len(test)) * math.prod(source.shape)
+        streamed = size > max_array_bytes
+    elif not streamed:
+        streamed = _decoded_size(source, len(train) + len(test)) > max_array_bytes
+    if streamed and (source.files is None or source.files.from_archive):
+        raise DataError(
+            f"{config.path or config.source}: more than {max_array_bytes:,} bytes of pixels are read from files, not "
+            "kept as an array; unpack the archive and give the folder as path, or use fewer images or a smaller resize"
+        )
+    if streamed:
+        tensors, image_shape, mean, std = _streamed_form(config, source, train, test)
+    else:
+        tensors = _array_form(config, source, train, test)
+        height, width, channels = tensors["train_images"].shape[1:]
+        image_shape = (channels, height, width)
+        mean, std = statistics(tensors["train_images"])
+    metadata = {"format": FORMAT, "content": "data set", "classes": list(source.classes)}
+    digest = write_tensors(folder / ARRAYS, tensors, metadata)
+    manifest = Manifest(
+        title=_title_of(config),
+        identity=config.identity(),
+        digest=digest,
+        classes=source.classes,
+        train_images=len(tensors["train_labels"]),
+        test_images=len(tensors["test_labels"]),
+        image_shape=image_shape,
+        mean=mean,
+        std=std,
+        streamed_from=_location(config, root, folder) if streamed else None,
+        resize=config.resize,
+    )
+    write_json(folder / MANIFEST, manifest)
+    tell(f"{manifest.title}: {manifest.train_images:,} training and {manifest.test_images:,} test images in {folder}")
+    return manifest
+
+
+def source_digest(config: DatasetConfig, root: Path | None = None) -> str:
+    """The ``sha256`` to write into the configuration of a data set whose files the user places.
+
+    Of an archive the file's SHA-256; of a folder the SHA-256 over the sorted lines
+    ``<relative path> <bytes> <SHA-256 of the content>`` of the files that are used. Raises DataError if there is
+    nothing there, or for a source that needs no such entry.
+    """
+    path = _path_of(config, root)
+    if path is None or config.source in OFFICIAL:
+        raise DataError(f"the source {config.source!r} is pinned by the program; it takes no sha256")
+    return digest_of_source(config, path)
+
+
+def _path_of(config: DatasetConfig, root: Path | None) -> Path | None:
+    if config.path is None:
+        return None
+    path = Path(config.path).expanduser()
+    return path if root is None else root / path
+
+
+def _title_of(config: DatasetConfig) -> str:
+    return config.title or TITLES.get(config.source) or Path(config.path or config.source).name
+
+
+def _location(config: DatasetConfig, root: Path | None, folder: Path) -> str:
+    """Relative to the prepared folder if the configuration is relative, so that a project can be moved as a whole."""
+    path = _path_of(config, root)
+    assert path is not None, "only folders are streamed"
+    return str(path) if Path(config.path or "").is_absolute() else os.path.relpath(path.absolute(), folder.absolute())
+
+
+def _existing(config: DatasetConfig, folder: Path, tell: Tell) -> Manifest | None:
+    if not (folder / MANIFEST).exists() and not (folder / ARRAYS).exists():
+        return None
+    try:
+        manifest, _ = _read(folder)
+        if manifest.identity != config.identity():
+            raise DataError(f"{folder / MANIFEST}: holds another data set than the configuration asks for")
+    except DataError as error:
+        tell(f"{error}; preparing it again")
+        return None
+    if manifest.title != _title_of(config):
+        manifest = manifest.model_copy(update={"title": _title_of(config)})
+        write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _choose(config: DatasetConfig, source: Source) -> tuple[Tensor, Tensor]:
+    """Indices of the images used, into the source's training and test split (``test_on_rest``: into both, one after the
+    other)."""
+    try:
+        if config.test_on_rest:
+            labels = torch.cat([source.train_labels, source.test_labels])
+            assert config.train_images is not None, "the configuration asks for train_images"
+            if config.train_images >= len(labels):
+                raise DataError(f"test_on_rest: {config.train_images} of {len(labels)} images leave none to test on")
+            train = stratified_subset(labels, config.train_images, _split_generator(config, "train"))
+            test = rest_of(len(labels), train)
+            if config.test_images is not None:
+                test = test[stratified_subset(labels[test], config.test_images, _split_generator(config, "test"))]
+            return train, test
+        chosen = []
+        for split, labels, count in (
+            ("train", source.train_labels, config.train_images),
+            ("test", source.test_labels, config.test_images),
+        ):
+            everything = torch.arange(len(labels))
+            subset = everything if count is None else stratified_subset(labels, count, _split_generator(config, split))
+            chosen.append(subset)
+        return chosen[0], chosen[1]
+    except DataError as error:
+        raise DataError(f"{_title_of(config)}: train_images or test_images: {error}") from None
+
+
+def _split_generator(config: DatasetConfig, split: str):
+    return numpy_generator(config.split_seed, "split", split)
+
+
+def _array_form(config: DatasetConfig, source: Source, train: Tensor, test: Tensor) -> dict[str, Tensor]:
+    if config.test_on_rest:
+        pixels = torch.cat(source.read(torch.arange(len(source.train_labels)), torch.arange(len(source.test_labels))))
+        labels = torch.cat([source.train_labels, source.test_labels])
+        train_images, test_images, train_labels, test_labels = pixels[train], pixels[test], labels[train], labels[test]
+    else:
+        train_images, test_images = source.read(train, test)
+        train_labels, test_labels = source.train_labels[train], source.test_labels[test]
+    return {
+        "train_images": train_images,
+        "train_labels": train_labels,
+        "test_images": test_images,
+        "test_labels": test_labels,
+    }
+
+
+def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 images (N, H, W, C), as pixels in [0, 1].
+
+    Computed from histograms in whole numbers, so exact whatever the order. A channel that is constant is given 1/255.
+    """
+    counts = torch.zeros(images.shape[3], 256, dtype=torch.int64)
+    for part in images.split(4096):
+        for channel in range(images.shape[3]):
+            counts[channel] += torch.bincount(part[..., channel].flatten(), minlength=256)
+    mean, std = [], []
+    for histogram in counts.tolist():
+        number = sum(histogram)
+        total = sum(count * value for value, count in enumerate(histogram))
+        squares = sum(count * value * value for value, count in enumerate(histogram))
+        mean.append(total / number / 255)
+        std.append(math.sqrt((number * squares - total * total) / (number * number)) / 255 or 1 / 255)
+    return tuple(mean), tuple(std)
+
+
+def _decoded_size(source: Source, count: int) -> int:
+    """Bytes that all images would have if they are all of the first one's size."""
+    assert source.files is not None
+    _, content = next(iter(source.files.read([0])))
+    from collabench.data.images import open_image
+
+    first = open_image(content, f"{source.files.path}: {source.files.names[0]}")
+    return count * first.width * first.height * 3
+
+
+def _streamed_form(
+    config: DatasetConfig, source: Source, train: Tensor, test: Tensor
+) -> tuple[dict[str, Tensor], tuple[int, int, int], tuple[float, ...], tuple[float, ...]]:
+    files = source.files
+    assert files is not None, "only image files are streamed"
+    tensors: dict[str, Tensor] = {}
+    for number, (split, chosen, labels) in enumerate(
+        (("train", train, source.train_labels), ("test", test, source.test_labels))
+    ):
+        positions = (files.splits == number).nonzero()[:, 0][chosen]
+        tensors[f"{split}_labels"] = labels[chosen]
+        tensors |= {
+            f"{split}_{part}": tensor for part, tensor in streaming.pack_files(files, positions.tolist()).items()
+        }
+    side = config.resize or streaming.NOMINAL_SIDE
+    images = streaming.unpack_files(files.path, tensors, "train", config.resize)
+    count = min(STATISTICS_IMAGES, len(images))
+    sample = stratified_subset(tensors["train_labels"], count, numpy_generator(0, "split", "statistics"))
+    mean, std = statistics(streaming.decode_centre(images, sample.tolist(), side))
+    return tensors, (3, side, side), mean, std
+
+
+# -------------------------------------------------------------------------------------------------------- loading
+
+
+def _read(folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
+    manifest = read_json(folder / MANIFEST, Manifest, DataError)
+    tensors, metadata, digest = read_tensors(folder / ARRAYS)
+    if metadata.get("format") != FORMAT or metadata.get("content") != "data set":
+        raise DataError(f"{folder / ARRAYS}: does not hold a data set of format {FORMAT} (written by another version?)")
+    if digest != manifest.digest or metadata["classes"] != list(manifest.classes):
+        raise DataError(f"{folder / ARRAYS}: does not belong to {MANIFEST} beside it")
+    return manifest, tensors
+
+
+def load(folder: Path) -> Dataset:
+    """Open a prepared data set. Arrays are memory-mapped, and verified.
+
+    Raises DataError naming the file if one is missing, damaged, or not made for the other.
+    """
+    manifest, tensors = _read(folder)
+    images: list[Tensor | streaming.StreamedImages] = []
+    for split in ("train", "test"):
+        if manifest.streamed_from is None:
+            images.append(tensors[f"{split}_images"])
+        else:
+            location = folder / manifest.streamed_from
+            images.append(streaming.unpack_files(location, tensors, split, manifest.resize))
+    return Dataset(
+        train_images=images[0],
+        train_labels=tensors["train_labels"],
+        test_images=images[1],
+        test_labels=tensors["test_labels"],
+        classes=manifest.classes,
+        digest=manifest.digest,
+        title=manifest.title,
+        mean=manifest.mean,
+        std=manifest.std,
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- batches
+
+
+def open_batches(
+    dataset: Dataset,
+    augmentation: Augmentation,
+    batch_size: int,
+    seed: int,
+    device: torch.device | str,
+    index: Tensor | None = None,
+) -> batches.TrainingBatches | streaming.StreamedBatches:
+    """Training batches on a device: of the whole training split, or of the images at ``index`` (M,).
+
+    Both kinds have ``steps`` and ``epoch(epoch, labels, first_step)``; labels belong to the images used, (M,).
+    """
+    device = torch.device(device)
+    if isinstance(dataset.train_images, Tensor):
+        images = dataset.train_images if index is None else dataset.train_images[index]
+        return batches.TrainingBatches(images.to(device), dataset.mean, dataset.std, augmentation, batch_size, seed)
+    images = dataset.train_images if index is None else dataset.train_images.at(index)
+    return streaming.StreamedBatches(images, dataset.mean, dataset.std, augmentation, batch_size, seed, device)
+
+
+def open_evaluation_batches(
+    dataset: Dataset,
+    split: Literal["test", "validation"],
+    augmentation: Augmentation,
+    batch_size: int,
+    device: torch.device | str,
+    index: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """The test images, or the training images at ``index`` (the validation split), as batches (B, C, H, W) in order."""
+    device = torch.device(device)
+    if split == "validation" and index is None:
+        raise ValueError("a validation split is the training images at an index")
+    images = dataset.test_images_on(device) if split == "test" else dataset.train_images
+    if isinstance(images, Tensor):
+        images = images if index is None else images[index]
+        return batches.test_batches(images, dataset.mean, dataset.std, batch_size, augmentation, device)
+    images = images if index is None else images.at(index)
+    return streaming.streamed_test_batches(images, dataset.mean, dataset.std, batch_size, augmentation, device)

@@ -1,0 +1,208 @@
+"""Image files by class: ``<split>/<class>/<file>`` in a folder or an archive (whose members may share one top folder).
+
+Classes are numbered in the order of their names, images in the order of class and file name. All images are read as
+RGB. Of one size they are kept as they are; with ``resize`` the shorter side is resized to it (bilinear, antialiased)
+and the middle square is cropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from collabench.data.archives import is_archive, members
+from collabench.errors import DataError
+from collabench.records import sha256_of
+
+ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+MAX_FILE_BYTES = 256_000_000
+MAX_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The image files of one data set.
+
+    path: the folder or archive. names: relative paths as they stand there. sizes: bytes. splits, labels: of each file;
+    split 0 is for training, 1 for the test. classes: their names.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    splits: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    @cached_property
+    def from_archive(self) -> bool:
+        return self.path.is_file()
+
+    def read(self, wanted: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """Position and content of the wanted files, in the order in which they are fastest to read.
+
+        Raises DataError naming a file that is missing or whose size has changed.
+        """
+        if not self.from_archive:
+            for position in wanted:
+                yield position, read_image_file(self.path / self.names[position], self.sizes[position])
+            return
+        position_of = {self.names[position]: position for position in wanted}
+        for name, _, content in members(self.path, MAX_FILE_BYTES):
+            if not position_of:
+                return
+            if name in position_of:
+                yield position_of.pop(name), content()
+
+
+def read_image_file(path: Path, size: int) -> bytes:
+    """The content of an image file whose size is known. Raises DataError naming it if it is missing or has changed."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(content) != size:
+        raise DataError(f"{path}: has {len(content):,} bytes, had {size:,} when the data set was prepared")
+    return content
+
+
+def find_images(path: Path, splits: tuple[str, str]) -> ImageFiles:
+    """List the images of a folder or archive. splits: names of the training and the test folder.
+
+    Raises DataError if there is nothing there, if a class has no images in a split, or for a file in a class folder
+    that is not an image (hidden files are left aside).
+    """
+    if not path.exists():
+        raise DataError(f"{path}: does not exist; expected a folder or archive of {splits[0]}/<class>/<image>")
+    if path.is_file() and not is_archive(path):
+        raise DataError(f"{path}: is neither a folder nor an archive (.tar, .tar.gz, .tar.xz, .tar.bz2, .zip)")
+    listing = _list_archive(path) if path.is_file() else _list_folder(path, splits)
+    found: list[tuple[int, str, str, str, int]] = []
+    top_folders: set[str] = set()
+    for name, size in listing:
+        parts = name.split("/")
+        if len(parts) == 4 and parts[1] in splits:
+            top_folders.add(parts[0])
+            parts = parts[1:]
+        elif len(parts) == 3 and parts[0] in splits:
+            top_folders.add("")
+        else:
+            continue
+        if parts[2].startswith("."):
+            continue
+        if not parts[2].lower().endswith(ENDINGS):
+            raise DataError(f"{path}: {name} is not an image (a name ends in {', '.join(ENDINGS)})")
+        found.append((splits.index(parts[0]), parts[1], parts[2], name, size))
+    if len(top_folders) > 1:
+        raise DataError(f"{path}: holds {splits[0]}/ or {splits[1]}/ in more than one folder; expected one data set")
+    classes_of = [{entry[1] for entry in found if entry[0] == split} for split in (0, 1)]
+    if not classes_of[0]:
+        raise DataError(f"{path}: holds no images at {splits[0]}/<class>/<image>")
+    for split in (0, 1):
+        if missing := sorted(classes_of[1 - split] - classes_of[split]):
+            raise DataError(f"{path}: the class {missing[0]!r} has no images in {splits[split]}/")
+    if len({entry[3] for entry in found}) != len(found):
+        raise DataError(f"{path}: holds two members of the same name")
+    classes = tuple(sorted(classes_of[0]))
+    number = {name: index for index, name in enumerate(classes)}
+    found.sort()
+    return ImageFiles(
+        path=path,
+        names=tuple(entry[3] for entry in found),
+        sizes=tuple(entry[4] for entry in found),
+        splits=torch.tensor([entry[0] for entry in found]),
+        labels=torch.tensor([number[entry[1]] for entry in found]),
+        classes=classes,
+    )
+
+
+def _list_archive(path: Path) -> Iterator[tuple[str, int]]:
+    for name, size, _ in members(path, MAX_FILE_BYTES):
+        yield name, size
+
+
+def _list_folder(path: Path, splits: tuple[str, str]) -> Iterator[tuple[str, int]]:
+    for split in splits:
+        if not (path / split).is_dir():
+            raise DataError(f"{path}: holds no folder {split}/; expected {split}/<class>/<image>")
+        for class_folder in sorted(os.scandir(path / split), key=lambda entry: entry.name):
+            if not class_folder.is_dir() or class_folder.name.startswith("."):
+                continue
+            for entry in os.scandir(class_folder.path):
+                if entry.is_file():
+                    yield f"{split}/{class_folder.name}/{entry.name}", entry.stat().st_size
+
+
+def digest_of_files(path: Path, names: Iterable[str]) -> str:
+    """SHA-256 of a set of files below a folder: over the sorted lines ``<relative path> <bytes> <SHA-256>``."""
+    tree = hashlib.sha256()
+    for name in sorted(names):
+        file = path / name
+        tree.update(f"{name} {file.stat().st_size} {sha256_of(file)}\n".encode())
+    return tree.hexdigest()
+
+
+def open_image(content: bytes, name: str) -> Image.Image:
+    """The decoded image as RGB. Raises DataError naming it if it is damaged, truncated or absurdly large."""
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(f"{name}: {image.width} x {image.height} pixels are more than {MAX_PIXELS:,}; refused")
+        return image.convert("RGB")
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise many kinds, and all mean the same here
+        raise DataError(f"{name}: not an image that can be decoded ({str(error).splitlines()[0]})") from None
+
+
+def square(image: Image.Image, side: int) -> Image.Image:
+    """Resize the shorter side to ``side`` (bilinear, antialiased) and crop the middle."""
+    return centre_crop(image, side, side)
+
+
+def centre_crop(image: Image.Image, shorter_side: int, side: int) -> Image.Image:
+    """Resize the shorter side to ``shorter_side`` (bilinear, antialiased), then crop the middle ``side`` x ``side``."""
+    scale = shorter_side / min(image.size)
+    width, height = (max(side, round(length * scale)) for length in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - side) // 2, (height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def decode(files: ImageFiles, wanted: Tensor, resize: int | None) -> Tensor:
+    """The wanted files as one array, uint8 (N, H, W, 3), in the order of ``wanted``.
+
+    Raises DataError naming the first file that is damaged, or, without ``resize``, whose size differs from the others'.
+    """
+    row_of = {position: row for row, position in enumerate(wanted.tolist())}
+    array: np.ndarray | None = None
+    done = 0
+    for position, content in files.read(row_of):
+        name = f"{files.path}: {files.names[position]}"
+        image = open_image(content, name)
+        if resize is not None:
+            image = square(image, resize)
+        if array is None:
+            array = np.empty((len(wanted), image.height, image.width, 3), dtype=np.uint8)
+        if (image.height, image.width) != array.shape[1:3]:
+            raise DataError(
+                f"{name} is {image.width} x {image.height} pixels, others are {array.shape[2]} x {array.shape[1]}: "
+                "give the data set a resize"
+            )
+        array[row_of[position]] = np.asarray(image)
+        done += 1
+    if done < len(wanted) or array is None:
+        raise DataError(f"{files.path}: files vanished while they were read")
+    return torch.from_numpy(array)

@@ -1,0 +1,158 @@
+"""Label noise.
+
+With m classes, and u one uniform number per image, the images that are *hit* are the round(rate · n) ones with the
+smallest u (``count: exact``) or those with u < rate (``bernoulli``). What an image that is hit gets:
+
+``uniform``
+    a class drawn from all m: one in m stays right, so the expected corruption is rate · (m - 1) / m.
+``symmetric``
+    a class drawn from the other m - 1.
+``asymmetric``
+    its class's partner. Here ``rate`` is the share of the images *of classes that have a partner*; images of other
+    classes are never hit (with CIFAR-10's default pairs, five classes of ten: a rate of 0.4 corrupts 0.2 of all labels
+    where classes are of equal size).
+
+A higher rate of the same kind and seed hits every image that a lower one hits, and gives it the same label. Static
+noise is drawn once; per-epoch noise depends on (seed, epoch) alone and keeps no state. NumPy's Philox generator makes
+both the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from collabench.config import NoiseConfig
+from collabench.data.tensors import read_tensors, write_tensors
+from collabench.errors import DataError
+from collabench.seeding import numpy_generator
+
+FORMAT = 1
+
+#: CIFAR-10's look-alikes (methods.md: truck→automobile, bird→airplane, deer→horse, cat↔dog).
+CIFAR10_PAIRS = {"truck": "automobile", "bird": "airplane", "deer": "horse", "cat": "dog", "dog": "cat"}
+
+
+@dataclass(frozen=True)
+class NoisyLabels:
+    """One draw.
+
+    clean, noisy: int64 (N,). mask: bool (N,), True where an image was hit (its label may have stayed right).
+    corruption: share of labels that are wrong. transition: float64 (m, m), the asked-for probability of label j
+    (column) where class i (row) is right; every row sums to 1.
+    """
+
+    clean: Tensor
+    noisy: Tensor
+    mask: Tensor
+    corruption: float
+    transition: Tensor
+
+
+def partners(classes: tuple[str, ...], pairs: Mapping[str, str] | None = None) -> np.ndarray:
+    """For each class the index of its partner, -1 for none; int64 (m,).
+
+    Without ``pairs``: :data:`CIFAR10_PAIRS` if the classes are CIFAR-10's (by name), else the next class, cyclically.
+    Raises DataError for a name that is not a class, or a class paired with itself.
+    """
+    if pairs is None:
+        if len(classes) != 10 or not CIFAR10_PAIRS.keys() | set(CIFAR10_PAIRS.values()) <= set(classes):
+            return np.roll(np.arange(len(classes)), -1)
+        pairs = CIFAR10_PAIRS
+    number = {name: index for index, name in enumerate(classes)}
+    found = np.full(len(classes), -1)
+    for wrong in (name for pair in pairs.items() for name in pair if name not in number):
+        raise DataError(f"pairs: {wrong!r} is not a class; classes: {', '.join(classes)}")
+    for source, target in pairs.items():
+        if source == target:
+            raise DataError(f"pairs: {source!r} is paired with itself")
+        found[number[source]] = number[target]
+    if (found < 0).all():
+        raise DataError("pairs: names no pair, so no label could be wrong; remove it or name some")
+    return found
+
+
+def transition_matrix(config: NoiseConfig, classes: tuple[str, ...]) -> Tensor:
+    """Asked-for probabilities (m, m), float64: row = right class, column = label."""
+    count, rate = len(classes), config.rate
+    matrix = torch.eye(count, dtype=torch.float64) * (1 - rate)
+    if config.kind == "none":
+        return torch.eye(count, dtype=torch.float64)
+    if config.kind == "uniform":
+        return matrix + rate / count
+    if config.kind == "symmetric":
+        return matrix + rate / (count - 1) * (1 - torch.eye(count, dtype=torch.float64))
+    for source, target in enumerate(partners(classes, config.pairs)):
+        matrix[source, target if target >= 0 else source] += rate
+    return matrix
+
+
+def draw(
+    config: NoiseConfig, labels: Tensor, classes: tuple[str, ...], seed: int, epoch: int | None = None
+) -> NoisyLabels:
+    """Noisy labels of a training split.
+
+    labels: clean, int64 (N,), on the CPU. epoch: None for static noise (stream ``noise``), else the epoch of per-epoch
+    noise (stream ``noise`` keyed by the epoch; with ``hit: fixed`` the images hit come from a key without the epoch).
+    Raises DataError for pairs that name unknown classes.
+    """
+    clean = labels.numpy()
+    count = len(classes)
+    noisy, hit = clean.copy(), np.zeros(len(clean), dtype=bool)
+    if config.kind != "none":
+        generator = numpy_generator(seed, "noise", *(() if epoch is None else (epoch,)))
+        chance = generator.random(len(clean))
+        if config.kind == "uniform":
+            replacement = generator.integers(0, count, len(clean))
+        elif config.kind == "symmetric":
+            replacement = (clean + generator.integers(1, count, len(clean))) % count
+        else:
+            replacement = partners(classes, config.pairs)[clean]
+        if config.hit == "fixed" and epoch is not None:
+            chance = numpy_generator(seed, "noise", "hit").random(len(clean))
+        eligible = np.flatnonzero(replacement >= 0)
+        if config.count == "exact":
+            ranked = eligible[np.argsort(chance[eligible], kind="stable")]
+            hit[ranked[: round(config.rate * len(eligible))]] = True
+        else:
+            hit[eligible] = chance[eligible] < config.rate
+        noisy[hit] = replacement[hit]
+    return NoisyLabels(
+        clean=labels.clone(),
+        noisy=torch.from_numpy(noisy),
+        mask=torch.from_numpy(hit),
+        corruption=float((noisy != clean).mean()) if len(clean) else 0.0,
+        transition=transition_matrix(config, classes),
+    )
+
+
+def write_static(path: Path, drawn: NoisyLabels, config: NoiseConfig, seed: int) -> None:
+    """Write static noise as a small safetensors file, atomically; the same draw gives the same bytes.
+
+    Tensors: ``clean``, ``noisy``, ``mask``, ``transition``. Metadata: format version, kind, count, rate asked for,
+    corruption realised, seed, SHA-256 of all of it.
+    """
+    tensors = {"clean": drawn.clean, "noisy": drawn.noisy, "mask": drawn.mask, "transition": drawn.transition}
+    metadata = {
+        "format": FORMAT,
+        "content": "noisy labels",
+        "kind": config.kind,
+        "count": config.count,
+        "rate": config.rate,
+        "corruption": drawn.corruption,
+        "seed": seed,
+    }
+    write_tensors(path, tensors, metadata)
+
+
+def read_static(path: Path) -> NoisyLabels:
+    """Read and verify a file of :func:`write_static`. Raises DataError naming the file if it is missing or damaged."""
+    tensors, metadata, _ = read_tensors(path)
+    if metadata.get("format") != FORMAT or metadata.get("content") != "noisy labels":
+        raise DataError(f"{path}: does not hold noisy labels of format {FORMAT} (written by another version?)")
+    return NoisyLabels(**tensors, corruption=metadata["corruption"])

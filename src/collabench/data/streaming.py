@@ -1,0 +1,207 @@
+"""Images that do not fit in memory: decoded from their files by threads, a few batches ahead.
+
+What happens to an image depends on (seed, epoch, its number) alone, not on threads or on where an epoch is taken up.
+Decoding, cropping and resizing are Pillow's (bilinear, antialiased); normalisation runs on the device.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from collabench.config import Augmentation
+from collabench.data.batches import (
+    Normalisation,
+    check_augmentation,
+    epoch_order,
+    random_crop_boxes,
+    resized_side,
+    steps_per_epoch,
+)
+from collabench.data.images import ImageFiles, centre_crop, open_image, read_image_file
+from collabench.errors import DataError
+from collabench.seeding import numpy_generator
+
+#: Side that ImageNet's images are said to have where their own differ, and at which statistics are computed.
+NOMINAL_SIDE = 224
+
+#: Batches that are decoded ahead of the one in use.
+AHEAD = 3
+
+
+@dataclass(frozen=True)
+class StreamedImages:
+    """Images in files. root: folder. names: UTF-8 paths below it, ending in a newline each, one after the other, uint8;
+    ends: where each ends (exclusive, newline included), int64 (all,). sizes: bytes of each file, int64 (all,).
+    index: which of them these images are, int64 (N,). resize: side of the square to which they are brought, if any."""
+
+    root: Path
+    names: Tensor
+    ends: Tensor
+    sizes: Tensor
+    index: Tensor
+    resize: int | None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width), nominal where the images' own sizes differ."""
+        side = self.resize or NOMINAL_SIDE
+        return 3, side, side
+
+    def at(self, index: Tensor) -> StreamedImages:
+        """The images at ``index`` of these."""
+        return StreamedImages(self.root, self.names, self.ends, self.sizes, self.index[index], self.resize)
+
+    def open(self, position: int) -> Image.Image:
+        """Decode one image, RGB. Raises DataError naming the file if it is missing, damaged or has changed its size."""
+        number = int(self.index[position])
+        begin = int(self.ends[number - 1]) if number else 0
+        name = bytes(self.names[begin : int(self.ends[number]) - 1].numpy()).decode()
+        return open_image(read_image_file(self.root / name, int(self.sizes[number])), str(self.root / name))
+
+
+def pack_files(files: ImageFiles, positions: Sequence[int]) -> dict[str, Tensor]:
+    """Names and sizes of the files as tensors: ``files``, ``ends``, ``sizes``."""
+    lines = [f"{files.names[position]}\n".encode() for position in positions]
+    return {
+        "files": torch.from_numpy(np.frombuffer(b"".join(lines), dtype=np.uint8).copy()),
+        "ends": torch.tensor([len(line) for line in lines], dtype=torch.int64).cumsum(0),
+        "sizes": torch.tensor([files.sizes[position] for position in positions], dtype=torch.int64),
+    }
+
+
+def unpack_files(root: Path, tensors: dict[str, Tensor], split: str, resize: int | None) -> StreamedImages:
+    """The images of a split from what :func:`pack_files` made."""
+    sizes = tensors[f"{split}_sizes"]
+    return StreamedImages(
+        root, tensors[f"{split}_files"], tensors[f"{split}_ends"], sizes, torch.arange(len(sizes)), resize
+    )
+
+
+def decode_centre(images: StreamedImages, positions: Sequence[int], side: int) -> Tensor:
+    """Centre crops (N, side, side, 3), uint8; without ``resize`` the shorter side is first 8/7 of ``side``."""
+
+    def one(position: int) -> np.ndarray:
+        return _centre(images, position, side)
+
+    with ThreadPoolExecutor(_threads()) as pool:
+        return torch.from_numpy(np.stack(list(pool.map(one, positions))))
+
+
+def _centre(images: StreamedImages, position: int, side: int) -> np.ndarray:
+    image = images.open(position)
+    if images.resize is not None:
+        image = centre_crop(image, images.resize, images.resize)
+        if side == images.resize:
+            return np.asarray(image)
+    return np.asarray(centre_crop(image, resized_side(side), side))
+
+
+def _threads() -> int:
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+class StreamedBatches:
+    """As :class:`collabench.data.batches.TrainingBatches`, for images in files."""
+
+    def __init__(
+        self,
+        images: StreamedImages,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        augmentation: Augmentation,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        check_augmentation(augmentation)
+        if len(images) < 2:
+            raise DataError(f"training needs at least two images, there are {len(images)}")
+        if augmentation.random_resized_crop is None and images.resize is None:
+            raise DataError(
+                f"{images.root}: its images are read from files and have many sizes: the recipe needs "
+                "augmentation.random_resized_crop, or the data set a resize"
+            )
+        self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
+        self.count = len(images)
+        self.steps = steps_per_epoch(self.count, batch_size)
+        self._images, self._device = images, device
+        self._normalise = Normalisation(mean, std, device)
+
+    def epoch(self, epoch: int, labels: Tensor, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch from ``first_step`` on: float32 (B, C, H, W), channels-last, and labels (B,)."""
+        order = epoch_order(self.count, self.seed, epoch)
+        targets = labels.to(self._device)[order.to(self._device)]
+        batches = [
+            order[step * self.batch_size : (step + 1) * self.batch_size].tolist()
+            for step in range(first_step, self.steps)
+        ]
+        decoded = _decoded(batches, lambda position: self._augmented(position, epoch), self._device)
+        for step, pixels in enumerate(decoded, start=first_step):
+            yield self._normalise(pixels), targets[step * self.batch_size : (step + 1) * self.batch_size]
+
+    def _augmented(self, position: int, epoch: int) -> np.ndarray:
+        """One image (H, W, 3), uint8, changed as (seed, epoch, number of the image) say."""
+        image = self._images.open(position)
+        if self._images.resize is not None:
+            image = centre_crop(image, self._images.resize, self._images.resize)
+        number = int(self._images.index[position])
+        generator = numpy_generator(self.seed, "augmentation", epoch, number)
+        flip, vertical, horizontal = generator.random(3)
+        side, shift = self.augmentation.random_resized_crop, self.augmentation.shift
+        if side is not None:
+            top, left, height, width = random_crop_boxes(1, image.height, image.width, generator)[0].tolist()
+            image = image.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + width, top + height))
+        elif shift:
+            top, left = (int(place * (2 * shift + 1)) for place in (vertical, horizontal))
+            image = ImageOps.expand(image, shift).crop((left, top, left + image.width, top + image.height))
+        if self.augmentation.flip and flip < 0.5:
+            image = ImageOps.mirror(image)
+        return np.asarray(image)
+
+
+def streamed_test_batches(
+    images: StreamedImages,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    batch_size: int,
+    augmentation: Augmentation,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """As :func:`collabench.data.batches.test_batches`, for images in files."""
+    side = augmentation.random_resized_crop or images.resize or NOMINAL_SIDE
+    normalise = Normalisation(mean, std, device)
+    batches = [list(range(first, min(first + batch_size, len(images)))) for first in range(0, len(images), batch_size)]
+    for pixels in _decoded(batches, lambda position: _centre(images, position, side), device):
+        yield normalise(pixels)
+
+
+def _decoded(
+    batches: Sequence[Sequence[int]], one: Callable[[int], np.ndarray], device: torch.device
+) -> Iterator[Tensor]:
+    """Batches (B, H, W, 3), uint8, on the device, decoded by threads a few batches ahead; an error comes out here."""
+    with ThreadPoolExecutor(_threads()) as pool:
+        waiting: deque[list[Future[np.ndarray]]] = deque()
+        try:
+            for number in range(len(batches) + AHEAD):
+                if number < len(batches):
+                    waiting.append([pool.submit(one, position) for position in batches[number]])
+                if number >= AHEAD:
+                    pixels = torch.from_numpy(np.stack([future.result() for future in waiting.popleft()]))
+                    if device.type == "cuda":  # pinned memory lets the copy run while the GPU computes
+                        pixels = pixels.pin_memory().to(device, non_blocking=True)
+                    yield pixels
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

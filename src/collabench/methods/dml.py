@@ -1,0 +1,117 @@
+r"""Deep mutual learning (Zhang, Xiang, Hospedales & Lu 2018): networks that train together and match each other.
+
+Loss of network i of n, with p_j = softmax(z^(j); T) and weight w::
+
+    J^(i) = CE(onehot(y), z^(i); 1) + w T^2 1/(n-1) sum_{j != i} KL(p_j || p_i)
+
+Terms, summed over the networks: ``hard``, ``mimicry``. No text of this paper is at hand: all values are defaults of
+this project.
+
+============================ =========================================================================================
+``networks``, ``peers``      2 networks of the run's model, or other models beside it
+``weight``                   w = 1; with 0 network 0 trains as in individual learning, bit for bit
+``temperature``              T = 1
+``gradient_through_target``  off: p_j is a constant in J^(i) (default); on: network j also learns from J^(i)
+``optimisation``             ``simultaneous``: one step on the sum; ``in_turn``: each network's own step, one after the
+                             other, on its own J^(i)
+``refresh_targets``          in turn only. On (default): the others' logits are computed anew after their step; off: as
+                             they were before the batch's first step. Off equals ``simultaneous``: a network's step
+                             then depends on nothing that another network's step changes
+============================ =========================================================================================
+
+Network 0, the run's own model, is deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from collabench.losses import hard_cross_entropy, kullback_leibler, log_probabilities
+from collabench.methods import _contract
+from collabench.methods._networks import NetworksSettings
+from collabench.models import Backbone
+
+
+class Settings(NetworksSettings):
+    method: Literal["dml"]
+    weight: float = Field(default=1.0, ge=0.0, le=1000.0)
+    temperature: float = Field(default=1.0, ge=0.01, le=1000.0)
+    gradient_through_target: bool = False
+    optimisation: Literal["simultaneous", "in_turn"] = "simultaneous"
+    refresh_targets: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.optimisation == "in_turn" and self.gradient_through_target:
+            raise ValueError(
+                "gradient_through_target needs optimisation: simultaneous (in turn, a step moves one network alone)"
+            )
+        if self.optimisation != "in_turn" and not self.refresh_targets:
+            raise ValueError("refresh_targets belongs to optimisation: in_turn")
+        return self
+
+
+class Method(_contract.Method):
+    settings: Settings
+
+    def build(self) -> nn.ModuleList:
+        return nn.ModuleList(self.settings.make(self.context))
+
+    def losses(self, network: nn.ModuleList, batch: _contract.Batch) -> dict[str, Tensor]:
+        logits = self.predict(network, batch.images)
+        per_network = [self.terms(logits, batch.labels, own) for own in range(len(logits))]
+        return {name: torch.stack([terms[name] for terms in per_network]).sum() for name in per_network[0]}
+
+    def step(self, network: nn.ModuleList, batch: _contract.Batch, update: _contract.Update) -> dict[str, Tensor]:
+        if self.settings.optimisation == "simultaneous":
+            return super().step(network, batch, update)
+        # A network's step changes no other network, so the passes made here stay valid until their own network's turn.
+        logits = [member(batch.images) for member in network]
+        sums: dict[str, Tensor] = {}
+        for own, member in enumerate(network):
+            terms = self.terms(torch.stack(logits), batch.labels, own)
+            update(_contract.total(terms), list(member.parameters()))
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + term.detach()
+            logits[own] = logits[own].detach()
+            if self.settings.refresh_targets and own + 1 < len(network):
+                with torch.no_grad(), fixed_running_statistics(member):
+                    logits[own] = member(batch.images)
+        return sums
+
+    def terms(self, logits: Tensor, labels: Tensor, own: int) -> dict[str, Tensor]:
+        """The terms of J^(own) from all networks' logits (n, B, m)."""
+        settings, temperature = self.settings, self.settings.temperature
+        others = torch.stack([logits[other] for other in range(len(logits)) if other != own])
+        target = log_probabilities(others if settings.gradient_through_target else others.detach(), temperature)
+        divergence = kullback_leibler(target, logits[own].expand_as(target), temperature)
+        return {
+            "hard": hard_cross_entropy(logits[own], labels, settings.label_smoothing),
+            "mimicry": settings.weight * temperature**2 * divergence,
+        }
+
+    def predict(self, network: nn.ModuleList, images: Tensor) -> Tensor:
+        return torch.stack([member(images) for member in network])
+
+    def deploy(self, network: nn.ModuleList) -> Backbone:
+        return network[0]
+
+
+@contextmanager
+def fixed_running_statistics(network: nn.Module) -> Iterator[None]:
+    """Batch normalisation keeps using the batch's statistics, but a second pass over a batch does not count twice."""
+    tracking = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for module in tracking:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True

@@ -1,0 +1,55 @@
+"""Ensemble: the mean of the softmax outputs of ``members`` independent runs of the method ``of``. Nothing is trained.
+
+Member 0 is the run with the ensemble's own seed; the others have derived seeds that neither a table nor another
+ensemble uses, so ensembles of different seeds are independent.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from collabench.methods import _contract
+
+
+class Settings(_contract.MethodSettings):
+    method: Literal["ensemble"]
+    members: int = Field(default=2, ge=2, le=64)
+    of: str = "individual"
+
+    def references(self) -> tuple[tuple[str, str, str], ...]:
+        return (("of", "methods", self.of),)
+
+    def requires(self) -> tuple[_contract.Requirement, ...]:
+        return tuple(_contract.Requirement(method=self.of, member=member) for member in range(self.members))
+
+
+class Members(nn.Module):
+    """The members side by side; its output is the logarithm of their mean probabilities (its softmax is that mean)."""
+
+    def __init__(self, members: list[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        log_probabilities = torch.stack([torch.log_softmax(member(images).float(), -1) for member in self.members])
+        return torch.logsumexp(log_probabilities, 0) - torch.log(torch.tensor(float(len(self.members))))
+
+
+class Method(_contract.Method):
+    trains = False
+
+    def build(self) -> Members:
+        return Members(list(self.context.teachers))
+
+    def losses(self, network: Members, batch: _contract.Batch) -> dict[str, Tensor]:
+        raise NotImplementedError("an ensemble is not trained")
+
+    def predict(self, network: Members, images: Tensor) -> Tensor:
+        return network(images).unsqueeze(0)
+
+    def deploy(self, network: Members) -> Members:
+        return network

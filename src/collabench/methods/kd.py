@@ -1,0 +1,172 @@
+r"""Knowledge distillation (Hinton, Vinyals & Dean 2015): one network learns from labels and from a finished teacher.
+
+Loss, with the student's logits z, the teacher's softened probabilities q, weight w and temperature T::
+
+    J = (1 - w) CE(onehot(y), z; 1) + w T^2 KL(q || softmax(z; T))
+
+Terms: ``hard``, ``distillation``. No text of this paper is at hand: all values are defaults of this project.
+
+======================= ==============================================================================================
+``weight``              w = 0.9; with 0 training equals individual learning bit for bit
+``temperature``         T = 4
+``teacher``             the method of ``params.yaml`` that trains the teacher first, on the same data, noise and seed
+                        (``individual``; an ensemble's entry makes its mean prediction the teacher)
+``teacher_model``       the teacher's model (default: the student's)
+``teacher_recipe``      the teacher's recipe (default: the student's)
+``teacher_members``     1; with k > 1 the teacher is an ensemble of k such runs: one of this run's seed, the others of
+                        seeds of their own
+``teacher_average``     how the members become one teacher: ``probabilities`` (default),
+                        q = mean_j softmax(z_j; T), or ``logits``, q = softmax(mean_j z_j; T)
+``teacher_file``        instead of a run: a safetensors file with the weights of ``teacher_model``. A path that is not
+                        absolute begins at the folder in which the command runs (the project's root)
+``teacher_sha256``      the file's SHA-256, which stands for it in the run's identity: the path does not enter it
+======================= ==============================================================================================
+
+The teacher is frozen, in eval mode, and no part of the training network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import safetensors.torch
+import torch
+from pydantic import Field, model_validator
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from collabench.errors import ConfigError
+from collabench.losses import hard_cross_entropy, kullback_leibler, log_probabilities
+from collabench.methods import _contract
+from collabench.models import Backbone
+
+
+class Settings(_contract.MethodSettings):
+    method: Literal["kd"]
+    weight: float = Field(default=0.9, ge=0.0, le=1.0)
+    temperature: float = Field(default=4.0, ge=0.01, le=1000.0)
+    teacher: str = "individual"
+    teacher_model: str | None = None
+    teacher_recipe: str | None = None
+    teacher_members: int = Field(default=1, ge=1, le=64)
+    teacher_average: Literal["probabilities", "logits"] = "probabilities"
+    teacher_file: str | None = Field(default=None, min_length=1)
+    teacher_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.teacher_file is None) != (self.teacher_sha256 is None):
+            raise ValueError("teacher_file and teacher_sha256 go together")
+        shapes_a_run = ("teacher", "teacher_recipe", "teacher_members", "teacher_average")
+        changed = [name for name in shapes_a_run if getattr(self, name) != type(self).model_fields[name].default]
+        if self.teacher_file is not None and changed:
+            raise ValueError(f"teacher_file is the whole teacher: remove {', '.join(changed)}")
+        if self.teacher_members == 1 and self.teacher_average != "probabilities":
+            raise ValueError("teacher_average belongs to teacher_members above 1")
+        return self
+
+    def references(self) -> tuple[tuple[str, str, str], ...]:
+        named = [("teacher_model", "models", self.teacher_model)]
+        if self.teacher_file is None:
+            named = [("teacher", "methods", self.teacher), *named, ("teacher_recipe", "recipes", self.teacher_recipe)]
+        return tuple((field, section, name) for field, section, name in named if name is not None)
+
+    def requires(self) -> tuple[_contract.Requirement, ...]:
+        if self.teacher_file is not None:
+            return ()
+        return tuple(
+            _contract.Requirement(self.teacher, self.teacher_model, self.teacher_recipe, member)
+            for member in range(self.teacher_members)
+        )
+
+    def identity(self) -> dict[str, Any]:
+        # The runs that are required and the model that is named stand in the run's identity themselves.
+        return self.model_dump(exclude={"teacher", "teacher_model", "teacher_recipe", "teacher_file"})
+
+
+class Method(_contract.Method):
+    settings: Settings
+
+    def build(self) -> Backbone:
+        return self.context.make_backbone(0)
+
+    @cached_property
+    def teachers(self) -> list[nn.Module]:
+        """The teacher's members. A file is read when the first batch asks for it, so that a finished student can be
+        deployed where its teacher's file is not at hand."""
+        settings = self.settings
+        if settings.teacher_file is None:
+            return list(self.context.teachers)
+        teacher = self.context.make_backbone(0, model=settings.teacher_model)
+        load_weights(teacher, Path(settings.teacher_file), settings.teacher_sha256)
+        return [teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)]
+
+    def losses(self, network: Backbone, batch: _contract.Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            given = torch.stack([teacher.to(batch.images.device)(batch.images) for teacher in self.teachers])
+        if given.shape[-1] != self.context.classes:
+            raise ConfigError(
+                f"the teacher has {given.shape[-1]} classes and the data set {self.context.classes}: "
+                "a teacher must be trained on the same data set"
+            )
+        return self.terms(network(batch.images), batch.labels, given)
+
+    def terms(self, logits: Tensor, labels: Tensor, given: Tensor) -> dict[str, Tensor]:
+        """The terms of J from the student's logits (B, m) and those of the teacher's members (k, B, m)."""
+        settings, temperature = self.settings, self.settings.temperature
+        target = teacher_log_probabilities(given, temperature, settings.teacher_average)
+        return {
+            "hard": (1 - settings.weight) * hard_cross_entropy(logits, labels, settings.label_smoothing),
+            "distillation": settings.weight * temperature**2 * kullback_leibler(target, logits, temperature),
+        }
+
+    def predict(self, network: Backbone, images: Tensor) -> Tensor:
+        return network(images).unsqueeze(0)
+
+    def deploy(self, network: Backbone) -> Backbone:
+        return network
+
+
+def teacher_log_probabilities(logits: Tensor, temperature: float, average: str) -> Tensor:
+    """log q (B, m) of a teacher with members' logits (k, B, m): see ``teacher_average`` above."""
+    if average == "logits":
+        return log_probabilities(logits.mean(dim=0), temperature)
+    return torch.logsumexp(log_probabilities(logits, temperature), dim=0) - math.log(len(logits))
+
+
+def load_weights(backbone: Backbone, path: Path, sha256: str) -> None:
+    """Load a safetensors file into ``backbone``: every tensor, no other one, of the right shapes.
+
+    Raises ConfigError (one line) if the file is missing, is not the one meant, or belongs to another network.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"teacher_file: {path}: cannot be read ({error.strerror})") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ConfigError(f"teacher_file: {path}: its SHA-256 is {found}, teacher_sha256 says {sha256}")
+    try:
+        weights = safetensors.torch.load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ConfigError(f"teacher_file: {path}: not a safetensors file ({' '.join(str(error).split())})") from None
+    expected = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
+    problems = [
+        *(f"{key} is missing" for key in expected if key not in weights),
+        *(f"{key} is not of this model" for key in weights if key not in expected),
+        *(
+            f"{key} is {tuple(weights[key].shape)} and should be {shape}"
+            for key, shape in expected.items()
+            if key in weights and tuple(weights[key].shape) != shape
+        ),
+    ]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ConfigError(
+            f"teacher_file: {path}: not the weights of this teacher_model on this data set: {problems[0]}{more}"
+        )
+    backbone.load_state_dict(weights)

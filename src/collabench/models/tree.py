@@ -1,0 +1,171 @@
+"""Training graphs of several heads that share low stages: one implementation for every tree.
+
+Song & Chai's graphs are trees of a network's stages: `multi_instance` splits before the first stage, `simple_ilr` once
+after a named stage, `hierarchical_ilr` in two after one stage and each branch in two after a later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from collabench.models._backbone import Backbone
+
+#: A split "after" this is a split of the input: nothing is shared.
+INPUT = "input"
+
+
+@dataclass(frozen=True)
+class Split:
+    """After the stage ``after`` (or :data:`INPUT`), the path continues as ``branches`` independent copies."""
+
+    after: str
+    branches: int
+
+
+class _DivideGradient(torch.autograd.Function):
+    """Identity forward; the gradient divided by ``branches`` backward (Song & Chai's backpropagation rescaling)."""
+
+    @staticmethod
+    def forward(context: torch.autograd.function.FunctionCtx, x: Tensor, branches: int) -> Tensor:
+        context.branches = branches
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient / context.branches, None
+
+
+def divide_gradient(x: Tensor, branches: int) -> Tensor:
+    """``x``, with the gradient that flows back through it divided by ``branches``; in the backward pass of
+    ``sum_h J_h`` a shared layer then sees a gradient of one head's size. With one branch it is ``x`` itself."""
+    return x if branches == 1 else _DivideGradient.apply(x, branches)
+
+
+class _Node(nn.Module):
+    """A stretch of stages that some heads share, then the branches that continue from its output."""
+
+    def __init__(self, backbone: Backbone, stages: Sequence[str], children: Sequence[_Node]) -> None:
+        super().__init__()
+        # Its stages keep the backbone's module names, so that a path's state dicts together are the backbone's.
+        self.segment = Backbone(
+            {name: backbone.module_at(name) for stage in stages for name in backbone.stages[stage]},
+            {stage: backbone.stages[stage] for stage in stages},
+        )
+        self.branches = nn.ModuleList(children)
+
+
+class TrainingTree(nn.Module):
+    """Several heads of one backbone.
+
+    Args:
+        make_backbone: gives a fresh, independently initialised backbone for each copy number. A node takes its stages
+            from the copy numbered by its first head, so that head 0's path is the network of individual training.
+        splits: in the order of the stages; the number of heads is the product of their branches.
+        rescale: divide the gradient at every split by its number of branches.
+    """
+
+    def __init__(
+        self, make_backbone: Callable[[int], Backbone], splits: Sequence[Split], rescale: bool = False
+    ) -> None:
+        super().__init__()
+        first = make_backbone(0)
+        check_splits(first.stage_names, splits)
+        self.heads = heads_of(splits)
+        self.rescale = rescale
+        copies = [first, *(make_backbone(copy) for copy in range(1, self.heads))]
+        self.stages = {stage: tuple(names) for stage, names in copies[0].stages.items()}
+        self.stage_names = copies[0].stage_names
+        bounds = [self.stage_names.index(s.after) + 1 if s.after != INPUT else 0 for s in splits]
+
+        def node(level: int, first_head: int) -> _Node:
+            start = bounds[level - 1] if level else 0
+            end = bounds[level] if level < len(splits) else len(self.stage_names)
+            heads_per_branch = heads_of(splits[level + 1 :])
+            children = [
+                node(level + 1, first_head + branch * heads_per_branch)
+                for branch in range(splits[level].branches if level < len(splits) else 0)
+            ]
+            return _Node(copies[first_head], self.stage_names[start:end], children)
+
+        self.root = node(0, 0)
+
+    def shared(self, images: Tensor) -> Tensor:
+        """Output of the stages that all heads share (the images where the tree splits at the input)."""
+        return self.root.segment(images)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate features (H, B, features) of every head."""
+        return self._run(images, self.stage_names[:-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (H, B, m) of every head for images (B, C, H, W)."""
+        return self._run(images, self.stage_names)
+
+    def _run(self, images: Tensor, stages: Sequence[str]) -> Tensor:
+        outputs: list[Tensor] = []
+
+        def walk(node: _Node, x: Tensor) -> None:
+            x = node.segment.run([stage for stage in node.segment.stage_names if stage in stages], x)
+            if not node.branches:
+                outputs.append(x)
+                return
+            x = divide_gradient(x, len(node.branches)) if self.rescale else x
+            for branch in node.branches:
+                walk(branch, x)
+
+        walk(self.root, images)
+        return torch.stack(outputs)
+
+    def _nodes(self, head: int) -> list[_Node]:
+        """The nodes from the root to a head."""
+        node, nodes, heads = self.root, [self.root], self.heads
+        while node.branches:
+            heads //= len(node.branches)
+            node = node.branches[head // heads]
+            head %= heads
+            nodes.append(node)
+        return nodes
+
+    def path_parameters(self, head: int) -> list[nn.Parameter]:
+        """Parameters on the way from the input to a head."""
+        return [parameter for node in self._nodes(head) for parameter in node.segment.parameters()]
+
+    def path(self, head: int) -> Backbone:
+        """One head with its path as a plain backbone; it shares the tree's parameters."""
+        modules = {
+            name: node.segment.module_at(name)
+            for node in self._nodes(head)
+            for names in node.segment.stages.values()
+            for name in names
+        }
+        return Backbone(modules, self.stages)
+
+
+def heads_of(splits: Sequence[Split]) -> int:
+    """Number of heads of a tree with these splits."""
+    heads = 1
+    for split in splits:
+        heads *= split.branches
+    return heads
+
+
+def check_splits(stage_names: Sequence[str], splits: Sequence[Split]) -> None:
+    """Raise ValueError (one line) if a backbone with these stages cannot be split so."""
+    points = (INPUT, *stage_names[:-1])
+    for split in splits:
+        if split.after not in points:
+            raise ValueError(f"the backbone has no split point {split.after!r}; split points: {', '.join(points)}")
+        if split.branches < 1:
+            raise ValueError(f"a split has at least one branch, not {split.branches}")
+    positions = [points.index(split.after) for split in splits]
+    if positions != sorted(set(positions)):
+        raise ValueError(f"the splits {', '.join(s.after for s in splits)} must follow the order {', '.join(points)}")
+
+
+def simple_tree(split_after: str, heads: int) -> tuple[Split, ...]:
+    """One split after a stage into ``heads`` branches."""
+    return (Split(split_after, heads),)

@@ -1,0 +1,267 @@
+"""From results to the content of a report: summaries, paired comparisons, families, ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from collabench.config import Params, TableConfig
+from collabench.report import titles
+from collabench.report.collect import Collected
+from collabench.report.content import BestEpoch, Condition, Heads, Noise, Ranks, Report, Row, Selected, Table
+from collabench.report.published import PublishedValue, by_configuration, stand_beside
+from collabench.results import Result
+from collabench.spec import Cell
+from collabench.stats import Friedman, Summary, friedman, holm, paired, summary
+
+LEVEL = 0.95
+
+DIGITS = 10
+"""Significant digits that are kept: the last bits of a float depend on the processor's vector instructions."""
+
+
+def analyse(
+    params: Params, collected: Collected, *, partial: bool = False, published: Sequence[PublishedValue] = ()
+) -> Report:
+    """The content of the report over what was collected."""
+    profile = params.profiles[collected.plan.profile]
+    declared = {table.name: table for table in profile.tables}
+    values = by_configuration(published)
+    tables: dict[str, list[Condition]] = {}
+    for (table, *_), cells in collected.conditions.items():
+        tables.setdefault(table, []).append(_condition(declared.get(table), cells, collected, values))
+    _adjust_families(tables)
+    report = Report(
+        profile=collected.plan.profile,
+        description=profile.description,
+        partial=partial,
+        level=LEVEL,
+        runs=len(collected.results) + len(collected.missing),
+        missing=collected.missing,
+        tables=tuple(
+            Table(
+                name=name,
+                title=(declared[name].title if name in declared else None) or name,
+                conditions=tuple(_distinct_titles(conditions)),
+                ranks=tuple(_ranks(conditions)),
+            )
+            for name, conditions in tables.items()
+        ),
+    )
+    return Report.model_validate_json(json.dumps(_rounded(json.loads(report.model_dump_json()))))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(child) for key, child in value.items()}
+    return [_rounded(child) for child in value] if isinstance(value, list) else value
+
+
+# ------------------------------------------------------------------------------------------------ one condition
+
+
+def _condition(
+    table: TableConfig | None,
+    cells: list[Cell],
+    collected: Collected,
+    published: dict[str, list[PublishedValue]],
+) -> Condition:
+    configuration = cells[0].configuration
+    methods = [cell.configuration.names["method"] for cell in cells]
+    wanted = "individual" if table is None else table.baseline
+    baseline = wanted if wanted in methods else None
+    results = {cell.configuration.names["method"]: collected.of(cell) for cell in cells}
+    rows = []
+    for cell in cells:
+        method = cell.configuration.names["method"]
+        row = _row(cell, results[method], results[baseline] if baseline not in (None, method) else {})
+        compared = tuple(
+            stand_beside(value, results[method].values()) for value in published.get(cell.configuration.id, ())
+        )
+        rows.append(row.model_copy(update={"published": compared}))
+    every = [result for found in results.values() for result in found.values()]
+    corruption = [100 * result.noise.corruption for result in every]
+    parts = titles.scope(configuration)
+    return Condition(
+        title=", ".join(parts),
+        scope=parts,
+        names={part: configuration.names[part] for part in ("dataset", "noise", "model", "recipe")},
+        baseline=baseline,
+        family=(table.family or table.name) if table is not None else cells[0].table,
+        family_size=0,
+        train_images=every[0].train_images if every else None,
+        test_images=every[0].test_images if every else None,
+        noise=Noise(
+            kind=configuration.noise.kind,
+            when=configuration.noise.when,
+            rate=100 * configuration.noise.rate,
+            corruption=float(np.mean(corruption)) if corruption else None,
+            corruption_low=min(corruption, default=None),
+            corruption_high=max(corruption, default=None),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _row(cell: Cell, results: dict[int, Result], baseline: dict[int, Result]) -> Row:
+    empty = Row(
+        method=cell.configuration.names["method"],
+        configuration_id=cell.configuration.id,
+        seeds=tuple(results),
+        missing=len(cell.seeds) - len(results),
+    )
+    if not results:
+        return empty
+    found = list(results.values())
+    common = [seed for seed in results if seed in baseline]
+    difference = None
+    if common:
+        difference = paired(
+            [100 * results[seed].last.error for seed in common],
+            [100 * baseline[seed].last.error for seed in common],
+            LEVEL,
+        )
+    return empty.model_copy(
+        update={
+            "error": _summary([100 * result.last.error for result in found]),
+            "difference": difference,
+            "best": _best(found),
+            "selected": _selected(found),
+            "heads": _heads(found),
+            "top5_error": _summary([_percent(result.last.top5_error) for result in found]),
+            "negative_log_likelihood": _summary([result.last.negative_log_likelihood for result in found]),
+            "calibration_error": _summary([100 * result.last.calibration_error for result in found]),
+            "parameters": found[0].parameters,
+            "training_parameters": found[0].training_parameters,
+        }
+    )
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _summary(values: Sequence[float | None]) -> Summary | None:
+    """None where any value is unknown: a mean over some of the runs would be another quantity."""
+    known = [value for value in values if value is not None]
+    return summary(known, LEVEL) if known and len(known) == len(values) else None
+
+
+def _best(results: list[Result]) -> BestEpoch | None:
+    errors = [(result.best_error, result.best_epoch) for result in results]
+    known = [(100 * error, epoch + 1) for error, epoch in errors if error is not None and epoch is not None]
+    if len(known) < len(results):
+        return None
+    last = [100 * result.last.error for result in results]
+    return BestEpoch(
+        error=summary([error for error, _ in known], LEVEL),
+        optimism=summary([end - error for end, (error, _) in zip(last, known, strict=True)], LEVEL),
+        epoch=float(np.mean([epoch for _, epoch in known])),
+    )
+
+
+def _selected(results: list[Result]) -> Selected | None:
+    known = [(r.selected.error, r.selected_epoch) for r in results if r.selected and r.selected_epoch is not None]
+    if len(known) < len(results):
+        return None
+    return Selected(
+        error=summary([100 * error for error, _ in known], LEVEL),
+        epoch=float(np.mean([epoch + 1 for _, epoch in known])),
+    )
+
+
+def _heads(results: list[Result]) -> Heads | None:
+    count = len(results[0].heads)
+    averaged = [100 * result.averaged_heads.error for result in results if result.averaged_heads is not None]
+    if count < 2 or len(averaged) < len(results):
+        return None
+    errors = 100 * np.array([[head.error for head in result.heads] for result in results])
+    return Heads(
+        count=count,
+        mean=summary(errors.mean(axis=1), LEVEL),
+        spread=float(errors.std(axis=1, ddof=1).mean()),
+        averaged=summary(averaged, LEVEL),
+        gain=paired(averaged, [100 * result.last.error for result in results], LEVEL),
+    )
+
+
+# ------------------------------------------------------------------------------------------- across conditions
+
+
+def _adjust_families(tables: dict[str, list[Condition]]) -> None:
+    """Fill in Holm's adjusted p values and the sizes of the families.
+
+    A family's size counts every comparison that the tables declare, those whose runs are missing included; a
+    comparison that two tables of a family show is one hypothesis.
+    """
+    hypotheses: dict[str, dict[tuple[str, str, tuple[int, ...]], float | None]] = {}
+    compared = [
+        (condition, row, hypothesis)
+        for conditions in tables.values()
+        for condition in conditions
+        for row in condition.rows
+        if (hypothesis := _hypothesis(condition, row)) is not None
+    ]
+    for condition, row, hypothesis in compared:
+        p = None if row.difference is None else row.difference.p
+        hypotheses.setdefault(condition.family, {})[hypothesis] = p
+    adjusted = {
+        family: dict(zip(p_values, holm(list(p_values.values()), len(p_values)), strict=True))
+        for family, p_values in hypotheses.items()
+    }
+    for name, conditions in tables.items():
+        tables[name] = [
+            condition.model_copy(
+                update={
+                    "family_size": len(hypotheses.get(condition.family, {})),
+                    "rows": tuple(
+                        row.model_copy(
+                            update={"holm_p": adjusted.get(condition.family, {}).get(_hypothesis(condition, row))}
+                        )
+                        for row in condition.rows
+                    ),
+                }
+            )
+            for condition in conditions
+        ]
+
+
+def _hypothesis(condition: Condition, row: Row) -> tuple[str, str, tuple[int, ...]] | None:
+    """What is compared with what, over how many seeds; None for a row that is compared with nothing."""
+    baseline = next((other for other in condition.rows if other.method == condition.baseline), None)
+    if baseline is None or row.method == condition.baseline:
+        return None
+    return row.configuration_id, baseline.configuration_id, row.seeds
+
+
+def _distinct_titles(conditions: list[Condition]) -> list[Condition]:
+    """Conditions with the same title get the names of params.yaml added (they differ in a finer setting)."""
+    count = [condition.title for condition in conditions]
+    return [
+        condition.model_copy(update={"title": f"{condition.title} [{' · '.join(condition.names.values())}]"})
+        if count.count(condition.title) > 1
+        else condition
+        for condition in conditions
+    ]
+
+
+def _ranks(conditions: list[Condition]) -> list[Ranks]:
+    """Friedman's test for each recipe: blocks are data set, noise and backbone."""
+    by_recipe: dict[str, list[Condition]] = {}
+    for condition in conditions:
+        by_recipe.setdefault(condition.names["recipe"], []).append(condition)
+    found = []
+    for recipe, blocks in by_recipe.items():
+        methods = tuple(row.method for row in blocks[0].rows)
+        means = [[row.error.mean for row in block.rows if row.error and not row.missing] for block in blocks]
+        if any(len(row) < len(methods) for row in means):
+            test = Friedman(len(blocks), len(methods), (), None, None, None, "not computed: runs are missing")
+        else:
+            test = friedman(means, LEVEL)
+        found.append(Ranks(recipe=recipe, methods=methods, friedman=test))
+    return found

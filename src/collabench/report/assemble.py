@@ -1,0 +1,60 @@
+"""Build the report of a study from its results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collabench.config import Params
+from collabench.report.collect import collect
+from collabench.report.content import Report
+from collabench.report.folders import COSTS, report_folder, whole_folder
+from collabench.spec import Plan
+from collabench.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collabench.report.published import PublishedValue
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where a report lies: ``folder`` is what results determine, ``costs`` what was measured."""
+
+    folder: Path
+    costs: Path
+    report: Report
+
+
+def build(
+    params: Params,
+    plan: Plan,
+    workspace: Workspace,
+    *,
+    partial: bool = False,
+    published: Sequence[PublishedValue] = (),
+) -> ReportFiles:
+    """Write the report of the plan's tables, and beside it the costs; nothing is left half-written.
+
+    partial: accept missing runs and write to ``partial-report``. published: values that stand beside measured ones
+    where the configuration is theirs. The same results give the same bytes.
+    Raises ResultError: runs are missing, failed, damaged or not comparable.
+    """
+    from collabench.report.analyse import analyse
+    from collabench.report.costs import write_costs
+    from collabench.report.write import write_report
+
+    collected = collect(plan, workspace, partial=partial)
+    report = analyse(params, collected, partial=partial, published=published)
+    target = report_folder(workspace, partial=partial)
+    costs = target / COSTS if partial else workspace.costs
+    with whole_folder(target) as folder:
+        write_report(folder, report, collected)
+        if partial:
+            (folder / COSTS).mkdir()
+            write_costs(folder / COSTS, report, collected)
+    if not partial:
+        with whole_folder(costs) as folder:
+            write_costs(folder, report, collected)
+    return ReportFiles(target, costs, report)

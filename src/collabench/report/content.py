@@ -1,0 +1,150 @@
+"""What a report says, as data: the schema of ``report.json``.
+
+Errors are in percent, differences in percentage points (method minus baseline: negative is better). Every error is that
+of the deployed head on the test split after the last epoch unless the field's name says otherwise. Summaries and paired
+comparisons are those of :mod:`collabench.stats`: one value per seed, 95 % t intervals, not adjusted.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from collabench.stats import Friedman, Paired, Summary
+from collabench.stats.agreement import Comparison
+from collabench.strict import Strict
+
+SCHEMA = 1
+
+
+class BestEpoch(Strict):
+    """The lowest test error over all epochs: chosen on test data, hence optimistic.
+
+    optimism: last epoch minus best epoch, per seed. epoch: mean number of the best epoch, counted from 1.
+    """
+
+    error: Summary
+    optimism: Summary
+    epoch: float
+
+
+class Selected(Strict):
+    """Test error of the epoch with the lowest validation error. epoch: its mean number, counted from 1."""
+
+    error: Summary
+    epoch: float
+
+
+class Heads(Strict):
+    """A method with several heads. mean: over the heads of a run, then over seeds. spread: mean over seeds of the
+    sample standard deviation over a run's heads. averaged: error of the heads' averaged logits. gain: averaged minus
+    deployed."""
+
+    count: int
+    mean: Summary
+    spread: float
+    averaged: Summary
+    gain: Paired
+
+
+class Published(Strict):
+    """A published value (percent) and how it compares with the runs, where they are of the published configuration.
+
+    protocol: the epoch that the paper reports. comparison: None where ``value`` is unknown, or where the runs do not
+    record what the protocol asks for.
+    """
+
+    source: str
+    protocol: Literal["last", "best"]
+    value: float | None
+    comparison: Comparison | None
+
+
+class Row(Strict):
+    """A method in one condition. seeds: those of the runs that exist. difference: over the seeds that the baseline has
+    too; None for the baseline and where there is no common seed. holm_p: adjusted within the condition's family."""
+
+    method: str
+    configuration_id: str
+    seeds: tuple[int, ...]
+    missing: int
+    error: Summary | None = None
+    difference: Paired | None = None
+    holm_p: float | None = None
+    best: BestEpoch | None = None
+    selected: Selected | None = None
+    heads: Heads | None = None
+    top5_error: Summary | None = None
+    negative_log_likelihood: Summary | None = None
+    calibration_error: Summary | None = None
+    parameters: int | None = None
+    training_parameters: int | None = None
+    published: tuple[Published, ...] = ()
+
+
+class Noise(Strict):
+    """corruption: share of wrong training labels (percent) that was realised: mean, lowest and highest over runs."""
+
+    kind: str
+    when: str
+    rate: float
+    corruption: float | None = None
+    corruption_low: float | None = None
+    corruption_high: float | None = None
+
+
+class Condition(Strict):
+    """Methods on one data set, noise, backbone and recipe. title names that scope; names are those of params.yaml.
+
+    family, family_size: the declared family of comparisons over which Holm's correction runs.
+    """
+
+    title: str
+    scope: tuple[str, str, str, str]
+    names: dict[str, str]
+    baseline: str | None
+    family: str
+    family_size: int
+    train_images: int | None
+    test_images: int | None
+    noise: Noise
+    rows: tuple[Row, ...]
+
+    @property
+    def key(self) -> str:
+        """For file names: ``digits-500-uniform20-resnet8-fast``."""
+        return "-".join(self.names[part] for part in ("dataset", "noise", "model", "recipe"))
+
+
+class Ranks(Strict):
+    """Friedman's test over a table's conditions with one recipe. Blocks are conditions, never seeds."""
+
+    recipe: str
+    methods: tuple[str, ...]
+    friedman: Friedman
+
+
+class Table(Strict):
+    name: str
+    title: str
+    conditions: tuple[Condition, ...]
+    ranks: tuple[Ranks, ...] = ()
+
+
+class MissingRun(Strict):
+    run_id: str
+    label: str
+    seed: int
+    reason: str
+
+
+class Report(Strict):
+    """level: of every interval. runs: how many distinct runs the tables ask for."""
+
+    schema_version: Literal[1] = SCHEMA
+    profile: str
+    description: str
+    partial: bool
+    level: float
+    runs: int
+    missing: tuple[MissingRun, ...]
+    tables: tuple[Table, ...]

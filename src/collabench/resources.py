@@ -1,0 +1,235 @@
+"""What this machine offers and what a process may take of it: cores, GPUs, and a life no longer than its parent's."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from collabench.errors import CollabenchError
+
+#: What one process leaves in the environment for those that it starts.
+CORES, GPUS, SLOTS, LEASES = "COLLABENCH_CORES", "COLLABENCH_GPUS", "COLLABENCH_GPU_SLOTS", "COLLABENCH_GPU_LEASES"
+ANCESTOR = "COLLABENCH_ANCESTOR"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a study may use. ``gpus``: names as in CUDA_VISIBLE_DEVICES; none of them: training runs on the CPU."""
+
+    cores: int
+    gpus: tuple[str, ...]
+    slots_per_gpu: int
+    reason: str
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
+
+    @property
+    def workers(self) -> int:
+        """How many training processes run side by side."""
+        return len(self.gpus) * self.slots_per_gpu if self.gpus else self.cores
+
+    def describe(self) -> str:
+        """One line that says what was chosen and why."""
+        gpus = f"GPU {', '.join(self.gpus)} ({self.slots_per_gpu} a GPU)" if self.gpus else "no GPU"
+        return f"{self.workers} training processes: {self.cores} cores, {gpus}; {self.reason}; {torch_build()}"
+
+    def environment(self) -> dict[str, str]:
+        """Variables that make :func:`choose` in a child process choose the same."""
+        return {CORES: str(self.cores), GPUS: ",".join(self.gpus) or "none", SLOTS: str(self.slots_per_gpu)}
+
+    @classmethod
+    def from_environment(cls) -> Resources:
+        """What the parent process chose, taken without importing torch: a GPU must be leased before CUDA is asked."""
+        gpus = os.environ.get(GPUS, "none")
+        names = () if gpus == "none" else tuple(gpus.split(","))
+        return cls(int(os.environ.get(CORES, "1")), names, int(os.environ.get(SLOTS, "1")), "as the parent chose")
+
+
+def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None = None) -> Resources:
+    """Cores and GPUs for a study.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``: the profile's.
+        cores: how many, or None: $COLLABENCH_CORES, else what affinity and cgroup allow.
+        gpus: ``0,1``, ``none``, or None: $COLLABENCH_GPUS, else all visible ones.
+
+    Raises CollabenchError in one line where a number is wrong or a GPU is asked for that torch cannot use.
+    """
+    cores = cores or os.environ.get(CORES) or None
+    gpus = gpus or os.environ.get(GPUS) or None
+    available, reason = available_cores()
+    if cores is not None:
+        available, reason = _positive(cores, "CORES"), f"cores as asked for ({available} available)"
+    visible = visible_gpus() if device != "cpu" else ()
+    if device == "cpu" or gpus == "none":
+        chosen: tuple[str, ...] = ()
+    elif gpus is not None:
+        chosen = tuple(dict.fromkeys(name.strip() for name in gpus.split(",") if name.strip()))
+        if not visible:
+            raise CollabenchError(f"GPUS={gpus}: {torch_build()} sees no GPU; leave GPUS out to train on the CPU")
+    else:
+        chosen = visible
+    if device == "cuda" and not chosen:
+        raise CollabenchError(f"the profile says device: cuda, but {torch_build()} sees no GPU; write device: auto")
+    return Resources(available, chosen, _positive(os.environ.get(SLOTS, "1"), SLOTS), reason)
+
+
+def _positive(text: str, name: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise CollabenchError(f"{name}={text}: must be a whole number from 1 on")
+    return int(text)
+
+
+def available_cores(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> tuple[int, str]:
+    """How many cores this process may use, and which limit decided: CPU affinity or a cgroup's quota (v1 or v2)."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_quota(proc, cgroups)
+    if quota is not None and quota < affinity:
+        return max(1, math.floor(quota)), f"cgroup allows {quota:g} of {affinity} cores"
+    return affinity, "CPU affinity"
+
+
+def cgroup_quota(proc: Path, cgroups: Path) -> float | None:
+    """The smallest CPU quota, in cores, of this process's cgroup and those above it; None where there is none."""
+    try:
+        lines = (proc / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    quotas = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            roots, read = [cgroups, cgroups / "unified"], _quota_v2
+        elif "cpu" in controllers.split(","):
+            roots, read = [cgroups / controllers, cgroups / "cpu"], _quota_v1
+        else:
+            continue
+        for root in roots:
+            folder = root / path.strip("/")
+            # Inside a container the path may be the host's: the container's own limit then lies at the root.
+            for candidate in {folder, *(f for f in folder.parents if f.is_relative_to(root)), root}:
+                quota = read(candidate)
+                if quota is not None:
+                    quotas.append(quota)
+    return min(quotas, default=None)
+
+
+def _quota_v2(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        return None if quota <= 0 else quota / int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that torch can use, by the names that CUDA_VISIBLE_DEVICES takes."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.version.cuda else 0
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in named.split(",")] if named is not None else [str(index) for index in range(count)]
+    return tuple(names[:count])
+
+
+def torch_build() -> str:
+    """``torch 2.13.0 (CPU build)``."""
+    import torch
+
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    return f"torch {torch.__version__.partition('+')[0]} ({build})"
+
+
+@contextmanager
+def lease_gpu(
+    gpus: Sequence[str], slots: int = 1, folder: Path | None = None, poll_seconds: float = 0.2
+) -> Iterator[str]:
+    """Hold one slot of one GPU and make it the only visible one; waits until a slot is free.
+
+    Snakemake's and Slurm's counts say how many jobs may run, not where: a file lock for each slot, in a folder that all
+    processes of this host share, does. The lock ends with the process, however that ends. Slots are taken GPU by GPU
+    before any GPU gets a second job. Must be entered before torch starts CUDA.
+    """
+    folder = folder or Path(os.environ.get(LEASES) or Path(tempfile.gettempdir()) / "collabench-gpu-leases")
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o1777)  # several users of one host share its GPUs
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpu, lock = _take_slot(gpus, slots, folder, poll_seconds)
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    try:
+        yield gpu
+    finally:
+        if before is None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+        lock.release()
+
+
+def _take_slot(gpus: Sequence[str], slots: int, folder: Path, poll_seconds: float) -> tuple[str, FileLock]:
+    while True:
+        for slot in range(slots):
+            for gpu in gpus:
+                name = "".join(c if c.isalnum() or c == "-" else "_" for c in gpu)
+                lock = FileLock(folder / f"gpu-{name}-slot-{slot}.lock", mode=0o666)
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    continue
+                return gpu, lock
+        time.sleep(poll_seconds)
+
+
+def end_with_parent(poll_seconds: float = 0.5) -> None:
+    """End this process when its parent, or the command that began the study, has ended: nothing writes on unattended.
+
+    A child of a killed process would otherwise go on beside the restarted study. Locks and half-written temporary files
+    don't matter here: locks end with the process, and files take their place in one step. Beneath tools that don't pass
+    a kill on (DVC, a shell), $COLLABENCH_ANCESTOR names the process to watch.
+    """
+    parent, ancestor = os.getppid(), os.environ.get(ANCESTOR)
+
+    def watch() -> None:
+        while os.getppid() == parent and (ancestor is None or _is_alive(ancestor)):
+            time.sleep(poll_seconds)
+        os._exit(143)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def this_process() -> str:
+    """A name of this process for $COLLABENCH_ANCESTOR: its id and, since ids are used again, its start."""
+    import psutil
+
+    return f"{os.getpid()}:{psutil.Process().create_time():.2f}"
+
+
+def _is_alive(name: str) -> bool:
+    import psutil
+
+    pid, _, started = name.partition(":")
+    try:
+        process = psutil.Process(int(pid))
+        return f"{process.create_time():.2f}" == started and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

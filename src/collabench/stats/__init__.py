@@ -1,0 +1,52 @@
+"""Statistics: arrays in, frozen dataclasses out. No files, no knowledge of methods, runs or papers."""
+
+from collabench.stats.agreement import (
+    Agreement,
+    Comparison,
+    Equivalence,
+    agrees_with_spread,
+    agrees_with_value,
+    equivalence,
+    prediction_interval,
+)
+from collabench.stats.bootstrap import TwoWay, two_way_bootstrap
+from collabench.stats.families import conjunction_p, holm, simultaneous_interval, simultaneous_level
+from collabench.stats.power import SeedsNeeded, detectable_difference, seeds_needed
+from collabench.stats.proportions import proportion_interval
+from collabench.stats.ranks import Friedman, critical_difference, friedman
+from collabench.stats.samples import Paired, Summary, one_sample, paired, slopes, summary
+from collabench.stats.verdicts import Side, Verdict, all_parts, decide, no_worse
+
+__all__ = [
+    "Agreement",
+    "Comparison",
+    "Equivalence",
+    "Friedman",
+    "Paired",
+    "SeedsNeeded",
+    "Side",
+    "Summary",
+    "TwoWay",
+    "Verdict",
+    "agrees_with_spread",
+    "agrees_with_value",
+    "all_parts",
+    "conjunction_p",
+    "critical_difference",
+    "decide",
+    "detectable_difference",
+    "equivalence",
+    "friedman",
+    "holm",
+    "no_worse",
+    "one_sample",
+    "paired",
+    "prediction_interval",
+    "proportion_interval",
+    "seeds_needed",
+    "simultaneous_interval",
+    "simultaneous_level",
+    "slopes",
+    "summary",
+    "two_way_bootstrap",
+]

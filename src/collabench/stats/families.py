@@ -1,0 +1,79 @@
+"""Several comparisons at once: Holm's p values and simultaneous intervals over a declared family.
+
+Why two corrections stand side by side. The interval decides, so the intervals need simultaneous coverage: the chance
+that any interval of the family misses its true difference must be at most 1 - level, whichever side or margin the
+verdict then rests on (a difference, non-inferiority, smallness). Bonferroni's intervals give that under any dependence
+between the comparisons. Holm's step-down p values have no two-sided intervals that are informative for the rejected
+hypotheses, so no interval belongs to them exactly. Relation: a Bonferroni interval that excludes zero implies Holm's
+p < 1 - level; the reverse does not hold, and a comparison with p < 1 - level whose interval includes zero stays
+inconclusive. The smallest p of the family is the same under both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from collabench.errors import ConfigError, ResultError
+from collabench.stats.levels import check_family, check_level
+from collabench.stats.samples import Paired, Summary
+
+
+def holm(p_values: Sequence[float | None], family: int | None = None) -> list[float | None]:
+    """Holm's step-down adjusted p values, in the given order.
+
+    None and nan (not run, no spread) stay None and are kept out of the ranking. family: the declared number of
+    hypotheses, at least the number of p values that exist (the default); with a larger one the others count as if
+    their p were 1, so that a test which could not be carried out does not make the others easier.
+    """
+    known = [index for index, p in enumerate(p_values) if p is not None and not math.isnan(p)]
+    values = [float(p_values[index]) for index in known]  # type: ignore[arg-type]
+    if any(not 0 <= p <= 1 for p in values):
+        raise ResultError(f"p values: numbers between 0 and 1 are needed, got {values}")
+    family = len(values) if family is None else family
+    adjusted: list[float | None] = [None] * len(p_values)
+    if not values:
+        return adjusted
+    check_family(family)
+    if family < len(values):
+        raise ConfigError(f"family: {family} hypotheses declared, but {len(values)} tested")
+    corrected = multipletests(values + [1.0] * (family - len(values)), method="holm")[1]
+    for index, p in zip(known, corrected, strict=False):
+        adjusted[index] = float(p)
+    return adjusted
+
+
+def simultaneous_level(level: float, family: int) -> float:
+    """Level of each of ``family`` Bonferroni intervals that hold together with probability ``level`` or more."""
+    check_level(level)
+    check_family(family)
+    return 1 - (1 - level) / family
+
+
+def simultaneous_interval(
+    comparison: Paired | Summary, family: int, level: float = 0.95
+) -> tuple[float, float] | tuple[None, None]:
+    """The t interval of a comparison, widened to hold simultaneously over a family (see the module's text).
+
+    family: the declared number of hypotheses, those not run included where they were declared. (None, None) where the
+    comparison has no interval.
+    """
+    each = simultaneous_level(level, family)
+    if not comparison.sd:
+        return None, None
+    mean = comparison.difference if isinstance(comparison, Paired) else comparison.mean
+    half = float(stats.t.isf((1 - each) / 2, comparison.n - 1)) * comparison.sd / np.sqrt(comparison.n)
+    return float(mean - half), float(mean + half)
+
+
+def conjunction_p(p_values: Sequence[float | None]) -> float | None:
+    """p value of "all of these" (intersection-union): the largest; None where one is unknown.
+
+    Berger (1982), "Multiparameter hypothesis testing and acceptance sampling": each part is tested at the full level.
+    """
+    known = [p for p in p_values if p is not None and not math.isnan(p)]
+    return max(known) if known and len(known) == len(p_values) else None

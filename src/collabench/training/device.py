@@ -1,0 +1,129 @@
+"""Device, precision and determinism of a training process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from collabench.errors import ConfigError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """``auto``: CUDA where torch sees a device, else the CPU. Raises ConfigError if ``cuda`` is asked for in vain."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: cuda is asked for, but this torch build sees no CUDA device; write device: cpu or auto")
+    return torch.device(wanted)
+
+
+def prepare_process(device: torch.device) -> None:
+    """Settle what would otherwise depend on the machine's state: threads, deterministic algorithms, float32 arithmetic.
+
+    On a CPU one process uses one thread: several processes side by side are faster than one with several threads, and
+    the number of threads can change the last bit.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time; nothing here reads such memory
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise ConfigError where a precision would only slow training down on this device."""
+    if precision == "bfloat16" and device.type == "cpu":
+        capable = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+        if not capable:
+            raise ConfigError(
+                "precision: bfloat16 would be about ten times slower than float32 on this CPU, which has no bfloat16 "
+                "arithmetic; write precision: float32 or train on a GPU"
+            )
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """The context in which losses are computed."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+@contextmanager
+def watch_determinism() -> Iterator[list[str]]:
+    """Collects the names of operations that torch reports as not deterministic; other warnings pass through."""
+    found: list[str] = []
+    show = warnings.showwarning
+
+    def collect(message: Warning | str, *arguments: object, **options: object) -> None:
+        text = str(message)
+        if "deterministic" in text:
+            found.append(text.split(" does not", 1)[0])
+        else:
+            show(message, *arguments, **options)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message=".*deterministic.*")
+        warnings.showwarning = collect
+        yield found
+
+
+class PeakMemory:
+    """Peak memory of a stretch of work, in bytes: the device's own count on CUDA; on Linux the process's resident set,
+    whose high-water mark is reset at the start."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+                self._resets = True
+            except OSError:
+                self._resets = False
+
+    def read(self) -> int | None:
+        """Bytes since the start, or None where the system doesn't say."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        if not self._resets:
+            return None
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+        return None
+
+
+def describe(device: torch.device) -> str:
+    """The device's name: GPU model, or CPU model with its number of logical processors."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model}, {os.cpu_count()} logical processors, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    if torch.version.cuda:
+        found["cuda"] = torch.version.cuda
+        found["cudnn"] = str(torch.backends.cudnn.version())
+    for package in ("collabench", "numpy", "torchvision", "scikit-learn"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,447 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from collabench import data
+from collabench.compatibility import input_shape_of
+from collabench.data import noise
+from collabench.errors import ResultError, RunFailed
+from collabench.methods import METHODS, Batch, Context, Method
+from collabench.models import build_backbone
+from collabench.models._dropout import set_dropout_generator
+from collabench.results import Curves, Figures, Measured, NoiseRealised, Result
+from collabench.seeding import stream_seed
+from collabench.spec import Configuration, Run
+from collabench.training import checkpoint
+from collabench.training.device import (
+    PeakMemory,
+    autocast,
+    check_precision,
+    describe,
+    prepare_process,
+    versions,
+    watch_determinism,
+)
+from collabench.training.evaluation import collect_logits, errors, figures
+
+#: Seconds between checkpoints. Writing one must cost little beside the work that it saves.
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass
+class Progress:
+    """Where a run stands. ``error``: test error of the last evaluation (0 to 1), None before the first."""
+
+    epoch: int
+    epochs: int
+    error: float | None
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass
+class Trained:
+    """A finished run, not yet written: ``result`` lacks the files' checksums."""
+
+    result: Result
+    measured: Measured
+    logits: dict[str, Tensor]
+    weights: dict[str, Tensor] | None
+
+
+def make_context(
+    configuration: Configuration,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    seed: int,
+    teachers: Sequence[nn.Module] = (),
+) -> Context:
+    """The context of a method: backbones whose weights depend on seed and copy number alone."""
+
+    def make_backbone(copy: int, model: str | None = None) -> nn.Module:
+        settings = configuration.model if model is None else configuration.peer_models[model]
+        return build_backbone(settings, input_shape, classes, stream_seed(seed, "init", copy))
+
+    def make_layers(name: str, make: Callable[[], Any]) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(seed, "init", name))
+            return make()
+
+    return Context(make_backbone, make_layers, input_shape, classes, configuration.recipe.epochs, tuple(teachers))
+
+
+def make_method(configuration: Configuration, context: Context) -> Method:
+    """The configuration's method, ready to build its network."""
+    return METHODS[configuration.method.method].Method(configuration.method, context)
+
+
+def learning_rate(configuration: Configuration, epoch: int) -> float:
+    """The recipe's learning rate in an epoch (counted from 0): multiplied by gamma after each milestone."""
+    recipe = configuration.recipe
+    return recipe.learning_rate * recipe.gamma ** sum(epoch >= milestone for milestone in recipe.milestones)
+
+
+@dataclass
+class _History:
+    """What accumulates over a run; part of every checkpoint (plain numbers only)."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sums: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    test_error: list[float | None] = field(default_factory=list)
+    validation_error: list[float | None] = field(default_factory=list)
+    selected: dict[str, Any] | None = None
+    selected_epoch: int | None = None
+    corruption: list[float] = field(default_factory=list)
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    resumed: int = 0
+
+
+def train_run(
+    run: Run,
+    dataset: data.Dataset,
+    *,
+    device: torch.device,
+    static_noise: noise.NoisyLabels | None = None,
+    teachers: Sequence[nn.Module] = (),
+    checkpoint_path: Path | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    report: Callable[[Progress], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Trained:
+    """Train one run, or finish it from its checkpoint; both give the same bytes.
+
+    Args:
+        static_noise: the run's noisy labels if its noise is static and not ``none``.
+        teachers: deployed networks of ``run.requires()``, in that order.
+        checkpoint_path: where to keep checkpoints (none are written without it).
+        report: called about once a second and at the end of every epoch.
+        tell: receives lines that a person should read (a damaged checkpoint, say).
+
+    Raises:
+        RunFailed: the loss is not finite.
+        ConfigError: the recipe's precision makes no sense on this device.
+    """
+    started = datetime.now(UTC)
+    configuration, recipe = run.configuration, run.configuration.recipe
+    check_precision(recipe.precision, device)
+    prepare_process(device)
+    memory = PeakMemory(device)
+    with watch_determinism() as nondeterministic:
+        trainer = _Trainer(run, dataset, device, static_noise, teachers)
+        history = trainer.resume(checkpoint_path, tell)
+        clock = _Clock(checkpoint_seconds)
+        while trainer.method.trains and history.epoch < recipe.epochs:
+            trainer.train_epoch(clock, checkpoint_path, report)
+        final = trainer.final_evaluation()
+    result = trainer.result(final, deterministic=not nondeterministic)
+    images = trainer.images_per_epoch * recipe.epochs if trainer.method.trains else 0
+    measured = Measured(
+        run_id=run.id,
+        train_seconds=round(history.train_seconds, 3),
+        evaluate_seconds=round(history.evaluate_seconds, 3),
+        images_per_second=round(images / max(history.train_seconds, 1e-9), 1),
+        peak_memory_bytes=memory.read(),
+        device_type=device.type,
+        device=describe(device),
+        threads=torch.get_num_threads(),
+        versions=versions(),
+        started=started.isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        resumed=history.resumed,
+    )
+    weights = {k: v.detach().cpu().contiguous() for k, v in final.deployed.state_dict().items()}
+    return Trained(result, measured, final.logits, weights if trainer.method.trains else None)
+
+
+class _Clock:
+    """Says when a checkpoint or a progress report is due."""
+
+    def __init__(self, checkpoint_seconds: float) -> None:
+        self.checkpoint_seconds = checkpoint_seconds
+        self.last_checkpoint = self.last_report = time.monotonic()
+
+    def checkpoint_due(self) -> bool:
+        return time.monotonic() - self.last_checkpoint >= self.checkpoint_seconds
+
+    def report_due(self) -> bool:
+        now = time.monotonic()
+        if now - self.last_report < 1.0:
+            return False
+        self.last_report = now
+        return True
+
+
+@dataclass
+class _Final:
+    deployed: nn.Module
+    logits: dict[str, Tensor]
+    heads: list[Figures]
+    averaged: Figures | None
+
+
+class _Trainer:
+    """One run's network, optimizer and data on the device."""
+
+    def __init__(
+        self,
+        run: Run,
+        dataset: data.Dataset,
+        device: torch.device,
+        static_noise: noise.NoisyLabels | None,
+        teachers: Sequence[nn.Module],
+    ) -> None:
+        self.run, self.dataset, self.device = run, dataset, device
+        configuration, self.recipe = run.configuration, run.configuration.recipe
+        self.static_noise = static_noise
+        classes = len(dataset.classes)
+        shape = input_shape_of(dataset.input_shape, self.recipe)
+        for teacher in teachers:
+            teacher.to(device).eval().requires_grad_(False)
+        self.method = make_method(configuration, make_context(configuration, shape, classes, run.seed, teachers))
+        self.network = self.method.build().to(device=device, memory_format=torch.channels_last)
+        self.parameters = list(self.network.parameters())
+        self.generator = torch.Generator(device=device)
+        set_dropout_generator(self.network, self.generator)
+        self.optimizer = torch.optim.SGD(
+            [p for p in self.parameters if p.requires_grad] or [nn.Parameter(torch.zeros(1))],
+            lr=self.recipe.learning_rate,
+            momentum=self.recipe.momentum,
+            nesterov=self.recipe.nesterov,
+            weight_decay=self.recipe.weight_decay,
+        )
+        self.precision = partial(autocast, self.recipe.precision, device)
+        self.history = _History()
+        self.last_logits: Tensor | None = None
+
+        fraction = self.recipe.validation_fraction
+        if fraction:
+            self.train_index, self.validation_index = data.validation_split(dataset.train_labels, fraction, run.seed)
+        else:
+            self.train_index, self.validation_index = None, None
+        if self.method.trains:
+            self.batches = data.open_batches(
+                dataset, self.recipe.augmentation, self.recipe.batch_size, run.seed, device, self.train_index
+            )
+        self.images_per_epoch = len(dataset.train_labels) if self.train_index is None else len(self.train_index)
+        self.test_labels = dataset.test_labels.to(device)
+
+    # -------------------------------------------------------------------------------------------- checkpoints
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "run_id": self.run.id,
+            "history": vars(self.history).copy(),
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def resume(self, path: Path | None, tell: Callable[[str], None] | None) -> _History:
+        """Go on from the checkpoint at ``path`` if there is one that is whole and of this run."""
+        if path is None or not path.exists():
+            return self.history
+        try:
+            # Tensors go where the network is when they are loaded into it; a generator's state belongs on the CPU.
+            state = checkpoint.load(path, torch.device("cpu"))
+        except ResultError as error:
+            if tell:
+                tell(f"{error}; run {self.run.id} starts from its beginning")
+            return self.history
+        if state["run_id"] == self.run.id:
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"])
+            self.history = _History(**state["history"])
+            self.history.resumed += 1
+        return self.history
+
+    # ----------------------------------------------------------------------------------------------- training
+
+    def _update(self, loss: Tensor, parameters: Sequence[nn.Parameter] | None = None) -> None:
+        """:class:`collabench.methods.Update`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, enabled=False) if self.recipe.precision != "float32" else nullcontext():
+            loss.backward(inputs=None if parameters is None else list(parameters))
+        self.optimizer.step()
+
+    def _epoch_labels(self, epoch: int) -> Tensor:
+        """Training labels (N,) of an epoch, on the CPU, over the whole training split (held-out images included)."""
+        configuration = self.run.configuration
+        if configuration.noise.kind == "none":
+            labels, corruption = self.dataset.train_labels, 0.0
+        elif configuration.noise.when == "static":
+            assert self.static_noise is not None, "static noise is drawn by a stage of its own"
+            labels, corruption = self.static_noise.noisy, self.static_noise.corruption
+        else:
+            drawn = noise.draw(
+                configuration.noise, self.dataset.train_labels, self.dataset.classes, self.run.seed, epoch
+            )
+            labels, corruption = drawn.noisy, drawn.corruption
+        if len(self.history.corruption) == epoch:
+            self.history.corruption.append(corruption)
+        return labels
+
+    def train_epoch(
+        self, clock: _Clock, checkpoint_path: Path | None, report: Callable[[Progress], None] | None
+    ) -> None:
+        """One epoch, or the rest of one."""
+        history, begin = self.history, time.monotonic()
+        epoch = history.epoch
+        all_labels = self._epoch_labels(epoch)
+        labels = (all_labels if self.train_index is None else all_labels[self.train_index]).to(self.device)
+        rate = learning_rate(self.run.configuration, epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if history.step == 0:
+            self.generator.manual_seed(stream_seed(self.run.seed, "dropout", epoch))
+            history.loss_sums = []
+        names: list[str] = list(history.losses)
+        sums = torch.tensor(history.loss_sums, dtype=torch.float64).to(self.device) if history.loss_sums else None
+        self.network.train()
+        for images, targets in self.batches.epoch(epoch, labels, history.step):
+            with self.precision():
+                terms = self.method.step(self.network, Batch(images, targets, self.generator), self._update)
+            names = list(terms)
+            values = torch.stack([term.detach() for term in terms.values()]).double() * len(targets)
+            sums = values if sums is None else sums + values
+            history.step += 1
+            if report and clock.report_due():
+                report(self._progress(begin))
+            if checkpoint_path is not None and clock.checkpoint_due():
+                history.loss_sums = sums.tolist()
+                history.losses = history.losses or {name: [] for name in names}
+                history.train_seconds += time.monotonic() - begin
+                begin = time.monotonic()
+                checkpoint.save(checkpoint_path, self.state())
+                clock.last_checkpoint = time.monotonic()
+        means = [value / self.images_per_epoch for value in sums.tolist()]  # the epoch's only synchronisation
+        bad = [name for name, mean in zip(names, means, strict=True) if not math.isfinite(mean)]
+        if bad:
+            raise RunFailed(f"the loss {bad[0]!r} is not finite in epoch {epoch + 1} of {self.recipe.epochs}")
+        for name, mean in zip(names, means, strict=True):
+            history.losses.setdefault(name, []).append(mean)
+        history.learning_rate.append(rate)
+        history.train_seconds += time.monotonic() - begin
+        self._evaluate_epoch(epoch, all_labels)
+        history.epoch, history.step, history.loss_sums = epoch + 1, 0, []
+        if report:
+            report(self._progress(time.monotonic()))
+
+    def _progress(self, begin: float) -> Progress:
+        history = self.history
+        spent = history.train_seconds + (time.monotonic() - begin)
+        done = history.epoch + history.step / self.batches.steps
+        per_epoch = (spent + history.evaluate_seconds) / max(done, 1e-9)
+        evaluated = [error for error in history.test_error if error is not None]
+        return Progress(
+            epoch=history.epoch,
+            epochs=self.recipe.epochs,
+            error=evaluated[-1] if evaluated else None,
+            images_per_second=done * self.images_per_epoch / max(spent, 1e-9),
+            seconds_left=per_epoch * (self.recipe.epochs - done),
+        )
+
+    # --------------------------------------------------------------------------------------------- evaluation
+
+    def _logits(self, split: str) -> Tensor:
+        """Logits (heads, N, m) of the ``test`` or the ``validation`` split."""
+        self.network.eval()
+        index = self.validation_index if split == "validation" else None
+        batches = data.open_evaluation_batches(
+            self.dataset, split, self.recipe.augmentation, self.recipe.evaluation_batch_size, self.device, index
+        )
+        return collect_logits(partial(self.method.predict, self.network), batches, self.precision)
+
+    def _evaluate_epoch(self, epoch: int, labels: Tensor) -> None:
+        """Append this epoch's test and validation errors, None where the recipe skips them."""
+        history, begin = self.history, time.monotonic()
+        last = epoch + 1 == self.recipe.epochs
+        if not last and (epoch + 1) % self.recipe.evaluate_every:
+            history.test_error.append(None)
+            history.validation_error.append(None)
+            return
+        logits = self._logits("test")
+        self.last_logits = logits if last else None
+        history.test_error.append(errors(logits, self.test_labels)[0].item())
+        if self.validation_index is None:
+            history.validation_error.append(None)
+        else:
+            source = labels if self.recipe.validation_noisy else self.dataset.train_labels
+            wanted = source[self.validation_index].to(self.device)
+            error = errors(self._logits("validation"), wanted)[0].item()
+            previous = [value for value in history.validation_error if value is not None]
+            history.validation_error.append(error)
+            if not previous or error < min(previous):
+                history.selected = figures(logits[0], self.test_labels).model_dump()
+                history.selected_epoch = epoch
+        history.evaluate_seconds += time.monotonic() - begin
+
+    def final_evaluation(self) -> _Final:
+        """Logits and figures of every head after the last epoch, and the network that is deployed."""
+        logits = self._logits("test") if self.last_logits is None else self.last_logits
+        if not torch.isfinite(logits).all():
+            raise RunFailed("the test logits are not finite after the last epoch")
+        kept = {"deployed": logits[0].half().cpu()}
+        averaged = None
+        if len(logits) > 1:
+            mean = logits.mean(dim=0)
+            kept["averaged"] = mean.half().cpu()
+            averaged = figures(mean, self.test_labels)
+        if not self.method.trains:
+            self._epoch_labels(0)
+        return _Final(
+            self.method.deploy(self.network), kept, [figures(head, self.test_labels) for head in logits], averaged
+        )
+
+    def result(self, final: _Final, *, deterministic: bool) -> Result:
+        history, configuration = self.history, self.run.configuration
+        evaluated = [error for error in history.test_error if error is not None]
+        every_epoch = self.method.trains and len(evaluated) == self.recipe.epochs
+        return Result(
+            run_id=self.run.id,
+            configuration_id=configuration.id,
+            seed=self.run.seed,
+            identity=configuration.identity(),
+            dataset_digest=self.dataset.digest,
+            train_images=self.images_per_epoch,
+            test_images=len(self.test_labels),
+            parameters=sum(p.numel() for p in final.deployed.parameters()),
+            training_parameters=sum(p.numel() for p in self.parameters),
+            noise=NoiseRealised(
+                kind=configuration.noise.kind,
+                rate=configuration.noise.rate,
+                corruption=sum(history.corruption) / len(history.corruption),
+            ),
+            last=final.heads[0],
+            best_error=min(evaluated) if every_epoch else None,
+            best_epoch=evaluated.index(min(evaluated)) if every_epoch else None,
+            selected=None if history.selected is None else Figures(**history.selected),
+            selected_epoch=history.selected_epoch,
+            heads=tuple(final.heads),
+            averaged_heads=final.averaged,
+            curves=Curves(
+                learning_rate=tuple(history.learning_rate),
+                losses={name: tuple(values) for name, values in history.losses.items()},
+                test_error=tuple(history.test_error),
+                validation_error=tuple(history.validation_error) if self.validation_index is not None else (),
+            ),
+            deterministic=deterministic,
+            files={},
+        )

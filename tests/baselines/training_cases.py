@@ -1,0 +1,79 @@
+"""Short trainings for the tests of this folder."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from collabench.methods import Batch, Method
+from collabench.models import build_backbone
+from collabench.seeding import stream_seed
+from collabench.spec import RequiredRun, Run
+from collabench.strict import Strict
+from collabench.training import Trained, make_context, train_run
+from collabench.training.loop import make_method
+from tests.synthetic import CLASSES, SMALL_MODELS, blobs, configuration_of, model_of, settings_of
+
+SHAPE = (1, 8, 8)
+IMAGES = torch.randn(12, *SHAPE, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(12) % CLASSES
+ALL_IMAGES = 40
+
+#: Another family member, for peers and teachers.
+OTHER = {"family": "cifar_resnet", "depth": 8, "width": 6}
+
+
+def run_of(method: str, seed: int = 3, recipe: dict | None = None, models: dict | None = None, **values: object) -> Run:
+    """A run of ``method`` on the first small model; its teachers are individual runs."""
+    settings = settings_of(method, **values)
+    model, recipe = model_of(SMALL_MODELS[0]), recipe or {}
+    plain = configuration_of(settings_of("individual"), model, **recipe)
+    requires = tuple(RequiredRun(configuration=plain, member=r.member) for r in settings.requires())
+    peers: dict[str, Strict] = {name: model_of(v) for name, v in (models or {}).items()}
+    return Run(configuration_of(settings, model, requires=requires, peer_models=peers, **recipe), seed)
+
+
+def teachers_of(run: Run) -> list[nn.Module]:
+    """Networks that stand for finished teachers: untrained, with the weights of their seeds."""
+    return [
+        build_backbone(required.configuration.model, SHAPE, CLASSES, stream_seed(required.seed + 1, "init", 0)).eval()
+        for required in run.requires()
+    ]
+
+
+def trained(method: str, seed: int = 3, recipe: dict | None = None, models: dict | None = None, **values) -> Trained:
+    """Train by the trainer, two epochs on 40 images by default."""
+    run = run_of(method, seed, recipe, models, **values)
+    return train_run(run, blobs(ALL_IMAGES), device=torch.device("cpu"), teachers=teachers_of(run))
+
+
+def weights(method: str, *arguments, **values) -> dict[str, torch.Tensor]:
+    """Weights of the deployed network after a short training."""
+    return trained(method, *arguments, **values).weights
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def built(method: str, seed: int = 3, models: dict | None = None, **values) -> tuple[Method, nn.Module]:
+    """A method and its training network in float64."""
+    run = run_of(method, seed, None, models, **values)
+    teachers = [teacher.double() for teacher in teachers_of(run)]
+    instance = make_method(run.configuration, make_context(run.configuration, SHAPE, CLASSES, seed, teachers))
+    return instance, instance.build().double()
+
+
+def batch() -> Batch:
+    return Batch(IMAGES.double(), LABELS, torch.Generator())
+
+
+def reached(term: torch.Tensor, network: nn.Module) -> dict[str, bool]:
+    """Parameter name → whether the term has a gradient on it that is not zero."""
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(term, parameters, allow_unused=True, retain_graph=True)
+    return {
+        name: gradient is not None and bool(gradient.abs().max() > 0)
+        for name, gradient in zip(names, gradients, strict=True)
+    }

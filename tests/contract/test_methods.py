@@ -1,0 +1,178 @@
+"""What every method must do, on a small model. A new method is tested here without an edit."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from collabench.methods import METHODS
+from collabench.models import Backbone, build_backbone
+from collabench.seeding import stream_seed
+from collabench.spec import Configuration, RequiredRun, Run
+from collabench.training import train_run
+from collabench.training.loop import make_context, make_method
+from tests.synthetic import CLASSES, SMALL_MODELS, blobs, configuration_of, model_of, settings_of
+
+SHAPE = (1, 8, 8)
+CPU = torch.device("cpu")
+
+
+def configuration(method: str, **recipe: object) -> Configuration:
+    """The method with its default settings on the first small model that it accepts."""
+    settings = settings_of(method)
+    refusals = []
+    for values in SMALL_MODELS:
+        model = model_of(values)
+        with torch.device("meta"):
+            backbone = build_backbone(model, SHAPE, CLASSES, 0)
+        try:
+            settings.check_fits(backbone, "float32", SHAPE)
+        except ValueError as error:
+            refusals.append(str(error))
+            continue
+        plain = configuration_of(settings_of("individual"), model, **recipe)
+        requires = tuple(RequiredRun(configuration=plain, member=r.member) for r in settings.requires())
+        return configuration_of(settings, model, requires=requires, **recipe)
+    raise AssertionError(f"{method} accepts none of the small models: {refusals}")
+
+
+def teachers(run: Run) -> list[torch.nn.Module]:
+    return [
+        build_backbone(required.configuration.model, SHAPE, CLASSES, stream_seed(required.seed, "init", 0)).eval()
+        for required in run.requires()
+    ]
+
+
+def train(run: Run, **options: object):
+    return train_run(run, blobs(), device=CPU, teachers=teachers(run), **options)
+
+
+def content(trained) -> tuple:
+    weights = trained.weights or {}
+    return (
+        trained.result.model_dump_json(),
+        {key: value.numpy().tobytes() for key, value in weights.items()},
+        {key: value.numpy().tobytes() for key, value in trained.logits.items()},
+    )
+
+
+ALL = pytest.mark.parametrize("method", METHODS)
+TRAINED = pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].Method.trains])
+
+
+@ALL
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(method):
+    first, again, other = (train(Run(configuration(method), seed)) for seed in (3, 3, 4))
+    assert content(first) == content(again)
+    assert content(first)[2] != content(other)[2]
+
+
+@ALL
+def test_a_run_leaves_the_global_generator_alone(method):
+    torch.manual_seed(123)
+    before = torch.random.get_rng_state()
+    train(Run(configuration(method), 0))
+    assert torch.equal(before, torch.random.get_rng_state())
+    torch.manual_seed(456)
+    first = content(train(Run(configuration(method), 0)))
+    torch.manual_seed(789)
+    assert content(train(Run(configuration(method), 0))) == first
+
+
+@TRAINED
+@pytest.mark.parametrize("stop_after", [1, 4])
+def test_an_interrupted_run_ends_with_the_same_bytes(method, stop_after, tmp_path):
+    run = Run(configuration(method), 1)
+    whole = train(run)
+    path = tmp_path / "run.ckpt"
+
+    class Stop(Exception):
+        pass
+
+    # A checkpoint after every step; the interruption comes when the given number has been written.
+    written = []
+
+    def count(*_: object) -> None:
+        written.append(path.exists())
+        if sum(written) >= stop_after:
+            raise Stop
+
+    from collabench.training import checkpoint
+
+    save = checkpoint.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save", lambda *arguments: (save(*arguments), count()))
+        with pytest.raises(Stop):
+            train(run, checkpoint_path=path, checkpoint_seconds=0.0)
+    resumed = train(run, checkpoint_path=path, checkpoint_seconds=1e9)
+    assert resumed.measured.resumed == 1
+    assert content(resumed) == content(whole)
+
+
+@ALL
+def test_deployment_gives_a_plain_network_with_equal_outputs(method):
+    run = Run(configuration(method), 2)
+    context = make_context(run.configuration, SHAPE, CLASSES, run.seed, teachers(run))
+    instance = make_method(run.configuration, context)
+    network = instance.build().eval()
+    images = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
+    deployed = instance.deploy(network).eval()
+    with torch.no_grad():
+        logits = instance.predict(network, images)
+        assert logits.ndim == 3 and logits.shape[1:] == (5, CLASSES)
+        assert torch.allclose(deployed(images), logits[0], atol=1e-6)
+    plain = build_backbone(run.configuration.model, SHAPE, CLASSES, 99).eval()
+    if isinstance(deployed, Backbone):
+        assert list(deployed.state_dict()) == list(plain.state_dict())
+        plain.load_state_dict(deployed.state_dict())
+        with torch.no_grad():
+            assert torch.equal(plain(images), deployed(images))
+        assert sum(p.numel() for p in deployed.parameters()) == sum(p.numel() for p in plain.parameters())
+
+
+@TRAINED
+def test_named_loss_terms_fall_in_training(method):
+    curves = train(Run(configuration(method, epochs=12), 0)).result.curves
+    assert curves.losses and all(len(values) == 12 for values in curves.losses.values())
+    assert sum(values[-1] for values in curves.losses.values()) < sum(values[0] for values in curves.losses.values())
+    assert curves.test_error[-1] <= curves.test_error[0]
+
+
+@TRAINED
+def test_every_parameter_is_trained(method):
+    run = Run(configuration(method, weight_decay=0.0), 0)
+    instance = make_method(run.configuration, make_context(run.configuration, SHAPE, CLASSES, 0, teachers(run)))
+    before = {key: value.clone() for key, value in instance.build().named_parameters()}
+    after = {}
+
+    from collabench.training import loop
+
+    build = loop.make_method
+
+    def remember(*arguments: object):
+        made = build(*arguments)
+        inner = made.build
+
+        def keep():
+            after["network"] = inner()
+            return after["network"]
+
+        made.build = keep
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_method", remember)
+        train(run)
+    unmoved = [key for key, value in after["network"].named_parameters() if torch.equal(value, before[key])]
+    assert not unmoved
+
+
+@ALL
+def test_settings_are_plain_and_have_defaults(method):
+    settings = settings_of(method)
+    assert settings == type(settings).model_validate_json(settings.model_dump_json())
+    assert METHODS[method].Method.revision >= 1
+    assert METHODS[method].__doc__ and len(METHODS[method].__doc__) > 80
+    assert copy.deepcopy(settings) == settings

@@ -1,0 +1,168 @@
+"""Label noise: rates, transition matrices, keys, files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from collabench.config import NoiseConfig
+from collabench.data import noise
+from collabench.errors import DataError
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+LETTERS = ("a", "b", "c", "d")
+
+
+def labels_of(count: int, classes: int) -> torch.Tensor:
+    return torch.arange(count) % classes
+
+
+def empirical(drawn: noise.NoisyLabels, classes: int) -> torch.Tensor:
+    counts = torch.zeros(classes, classes, dtype=torch.float64)
+    counts.index_put_((drawn.clean, drawn.noisy), torch.ones(len(drawn.clean), dtype=torch.float64), accumulate=True)
+    return counts / counts.sum(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "symmetric", "asymmetric"])
+@pytest.mark.parametrize("classes", [CIFAR10, LETTERS])
+@pytest.mark.parametrize("count", ["exact", "bernoulli"])
+@pytest.mark.parametrize("epoch", [None, 3])
+def test_realised_frequencies_are_the_transition_matrix(kind, classes, count, epoch):
+    config = NoiseConfig(kind=kind, rate=0.4, count=count, when="static" if epoch is None else "per_epoch")
+    drawn = noise.draw(config, labels_of(200_000, len(classes)), classes, 1, epoch)
+    assert torch.allclose(drawn.transition.sum(dim=1), torch.ones(len(classes), dtype=torch.float64))
+    # Standard error of a frequency over 20,000 images is at most 0.0035.
+    assert (empirical(drawn, len(classes)) - drawn.transition).abs().max() < 0.018
+
+
+def test_transition_matrices_by_hand():
+    matrix = noise.transition_matrix(NoiseConfig(kind="uniform", rate=0.4), LETTERS)
+    assert torch.allclose(matrix, 0.6 * torch.eye(4, dtype=torch.float64) + 0.1)
+    matrix = noise.transition_matrix(NoiseConfig(kind="symmetric", rate=0.3), LETTERS)
+    assert torch.allclose(matrix.diagonal(), torch.full((4,), 0.7, dtype=torch.float64))
+    assert matrix[0, 1] == pytest.approx(0.1)
+    matrix = noise.transition_matrix(NoiseConfig(kind="asymmetric", rate=0.3), LETTERS)
+    assert matrix.tolist()[3] == pytest.approx([0.3, 0, 0, 0.7])
+
+
+@pytest.mark.parametrize("kind", ["uniform", "symmetric", "asymmetric"])
+@pytest.mark.parametrize(("rate", "count"), [(0.1, 101), (0.25, 252), (0.5, 504), (1.0, 1008)])
+def test_exact_count_hits_exactly_the_rate(kind, rate, count):
+    drawn = noise.draw(NoiseConfig(kind=kind, rate=rate), labels_of(1008, 4), LETTERS, 0)
+    assert int(drawn.mask.sum()) == count
+    wrong = drawn.noisy != drawn.clean
+    assert not (wrong & ~drawn.mask).any()
+    assert drawn.corruption == wrong.double().mean().item()
+    if kind != "uniform":
+        assert (wrong == drawn.mask).all()
+    else:
+        assert 0.6 < wrong.sum() / count < 0.9  # one in four of those hit stays right
+
+
+def test_bernoulli_counts_vary_around_the_rate():
+    config = NoiseConfig(kind="symmetric", rate=0.3, count="bernoulli")
+    counts = {int(noise.draw(config, labels_of(1000, 4), LETTERS, seed).mask.sum()) for seed in range(20)}
+    assert len(counts) > 5
+    assert 285 < np.mean(list(counts)) < 315
+
+
+def test_default_pairs_of_cifar10_by_name_whatever_the_order():
+    classes = tuple(reversed(CIFAR10))
+    drawn = noise.draw(NoiseConfig(kind="asymmetric", rate=1.0), torch.arange(10), classes, 0)
+    became = {classes[clean]: classes[noisy] for clean, noisy in zip(drawn.clean, drawn.noisy, strict=True)}
+    moved = {"truck": "automobile", "bird": "airplane", "deer": "horse", "cat": "dog", "dog": "cat"}
+    assert became == {name: moved.get(name, name) for name in classes}
+    # rate is the share of the images of classes that have a partner
+    half = noise.draw(NoiseConfig(kind="asymmetric", rate=0.4), labels_of(1000, 10), classes, 0)
+    assert half.corruption == 0.2
+
+
+def test_pairs_of_the_configuration():
+    drawn = noise.draw(NoiseConfig(kind="asymmetric", rate=1.0, pairs={"a": "c"}), torch.arange(4), LETTERS, 0)
+    assert drawn.noisy.tolist() == [2, 1, 2, 3]
+    with pytest.raises(DataError, match="'x' is not a class; classes: a, b, c, d"):
+        noise.draw(NoiseConfig(kind="asymmetric", rate=0.1, pairs={"a": "x"}), torch.arange(4), LETTERS, 0)
+    with pytest.raises(DataError, match="paired with itself"):
+        noise.draw(NoiseConfig(kind="asymmetric", rate=0.1, pairs={"a": "a"}), torch.arange(4), LETTERS, 0)
+
+
+def test_same_key_same_noise_other_keys_other_noise():
+    labels = labels_of(500, 4)
+    config = NoiseConfig(kind="uniform", rate=0.5, when="per_epoch")
+    first = noise.draw(config, labels, LETTERS, 3, 7)
+    assert torch.equal(first.noisy, noise.draw(config, labels, LETTERS, 3, 7).noisy)
+    for seed, epoch in ((3, 8), (4, 7), (3, None)):
+        other = noise.draw(config, labels, LETTERS, seed, epoch)
+        assert not torch.equal(first.mask, other.mask)
+        assert not torch.equal(first.noisy, other.noisy)
+
+
+def test_known_draw():
+    """Fixes the numbers themselves: they must not change between versions and machines."""
+    drawn = noise.draw(NoiseConfig(kind="uniform", rate=0.5), labels_of(12, 4), LETTERS, 0)
+    assert drawn.noisy.tolist() == [0, 1, 2, 1, 3, 1, 2, 3, 3, 1, 2, 3]
+
+
+def test_fixed_hits_stay_and_their_labels_change():
+    labels = labels_of(1000, 10)
+    config = NoiseConfig(kind="uniform", rate=0.5, when="per_epoch", hit="fixed")
+    first, second = (noise.draw(config, labels, CIFAR10, 0, epoch) for epoch in (0, 1))
+    assert torch.equal(first.mask, second.mask)
+    assert not torch.equal(first.noisy, second.noisy)
+    redrawn = config.model_copy(update={"hit": "redrawn"})
+    first, second = (noise.draw(redrawn, labels, CIFAR10, 0, epoch) for epoch in (0, 1))
+    assert not torch.equal(first.mask, second.mask)
+
+
+@pytest.mark.parametrize("count", ["exact", "bernoulli"])
+def test_a_higher_rate_contains_a_lower_one(count):
+    low, high = (
+        noise.draw(NoiseConfig(kind="uniform", rate=rate, count=count), labels_of(400, 4), LETTERS, 0)
+        for rate in (0.2, 0.4)
+    )
+    assert not (low.mask & ~high.mask).any()
+    assert torch.equal(low.noisy[low.mask], high.noisy[low.mask])
+
+
+def test_none_leaves_labels_alone():
+    labels = labels_of(40, 4)
+    drawn = noise.draw(NoiseConfig(kind="none"), labels, LETTERS, 0)
+    assert torch.equal(drawn.noisy, labels) and not drawn.mask.any() and drawn.corruption == 0
+    assert torch.equal(drawn.transition, torch.eye(4, dtype=torch.float64))
+
+
+def test_file_round_trip_and_deterministic_bytes(tmp_path):
+    config = NoiseConfig(kind="symmetric", rate=0.3)
+    drawn = noise.draw(config, labels_of(300, 4), LETTERS, 5)
+    contents = set()
+    for name in ("a", "b", "c"):
+        noise.write_static(tmp_path / name, drawn, config, 5)
+        contents.add((tmp_path / name).read_bytes())
+    assert len(contents) == 1
+    read = noise.read_static(tmp_path / "a")
+    for field in ("clean", "noisy", "mask", "transition"):
+        assert torch.equal(getattr(read, field), getattr(drawn, field))
+    assert read.corruption == drawn.corruption
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "c"}
+
+
+def test_every_damage_to_the_file_is_found(tmp_path):
+    path = tmp_path / "noise.safetensors"
+    config = NoiseConfig(kind="uniform", rate=0.3)
+    noise.write_static(path, noise.draw(config, labels_of(20, 4), LETTERS, 5), config, 5)
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for position in {*range(0, header, 3), *range(header, len(whole), 11), len(whole) - 1}:
+        if whole[position] == 0x20 and position < header:
+            continue  # padding after the header
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(DataError, match=r"noise\.safetensors"):
+            noise.read_static(path)
+    for length in (0, 5, header - 1, header + 10, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"noise\.safetensors: damaged"):
+            noise.read_static(path)
+    path.unlink()
+    with pytest.raises(DataError, match=r"noise\.safetensors: is missing"):
+        noise.read_static(path)

@@ -1,0 +1,188 @@
+"""Files in the official formats of the data sets, with generated images: small, and read by the same code.
+
+Every function returns what a test needs to use the file: an :class:`~collabench.data.download.Official` (whose checksum
+is the generated file's) or the SHA-256 to pin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import struct
+import tarfile
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+
+from collabench.config import DatasetConfig
+from collabench.data import source_digest
+from collabench.data.download import Official
+from collabench.data.sources import IMAGENET32_TEST, IMAGENET32_TRAIN, OFFICIAL
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+STL10_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+
+
+class _Python2Pickler(pickle._Pickler):
+    """Writes as Python 2 did: byte strings as its ``str``, not through a call of ``_codecs.encode``."""
+
+    dispatch: ClassVar[dict] = dict(pickle._Pickler.dispatch)
+
+    def _save_bytes(self, value: bytes) -> None:
+        if len(value) < 256:
+            self.write(pickle.SHORT_BINSTRING + bytes([len(value)]) + value)
+        else:
+            self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
+        self.memoize(value)
+
+    dispatch[bytes] = _save_bytes
+
+
+def python2_pickle(value: object) -> bytes:
+    """A pickle of protocol 2 as Python 2 wrote it (arrays refer to ``numpy.core.multiarray``)."""
+    file = io.BytesIO()
+    _Python2Pickler(file, protocol=2).dump(value)
+    return file.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+
+
+def write_tar_gz(path: Path, contents: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def official_of(path: Path, url: str) -> Official:
+    """The file at ``path`` as the official one: ``url`` and the MD5 that it has."""
+    return Official(url, "md5:" + hashlib.md5(path.read_bytes()).hexdigest())
+
+
+def labels_of(count: int, classes: int) -> np.ndarray:
+    """Labels (count,) in which every class has its share."""
+    return np.arange(count) % classes
+
+
+def pixels_of(count: int, length: int, seed: int) -> np.ndarray:
+    """Random pixels (count, length), uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (count, length), dtype=np.uint8)
+
+
+def write_cifar10(folder: Path, images_per_batch: int = 20, classes: tuple[str, ...] = CIFAR10_CLASSES) -> Official:
+    """``cifar-10-python.tar.gz`` with five training batches and the test batch of ``images_per_batch`` images each."""
+    contents = {}
+    for number, name in enumerate((*(f"data_batch_{n}" for n in range(1, 6)), "test_batch")):
+        contents[f"cifar-10-batches-py/{name}"] = python2_pickle(
+            {
+                b"batch_label": name.encode(),
+                b"labels": labels_of(images_per_batch, 10).tolist(),
+                b"data": pixels_of(images_per_batch, 3072, number),
+                b"filenames": [b"image.png"] * images_per_batch,
+            }
+        )
+    contents["cifar-10-batches-py/batches.meta"] = python2_pickle(
+        {b"num_cases_per_batch": images_per_batch, b"label_names": [c.encode() for c in classes], b"num_vis": 3072}
+    )
+    url = OFFICIAL["cifar10"].url
+    path = folder / url.rpartition("/")[2]
+    write_tar_gz(path, contents)
+    return official_of(path, url)
+
+
+def write_cifar100(folder: Path, train_images: int = 200, test_images: int = 100) -> Official:
+    """``cifar-100-python.tar.gz``; fine labels are 0, 1, 2, …, coarse labels are present as in the original."""
+    contents = {}
+    for number, (name, count) in enumerate((("train", train_images), ("test", test_images))):
+        contents[f"cifar-100-python/{name}"] = python2_pickle(
+            {
+                b"filenames": [b"image.png"] * count,
+                b"fine_labels": labels_of(count, 100).tolist(),
+                b"coarse_labels": labels_of(count, 20).tolist(),
+                b"data": pixels_of(count, 3072, number),
+            }
+        )
+    contents["cifar-100-python/meta"] = python2_pickle(
+        {
+            b"fine_label_names": [f"fine_{n:02d}".encode() for n in range(100)],
+            b"coarse_label_names": [f"coarse_{n:02d}".encode() for n in range(20)],
+        }
+    )
+    url = OFFICIAL["cifar100"].url
+    path = folder / url.rpartition("/")[2]
+    write_tar_gz(path, contents)
+    return official_of(path, url)
+
+
+def write_stl10(folder: Path, train_images: int = 20, test_images: int = 20) -> Official:
+    """``stl10_binary.tar.gz``: planes stored column by column, labels from 1."""
+    contents = {"stl10_binary/class_names.txt": ("\n".join(STL10_CLASSES) + "\n").encode()}
+    for number, (name, count) in enumerate((("train", train_images), ("test", test_images))):
+        contents[f"stl10_binary/{name}_X.bin"] = pixels_of(count, 3 * 96 * 96, number).tobytes()
+        contents[f"stl10_binary/{name}_y.bin"] = (labels_of(count, 10) + 1).astype(np.uint8).tobytes()
+    url = OFFICIAL["stl10"].url
+    path = folder / url.rpartition("/")[2]
+    write_tar_gz(path, contents)
+    return official_of(path, url)
+
+
+def write_imagenet32(folder: Path, images_per_batch: int = 100, *, npz: bool = True, test_images: int = 1000) -> str:
+    """The ten training batches and the test batch, as .npz or as pickles. Returns the SHA-256 to pin."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate((*IMAGENET32_TRAIN, IMAGENET32_TEST)):
+        count = test_images if name == IMAGENET32_TEST else images_per_batch
+        labels = (np.arange(count) + number * images_per_batch) % 1000 + 1
+        batch = {
+            "data": pixels_of(count, 3072, number),
+            "labels": labels if npz else labels.tolist(),
+            "mean": np.full(3072, 127.5),
+        }
+        if npz:
+            np.savez(folder / f"{name}.npz", **batch)
+        else:
+            (folder / name).write_bytes(pickle.dumps(batch, protocol=3))
+    return source_digest(DatasetConfig(source="imagenet32", path=str(folder)))
+
+
+def write_images(
+    folder: Path,
+    classes: tuple[str, ...] = ("cat", "dog"),
+    *,
+    train: int = 4,
+    test: int = 2,
+    size: tuple[int, int] = (12, 10),
+    ending: str = "png",
+    splits: tuple[str, str] = ("train", "test"),
+    sizes_differ: bool = False,
+) -> str:
+    """``<split>/<class>/NNNN.<ending>``, ``train`` and ``test`` images per class, of ``size`` (width, height).
+
+    Returns the SHA-256 to pin.
+    """
+    generator = np.random.default_rng(0)
+    for split, count in zip(splits, (train, test), strict=True):
+        for name in classes:
+            (folder / split / name).mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                width, height = size[0] + 3 * number * sizes_differ, size[1] + 2 * number * sizes_differ
+                pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{number:04d}.{ending}")
+    source = "imagenet" if splits[1] == "val" else "images"
+    return source_digest(DatasetConfig(source=source, path=str(folder)))
+
+
+def write_imagenet(folder: Path, classes: int = 1000, *, train: int = 1, test: int = 1) -> str:
+    """``train/<wnid>/*.JPEG`` and ``val/<wnid>/*.JPEG`` of mixed sizes. Returns the SHA-256 to pin."""
+    return write_images(
+        folder,
+        tuple(f"n{number:08d}" for number in range(classes)),
+        train=train,
+        test=test,
+        size=(60, 48),
+        ending="JPEG",
+        splits=("train", "val"),
+        sizes_differ=True,
+    )

@@ -1,0 +1,534 @@
+"""The report's numbers, its refusals, and its files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import pytest
+
+from collabench import report
+from collabench.errors import ConfigError, ResultError
+from collabench.records import read_json, write_json
+from collabench.report import tables, titles
+from collabench.report.content import Report
+from collabench.report.folders import whole_folder
+from collabench.report.published import stand_beside
+from collabench.results import RESULT
+from collabench.spec import resolve
+from tests.report import fabricated
+
+ONE_TABLE = """\
+  small:
+    description: two methods against one
+    seeds: 6
+    tables:
+      - {name: graphs, title: Training graphs, datasets: [digits-500], noise: [uniform20], models: [resnet8],
+         recipes: [forty], methods: [individual, label-smoothing, simple-2]}
+"""
+
+#: Errors in percent by seed: the differences are (-1 -2 -3 -1 -2 -3) and (+1 -1 +1 -1 +1 +1).
+PERCENT = {
+    "individual": (10, 12, 14, 11, 13, 15),
+    "simple-2": (9, 10, 11, 10, 11, 12),
+    "label-smoothing": (11, 11, 15, 10, 14, 16),
+}
+T5 = 2.5705818366  # 97.5 % quantile of Student's t with 5 degrees of freedom
+
+
+def by_hand(run):
+    return PERCENT[run.configuration.names["method"]][run.seed] / 100
+
+
+def build(study, **options):
+    return report.build(study.params, study.plan, study.workspace, **options)
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def csv_rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def rows_of(built):
+    return {row.method: row for row in built.report.tables[0].conditions[0].rows}
+
+
+@pytest.fixture
+def study(tmp_path):
+    made = fabricated.make_study(tmp_path, ONE_TABLE)
+    fabricated.write_results(made, errors=by_hand)
+    return made
+
+
+# ------------------------------------------------------------------------------------------------------ numbers
+
+
+def test_errors_and_paired_differences_are_those_worked_out_by_hand(study):
+    rows = rows_of(build(study))
+    individual, simple, smoothing = rows["individual"], rows["simple-2"], rows["label-smoothing"]
+    sd = 3.5**0.5  # deviations ±2.5, ±1.5, ±0.5: 17.5 / 5
+    assert individual.error.mean == pytest.approx(12.5)
+    assert individual.error.sd == pytest.approx(sd)
+    assert individual.error.high == pytest.approx(12.5 + T5 * sd / 6**0.5)
+    assert individual.difference is None and individual.holm_p is None
+
+    spread = 0.8**0.5  # differences -1 -2 -3 -1 -2 -3: mean -2, squares 4 / 5
+    assert simple.difference.difference == pytest.approx(-2)
+    assert simple.difference.low == pytest.approx(-2 - T5 * spread / 6**0.5)
+    assert simple.difference.t == pytest.approx(-2 / (spread / 6**0.5))
+    assert simple.difference.sign_flip_p == pytest.approx(2 / 64)
+    assert smoothing.difference.difference == pytest.approx(1 / 3)
+    # 64 assignments of signs to six ones: |sum| >= 2 fails only where it is 0, in C(6, 3) = 20 of them.
+    assert smoothing.difference.sign_flip_p == pytest.approx(44 / 64)
+    # Holm with two hypotheses: the smaller p is doubled, the larger stays.
+    assert simple.holm_p == pytest.approx(2 * simple.difference.p)
+    assert smoothing.holm_p == pytest.approx(smoothing.difference.p)
+
+
+def test_best_epoch_and_heads_are_those_worked_out_by_hand(study):
+    row = rows_of(build(study))["simple-2"]
+    # The fabricated curve is one point better in the last epoch but one.
+    assert row.best.error.mean == pytest.approx(10.5 - 1)
+    assert row.best.optimism.mean == pytest.approx(1)
+    assert row.best.epoch == 39
+    # Its second head is 0.2 points better than the first, its averaged heads 0.4 points.
+    assert row.heads.count == 2
+    assert row.heads.mean.mean == pytest.approx(10.5 - 0.1)
+    assert row.heads.spread == pytest.approx(0.2 / 2**0.5)
+    assert row.heads.averaged.mean == pytest.approx(10.5 - 0.4)
+    assert row.heads.gain.difference == pytest.approx(-0.4)
+    assert rows_of(build(study))["individual"].heads is None
+
+
+def test_validation_selected_errors_have_columns_of_their_own(study):
+    for run in fabricated.cell_runs(study):
+        figures = fabricated.figures(by_hand(run) + 0.005)
+        changed = fabricated.result_of(run, by_hand(run), selected=figures, selected_epoch=4)
+        write_json(study.workspace.run(run.configuration.id, run.seed) / RESULT, changed)
+    built = build(study)
+    row = rows_of(built)["individual"]
+    assert row.selected.error.mean == pytest.approx(13) and row.selected.epoch == 5
+    frame = tables.best_epoch_table(built.report.tables[0].conditions[0])
+    assert frame["Selected on validation %"][0].startswith("13.00")
+
+
+def test_the_page_shows_percent_with_two_decimals_scope_noise_and_rules(study):
+    page = (build(study).folder / "graphs.md").read_text()
+    assert "digits, 500 training images, 20 % uniform noise, ResNet-8 (width 16), 40 epochs" in page
+    assert "rate asked for 20 %" in page and "18.00 % of the training labels are wrong" in page
+    line = next(line for line in page.splitlines() if line.startswith("| simple-2"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:7] == ["simple-2", "10.50 ± 1.05", "[9.40, 11.60]", "6", "−2.00", "[−2.94, −1.06]", "0.003"]
+    assert "unadjusted" in page and "optimistic" in page and "fixed test set" in page
+    assert "Rule: last epoch" in page and "within the family `graphs` (2 comparisons)" in page
+
+
+def test_with_five_pairs_the_sign_flip_column_is_replaced_by_the_reason(tmp_path):
+    study = fabricated.make_study(tmp_path, ONE_TABLE.replace("seeds: 6", "seeds: 5"))
+    fabricated.write_results(study, errors=by_hand)
+    page = (build(study).folder / "graphs.md").read_text()
+    assert "Sign-flip p |" not in page and "with 5 pairs it cannot fall below 0.0625" in page
+
+
+def test_a_family_spans_tables_and_counts_a_shared_comparison_once(tmp_path):
+    row = "datasets: [digits-500], models: [resnet8], recipes: [forty], family: all"
+    study = fabricated.make_study(
+        tmp_path,
+        f"""\
+  small:
+    description: one family
+    seeds: 6
+    tables:
+      - {{name: first, {row}, noise: [uniform20], methods: [individual, simple-2]}}
+      - {{name: second, {row}, noise: [clean, uniform20], methods: [individual, simple-2, label-smoothing]}}
+""",
+    )
+    fabricated.write_results(study)
+    built = build(study)
+    assert built.report.runs == 36  # the runs that two tables share are one
+    conditions = [condition for table in built.report.tables for condition in table.conditions]
+    assert [condition.family_size for condition in conditions] == [4, 4, 4]  # not 5
+    found = [row for condition in conditions for row in condition.rows if row.difference]
+    smallest = min(found, key=lambda row: row.difference.p)
+    assert smallest.holm_p == pytest.approx(min(1, 4 * smallest.difference.p))
+
+
+def test_ranks_need_six_conditions(tmp_path):
+    profile = ONE_TABLE.replace("[uniform20]", "[clean, uniform10, uniform20, uniform30, uniform40, uniform50]")
+    study = fabricated.make_study(tmp_path, profile)
+    order = {"individual": 0.02, "label-smoothing": 0.01, "simple-2": 0.0}
+    fabricated.write_results(
+        study, errors=lambda r: 0.1 + r.configuration.noise.rate + order[r.configuration.names["method"]]
+    )
+    built = build(study)
+    (ranks,) = built.report.tables[0].ranks
+    assert ranks.friedman.average_ranks == (3, 2, 1)
+    assert ranks.friedman.statistic == pytest.approx(12)  # 12 N / (k (k+1)) * sum (R - 2)^2 = 12*6/12*2
+    assert (built.folder / "figures" / "graphs-ranks-1.svg").exists()
+    assert (built.folder / "figures" / "graphs-error-against-noise-1.svg").exists()
+
+
+def test_one_condition_has_no_ranks(study):
+    built = build(study)
+    assert built.report.tables[0].ranks[0].friedman.p is None
+    assert "not computed (1 of at least 6 blocks" in (built.folder / "graphs.md").read_text()
+
+
+def test_methods_without_spread_get_no_interval_and_no_p(tmp_path):
+    study = fabricated.make_study(tmp_path, ONE_TABLE)
+    fabricated.write_results(study, errors=lambda run: 0.1)
+    built = build(study)
+    assert rows_of(built)["simple-2"].holm_p is None
+    page = (built.folder / "graphs.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith("| simple-2"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1:8] == ["10.00 ± 0.00", "–", "6", "0.00", "–", "–", "1.000"]
+    assert "nan" not in page.lower()
+
+
+# -------------------------------------------------------------------------------------------- CSV, JSON, terminal
+
+
+def test_csv_holds_the_unrounded_numbers_and_every_run(study):
+    folder = build(study).folder
+    row = next(row for row in csv_rows(folder / "graphs.csv") if row["method"] == "label-smoothing")
+    assert float(row["difference"]) == pytest.approx(1 / 3, abs=1e-9)
+    assert (row["dataset"], row["noise"], row["n"], row["holm_family_size"]) == ("digits-500", "uniform20", "6", "2")
+    runs = csv_rows(folder / "runs.csv")
+    assert len(runs) == 18
+    one = next(row for row in runs if row["method"] == "simple-2" and row["seed"] == "4")
+    assert float(one["error_last"]) == pytest.approx(11) and float(one["error_best_epoch"]) == pytest.approx(10)
+    assert [float(error) for error in one["error_of_heads"].split()] == pytest.approx([11, 10.8])
+
+
+def test_report_json_is_the_report(study):
+    built = build(study)
+    assert read_json(built.folder / "report.json", Report) == built.report
+
+
+def test_the_terminal_shows_every_row_and_where_the_rest_lies(study):
+    with pytest.raises(ResultError, match="no report of 'small' yet"):
+        report.terminal_summary(study.workspace)
+    built = build(study)
+    text = report.terminal_summary(study.workspace)
+    assert "digits, 500 training images, 20 % uniform noise" in text and str(built.folder / "README.md") in text
+    line = next(line for line in text.splitlines() if line.startswith("simple-2"))
+    assert line.split() == [
+        "simple-2",
+        "10.50",
+        "±",
+        "1.05",
+        "[9.40,",
+        "11.60]",
+        "6",
+        "−2.00",
+        "[−2.94,",
+        "−1.06]",
+        "0.006",
+    ]
+    assert max(map(len, text.splitlines())) <= 120 + len(str(built.folder))
+
+
+def test_the_overview_crosses_methods_and_conditions_and_its_links_lead_somewhere(tmp_path):
+    study = fabricated.make_study(tmp_path, ONE_TABLE.replace("[uniform20]", "[clean, uniform20]"))
+    fabricated.write_results(study, errors=by_hand)
+    fabricated.write_measured(study)
+    build(study)
+    report.accept(study.workspace)
+    text = (study.workspace.accepted_report / "README.md").read_text()
+    assert "| simple-2              |  10.50 (−2.00) |        10.50 (−2.00) |" in text
+    for page in study.workspace.accepted_report.rglob("*.md"):
+        links = [part.split(")")[0] for part in page.read_text().split("](")[1:]]
+        assert links or page.parent.name == "costs"
+        for link in links:
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+# ------------------------------------------------------------------------------------------------------ refusals
+
+
+def test_missing_failed_and_damaged_runs_are_named_and_nothing_is_written(study):
+    runs = fabricated.cell_runs(study)
+    gone, failed, damaged = runs[0], runs[7], runs[13]
+    for run in (gone, failed):
+        (study.workspace.run(run.configuration.id, run.seed) / RESULT).unlink()
+    fabricated.write_failure(study, failed, "the loss 'hard' is not finite in epoch 3")
+    path = study.workspace.run(damaged.configuration.id, damaged.seed) / RESULT
+    path.write_text(path.read_text().replace('"parameters": 77000', '"parameters": 77001'))
+    with pytest.raises(ResultError) as caught:
+        build(study)
+    first, *others = str(caught.value).splitlines()
+    assert "lacks 3 of 18 runs" in first
+    assert f"{gone.configuration.label}, seed {gone.seed} ({gone.id}): not run" in others[0]
+    assert f"({failed.id}): failed: the loss 'hard' is not finite in epoch 3" in str(caught.value)
+    assert f"({damaged.id}): " in str(caught.value) and "checksum differs" in str(caught.value)
+    assert not study.workspace.report.exists() and not study.workspace.costs.exists()
+
+
+def test_many_missing_runs_are_counted(tmp_path):
+    study = fabricated.make_study(tmp_path, ONE_TABLE)
+    with pytest.raises(ResultError) as caught:
+        build(study)
+    assert len(str(caught.value).splitlines()) == 12 and str(caught.value).endswith("and 8 more")
+
+
+def test_a_partial_report_goes_elsewhere_shows_n_and_pairs_the_seeds_that_both_have(study):
+    runs = [run for run in fabricated.cell_runs(study) if (run.configuration.names["method"], run.seed) in
+            {("individual", 0), ("simple-2", 1)}]  # fmt: skip
+    for run in runs:
+        (study.workspace.run(run.configuration.id, run.seed) / RESULT).unlink()
+    built = build(study, partial=True)
+    assert built.folder == study.workspace.home / "partial-report" and not study.workspace.report.exists()
+    row = rows_of(built)["simple-2"]
+    assert row.seeds == (0, 2, 3, 4, 5) and row.missing == 1
+    assert row.difference.n == 4 and row.difference.difference == pytest.approx(-(3 + 1 + 2 + 3) / 4)
+    page = (built.folder / "graphs.md").read_text()
+    assert "5 of 6" in page and "artial" in page
+    overview = (built.folder / "README.md").read_text()
+    assert "2 of 18 runs are missing" in overview and runs[0].id in overview
+    assert "5 of 6" in page and "(partial)" in report.terminal_summary(study.workspace, partial=True)
+
+
+def test_a_partial_report_of_nothing_is_possible(tmp_path):
+    study = fabricated.make_study(tmp_path, ONE_TABLE.replace("[uniform20]", "[clean, uniform20]"))
+    assert "18" in (build(study, partial=True).folder / "README.md").read_text()
+
+
+def test_runs_that_the_plan_does_not_ask_for_are_never_read(study):
+    (study.workspace.runs / "left-over" / "seed-0").mkdir(parents=True)
+    (study.workspace.runs / "left-over" / "seed-0" / RESULT).write_text("not a result")
+    assert build(study).report.runs == 18
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"dataset_digest": "b" * 64}, "data set"),
+        ({"test_images": 360}, "number of test images"),
+        ({"noise": fabricated.NoiseRealised(kind="uniform", rate=0.2, corruption=0.17)}, "share of wrong labels"),
+    ],
+)
+def test_runs_on_other_images_or_labels_are_not_compared(study, changes, named):
+    run = fabricated.cell_runs(study)[8]
+    path = study.workspace.run(run.configuration.id, run.seed) / RESULT
+    write_json(path, fabricated.result_of(run, by_hand(run), **changes))
+    with pytest.raises(ResultError, match=f"table 'graphs'.*{named}.*{run.id}"):
+        build(study)
+
+
+def test_runs_on_different_devices_are_not_compared(study):
+    runs = fabricated.cell_runs(study)
+    fabricated.write_measured(study, runs[:9])
+    build(study)
+    fabricated.write_measured(study, runs[9:10], device_type="cuda", device="a GPU")
+    with pytest.raises(ResultError, match=f"device type differs: cpu in .*, cuda in {runs[9].id}"):
+        build(study)
+    with pytest.raises(ResultError, match="device type differs"):
+        build(study, partial=True)
+
+
+# --------------------------------------------------------------------------------------------------------- files
+
+
+def test_the_same_results_give_the_same_bytes_and_another_result_other_ones(study):
+    fabricated.write_measured(study)
+    built = build(study)
+    before = files_of(built.folder) | {f"costs/{name}": data for name, data in files_of(built.costs).items()}
+    assert {"README.md", "graphs.md", "graphs.csv", "runs.csv", "report.json", "costs/costs.csv"} <= before.keys()
+    kinds = {name.rsplit("-", 1)[-1] for name in before if name.startswith("figures/")}
+    assert kinds == {"curves.svg", "differences.svg", "heads.svg"}
+    built = build(study)
+    after = files_of(built.folder) | {f"costs/{name}": data for name, data in files_of(built.costs).items()}
+    assert before == after
+    fabricated.write_results(study, fabricated.cell_runs(study)[:1], errors=lambda run: 0.2)
+    changed = files_of(build(study).folder)
+    assert [name for name in changed if name.endswith("md") and changed[name] != before[name]]
+
+
+def test_bytes_do_not_depend_on_the_process(study):
+    import subprocess
+
+    before = files_of(build(study).folder)
+    code = (
+        "from pathlib import Path; from collabench.study import load_study; from collabench import report; "
+        f"s = load_study(Path({str(study.workspace.root)!r}), 'small'); report.build(s.params, s.plan, s.workspace)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONHASHSEED": "7", "PATH": "/usr/bin:/bin"})
+    assert files_of(study.workspace.report) == before
+
+
+def test_the_report_does_not_depend_on_what_was_measured(study):
+    before = files_of(build(study).folder)
+    fabricated.write_measured(study)
+    assert files_of(build(study).folder) == before
+
+
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "report"
+    for content in ("old", "new"):
+        with whole_folder(target) as folder:
+            (folder / "page.md").write_text(content)
+    with pytest.raises(RuntimeError), whole_folder(target) as folder:
+        (folder / "page.md").write_text("half")
+        raise RuntimeError
+    assert files_of(tmp_path) == {"report/page.md": b"new"}
+
+
+def test_compare_names_table_row_column_and_both_values_and_accept_ends_it(study):
+    with pytest.raises(ResultError, match="no report"):
+        report.accept(study.workspace)
+    fabricated.write_measured(study)
+    build(study)
+    assert report.compare(study.workspace) == ["reports/small: nothing is accepted yet"]
+    report.accept(study.workspace)
+    assert report.compare(study.workspace) == []
+    accepted = files_of(study.workspace.accepted_report)
+    assert (
+        "costs/README.md" in accepted and accepted["graphs.md"] == (study.workspace.report / "graphs.md").read_bytes()
+    )
+
+    changed = next(
+        run for run in fabricated.cell_runs(study) if run.id.endswith("s5") and fabricated.heads_of(run) == 2
+    )
+    fabricated.write_results(study, [changed], errors=lambda run: 0.18)
+    build(study)
+    lines = report.compare(study.workspace)
+    where = "digits-500 · uniform20 · resnet8 · forty · simple-2"
+    assert f"graphs.csv: {where}: error_last_mean: 10.5 → 11.5" in lines
+    assert f"runs.csv: {where} · seed 5: error_last: 12 → 18" in lines
+    assert files_of(study.workspace.accepted_report) == accepted  # comparing changes nothing
+    report.accept(study.workspace)
+    assert report.compare(study.workspace) == []
+
+
+def test_compare_leaves_the_costs_out_and_sees_new_rows_files_and_figures(study):
+    fabricated.write_measured(study)
+    build(study)
+    report.accept(study.workspace)
+    fabricated.write_measured(study, train_seconds=999.0)
+    build(study)
+    assert report.compare(study.workspace) == []
+    accepted = study.workspace.accepted_report
+    text = (accepted / "graphs.csv").read_text()
+    (accepted / "graphs.csv").write_text(
+        "\n".join(line for line in text.splitlines() if ",simple-2," not in line) + "\n"
+    )
+    figure = next((accepted / "figures").iterdir())
+    figure.write_text(figure.read_text() + "<!-- -->")
+    (accepted / "dropped.md").write_text("")
+    lines = report.compare(study.workspace)
+    assert "graphs.csv: digits-500 · uniform20 · resnet8 · forty · simple-2: row is new" in lines
+    assert "dropped.md: only in the accepted report" in lines
+    assert any(line.startswith("figures: 1 are drawn differently") for line in lines)
+
+
+# --------------------------------------------------------------------------------------------------------- costs
+
+
+def test_costs_are_relative_to_the_baseline_and_an_ensemble_pays_for_its_members(tmp_path):
+    study = fabricated.make_study(tmp_path, ONE_TABLE.replace("label-smoothing", "ensemble-2"))
+    fabricated.write_results(study)
+    fabricated.write_measured(study)
+    rows = {row["method"]: row for row in csv_rows(build(study).costs / "costs.csv")}
+    # Seeds 0 to 5 take 10 to 15 s a head; an ensemble's second member, seed 10000 + s, takes 10 + s as well.
+    assert float(rows["individual"]["train_seconds"]) == pytest.approx(12.5)
+    assert float(rows["simple-2"]["train_seconds_relative"]) == pytest.approx(2)
+    assert float(rows["ensemble-2"]["train_seconds_relative"]) == pytest.approx(2)
+    assert float(rows["simple-2"]["images_per_second_relative"]) == pytest.approx(0.5)
+    assert float(rows["simple-2"]["peak_memory_bytes_relative"]) == pytest.approx(500 / 450)
+
+
+def test_costs_say_what_was_not_measured_here(study):
+    measured = [run for run in fabricated.cell_runs(study) if fabricated.heads_of(run) == 1]
+    fabricated.write_measured(study, measured)
+    page = (build(study).costs / "README.md").read_text()
+    assert "not measured here" in next(line for line in page.splitlines() if line.startswith("| simple-2"))
+    assert "a processor" in page and "torch 2.13.0" in page
+
+
+# ------------------------------------------------------------------------------------------------ published values
+
+
+def test_a_measured_value_stands_beside_a_published_one_only_of_its_own_configuration(study):
+    names = {"dataset": "digits-500", "noise": "uniform20", "model": "resnet8", "recipe": "forty"}
+    same = resolve(study.params, **names, method="simple-2")
+    others = [
+        resolve(study.params, **{**names, part: other}, method="simple-2")
+        for part, other in (("dataset", "digits"), ("noise", "uniform20-per-epoch"), ("recipe", "smoke"))
+    ]
+    values = [report.PublishedValue(same, 10.6, "Table I")]
+    values += [report.PublishedValue(other, 99.0, "elsewhere") for other in others]
+    built = build(study, published=values)
+    (published,) = rows_of(built)["simple-2"].published
+    assert published.comparison.verdict == "agrees" and published.comparison.difference == pytest.approx(-0.1)
+    page = (built.folder / "graphs.md").read_text()
+    assert "10.60 (Table I): agrees" in page and "elsewhere" not in page
+    result = fabricated.result_of(fabricated.cell_runs(study)[0], 0.1)
+    with pytest.raises(ValueError, match="is no run of"):
+        stand_beside(values[0], [result])
+
+
+def test_a_published_best_epoch_is_compared_with_the_best_epoch_and_an_unknown_value_with_nothing(study):
+    simple = next(run.configuration for run in fabricated.cell_runs(study) if fabricated.heads_of(run) == 2)
+    values = [
+        report.PublishedValue(simple, 9.5, "Table I", protocol="best"),
+        report.PublishedValue(simple, None, "Figure 2"),
+    ]
+    best, unknown = rows_of(build(study, published=values))["simple-2"].published
+    assert best.comparison.difference == pytest.approx(0)
+    assert unknown.comparison is None
+    assert "not in our sources (Figure 2)" in (study.workspace.report / "graphs.md").read_text()
+
+
+# --------------------------------------------------------------------------------------------------------- titles
+
+
+def test_titles_name_the_scope(study):
+    def title(**changes):
+        names = {"dataset": "digits", "noise": "clean", "model": "resnet8", "recipe": "smoke", **changes}
+        return ", ".join(titles.scope(resolve(study.params, **names, method="individual")))
+
+    assert title() == "digits, clean labels, ResNet-8 (width 16), 2 epochs"
+    assert title(dataset="cifar10-jpeg-5000").startswith("CIFAR-10 (JPEG), 5,000 training images")
+    assert "30 % uniform noise, drawn anew every epoch" in title(noise="uniform30-per-epoch")
+
+
+def test_numbers_are_formatted_without_a_negative_zero():
+    assert [tables.number(-0.001), tables.number(-1.005), tables.number(None)] == ["0.00", "−1.00", "–"]
+    assert tables.number(2.5, signed=True) == "+2.50"
+    assert [tables.p_value(0.0004), tables.p_value(0.0312), tables.p_value(None)] == ["< 0.001", "0.031", "–"]
+
+
+def test_report_json_is_plain_json_with_ten_digits(study):
+    body = json.loads((build(study).folder / "report.json").read_text())
+    value = body["tables"][0]["conditions"][0]["rows"][1]["difference"]["difference"]
+    assert value == 0.3333333333
+
+
+# ---------------------------------------------------------------------------------------------------- provenance
+
+
+def test_explain_leads_from_a_cell_to_its_runs(study):
+    runs = fabricated.cell_runs(study)
+    fabricated.write_measured(study, [run for run in runs if run.seed != 3])
+    gone = next(run for run in runs if run.configuration.names["method"] == "simple-2" and run.seed == 5)
+    (study.workspace.run(gone.configuration.id, 5) / RESULT).unlink()
+    fabricated.write_failure(study, gone, "the loss is not finite")
+    for words in ("graphs simple-2", "digits-500/uniform20/simple-2", gone.configuration.id):
+        text = report.explain(study.plan, study.workspace, words)
+        assert text.count("configuration digits-") == 1 and gone.configuration.id in text
+    lines = text.splitlines()
+    assert "  seed 5: failed: the loss is not finite" in lines
+    assert any(
+        line.startswith("  seed 2: last epoch 11.00 %, best epoch 10.00 % (optimistic); artifacts/") for line in lines
+    )
+    assert sum("a processor (cpu); python 3.12.3, torch 2.13.0; commit 0123456789ab" in line for line in lines) == 4
+    assert lines.count("    not measured here") == 1
+    assert any('"epochs": 40' in line for line in lines)
+    with pytest.raises(ConfigError, match=r"no cell of 'small' has all of 'simple-9'; names: .*simple-2"):
+        report.explain(study.plan, study.workspace, "simple-9")
