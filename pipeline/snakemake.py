@@ -10,7 +10,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from collabench import store
 from collabench.errors import CollabenchError
 from collabench.resources import end_with_parent
 from pipeline import plan
@@ -31,7 +30,6 @@ def main(arguments: list[str]) -> int:
         print(f"collabench: error: {error}", file=sys.stderr)
         return 2
     with held(study.workspace.lock("snakemake")):
-        store.set_aside(study)
         plan.drop_stale_markers(study)
         if target == "report":
             plan.report_marker(study).unlink(missing_ok=True)  # a stage that DVC starts has a reason

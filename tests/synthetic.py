@@ -66,7 +66,13 @@ def configuration_of(
     **recipe: object,
 ) -> Configuration:
     """A configuration for :func:`blobs` (the data set's entry is only a name here)."""
-    values: dict = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05, "weight_decay": 1e-4, "nesterov": True} | recipe
+    values: dict = {
+        "epochs": 2,
+        "batch_size": 16,
+        "learning_rate": 0.05,
+        "weight_decay": 1e-4,
+        "nesterov": True,
+    } | recipe
     return Configuration(
         names={part: part for part in ("dataset", "noise", "model", "recipe")} | {"method": method.method},
         dataset=DatasetConfig(source="digits"),

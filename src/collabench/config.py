@@ -34,7 +34,11 @@ for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
@@ -142,7 +146,11 @@ def _check_nodes(
         for index, child in enumerate(node.value):
             _check_nodes(path, child, (*key_path, index), lines, parents, count)
     elif not node.tag.startswith("tag:yaml.org,2002:") or node.tag.rpartition(":")[2] not in (
-        "str", "int", "float", "bool", "null",
+        "str",
+        "int",
+        "float",
+        "bool",
+        "null",
     ):
         raise ConfigError(f"{path}:{line}: the tag {node.tag!r} is not supported")
 
@@ -207,7 +215,9 @@ def _child_type(kind: Any, part: str | int) -> Any:
         return kind.model_fields[part].annotation if part in kind.model_fields else kind  # else: a union's only member
     arguments = get_args(kind)
     if get_origin(kind) in (Union, UnionType):  # a discriminated union: the part is the member's tag
-        return next((m for m in arguments if any(part in get_args(f.annotation) for f in m.model_fields.values())), None)
+        return next(
+            (m for m in arguments if any(part in get_args(f.annotation) for f in m.model_fields.values())), None
+        )
     return arguments[-1 if get_origin(kind) is dict else 0] if arguments else None
 
 
@@ -221,9 +231,9 @@ def _without_union_tags(value: Any, location: KeyPath) -> KeyPath:
     kept: list[str | int] = []
     for position, part in enumerate(location):
         last = position == len(location) - 1
-        if isinstance(value, dict) and part in value:
-            value, kept = value[part], [*kept, part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+        if (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        ):
             value, kept = value[part], [*kept, part]
         elif last:
             kept.append(part)

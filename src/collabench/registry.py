@@ -33,7 +33,7 @@ class Registry(Mapping[str, ModuleType]):
 
     def settings_union(self) -> Any:
         """The union of all entries' settings, for a discriminated field."""
-        return Union[tuple(module.Settings for module in self._modules.values())]  # noqa: UP007 - built at run time
+        return Union[tuple(module.Settings for module in self._modules.values())]
 
     def __getitem__(self, name: str) -> ModuleType:
         return self._modules[name]

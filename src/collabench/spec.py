@@ -151,9 +151,7 @@ def resolve(params: Params, *, dataset: str, noise: str, model: str, recipe: str
         model=params.models[model],
         recipe=params.recipes[recipe],
         method=settings,
-        peer_models={
-            name: params.models[name] for _, section, name in settings.references() if section == "models"
-        },
+        peer_models={name: params.models[name] for _, section, name in settings.references() if section == "models"},
         requires=requires,
     )
     check(configuration)

@@ -90,7 +90,7 @@ class Study:
         self._loaded: tuple[str, data.Dataset] | None = None
 
     @property
-    def profile(self):  # noqa: ANN201 - ProfileConfig
+    def profile(self):
         """The profile's entry in ``params.yaml``."""
         return self.params.profiles[self.workspace.profile]
 
@@ -212,6 +212,10 @@ class Study:
     def _by_dataset(self) -> dict[str, Configuration]:
         return {dataset_key(c.dataset): c for c in reversed(self.plan.configurations.values())}
 
+    def dataset_keys(self) -> list[str]:
+        """Keys (:func:`collabench.spec.dataset_key`) of the plan's data sets."""
+        return sorted(self._by_dataset())
+
     def prepare_dataset(self, key: str, configuration: Configuration | None = None, tell: Tell = print) -> None:
         """Prepare the data set of this key (:func:`collabench.spec.dataset_key`)."""
         from collabench import data
@@ -298,9 +302,7 @@ class Study:
                 lock.release()
         return outcome
 
-    def _make_available(
-        self, run: Run, outcome: Outcome, device: str | None, retry_failed: bool, tell: Tell
-    ) -> None:
+    def _make_available(self, run: Run, outcome: Outcome, device: str | None, retry_failed: bool, tell: Tell) -> None:
         folder, failure = self._folder(run), self.workspace.failure(run.id)
         if (folder / RESULT).exists():
             try:

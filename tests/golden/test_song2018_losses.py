@@ -76,9 +76,7 @@ def test_loss_and_gradient_equal_the_equations(heads, images, classes, squared, 
     expected, targets = slow_loss(z.tolist(), labels.tolist(), 0.3, 3.0, squared, 0.1)
     assert loss.item() == pytest.approx(expected, rel=1e-12)
     fixed = None if through_target else targets
-    slow = numerical_gradient(
-        lambda v: slow_loss(v.tolist(), labels.tolist(), 0.3, 3.0, squared, 0.1, fixed)[0], z
-    )
+    slow = numerical_gradient(lambda v: slow_loss(v.tolist(), labels.tolist(), 0.3, 3.0, squared, 0.1, fixed)[0], z)
     assert torch.allclose(leaf.grad, slow, atol=1e-7)
 
 

@@ -170,9 +170,7 @@ def test_many_pairs():
     assert result.effect_size == pytest.approx(result.difference / result.sd, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("degrees", "factor"), [(2, 0.5642), (3, 0.7236), (4, 0.7979), (9, 0.9139), (29, 0.9739)]
-)
+@pytest.mark.parametrize(("degrees", "factor"), [(2, 0.5642), (3, 0.7236), (4, 0.7979), (9, 0.9139), (29, 0.9739)])
 def test_hedges_correction(degrees, factor):
     # Γ by its recursion from Γ(1/2) = √π and Γ(1) = 1
     def gamma(x):

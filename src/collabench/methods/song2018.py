@@ -46,7 +46,12 @@ from collabench.models.tree import INPUT, Split, TrainingTree, check_splits
 from collabench.strict import Strict
 
 #: Default split points in order, for backbones that name these stages; the first set that fits is used.
-DEFAULT_SPLIT_POINTS = (("transition1", "transition2"), ("stage1", "stage2"), ("layer1", "layer2"), ("block1", "block2"))
+DEFAULT_SPLIT_POINTS = (
+    ("transition1", "transition2"),
+    ("stage1", "stage2"),
+    ("layer1", "layer2"),
+    ("block1", "block2"),
+)
 
 
 class SplitSettings(Strict):
@@ -127,9 +132,7 @@ class Method(_contract.Method):
         divisor = network.heads if self.settings.scaling == "loss_scaling" else 1
         return {name: term / divisor for name, term in terms.items()} if divisor > 1 else terms
 
-    def step(
-        self, network: TrainingTree, batch: _contract.Batch, update: _contract.Update
-    ) -> dict[str, Tensor]:
+    def step(self, network: TrainingTree, batch: _contract.Batch, update: _contract.Update) -> dict[str, Tensor]:
         if self.settings.optimisation == "simultaneous" or network.heads == 1:
             return super().step(network, batch, update)
         sums: dict[str, Tensor] = {}
@@ -151,7 +154,9 @@ class Method(_contract.Method):
         source = logits if self.settings.gradient_through_target else logits.detach()
         return consensus(source, self.settings.temperature)
 
-    def _terms(self, logits: Tensor, labels: Tensor, targets: Tensor | None, heads: range | list[int]) -> dict[str, Tensor]:
+    def _terms(
+        self, logits: Tensor, labels: Tensor, targets: Tensor | None, heads: range | list[int]
+    ) -> dict[str, Tensor]:
         """``hard`` and ``soft`` of J, summed over ``heads``."""
         settings = self.settings
         hard = [hard_cross_entropy(logits[head], labels, settings.label_smoothing) for head in heads]
@@ -169,5 +174,3 @@ class Method(_contract.Method):
 
     def deploy(self, network: TrainingTree) -> Backbone:
         return network.path(0)
-
-

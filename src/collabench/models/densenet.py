@@ -45,7 +45,9 @@ class Settings(Strict):
         if self.layers_per_block < 1 or (self.depth - 4) % step:
             lower = max(4 + step, self.depth - (self.depth - 4) % step)
             kind = "with bottlenecks" if self.bottleneck else "without bottlenecks"
-            raise ValueError(f"depth {self.depth} does not fit: {kind} it is {step} n + 4 ({lower} or {lower + step}, say)")
+            raise ValueError(
+                f"depth {self.depth} does not fit: {kind} it is {step} n + 4 ({lower} or {lower + step}, say)"
+            )
         return self
 
     @property

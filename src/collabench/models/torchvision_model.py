@@ -80,4 +80,6 @@ def _check_size(name: str, small_stem: bool, input_shape: tuple[int, int, int]) 
     least = 8 if small_stem else 32  # the product of the strides
     if min(height, width) < least:
         remedy = "" if small_stem else " (with small_stem: true, at least 8x8)"
-        raise ConfigError(f"{name} needs images of at least {least}x{least} pixels, these have {height}x{width}{remedy}")
+        raise ConfigError(
+            f"{name} needs images of at least {least}x{least} pixels, these have {height}x{width}{remedy}"
+        )

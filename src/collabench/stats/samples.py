@@ -205,7 +205,8 @@ def sign_flip(differences: ArrayLike, magnitude: ArrayLike | None = None) -> Flo
     for index in range(1, n):
         value = whole[..., index : index + 1]
         sums = np.concatenate([sums + value, sums - value], axis=-1)
-    return np.asarray((np.abs(sums) >= np.abs(whole.sum(axis=-1, keepdims=True))).mean(axis=-1))
+    # Each rounding to the grid can shift a sum by half a unit: sums that near are the same sum.
+    return np.asarray((np.abs(sums) >= np.abs(whole.sum(axis=-1, keepdims=True)) - n).mean(axis=-1))
 
 
 def _random_flips(differences: Floats) -> Any:

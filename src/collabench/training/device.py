@@ -20,7 +20,9 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: cuda is asked for, but this torch build sees no CUDA device; write device: cpu or auto")
+        raise ConfigError(
+            "device: cuda is asked for, but this torch build sees no CUDA device; write device: cpu or auto"
+        )
     return torch.device(wanted)
 
 

@@ -1,0 +1,89 @@
+"""Running a study without Snakemake: a pool of training processes that take runs in plan order as they become ready."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from pathlib import Path
+
+from collabench.errors import RunFailed
+from collabench.resources import Resources, end_with_parent, lease_gpu
+from collabench.spec import Run
+from collabench.study import Outcome, Study, load_study
+
+_worker: dict[str, Study] = {}
+_device: list[str] = []
+_held = ExitStack()
+
+
+def _start_worker(root: Path, profile: str, resources: Resources) -> None:
+    end_with_parent()
+    if resources.gpus:
+        _held.enter_context(lease_gpu(resources.gpus, resources.slots_per_gpu))
+    _device.append(resources.device)
+    _worker["study"] = load_study(root, profile)
+
+
+def _train(run_id: str, retry_failed: bool) -> Outcome:
+    study = _worker["study"]
+    run = next(run for run in study.plan.runs if run.id == run_id)
+    return study.train([run], device=_device[0], retry_failed=retry_failed)
+
+
+def train(
+    study: Study,
+    runs: Sequence[Run],
+    resources: Resources,
+    *,
+    retry_failed: bool = False,
+    finished: Callable[[Run, str], None] = lambda run, state: None,
+) -> Outcome:
+    """Train ``runs`` in ``resources.workers`` processes of one thread (or one leased GPU) each.
+
+    A run starts when those that it requires are available; where one of them failed it fails too. ``finished`` hears of
+    each run: done, trained, linked or failed. Raises RunFailed if a worker process is killed from outside.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"  # before the children import torch
+    outcome = Outcome()
+    waiting, wanted = list(runs), {run.id for run in runs}
+    failed: set[str] = set()
+    over: set[str] = set()
+    pending: dict[Future[Outcome], Run] = {}
+    context = multiprocessing.get_context("spawn")
+    arguments = (study.workspace.root, study.workspace.profile, resources)
+    with ProcessPoolExecutor(resources.workers, context, _start_worker, arguments) as pool:
+        while waiting or pending:
+            for run in list(waiting):
+                if len(pending) >= resources.workers:
+                    break
+                required = [other.id for other in run.requires() if other.id in wanted]
+                broken = [other for other in required if other in failed]
+                if broken:
+                    waiting.remove(run)
+                    failed.add(run.id)
+                    outcome.failed.append((run, f"needs {broken[0]}, which failed"))
+                    finished(run, "failed")
+                elif all(other in over for other in required):
+                    waiting.remove(run)
+                    pending[pool.submit(_train, run.id, retry_failed)] = run
+            if not pending:
+                continue
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                run = pending.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    raise RunFailed(
+                        f"a training process died while {run.id} was running; start again to resume"
+                    ) from None
+                for state in ("done", "trained", "linked", "failed"):
+                    runs_so = getattr(result, state)
+                    getattr(outcome, state).extend(runs_so)
+                    if runs_so:
+                        finished(run, state)
+                (failed if result.failed else over).add(run.id)
+    return outcome
