@@ -141,5 +141,5 @@ def test_a_split_point_that_the_backbone_lacks(tmp_path):
 
 def test_a_method_that_depends_on_itself(tmp_path):
     text = TEXT.replace("members: 3}", "members: 3, of: ensemble}")
-    with pytest.raises(ConfigError, match="methods.ensemble: depends on itself: ensemble → ensemble"):
+    with pytest.raises(ConfigError, match=r"methods\.ensemble: depends on itself: ensemble → ensemble"):
         plan(tmp_path, text)

@@ -10,7 +10,7 @@ Loss of head h of H (their objective; Fang & Lin's eqs. 1 to 3)::
 With one head J = CE(onehot(y), z; 1). Settings, with where they come from:
 
 ============================ =========================================================================================
-``graph``, ``heads``         ``individual``, ``multi_instance``, ``simple_ilr``, ``hierarchical_ilr`` (published); 2 and
+``graph``, ``heads``         ``individual`` (one head), ``multi_instance``, ``simple_ilr``, ``hierarchical_ilr`` (published); 2 and
                              4 heads. ``hierarchical_ilr`` is a binary tree: 2, 4, 8 … heads need 1, 2, 3 … split points
 ``split_after``              stages after which the graph splits. Published: split points in ResNets and DenseNets; which
                              ones is not in the texts at hand. Default: ``stage1``, then ``stage2``
@@ -66,7 +66,7 @@ class Settings(_contract.MethodSettings):
     split_after: tuple[str, ...] | None = None
     splits: tuple[SplitSettings, ...] | None = None
     beta: float = Field(default=0.5, ge=0.0, le=1.0)
-    temperature: float = Field(default=2.0, gt=0.0, le=1000.0)
+    temperature: float = Field(default=2.0, ge=0.01, le=1000.0)
     temperature_squared: bool = True
     gradient_through_target: bool = False
     scaling: Literal["backprop_rescaling", "loss_scaling", "none"] = "backprop_rescaling"
@@ -75,11 +75,10 @@ class Settings(_contract.MethodSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.splits is not None and (self.split_after is not None or {"graph", "heads"} & self.model_fields_set):
+        defaults = {name: type(self).model_fields[name].default for name in ("graph", "heads", "split_after")}
+        if self.splits is not None and any(getattr(self, name) != value for name, value in defaults.items()):
             raise ValueError("splits describes the whole tree: remove graph, heads and split_after")
         if self.splits is None:
-            if self.graph == "individual" and self.heads != 1 and "heads" in self.model_fields_set:
-                raise ValueError("graph: individual has one head")
             if self.graph == "hierarchical_ilr" and self.heads & (self.heads - 1):
                 raise ValueError(f"a binary tree has 1, 2, 4, 8, … heads, not {self.heads}")
             if self.split_after is not None:
@@ -88,8 +87,6 @@ class Settings(_contract.MethodSettings):
                 )
                 if len(self.split_after) != needed:
                     raise ValueError(f"{self.graph} with {self.heads} heads has {needed} split points")
-        if self.optimisation == "alternating" and self.scaling != "none" and "scaling" in self.model_fields_set:
-            raise ValueError("alternating optimisation scales no gradients: write scaling: none or leave it out")
         if not self.refresh_targets and self.optimisation != "alternating":
             raise ValueError("refresh_targets belongs to optimisation: alternating")
         return self

@@ -139,7 +139,7 @@ def train_run(
         ConfigError: the recipe's precision makes no sense on this device.
     """
     started = datetime.now(UTC)
-    configuration, recipe = run.configuration, run.configuration.recipe
+    recipe = run.configuration.recipe
     check_precision(recipe.precision, device)
     prepare_process(device)
     memory = PeakMemory(device)

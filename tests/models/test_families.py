@@ -1,0 +1,95 @@
+"""Every model of params.yaml and of the families: stages, parameter counts, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from collabench.config import load_params
+from collabench.errors import ConfigError
+from collabench.models import FAMILIES, build_backbone
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+SMALL = {
+    "cifar_resnet": ({"depth": 8, "width": 4}, (1, 8, 8)),
+    "densenet": ({"depth": 10, "growth": 4}, (3, 16, 16)),
+    "torchvision_model": ({"name": "resnet18"}, (3, 64, 64)),
+}
+
+
+def settings(family: str, **values: object):
+    return FAMILIES[family].Settings(family=family, **values)
+
+
+def parameters(model: str, classes: int, side: int = 32) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_backbone(PARAMS.models[model], (3, side, side), classes, 0).parameters())
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_stages_chain_to_the_network_and_weights_follow_their_seed(family):
+    values, shape = SMALL[family]
+    first, again, other = (build_backbone(settings(family, **values), shape, 5, seed).eval() for seed in (1, 1, 2))
+    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = first(images)
+        assert logits.shape == (2, 5)
+        assert torch.equal(first.classify(first.features(images)), logits)
+        assert torch.equal(again(images), logits) and not torch.equal(other(images), logits)
+        x = images
+        for stage in first.stage_names:
+            x = first.run([stage], x)
+        assert torch.equal(x, logits)
+
+
+@pytest.mark.parametrize(
+    "model,classes,side,millions,digits",
+    [("resnet32", 10, 32, 0.46, 2), ("densenet40-12", 10, 32, 1.0, 1), ("resnet50", 1000, 224, 25.6, 1)],
+)
+def test_parameter_counts_are_the_published_ones(model, classes, side, millions, digits):
+    assert round(parameters(model, classes, side) / 1e6, digits) == millions
+
+
+@pytest.mark.parametrize("depth", [8, 14, 20, 32, 44, 56, 110])
+def test_cifar_resnet_parameters_by_hand(depth):
+    """Convolutions and batch norms counted from the architecture; shortcuts have no parameters."""
+    blocks = (depth - 2) // 6
+    count = 3 * 16 * 9 + 2 * 16
+    before = 16
+    for width in (16, 32, 64):
+        count += before * width * 9 + (2 * blocks - 1) * width * width * 9 + 2 * blocks * 2 * width
+        before = width
+    assert parameters(f"resnet{depth}", 10) == count + 64 * 10 + 10
+
+
+def test_torchvision_state_dict_loads_into_the_plain_model():
+    from collabench.models._torchvision import import_torchvision
+
+    backbone = build_backbone(settings("torchvision_model", name="resnet18"), (3, 64, 64), 7, 3).eval()
+    plain = import_torchvision().models.resnet18(num_classes=7).eval()
+    plain.load_state_dict(backbone.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(plain(images), backbone(images))
+
+
+@pytest.mark.parametrize(
+    "family,values,shape,what",
+    [
+        ("cifar_resnet", {"depth": 8}, (1, 3, 3), "at least 4x4"),
+        ("torchvision_model", {"name": "resnet5O"}, (3, 64, 64), "no classification model"),
+        ("torchvision_model", {"name": "resnet18", "stages": {"a": ["conv1"], "b": ["fc"]}}, (3, 64, 64), "stage"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(family, values, shape, what):
+    with pytest.raises(ConfigError, match=what) as error:
+        build_backbone(FAMILIES[family].Settings.model_validate_json(_json(family, values)), shape, 5, 0)
+    assert "\n" not in str(error.value)
+
+
+def _json(family: str, values: dict) -> str:
+    import json
+
+    return json.dumps({"family": family, **values})

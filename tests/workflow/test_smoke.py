@@ -1,0 +1,144 @@
+"""The smoke study through the real Snakefile and DVC, in a clone of this tree: ends with tables, then trains nothing;
+another seed trains one run per configuration; a pushed study needs no training elsewhere; a diverging run harms nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+METHODS = "[individual, ensemble-2, hierarchical-4, kd]"
+
+
+def call(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("COLLABENCH_", "PYTEST_"))}
+    environment |= {
+        "PYTHONPATH": str(folder / "src"),
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        arguments, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500
+    )
+    assert not check or done.returncode == 0, done.stdout[-4000:]
+    return done
+
+
+def collabench(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return call(folder, sys.executable, "-c", "from collabench.cli import main; main()", *arguments, check=check)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return call(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments).stdout
+
+
+def edit(folder: Path, *pairs: tuple[str, str]) -> None:
+    """Change the smoke profile's part of params.yaml."""
+    path = folder / "params.yaml"
+    before, profile, after = re.split(r"(?m)(^  smoke:\n(?:    .*\n)+)", path.read_text(), maxsplit=1)
+    for pattern, new in pairs:
+        profile, count = re.subn(pattern, new, profile)
+        assert count == 1, pattern
+    path.write_text(before + profile + after)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """A finished smoke study with fewer methods, committed."""
+    folder = tmp_path_factory.mktemp("study") / "project"
+    files = call(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0")
+    for name in filter(None, files):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    shutil.rmtree(folder / "reports" / "smoke", ignore_errors=True)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    edit(folder, (r"methods: \[.*\]", f"methods: {METHODS}"))
+    git(folder, "init", "-q", ".")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "before")
+    collabench(folder, "reproduce", "-p", "smoke", "--cores", "2")
+    return folder
+
+
+def test_the_study_ends_with_tables(study):
+    page = (study / "reports" / "smoke" / "smoke.md").read_text()
+    for method in METHODS.strip("[]").split(", "):
+        assert method in page
+    plan = json.loads(collabench(study, "plan", "-p", "smoke", "--json").stdout)
+    assert plan["states"] == {"done": plan["runs"]}
+
+
+def test_a_second_time_trains_nothing_and_changes_no_file_in_git(study):
+    git(study, "add", "-A")
+    git(study, "commit", "-qm", "after", "--allow-empty")
+    before = contents(study / "artifacts" / "smoke" / "measured")
+    assert "Tables and figures" in collabench(study, "reproduce", "-p", "smoke").stdout
+    assert contents(study / "artifacts" / "smoke" / "measured") == before
+    assert git(study, "status", "--porcelain") == ""
+
+
+def test_a_pushed_study_needs_no_training_in_a_clone(study, tmp_path):
+    git(study, "add", "-A")
+    git(study, "commit", "-qm", "measured", "--allow-empty")
+    call(study, sys.executable, "-m", "dvc", "remote", "modify", "--local", "local", "url", str(tmp_path / "remote"))
+    collabench(study, "share", "-p", "smoke")
+    git(study, "add", "-A")
+    git(study, "commit", "-qm", "shared", "--allow-empty")
+    clone = tmp_path / "clone"
+    call(tmp_path, "git", "clone", "-q", str(study), str(clone))
+    call(clone, sys.executable, "-m", "dvc", "remote", "modify", "--local", "local", "url", str(tmp_path / "remote"))
+    stages = [f"{name}@smoke" for name in ("datasets", "noise", "train", "report", "measured")]
+    call(clone, sys.executable, "-m", "dvc", "pull", *stages)
+    command = [sys.executable, "-m", "snakemake", "--config", "profile=smoke", "--cores", "1", "--dry-run", "--"]
+    jobs = call(clone, *command, "train").stdout
+    assert "Nothing to be done" in jobs, jobs
+    collabench(clone, "report", "-p", "smoke")
+    assert contents(clone / "artifacts" / "smoke" / "runs") == contents(study / "artifacts" / "smoke" / "runs")
+    assert "images" in (clone / "artifacts" / "smoke" / "costs" / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_another_seed_trains_one_run_per_configuration(study, tmp_path):
+    copy = tmp_path / "project"
+    shutil.copytree(study, copy, symlinks=True)
+    before = contents(copy / "artifacts" / "smoke" / "runs")
+    edit(copy, (r"seeds: 2\n", "seeds: 3\n"))
+    collabench(copy, "reproduce", "-p", "smoke", "--cores", "2")
+    after = contents(copy / "artifacts" / "smoke" / "runs")
+    assert {name: after[name] for name in before} == before
+    plan = json.loads(collabench(copy, "plan", "-p", "smoke", "--json").stdout)
+    added = {name for name in after.keys() - before.keys() if name.endswith("result.json")}
+    # One new seed of each configuration; individual also gets the new ensemble's second member.
+    members = sum("individual" in row["label"] for row in plan["configurations"])
+    assert len(added) == len(plan["configurations"]) + members
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_leaves_its_siblings_alone_and_is_named(study, tmp_path):
+    copy = tmp_path / "project"
+    shutil.copytree(study, copy, symlinks=True)
+    before = contents(copy / "artifacts" / "smoke" / "runs")
+    text = (copy / "params.yaml").read_text()
+    # Weight decay times learning rate is 100: the classifier's weights grow a hundredfold with every step.
+    broken = "broken: {epochs: 4, batch_size: 8, learning_rate: 100, weight_decay: 1}"
+    text = text.replace("recipes:\n", f"recipes:\n  {broken}\n", 1)
+    (copy / "params.yaml").write_text(text)
+    edit(copy, (r"(?s)(    tables:\n)", r"\1      - {name: broken, datasets: [digits-tiny], models: [resnet8], recipes: [broken], methods: [individual]}\n"))
+    done = collabench(copy, "reproduce", "-p", "smoke", "--cores", "2", check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stdout
+    assert "failed:" in done.stdout and "not finite" in done.stdout and "--partial" in done.stdout, done.stdout
+    after = contents(copy / "artifacts" / "smoke" / "runs")
+    assert {name: after.get(name) for name in before} == before
+    collabench(copy, "report", "-p", "smoke", "--partial")
