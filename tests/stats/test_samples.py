@@ -38,7 +38,7 @@ def sign_flip_by_enumeration(differences):
 
 
 def test_summary_by_hand():
-    # mean 5; squared deviations 9, 1, 1, 1, 16 ... of 2, 4, 4, 6, 9: 9 + 1 + 1 + 1 + 16 = 28; 28 / 4 = 7
+    # mean 5; squared deviations 9 + 1 + 1 + 1 + 16 = 28; variance 28 / 4 = 7
     result = summary([2, 4, 4, 6, 9])
     half = T_975[4] * math.sqrt(7 / 5)
     assert (result.n, result.mean, result.level) == (5, 5.0, 0.95)

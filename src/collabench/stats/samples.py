@@ -196,31 +196,19 @@ def sign_flip(differences: ArrayLike, magnitude: ArrayLike | None = None) -> Flo
     differences = np.asarray(differences, dtype=np.float64)
     n = differences.shape[-1]
     size = np.abs(differences).max(axis=-1) if magnitude is None else np.asarray(magnitude, dtype=np.float64)
-    # On a grid of a power of two the sums are exact integers, so that tied sums are seen to be equal.
-    grid = np.exp2(np.ceil(np.log2(np.where(size > 0, size, 1.0)))) * _ROUNDING
-    whole = np.rint(differences / grid[..., None])
+    # Sums that are equal in truth differ in their last bits: errors are counts over the number of images.
+    reach = np.abs(differences.sum(axis=-1)) - n * _ROUNDING * size
     if n > EXACT_PAIRS:
-        return np.asarray(_random_flips(whole).pvalue)
-    sums = whole[..., :1]  # the first sign is kept: the other half of the assignments has the same absolute sums
+        generator = np.random.Generator(np.random.Philox(key=0))
+        reached = np.ones(reach.shape)
+        for _ in range(RANDOM_FLIPS):
+            reached += np.abs(differences @ (2.0 * generator.integers(0, 2, n) - 1.0)) >= reach
+        return reached / (RANDOM_FLIPS + 1)
+    sums = differences[..., :1]  # the first sign is kept: the other half of the assignments has the same absolute sums
     for index in range(1, n):
-        value = whole[..., index : index + 1]
+        value = differences[..., index : index + 1]
         sums = np.concatenate([sums + value, sums - value], axis=-1)
-    # Each rounding to the grid can shift a sum by half a unit: sums that near are the same sum.
-    return np.asarray((np.abs(sums) >= np.abs(whole.sum(axis=-1, keepdims=True)) - n).mean(axis=-1))
-
-
-def _random_flips(differences: Floats) -> Any:
-    return stats.permutation_test(
-        (differences,),
-        lambda sample, axis: np.abs(sample.sum(axis=axis)),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=RANDOM_FLIPS,
-        batch=max(1, 2**22 // differences.size),
-        alternative="greater",
-        axis=-1,
-        rng=np.random.Generator(np.random.Philox(key=0)),
-    )
+    return np.asarray((np.abs(sums) >= reach[..., None]).mean(axis=-1))
 
 
 def hedges_correction(degrees: int) -> float | None:

@@ -166,9 +166,11 @@ def _family(kind: str, setting: str, differences: Floats, effects: Floats) -> Fa
     student = student_t(differences, LEVEL)
     null = effects == 0
     wrong = []
-    for p_values in student.p:
-        adjusted = holm(p_values, family=FAMILY)
-        wrong.append(any(p is not None and p < 1 - LEVEL for p, is_null in zip(adjusted, null, strict=True) if is_null))
+    with _cheap_collection():
+        for p_values in student.p:
+            adjusted = holm(p_values, family=FAMILY)
+            false = (p for p, is_null in zip(adjusted, null, strict=True) if is_null and p is not None)
+            wrong.append(any(p < 1 - LEVEL for p in false))
     adjusted_student = student_t(differences, simultaneous_level(LEVEL, FAMILY))
     # An interval that does not exist makes no statement and so no false one.
     missed = (adjusted_student.low > effects) | (adjusted_student.high < effects)
@@ -236,13 +238,12 @@ def crossed(seed: int, replicates: int, images: int = CROSSED_IMAGES) -> Iterato
 
 def page(seed: int = SEED, replicates: int = REPLICATES) -> str:
     """The markdown page. Slower tables use a part of the replicates, as they say."""
-    with _cheap_collection():
-        singles = list(single_comparisons(seed, replicates))
-        groups = list(families(seed, replicates // 2))
-        predictions = list(prediction_coverage(seed, replicates // 10))
-        powers = list(power_at_detectable(seed, replicates))
-        plans = list(planned_studies(seed, replicates // 20))
-        bootstraps = list(crossed(seed, replicates // 20))
+    singles = list(single_comparisons(seed, replicates))
+    groups = list(families(seed, replicates // 2))
+    predictions = list(prediction_coverage(seed, replicates // 10))
+    powers = list(power_at_detectable(seed, replicates))
+    plans = list(planned_studies(seed, replicates // 20))
+    bootstraps = list(crossed(seed, replicates // 20))
     error = 1 - LEVEL
     by_seeds = tuple(f"n = {n}" for n in SEEDS)
     sections = [
@@ -251,11 +252,9 @@ def page(seed: int = SEED, replicates: int = REPLICATES) -> str:
         f"```\npython -m collabench.stats.simulation --seed {seed} --replicates {replicates}\n```",
         _text(
             "Data are drawn where the truth is known and handed to the functions that the reports use. Error rates"
-            " should"
-            " be at most 5 %, coverage at least 95 %. **Bold**: beyond the binomial limit, which a cell that keeps its"
+            " should be at most 5 %, coverage at least 95 %. **Bold**: beyond the binomial limit, which a cell that keeps its"
             f" promise crosses at most once in {1 / (1 - CONFIDENCE):,.0f} times. Shares are in percent; n is the"
-            " number"
-            " of seeds."
+            " number of seeds."
         ),
         "Kinds of differences, all with a true mean of zero:",
         "\n".join(
@@ -324,11 +323,9 @@ def page(seed: int = SEED, replicates: int = REPLICATES) -> str:
         f"## Families of {FAMILY}",
         _text(
             f"{replicates // 2:,} families a cell. First table: families with at least one true hypothesis rejected"
-            " after"
-            " Holm's correction of the t tests. Second table: families in which every Bonferroni interval that exists"
+            " after Holm's correction of the t tests. Second table: families in which every Bonferroni interval that exists"
             f" covers. Two large effects: two of the five differences have a true mean of {LARGE_EFFECT:g}, and"
-            " only the"
-            " others can be rejected wrongly. Shared baseline: five methods without an effect against one baseline, the"
+            " only the others can be rejected wrongly. Shared baseline: five methods without an effect against one baseline, the"
             " kind being that of each method's errors."
         ),
         "Holm: a false rejection",
@@ -378,8 +375,7 @@ def page(seed: int = SEED, replicates: int = REPLICATES) -> str:
         _text(
             "Detectable: the true difference, in standard deviations, that the t test should find in 80 % of studies;"
             f" found: how often it did in {replicates:,} studies with normal differences. Planned: from a pilot of"
-            " n seeds"
-            " and a target of half a standard deviation, the median number of seeds that `seeds_needed` asks for;"
+            " n seeds and a target of half a standard deviation, the median number of seeds that `seeds_needed` asks for;"
             " enough:"
             f" how many of {replicates // 20:,} plans have 80 % power in truth (80 % of them should)."
         ),
@@ -393,8 +389,7 @@ def page(seed: int = SEED, replicates: int = REPLICATES) -> str:
         "## Other seeds and other test images",
         _text(
             f"{replicates // 20:,} pairs of methods a row, tested on the same {CROSSED_IMAGES} images, with the"
-            " same true"
-            " error over all seeds and images. Coverage of the two-way bootstrap (400 resamples) for the true"
+            " same true error over all seeds and images. Coverage of the two-way bootstrap (400 resamples) for the true"
             " difference, and of the t interval over seeds, which makes no statement about other images and must not be"
             " read as one."
         ),
