@@ -88,6 +88,12 @@ def make_method(configuration: Configuration, context: Context) -> Method:
     return METHODS[configuration.method.method].Method(configuration.method, context)
 
 
+def _as_float16(logits: Tensor) -> Tensor:
+    """Logits in the form in which they are kept: what lies beyond float16 becomes its largest number, not infinity."""
+    largest = torch.finfo(torch.float16).max
+    return logits.clamp(-largest, largest).half().cpu()
+
+
 def learning_rate(configuration: Configuration, epoch: int) -> float:
     """The recipe's learning rate in an epoch (counted from 0): multiplied by gamma after each milestone."""
     recipe = configuration.recipe
@@ -398,11 +404,11 @@ class _Trainer:
         logits = self._logits("test") if self.last_logits is None else self.last_logits
         if not torch.isfinite(logits).all():
             raise RunFailed("the test logits are not finite after the last epoch")
-        kept = {"deployed": logits[0].half().cpu()}
+        kept = {"deployed": _as_float16(logits[0])}
         averaged = None
         if len(logits) > 1:
             mean = logits.mean(dim=0)
-            kept["averaged"] = mean.half().cpu()
+            kept["averaged"] = _as_float16(mean)
             averaged = figures(mean, self.test_labels)
         if not self.method.trains:
             self._epoch_labels(0)
