@@ -106,6 +106,7 @@ def run(
     if not chosen:
         raise CollabenchError(f"no run of profile {profile} fits these options; `collabench plan` lists them")
     available = resources.choose(study.profile.device, cores=cores, gpus=gpus)
+    study.check_device(available.device)
     print(available.describe(), flush=True)
     study.prepare_datasets()
     study.prepare_noise()
@@ -195,6 +196,7 @@ def reproduce(profile: Profile = "default", root: Root = HERE, cores: Cores = No
     study = _study(root, profile)
     workspace = study.workspace
     available = resources.choose(study.profile.device, cores=cores or None, gpus=gpus or None)
+    study.check_device(available.device)
     print(available.describe(), flush=True)
     environment = os.environ | available.environment() | {resources.ANCESTOR: resources.this_process()}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"

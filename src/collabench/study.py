@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from filelock import FileLock, Timeout
 
 from collabench.config import Params, load_params, profile_of
-from collabench.errors import CollabenchError, ResultError, RunFailed
+from collabench.errors import CollabenchError, ConfigError, ResultError, RunFailed
 from collabench.records import read_json, write_atomically, write_json
 from collabench.results import LOGITS, RESULT, WEIGHTS, Failure, Result, load_result, sha256_of
 from collabench.spec import Configuration, Plan, Run, dataset_key, differences, digest, make_plan, noise_key
@@ -278,6 +278,22 @@ class Study:
         return self._loaded[1]
 
     # ----------------------------------------------------------------------------------------------- training
+
+    def check_device(self, device: str) -> None:
+        """Raise ConfigError, before anything runs, if a recipe of the plan asks for what this device should not do."""
+        recipes = {c.names["recipe"]: c.recipe for c in self.plan.configurations.values()}
+        unusual = {name: r for name, r in recipes.items() if r.compile or r.precision != "float32"}
+        if not unusual:
+            return  # without the seconds that torch's import takes
+        import torch
+
+        from collabench.training.device import check_execution
+
+        for name, recipe in unusual.items():
+            try:
+                check_execution(recipe.precision, recipe.compile, torch.device(device))
+            except ConfigError as error:
+                raise ConfigError(f"params.yaml: recipes.{name}: {error}") from None
 
     def train(
         self, runs: Sequence[Run], *, device: str | None = None, retry_failed: bool = False, tell: Tell = print

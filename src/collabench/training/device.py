@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from collabench.errors import ConfigError
 
@@ -43,15 +45,32 @@ def prepare_process(device: torch.device) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def check_precision(precision: str, device: torch.device) -> None:
-    """Raise ConfigError where a precision would only slow training down on this device."""
-    if precision == "bfloat16" and device.type == "cpu":
-        capable = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        if not capable:
-            raise ConfigError(
-                "precision: bfloat16 would be about ten times slower than float32 on this CPU, which has no bfloat16 "
-                "arithmetic; write precision: float32 or train on a GPU"
-            )
+def check_execution(precision: str, compile: bool, device: torch.device) -> None:
+    """Raise ConfigError where a recipe's precision or compilation would only slow training down on this device."""
+    if device.type != "cpu":
+        return
+    if precision == "bfloat16" and not getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
+        raise ConfigError(
+            "precision: bfloat16 would be about ten times slower than float32 on this CPU, which has no bfloat16 "
+            "arithmetic; write precision: float32 or train on a GPU"
+        )
+    if compile:
+        raise ConfigError(
+            "compile: true costs every run a minute of compilation and gains nothing on a CPU, where memory is laid out "
+            "channels-last already; write compile: false or train on a GPU"
+        )
+
+
+def compile_in_place(network: nn.Module, **options: Any) -> None:
+    """Compile the forward of the network, or of the networks that it only holds (``options``: as of torch.compile).
+
+    Names of parameters stay what they are, and parts that are deployed or called alone still work.
+    """
+    if type(network).forward is nn.Module.forward or isinstance(network, nn.ModuleList):
+        for part in network.children():
+            compile_in_place(part, **options)
+    else:
+        network.compile(**options)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:

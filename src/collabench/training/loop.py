@@ -29,7 +29,8 @@ from collabench.training import checkpoint
 from collabench.training.device import (
     PeakMemory,
     autocast,
-    check_precision,
+    check_execution,
+    compile_in_place,
     describe,
     prepare_process,
     versions,
@@ -142,11 +143,11 @@ def train_run(
 
     Raises:
         RunFailed: the loss is not finite.
-        ConfigError: the recipe's precision makes no sense on this device.
+        ConfigError: the recipe's precision or compilation makes no sense on this device.
     """
     started = datetime.now(UTC)
     recipe = run.configuration.recipe
-    check_precision(recipe.precision, device)
+    check_execution(recipe.precision, recipe.compile, device)
     prepare_process(device)
     memory = PeakMemory(device)
     with watch_determinism() as nondeterministic:
@@ -222,6 +223,8 @@ class _Trainer:
             teacher.to(device).eval().requires_grad_(False)
         self.method = make_method(configuration, make_context(configuration, shape, classes, run.seed, teachers))
         self.network = self.method.build().to(device=device, memory_format=torch.channels_last)
+        if self.recipe.compile:
+            compile_in_place(self.network)
         self.parameters = list(self.network.parameters())
         self.generator = torch.Generator(device=device)
         set_dropout_generator(self.network, self.generator)
