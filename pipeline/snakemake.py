@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
         return 2
     with held(study.workspace.lock("snakemake")):
         plan.drop_stale_markers(study)
+        study.workspace.noise.mkdir(parents=True, exist_ok=True)  # an output of DVC's, also where no label is noisy
         if target == "report":
             plan.report_marker(study).unlink(missing_ok=True)  # a stage that DVC starts has a reason
         return snakemake(

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def test_compilation_is_refused_on_a_cpu():
-    with pytest.raises(ConfigError, match="compile: true .* gains nothing on a CPU"):
+    with pytest.raises(ConfigError, match=r"compile: true .* gains nothing on a CPU"):
         check_execution("float32", True, CPU)
     check_execution("float32", True, torch.device("cuda"))
     with pytest.raises(ConfigError, match="gains nothing"):

@@ -142,3 +142,14 @@ def test_a_run_that_diverges_leaves_its_siblings_alone_and_is_named(study, tmp_p
     after = contents(copy / "artifacts" / "smoke" / "runs")
     assert {name: after.get(name) for name in before} == before
     collabench(copy, "report", "-p", "smoke", "--partial")
+
+
+def test_a_profile_without_static_noise_still_has_the_folder_that_dvc_tracks(study):
+    with (study / "params.yaml").open("a") as file:
+        file.write(
+            "  only-clean:\n    description: no noise\n    seeds: 1\n    tables:\n"
+            "      - {name: clean, datasets: [digits-tiny], models: [resnet8], recipes: [smoke], methods: [individual]}\n"
+        )
+    call(study, sys.executable, "-m", "pipeline.snakemake", "only-clean", "noise")
+    assert (study / "artifacts" / "only-clean" / "noise").is_dir()
+    git(study, "checkout", "params.yaml")
