@@ -1,92 +1,309 @@
-"""Training throughput on the CPU, one thread: `make bench`.
+"""All measurements of docs/performance.md: `make bench`, or `python -m benchmarks [--write] [--quick] [SECTION …]`.
 
-Images per second of a whole training step (batch, forward, backward, update) and of the input pipeline alone, medians of
-several repetitions, and the ratio to individual training in the same run.
+Each section compares within one run, by medians. ``--write`` puts the tables into docs/performance.md, ``--quick`` only
+shows that everything works: its numbers mean nothing. ``--cores N``: cores to use, by default two.
 """
 
 from __future__ import annotations
 
-import statistics
+import argparse
+import datetime
+import os
+import re
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 
-import torch
-from tabulate import tabulate
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+Rows = tuple[list[str], list[list[str]]]
 
-from collabench.config import Augmentation
-from collabench.data.batches import TrainingBatches
-from collabench.methods import METHODS, Batch
-from collabench.models import FAMILIES
-from collabench.training.device import describe, prepare_process
-from collabench.training.loop import build_backbone
 
-REPETITIONS, STEPS = 5, 4
-GRAPHS = {
-    "individual": {"graph": "individual"},
-    "simple-4": {"graph": "simple_ilr", "heads": 4},
-    "hierarchical-4": {"graph": "hierarchical_ilr", "heads": 4},
-    "multi-instance-4": {"graph": "multi_instance", "heads": 4},
+class Bench:
+    """What the sections share: configurations, sizes, and what one of them measured for another."""
+
+    def __init__(self, quick: bool, cores: int) -> None:
+        from benchmarks import throughput
+        from collabench.config import load_params
+        from collabench.spec import resolve
+
+        self.quick, self.cores = quick, cores
+        self.params = load_params(ROOT / "params.yaml")
+        self.base = resolve(
+            self.params,
+            dataset="cifar10",
+            noise="clean",
+            model="resnet32",
+            recipe="song2018-resnet",
+            method="individual",
+        )
+        self.peak = throughput.convolution_peak(0.3 if quick else 2.0)
+        self.depth, self.batch = (8, 16) if quick else (32, 128)
+        self._rates: dict[str, float] = {}
+
+    def rate_of(self, graph: str) -> float:
+        """The library's images per second of a residual network's training graph, measured once."""
+        from benchmarks import throughput
+
+        if graph not in self._rates:
+            steps = throughput.library_steps(self.song(graph), (3, 32, 32), 4 * self.batch)
+            self._rates[graph] = throughput.rate(steps, 1)
+        return self._rates[graph]
+
+    def song(self, graph: str, model: dict | None = None, batch: int | None = None):
+        from benchmarks import throughput
+
+        method = {"method": "song2018", **throughput.GRAPHS[graph]}
+        model = model or {"family": "cifar_resnet", "depth": self.depth}
+        return throughput.configuration(method, model, self.base, batch or self.batch)
+
+
+def machine(bench: Bench) -> Rows:
+    import torch
+
+    from collabench.training.device import describe
+
+    return ["fact", "value"], [
+        ["processor", describe(torch.device("cpu"))],
+        ["cores used", str(bench.cores)],
+        ["torch", torch.__version__],
+        ["convolution peak, one thread", f"{bench.peak / 1e9:.1f} GFLOP/s"],
+        ["date", datetime.date.today().isoformat()],
+        [
+            "command",
+            "`python -m benchmarks --write`" + (" with --quick: these numbers mean nothing" if bench.quick else ""),
+        ],
+    ]
+
+
+def throughput_section(bench: Bench) -> Rows:
+    """One thread; the reference's loader decodes in the same process, so that both have one core."""
+    from benchmarks import throughput
+    from collabench.counting import count
+
+    shape, rows = (3, 32, 32), []
+    cases = [(f"ResNet-{bench.depth} {graph}", bench.song(graph), graph) for graph in throughput.GRAPHS]
+    dense = throughput.DENSENET | ({"depth": 13} if bench.quick else {})
+    small = 8 if bench.quick else 32
+    cases.append(("DenseNet-40-12 individual", bench.song("individual", dense, small), None))
+    cases += _fang(bench)
+    for name, configuration, graph in cases:
+        batch = configuration.recipe.batch_size
+        if graph is not None:
+            ours = bench.rate_of(graph)
+            network, loss = throughput.reference_tree(bench.depth, graph, 3)
+        else:
+            ours = throughput.rate(throughput.library_steps(configuration, shape, 4 * batch), 1)
+            network, loss = throughput.reference_plain(configuration.model.model_dump(), shape)
+        theirs = throughput.rate(throughput.reference_steps(network, loss, shape, batch, 4 * batch, 0), 1)
+        counts = count(configuration, shape, 10)
+        rows.append(
+            [
+                name, str(batch), f"{counts.training / 1e9:.3f}", f"{ours:,.1f}", f"{theirs:,.1f}", f"{ours / theirs:.2f}",
+                f"{throughput.share_of_peak(ours, counts, bench.peak):.0%}",
+            ]
+        )  # fmt: skip
+    head = ["what", "batch", "GFLOP an image", "library, images/s", "reference, images/s", "ratio", "share of peak"]
+    return head, rows
+
+
+def _fang(bench: Bench) -> list:
+    """VGG-16 and ResNet-18 with every entry of `params.yaml` whose method is fang2021; the reference trains them alone."""
+    models = {name: m for name, m in bench.params.models.items() if m.family in ("vgg", "resnet", "resnet18")}
+    methods = {name: m for name, m in bench.params.methods.items() if m.method == "fang2021"}
+    return [
+        (
+            f"{model} {method}",
+            bench.base.model_copy(
+                update={
+                    "model": models[model], "method": methods[method],
+                    "recipe": bench.base.recipe.model_copy(update={"batch_size": 4 if bench.quick else 16}),
+                }
+            ),
+            None,
+        )
+        for model in list(models)[:2]
+        for method in methods
+    ]  # fmt: skip
+
+
+def cost_of_collaboration(bench: Bench) -> Rows:
+    """Counted arithmetic and memory, and measured time, of training graphs, relative to one plain network."""
+    from benchmarks import throughput
+    from collabench.counting import count
+    from collabench.memory import count_memory
+
+    shape, rows, first = (3, 32, 32), [], None
+    for graph in throughput.GRAPHS:
+        configuration = bench.song(graph)
+        seconds = 1 / bench.rate_of(graph)
+        now = (count(configuration, shape, 10).training, count_memory(configuration, shape, 10).held, seconds)
+        first = first or now
+        deployed = count(configuration, shape, 10).deployed / count(configuration, shape, 10).forward
+        ratios = [f"{value / base:.2f}" for value, base in zip(now, first, strict=True)]
+        rows.append([f"ResNet-{bench.depth} {graph}", *ratios, f"{deployed:.2f}"])
+    return ["training graph", "arithmetic ×", "memory ×", "time ×", "arithmetic when deployed ×"], rows
+
+
+def input_pipeline(bench: Bench) -> Rows:
+    from benchmarks import throughput
+
+    shape = (3, 32, 32)
+    stream = throughput.batches(shape, bench.batch, 20 * bench.batch)
+    alone = throughput.rate((len(labels) for _, labels in stream), 10)
+    step = bench.rate_of("individual")
+    images, labels = throughput.random_images(shape, 4 * bench.batch)
+    from benchmarks import reference
+
+    data = reference.loader(images, labels, bench.batch, 4, True, 0)
+    theirs = throughput.rate((len(y) for _ in range(1000) for _, y in data), 2)
+    return ["pipeline", "images/s", f"share of a ResNet-{bench.depth} step"], [
+        ["library", f"{alone:,.0f}", f"{step / alone:.2%}"],
+        ["reference (PIL, in the same process)", f"{theirs:,.0f}", f"{step / theirs:.2%}"],
+    ]
+
+
+def end_to_end(bench: Bench) -> Rows:
+    """Whole trainings on all cores: several runs packed, against the reference with all threads and two loader workers."""
+    from benchmarks import packed
+    from collabench.estimate import Form
+
+    rows = []
+    cases = [
+        (
+            f"ResNet-{bench.depth} hierarchical-4",
+            "hierarchical-4",
+            bench.depth,
+            (3, 32, 32),
+            bench.batch,
+            6 * bench.batch,
+            1,
+        ),
+        ("digits 8x8, ResNet-8, 8 seeds", "individual", 8, (1, 8, 8), 64, 500, 2 if bench.quick else 10),
+    ]
+    for name, graph, depth, shape, batch, images, epochs in cases:
+        runs = bench.cores if shape[1] == 32 else 8
+        model = {"family": "cifar_resnet", "depth": depth}
+        one = bench.song(graph, model, batch)
+        recipe = one.recipe.model_copy(update={"epochs": epochs, "milestones": (), "evaluate_every": epochs})
+        one = one.model_copy(update={"recipe": recipe})
+        form = Form(shape=shape, classes=10, train_images=images, test_images=batch)
+        ours = packed.library([one] * runs, form, bench.cores)
+        settings = [(bench.cores, 2), (1, 2), *([(bench.cores, 0), (1, 0)] if shape[1] == 8 else [])]
+        best = {setting: packed.reference_rate(depth, graph, form, batch, epochs, *setting) for setting in settings}
+        (threads, workers), theirs = max(best.items(), key=lambda item: item[1])
+        chosen = f"{threads} threads, {workers} workers"
+        rows.append([name, str(runs), f"{ours:,.1f}", f"{theirs:,.1f}", chosen, f"{ours / theirs:.2f}"])
+    return ["what", "runs", "library, images/s", "reference, images/s", "its best setting", "ratio"], rows
+
+
+def several_seeds(bench: Bench) -> Rows:
+    """Eight seeds of ResNet-8 at once: images per second of all together."""
+    from benchmarks import packed
+
+    count, rows = 4 if bench.quick else 8, []
+    for side, batch in ((8, 64), (16, 64)):
+        steps = 1 if bench.quick else 4
+        base = packed.seed_steps("loop", count, 1, side, batch, steps)
+        cases = {
+            "loop, one thread": base,
+            "grouped convolution, one thread": packed.seed_steps("grouped", count, 1, side, batch, steps),
+            "vmap, one thread": packed.seed_steps("vmap", count, 1, side, batch, 1),
+            f"grouped convolution, {bench.cores} threads": packed.seed_steps("grouped", count, bench.cores, side, batch, steps),
+            f"{bench.cores} processes of one thread, loop": packed.seeds_in_processes(count, bench.cores, side, batch, steps),
+        }  # fmt: skip
+        import torch
+
+        torch.set_num_threads(1)
+        rows += [[f"{side}x{side}", name, f"{rate:,.0f}", f"{rate / base:.2f}"] for name, rate in cases.items()]
+    return ["images", "form", "images/s", "× loop"], rows
+
+
+def overhead(bench: Bench) -> Rows:
+    """What a run costs beside training and evaluation, in a study of its own."""
+    from collabench.study import load_study
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "params.yaml").write_text(
+            "datasets: {digits: {source: digits}}\nnoise: {clean: {kind: none}}\n"
+            "models: {small: {family: cifar_resnet, depth: 8}}\n"
+            f"recipes: {{r: {{epochs: {1 if bench.quick else 4}, batch_size: 64, learning_rate: 0.1}}}}\n"
+            "methods: {individual: {method: individual}}\n"
+            "profiles: {p: {description: overhead, seeds: 4, device: cpu, tables: "
+            "[{name: t, datasets: [digits], models: [small], recipes: [r], methods: [individual]}]}}\n"
+        )
+        study = load_study(Path(folder), "p")
+        study.prepare_datasets(lambda line: None)
+        study.train(study.plan.runs[:1], device="cpu")
+        begin = time.perf_counter()
+        study.train(study.plan.runs[1:], device="cpu")
+        wall = time.perf_counter() - begin
+        from collabench.records import read_json
+        from collabench.results import Measured
+
+        parts = [
+            read_json(study.workspace.measured_file(r.configuration.id, r.seed), Measured) for r in study.plan.runs[1:]
+        ]
+    pure = sum(part.train_seconds + part.evaluate_seconds for part in parts)
+    each = (wall - pure) / len(parts)
+    return ["what", "value"], [
+        ["training and evaluation of one run", f"{pure / len(parts):.2f} s"],
+        ["everything else of one run: building, writing, checksums", f"{each:.3f} s"],
+        ["share of a run of 10 s (the default profile's are 6 to 17 s)", f"{each / 10:.1%}"],
+    ]
+
+
+SECTIONS: dict[str, Callable[[Bench], Rows]] = {
+    "machine": machine,
+    "throughput": throughput_section,
+    "cost-of-collaboration": cost_of_collaboration,
+    "input-pipeline": input_pipeline,
+    "end-to-end": end_to_end,
+    "several-seeds": several_seeds,
+    "overhead": overhead,
 }
 
 
-def images_per_second(step: Callable[[], int]) -> float:
-    """Median over repetitions of STEPS calls, after one call to warm up; ``step`` returns how many images it saw."""
-    step()
-    rates = []
-    for _ in range(REPETITIONS):
-        begin = time.perf_counter()
-        seen = sum(step() for _ in range(STEPS))
-        rates.append(seen / (time.perf_counter() - begin))
-    return statistics.median(rates)
-
-
-def endless(batches: TrainingBatches, labels: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    epoch = 0
-    while True:
-        yield from batches.epoch(epoch, labels)
-        epoch += 1
-
-
-def measure(depth: int, side: int, channels: int, batch_size: int) -> list[list[object]]:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (20 * batch_size, side, side, channels), generator=generator, dtype=torch.uint8)
-    labels = torch.randint(0, 10, (len(images),), generator=generator)
-    statistics_ = ((0.5,) * channels, (0.25,) * channels)
-    stream = endless(TrainingBatches(images, *statistics_, Augmentation(shift=1, flip=True), batch_size, 0), labels)
-    size = f"{channels}x{side}x{side}, batch {batch_size}"
-    rows: list[list[object]] = [[size, "input pipeline alone", images_per_second(lambda: len(next(stream)[0])), None]]
-    model = FAMILIES["cifar_resnet"].Settings(family="cifar_resnet", depth=depth)
-    module = METHODS["song2018"]
-    for name, values in GRAPHS.items():
-        settings = module.Settings(method="song2018", **values)
-        method = module.Method(settings, None)
-        splits = settings.tree(build_backbone(model, (channels, side, side), 10, 0).stage_names)
-        network = module.TrainingTree(
-            lambda copy: build_backbone(model, (channels, side, side), 10, copy), splits, rescale=True
-        ).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
-
-        def update(loss: torch.Tensor, parameters: object = None, optimizer: torch.optim.SGD = optimizer) -> None:
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-
-        def step(method=method, network=network, update=update) -> int:
-            batch, targets = next(stream)
-            method.step(network, Batch(batch, targets, generator), update)
-            return len(targets)
-
-        rows.append([size, f"ResNet-{depth} {name}", images_per_second(step), None])
-    alone = rows[1][2]
-    return [[*row[:3], row[2] / alone] for row in rows]
+def write(name: str, table: str, page: Path = PAGE) -> None:
+    """Replace the table between ``<!-- measured: name -->`` and ``<!-- end -->`` of the page."""
+    text = page.read_text(encoding="utf-8")
+    pattern = re.compile(rf"(<!-- measured: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"{page}: there is no place for the table {name!r}")
+    page.write_text(pattern.sub(lambda match: f"{match[1]}\n{table}\n\n{match[2]}", text), encoding="utf-8")
 
 
 def main() -> None:
-    device = torch.device("cpu")
-    prepare_process(device)
-    print(f"torch {torch.__version__}, {describe(device)}, one thread, medians of {REPETITIONS}\n")
-    rows = measure(8, 8, 1, 64) + measure(32, 32, 3, 128)
-    print(tabulate(rows, ["images", "what", "images/s", "relative"], floatfmt=(None, None, ",.0f", ".2f")))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
+    parser.add_argument("--quick", action="store_true", help="tiny settings that only show that it works")
+    parser.add_argument("--cores", type=int, default=2)
+    options = parser.parse_args()
+    unknown = [name for name in options.sections if name not in SECTIONS]
+    if unknown:
+        parser.error(f"no section {unknown[0]!r}; sections: {', '.join(SECTIONS)}")
+    if options.quick and options.write:
+        parser.error("--quick gives numbers that mean nothing: they are not written")
+    if hasattr(os, "sched_getaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
+
+    import torch
+    from tabulate import tabulate
+
+    from collabench.training.device import prepare_process
+
+    prepare_process(torch.device("cpu"))
+    bench = Bench(options.quick, options.cores)
+    for name in options.sections or SECTIONS:
+        begin = time.perf_counter()
+        head, rows = SECTIONS[name](bench)
+        print(
+            f"{name} ({time.perf_counter() - begin:.0f} s)\n{tabulate(rows, head, disable_numparse=True)}\n", flush=True
+        )
+        if options.write:
+            write(name, tabulate(rows, head, tablefmt="pipe", disable_numparse=True))
 
 
 if __name__ == "__main__":

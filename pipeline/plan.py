@@ -6,7 +6,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from collabench.resources import Resources, choose
+from collabench.resources import Resources, allocated, choose, on_cluster
 from collabench.study import Study, load_study
 
 #: The noise stage's marker: there exactly if every static noise file of its key is.
@@ -15,12 +15,13 @@ NOISE_MARKER = "drawn"
 
 @lru_cache(maxsize=1)
 def load(root: Path, profile: str) -> tuple[Study, Resources]:
-    """The profile's study and what it may use of this machine; child processes then use the same.
+    """The profile's study and what it may use of this machine, or what each of its jobs asks a cluster for; child processes
+    then use the same.
 
     Raises CollabenchError in one line.
     """
     study = load_study(root, profile)
-    resources = choose(study.profile.device)
+    resources = allocated(study.profile.device) if on_cluster() else choose(study.profile.device)
     os.environ.update(resources.environment())
     drop_stale_markers(study)
     return study, resources

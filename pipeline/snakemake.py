@@ -1,17 +1,20 @@
 """One target of one profile through Snakemake: what each stage of ``dvc.yaml`` runs.
 
 ``python -m pipeline.snakemake <profile> <target> [further arguments for snakemake]``
+
+With ``COLLABENCH_SCHEDULER=slurm`` in the environment the jobs go to a Slurm cluster (``profiles/slurm``).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from collabench.errors import CollabenchError
-from collabench.resources import end_with_parent
+from collabench.resources import ANCESTOR, end_with_parent, on_cluster
 from pipeline import plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +27,8 @@ def main(arguments: list[str]) -> int:
         return 2
     profile, target, *further = arguments
     end_with_parent()
+    if on_cluster():
+        os.environ.pop(ANCESTOR, None)  # a process of this host, which jobs on other hosts would miss
     try:
         study, resources = plan.load(ROOT, profile)
     except CollabenchError as error:
@@ -38,10 +43,11 @@ def main(arguments: list[str]) -> int:
             [
                 target,
                 "--config", f"profile={profile}",
-                "--workflow-profile", str(ROOT / "pipeline" / "profiles" / "local"),
+                "--profile", str(ROOT / "profiles" / "default"),
+                *(("--workflow-profile", str(ROOT / "profiles" / "slurm")) if on_cluster() else ()),
                 "--snakefile", str(ROOT / "Snakefile"),
                 "--cores", str(resources.cores),
-                "--resources", f"gpu={resources.workers if resources.gpus else 0}",
+                *(() if on_cluster() else ("--resources", f"gpu={resources.workers if resources.gpus else 0}")),
                 "--quiet", "rules", "progress", "host",
                 "--nolock",  # the lock above ends with this process; Snakemake's own stays after a kill
                 *further,

@@ -1,18 +1,18 @@
-"""Train the seeds of one job that are missing, in this process, on one thread or one leased GPU."""
+"""Train the seeds of one job that are missing, in this process, on one thread or one GPU, leased or allocated."""
 
 from __future__ import annotations
 
 import os
 from contextlib import nullcontext
 
-from collabench.resources import Resources, lease_gpu
+from collabench.resources import ALLOCATED, Resources, lease_gpu
 from pipeline.stages import ROOT, run_stage, tell
 
 
 def train(profile: str, job_id: str) -> int:
     resources = Resources.from_environment()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    gpus = resources.gpus
+    gpus = () if resources.gpus == (ALLOCATED,) else resources.gpus
     with lease_gpu(gpus, resources.slots_per_gpu) if gpus else nullcontext():
         from collabench.study import load_study  # imports torch, which must see the leased GPU only
 

@@ -62,16 +62,15 @@ def plan(
         elif status.state == "todo" and not row["why"]:
             row["why"] = why.get(configuration.id, "")
     counts = {state: sum(s.state == state for s in statuses) for state in dict.fromkeys(s.state for s in statuses)}
+    missing = list(study.missing_datasets().values())
     if as_json:
-        print(
-            json.dumps(
-                {"profile": profile, "runs": len(statuses), "states": counts, "configurations": list(rows.values())}
-            )
-        )
+        content = {"profile": profile, "runs": len(statuses), "states": counts, "missing_data": missing}
+        print(json.dumps({**content, "configurations": list(rows.values())}))
         return
     for row in rows.values():
         seeds = ", ".join(f"{len(numbers)} {state}" for state, numbers in row["seeds"].items())
         print(f"{row['label']}: {seeds}{' (' + row['why'] + ')' if row['why'] else ''}  [{row['configuration']}]")
+    print("".join(f"missing: {line}\n" for line in missing), end="")
     print(
         f"{len(statuses)} runs in {len(rows)} configurations: "
         + ", ".join(f"{n} {state}" for state, n in counts.items())
@@ -108,8 +107,12 @@ def run(
     available = resources.choose(study.profile.device, cores=cores, gpus=gpus)
     study.check_device(available.device)
     print(available.describe(), flush=True)
-    study.prepare_datasets()
-    study.prepare_noise()
+    possible, lacking = study.without_missing_data(chosen)
+    if not possible:
+        raise CollabenchError("; ".join(lacking))
+    print("".join(f"missing: {line}\n" for line in lacking), end="", file=sys.stderr)
+    left_out, chosen = len(chosen) - len(possible), possible
+    study.prepare_for(chosen)
     watcher, count = progress.Watcher(study, available.workers), [0]
 
     def finished(one: Run, state: str) -> None:
@@ -120,7 +123,7 @@ def run(
         )
 
     outcome = pool.train(study, chosen, available, retry_failed=retry_failed, finished=finished)
-    _conclude(outcome)
+    _conclude(outcome, left_out)
 
 
 def _with_required(study: Study, runs: list[Run]) -> list[Run]:
@@ -137,13 +140,16 @@ def _with_required(study: Study, runs: list[Run]) -> list[Run]:
     return [one for one in study.plan.runs if one.id in wanted]
 
 
-def _conclude(outcome: Outcome) -> None:
+def _conclude(outcome: Outcome, left_out: int) -> None:
     print(f"{len(outcome.trained)} trained, {len(outcome.linked)} linked, {len(outcome.done)} already there, "
           f"{len(outcome.failed)} failed")  # fmt: skip
     for one, reason in outcome.failed:
         print(f"failed: {one.configuration.label}, seed {one.seed}: {reason} [{one.id}]", file=sys.stderr)
+    if left_out:
+        print(f"{left_out} runs left out: their data sets are missing (see above)", file=sys.stderr)
     if outcome.failed:
         print("once mended: collabench run --retry-failed", file=sys.stderr)
+    if outcome.failed or left_out:
         raise typer.Exit(1)
 
 
@@ -186,7 +192,13 @@ def _compare(study: Study) -> None:
 
 
 @app.command()
-def reproduce(profile: Profile = "default", root: Root = HERE, cores: Cores = None, gpus: Gpus = None) -> None:
+def reproduce(
+    profile: Profile = "default",
+    root: Root = HERE,
+    cores: Cores = None,
+    gpus: Gpus = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Send the jobs to a Slurm cluster (profiles/slurm).")] = False,
+) -> None:
     """The whole study through DVC and Snakemake: data, noise, training, report; prints the tables."""
     import os
 
@@ -195,9 +207,16 @@ def reproduce(profile: Profile = "default", root: Root = HERE, cores: Cores = No
 
     study = _study(root, profile)
     workspace = study.workspace
-    available = resources.choose(study.profile.device, cores=cores or None, gpus=gpus or None)
+    if slurm:
+        os.environ[resources.SCHEDULER] = "slurm"
+    if resources.on_cluster():
+        os.environ[resources.GPUS] = gpus or os.environ.get(resources.GPUS) or "none"
+        available = resources.allocated(study.profile.device)
+        print(f"jobs go to Slurm, each with one {'GPU' if available.gpus else 'core'}", flush=True)
+    else:
+        available = resources.choose(study.profile.device, cores=cores or None, gpus=gpus or None)
+        print(available.describe(), flush=True)
     study.check_device(available.device)
-    print(available.describe(), flush=True)
     environment = os.environ | available.environment() | {resources.ANCESTOR: resources.this_process()}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     log = workspace.state / "logs" / "reproduce.log"
@@ -232,6 +251,36 @@ def reproduce(profile: Profile = "default", root: Root = HERE, cores: Cores = No
         raise typer.Exit(1)
     print(reporting.terminal_summary(workspace))
     _compare(study)
+
+
+@app.command()
+def estimate(
+    profile: Profile = "default",
+    root: Root = HERE,
+    cores: Cores = None,
+    gpus: Gpus = None,
+    budget: Annotated[float | None, typer.Option(help="Hours: says what they buy.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Time also what was timed before on this machine.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Time, memory and disk that a profile will cost on this machine, and how far predictions were from measurements."""
+    from collabench.estimate import print_estimate
+
+    print_estimate(root.resolve(), profile, cores, gpus, budget, again, not as_json)
+
+
+@app.command()
+def memory(
+    configurations: Annotated[list[str], typer.Argument(help="DATASET/MODEL/METHOD of params.yaml; the first is 1.00 ×.")],
+    recipe: Annotated[str, typer.Option(help="A recipe of params.yaml: its batch size and optimizer.")],
+    batch: Annotated[int | None, typer.Option(min=2, help="Images per batch instead of the recipe's.")] = None,
+    image: Annotated[str | None, typer.Option(help="CHANNELSxHEIGHTxWIDTH instead of the data set's.")] = None,
+    root: Root = HERE,
+) -> None:
+    """Training memory and arithmetic of configurations, counted without a GPU and without data."""
+    from collabench.memory import print_memory
+
+    print_memory(root.resolve() / "params.yaml", configurations, recipe, batch, image)
 
 
 @app.command()

@@ -19,6 +19,10 @@ from collabench.errors import CollabenchError
 #: What one process leaves in the environment for those that it starts.
 CORES, GPUS, SLOTS, LEASES = "COLLABENCH_CORES", "COLLABENCH_GPUS", "COLLABENCH_GPU_SLOTS", "COLLABENCH_GPU_LEASES"
 ANCESTOR = "COLLABENCH_ANCESTOR"
+#: ``slurm``: jobs are scheduled by a cluster, which gives each its cores and its GPU.
+SCHEDULER = "COLLABENCH_SCHEDULER"
+#: In the place of a GPU's name: the one that the cluster's scheduler has made the only visible one.
+ALLOCATED = "allocated"
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,22 @@ def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None =
     if device == "cuda" and not chosen:
         raise CollabenchError(f"the profile says device: cuda, but {torch_build()} sees no GPU; write device: auto")
     return Resources(available, chosen, _positive(os.environ.get(SLOTS, "1"), SLOTS), reason)
+
+
+def on_cluster() -> bool:
+    """Whether a cluster schedules the jobs. Raises CollabenchError for a scheduler that is not known."""
+    scheduler = os.environ.get(SCHEDULER, "")
+    if scheduler not in ("", "slurm"):
+        raise CollabenchError(f"{SCHEDULER}={scheduler}: must be slurm, or unset to schedule on this machine")
+    return bool(scheduler)
+
+
+def allocated(device: str) -> Resources:
+    """What one job of a cluster has: a core, and a GPU if the profile's ``device`` is ``cuda``, or if it is ``auto`` and
+    $COLLABENCH_GPUS asks for GPUs. The host that submits jobs need not have one."""
+    asked = os.environ.get(GPUS) or "none"
+    gpu = device == "cuda" or (device == "auto" and asked != "none")
+    return Resources(1, (ALLOCATED,) if gpu else (), 1, "scheduled by Slurm")
 
 
 def _positive(text: str, name: str) -> int:

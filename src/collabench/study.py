@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from collabench.config import Params, load_params, profile_of
 from collabench.errors import CollabenchError, ConfigError, ResultError, RunFailed
+from collabench.papers.tables import load_papers, plan_cells
 from collabench.records import read_json, write_atomically, write_json
 from collabench.results import LOGITS, RESULT, WEIGHTS, Failure, Result, load_result, sha256_of
 from collabench.spec import Configuration, Plan, Run, dataset_key, differences, digest, make_plan, noise_key
@@ -78,8 +79,9 @@ def load_study(root: Path, profile: str) -> Study:
     """The study of a profile below the project's root. Raises ConfigError in one line."""
     workspace = Workspace(root, profile)
     params = load_params(workspace.params)
-    profile_of(params, profile, workspace.params)
-    return Study(params, make_plan(params, profile), workspace)
+    wanted = profile_of(params, profile, workspace.params)
+    papers = load_papers(workspace.papers, params, wanted.papers) if wanted.papers else {}
+    return Study(params, make_plan(params, profile, plan_cells(papers, wanted.seeds)), workspace)
 
 
 class Study:
@@ -204,10 +206,38 @@ class Study:
 
     # ------------------------------------------------------------------------------------------ data and noise
 
-    def prepare_datasets(self, tell: Tell = print) -> None:
-        """Download, verify and cache every data set of the plan. Does nothing for those that are there."""
+    def prepare_datasets(self, tell: Tell = print, keys: Iterable[str] | None = None) -> None:
+        """Download, verify and cache every data set of the plan, or those of ``keys``. Does nothing for those that are
+        there."""
         for key, configuration in self._by_dataset().items():
-            self.prepare_dataset(key, configuration, tell)
+            if keys is None or key in keys:
+                self.prepare_dataset(key, configuration, tell)
+
+    def prepare_for(self, runs: Iterable[Run], tell: Tell = print) -> None:
+        """Prepare the data sets and the static noisy labels that ``runs`` need."""
+        keys = {dataset_key(run.configuration.dataset) for run in runs}
+        self.prepare_datasets(tell, keys)
+        noisy = self.noise_files().items()
+        self.prepare_noise(tell, [key for key, users in noisy if dataset_key(users[0].configuration.dataset) in keys])
+
+    def without_missing_data(self, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+        """The runs whose data sets are there or can be fetched, and one line on each data set that the others lack."""
+        missing = self.missing_datasets()
+        possible = [run for run in runs if dataset_key(run.configuration.dataset) not in missing]
+        lacking = {dataset_key(run.configuration.dataset) for run in runs} & missing.keys()
+        return possible, [missing[key] for key in sorted(lacking)]
+
+    def missing_datasets(self) -> dict[str, str]:
+        """Key → one line, for each data set of the plan whose files the user has yet to place or to pin."""
+        from collabench import data
+
+        missing = {}
+        for key, configuration in self._by_dataset().items():
+            if not (self.workspace.datasets / key).exists():
+                line = data.what_is_missing(configuration.dataset, self.workspace.root)
+                if line is not None:
+                    missing[key] = f"data set {configuration.names['dataset']}: {line}"
+        return missing
 
     def _by_dataset(self) -> dict[str, Configuration]:
         return {dataset_key(c.dataset): c for c in reversed(self.plan.configurations.values())}

@@ -25,14 +25,17 @@ ALLOWED = {
     "data": {"errors", "strict", "seeding", "records", "config"},
     "compatibility": {"errors", "strict", "models", "config", "spec"},
     "spec": {"errors", "strict", "config", "methods", "compatibility"},
+    "papers": {"errors", "strict", "config", "spec"},
     "results": {"errors", "strict", "records", "spec"},
     "workspace": set(),
     "training": {
         "errors", "seeding", "data", "methods", "models", "compatibility", "results", "records", "spec",
     },
-    "report": {"errors", "strict", "records", "config", "spec", "results", "stats", "workspace"},
+    "report": {
+        "errors", "strict", "seeding", "records", "config", "spec", "papers", "results", "stats", "workspace",
+    },
     "study": {
-        "errors", "config", "data", "records", "results", "spec", "training", "compatibility", "workspace",
+        "errors", "config", "data", "papers", "records", "results", "spec", "training", "compatibility", "workspace",
     },
 }  # fmt: skip
 

@@ -11,18 +11,17 @@ import torch
 
 from collabench import data
 from collabench.compatibility import input_shape_of
-from collabench.config import load_params
 from collabench.models import build_backbone
 from collabench.seeding import stream_seed
-from collabench.spec import Configuration, Run, make_plan
+from collabench.spec import Configuration, Run
+from collabench.study import load_study
 from collabench.training import checkpoint, train_run
 from collabench.training.evaluation import errors
 from tests import official_formats
 
 pytestmark = pytest.mark.slow
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
-CONFIGURATIONS = list(make_plan(PARAMS, "paper").configurations.values())
+CONFIGURATIONS = list(load_study(Path(__file__).parents[2], "paper").plan.configurations.values())
 SHAPES = {
     "cifar10": ((3, 32, 32), 10),
     "cifar100": ((3, 32, 32), 100),

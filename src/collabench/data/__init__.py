@@ -13,6 +13,7 @@ from collabench.data.dataset import (
     open_evaluation_batches,
     prepare,
     source_digest,
+    what_is_missing,
 )
 from collabench.data.noise import NoisyLabels
 from collabench.data.splits import validation_split
@@ -27,4 +28,5 @@ __all__ = [
     "prepare",
     "source_digest",
     "validation_split",
+    "what_is_missing",
 ]

@@ -21,7 +21,7 @@ from torch import Tensor
 from collabench.config import Augmentation, DatasetConfig
 from collabench.data import batches, streaming
 from collabench.data.download import Official, Tell
-from collabench.data.sources import OFFICIAL, TITLES, Source, digest_of_source, open_source
+from collabench.data.sources import OFFICIAL, TITLES, Source, digest_of_source, not_placed, open_source
 from collabench.data.splits import rest_of, stratified_subset
 from collabench.data.tensors import read_tensors, write_tensors
 from collabench.errors import DataError
@@ -170,6 +170,13 @@ def source_digest(config: DatasetConfig, root: Path | None = None) -> str:
     if path is None or config.source in OFFICIAL:
         raise DataError(f"the source {config.source!r} is pinned by the program; it takes no sha256")
     return digest_of_source(config, path)
+
+
+def what_is_missing(config: DatasetConfig, root: Path | None = None) -> str | None:
+    """One line on files that only the user can place, or has yet to pin; None where nothing stands in the way of
+    :func:`prepare`. Reads no image and downloads nothing."""
+    path = _path_of(config, root)
+    return None if path is None or config.source in OFFICIAL else not_placed(config, path)
 
 
 def _path_of(config: DatasetConfig, root: Path | None) -> Path | None:

@@ -116,6 +116,15 @@ def digest_of_source(config: DatasetConfig, path: Path) -> str:
     return images.digest_of_files(path, images.find_images(path, _split_folders(config)).names)
 
 
+def not_placed(config: DatasetConfig, path: Path) -> str | None:
+    """One line on files that the user has yet to place or to pin; None where they are there. Reads none of them."""
+    if not path.exists():
+        return _where_to_get(config, path)
+    if config.sha256 is None:
+        return f"{path}: is not pinned; `collabench data digest` with the data set's name prints the sha256 to add"
+    return None
+
+
 def _check_pin(config: DatasetConfig, path: Path, tell: Tell) -> None:
     if not path.exists():
         raise DataError(_where_to_get(config, path))

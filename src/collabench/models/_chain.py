@@ -62,7 +62,8 @@ def chain(
     backbone = Backbone(_modules(name, model, stages), stages)
     if (settings, input_shape, classes) in _reproduced:
         return backbone
-    left_out = [key for key in model.state_dict() if key not in backbone.state_dict()]
+    named = backbone.state_dict().keys()
+    left_out = [key for key in model.state_dict() if key not in named]
     if left_out:
         raise ConfigError(f"{name}: no stage has {left_out[0].rpartition('.')[0] or left_out[0]}; "
                           "the stages must name every module that has weights")  # fmt: skip

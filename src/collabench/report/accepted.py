@@ -13,7 +13,7 @@ from collabench.workspace import Workspace
 _SHOWN = 40
 """Differences that are listed one by one for each file."""
 
-_KEYS = ("dataset", "noise", "model", "recipe", "method", "seed")
+_KEYS = ("table", "row", "column", "claim", "scope", "part", "dataset", "noise", "model", "recipe", "method", "seed")
 
 
 def compare(workspace: Workspace) -> list[str]:

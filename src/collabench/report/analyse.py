@@ -51,15 +51,16 @@ def analyse(
             for name, conditions in tables.items()
         ),
     )
-    return Report.model_validate_json(json.dumps(_rounded(json.loads(report.model_dump_json()))))
+    return Report.model_validate_json(json.dumps(rounded(json.loads(report.model_dump_json()))))
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Plain data with every float cut to the digits that are kept."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, dict):
-        return {key: _rounded(child) for key, child in value.items()}
-    return [_rounded(child) for child in value] if isinstance(value, list) else value
+        return {key: rounded(child) for key, child in value.items()}
+    return [rounded(child) for child in value] if isinstance(value, list) else value
 
 
 # ------------------------------------------------------------------------------------------------ one condition

@@ -38,23 +38,38 @@ def build(
     """Write the report of the plan's tables, and beside it the costs; nothing is left half-written.
 
     partial: accept missing runs and write to ``partial-report``. published: values that stand beside measured ones
-    where the configuration is theirs. The same results give the same bytes.
+    where the configuration is theirs, beside those of the project's folder ``papers/``, of which every paper has a
+    page. The same results give the same bytes.
     Raises ResultError: runs are missing, failed, damaged or not comparable.
     """
+    from collabench.papers.claims import load_claims
+    from collabench.report import claims_page
+    from collabench.report.across_images import add_across_images
     from collabench.report.analyse import analyse
+    from collabench.report.claims import evaluate
     from collabench.report.costs import write_costs
+    from collabench.report.paper_pages import published_values, read_papers, write_papers
     from collabench.report.write import write_report
 
     collected = collect(plan, workspace, partial=partial)
-    report = analyse(params, collected, partial=partial, published=published)
+    papers = read_papers(params, workspace)
+    claims = load_claims(workspace.papers, params)
+    report = analyse(params, collected, partial=partial, published=[*published, *published_values(papers)])
+    report = add_across_images(report, collected, workspace)
+    on_results = evaluate(claims, params, collected, workspace, "results", partial=partial)
+    on_costs = evaluate(claims, params, collected, workspace, "costs", partial=partial)
     target = report_folder(workspace, partial=partial)
     costs = target / COSTS if partial else workspace.costs
     with whole_folder(target) as folder:
-        write_report(folder, report, collected)
+        pages = write_papers(folder, papers, report, collected)
+        write_report(folder, report, collected, pages, claims_page.overview(on_results, on_costs))
+        claims_page.write_claims(folder, on_results)
         if partial:
             (folder / COSTS).mkdir()
             write_costs(folder / COSTS, report, collected)
+            claims_page.write_claims(folder / COSTS, on_costs)
     if not partial:
         with whole_folder(costs) as folder:
             write_costs(folder, report, collected)
+            claims_page.write_claims(folder, on_costs)
     return ReportFiles(target, costs, report)

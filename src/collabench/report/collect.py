@@ -116,6 +116,13 @@ def collect(plan: Plan, workspace: Workspace, *, partial: bool = False) -> Colle
     return collected
 
 
+def training_seconds(collected: Collected, run: Run) -> float | None:
+    """The run's own training time and that of the runs it requires; None unless all of them were measured."""
+    parts = [collected.measured.get(part.id) for part in (run, *run.requires())]
+    known = [part.train_seconds for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
 def _distinct_runs(plan: Plan) -> Iterator[Run]:
     seen = set()
     for cell in plan.cells:

@@ -46,6 +46,19 @@ class Heads(Strict):
     gain: Paired
 
 
+class AcrossImages(Strict):
+    """Two-way bootstrap over seeds and test images from the saved logits: percentile intervals in percent and
+    percentage points. difference_low, difference_high: None without a baseline."""
+
+    seeds: int
+    images: int
+    resamples: int
+    error_low: float
+    error_high: float
+    difference_low: float | None = None
+    difference_high: float | None = None
+
+
 class Published(Strict):
     """A published value (percent) and how it compares with the runs, where they are of the published configuration.
 
@@ -73,6 +86,7 @@ class Row(Strict):
     best: BestEpoch | None = None
     selected: Selected | None = None
     heads: Heads | None = None
+    across_images: AcrossImages | None = None
     top5_error: Summary | None = None
     negative_log_likelihood: Summary | None = None
     calibration_error: Summary | None = None

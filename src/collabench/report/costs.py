@@ -9,13 +9,13 @@ import numpy as np
 import pandas
 
 from collabench.report import figures
-from collabench.report.collect import Collected
+from collabench.report.collect import Collected, training_seconds
 from collabench.report.content import Condition, Report
 from collabench.report.folders import OVERVIEW
-from collabench.report.tables import NOTHING, number
-from collabench.report.write import markdown, write_csv
-from collabench.results import Measured
+from collabench.report.tables import NOTHING, markdown, number
+from collabench.report.write import write_csv
 from collabench.spec import Cell, Run
+from collabench.stats import Paired
 
 NOT_MEASURED = "not measured here"
 
@@ -76,7 +76,7 @@ def _machines(collected: Collected) -> list[str]:
 def _cost(collected: Collected, cell: Cell) -> dict[str, object]:
     runs = [Run(cell.configuration, seed) for seed in cell.seeds]
     own = [collected.measured[run.id] for run in runs if run.id in collected.measured]
-    seconds = [total for run in runs if (total := _training_seconds(collected, run)) is not None]
+    seconds = [total for run in runs if (total := training_seconds(collected, run)) is not None]
     memory = [measured.peak_memory_bytes for measured in own if measured.peak_memory_bytes is not None]
     speed = [measured.images_per_second for measured in own if measured.images_per_second > 0]
     return {
@@ -89,13 +89,6 @@ def _cost(collected: Collected, cell: Cell) -> dict[str, object]:
         "peak_memory_bytes": _mean(memory),
         "devices": "; ".join(sorted({measured.device for measured in own})),
     }
-
-
-def _training_seconds(collected: Collected, run: Run) -> float | None:
-    """The run's own training time and that of the runs it requires; None unless all of them were measured."""
-    parts: list[Measured | None] = [collected.measured.get(part.id) for part in (run, *run.requires())]
-    known = [part.train_seconds for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -136,11 +129,11 @@ def _or_nothing(value: float, decimals: int) -> str:
     return NOTHING if np.isnan(value) else number(value, decimals)
 
 
-def _points(condition: Condition, costs: pandas.DataFrame) -> list[tuple[str, float, float]]:
-    """(method, relative training time, difference in points) of the rows where both are known."""
+def _points(condition: Condition, costs: pandas.DataFrame) -> list[tuple[str, float, Paired]]:
+    """(method, relative training time, difference) of the rows where both are known."""
     relative = dict(zip(costs["method"], costs["train_seconds_relative"], strict=True))
     return [
-        (row.method, relative[row.method], row.difference.difference)
+        (row.method, relative[row.method], row.difference)
         for row in condition.rows
         if row.difference is not None and not np.isnan(relative[row.method])
     ]

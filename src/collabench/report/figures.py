@@ -14,12 +14,13 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from collabench.report.collect import Collected
 from collabench.report.content import Condition, Ranks, Row, Table
 from collabench.results import Result
+from collabench.stats import Paired
 
 _STYLE = {
     "svg.hashsalt": "collabench",
@@ -114,7 +115,7 @@ def differences(condition: Condition, results: dict[str, dict[int, Result]]) -> 
     if not rows or condition.baseline is None:
         return None
     baseline = results[condition.baseline]
-    figure, axes = _rows_panel([row.method for row in rows], bottom=0.6, top=0.1)
+    figure, axes = _rows_panel([row.method for row in rows], bottom=0.74, top=0.1)
     axes.axvline(0, color=_BASELINE, linewidth=0.8)
     seeds: list[tuple[float, float]] = []  # one artist for all dots: a figure's time is its number of artists
     means: list[tuple[float, float]] = []
@@ -132,7 +133,7 @@ def differences(condition: Condition, results: dict[str, dict[int, Result]]) -> 
         axes.hlines(*np.array(intervals).T, color=_MAIN, linewidth=1.6, zorder=3)
     axes.plot(*np.array(means).T, "D", markersize=4.2, color=_MAIN, zorder=4)
     axes.set_xlabel(
-        f"difference to {condition.baseline}, percentage points (left of 0: lower error)\n"
+        f"difference to {condition.baseline} after the last epoch,\npercentage points (left of 0: lower error)\n"
         "dots: seeds; diamond: mean; line: 95 % t interval, unadjusted"
     )
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
@@ -156,24 +157,32 @@ def training_curves(condition: Condition, results: dict[str, dict[int, Result]])
     lines = math.ceil(len(methods) / columns)
     width, height, left, gap_x, gap_y, bottom, top = 1.9, 1.25, 0.5, 0.15, 0.32, 0.5, 0.25
     size = (left + columns * width + (columns - 1) * gap_x + 0.1, bottom + lines * height + (lines - 1) * gap_y + top)
-    note = f"epoch; line: mean over seeds, band: ± one standard deviation; grey: {condition.baseline}"
+    note = "epoch; line: mean over seeds, band: ± one standard deviation"
+    if baseline is not None and len(known) > 1:
+        note += f"; grey: {condition.baseline}"
     size = (max(size[0], left + _room_for([note])), size[1])
     figure = Figure(figsize=size)
     highest = max(float(np.nanmax(np.nanmean(values, axis=0))) for values in known.values())
     lowest = min(float(np.nanmin(np.nanmean(values, axis=0))) for values in known.values())
-    margin = 0.06 * (highest - lowest + 1)
+    # On a linear axis the fall of the first epochs would hide what the methods differ in.
+    logarithmic = lowest > 0 and highest > 4 * lowest
+    limits = (0.8 * lowest, min(100.0, 1.15 * highest)) if logarithmic else _with_margin(lowest, highest)
     for index, method in enumerate(methods):
         line, column = divmod(index, columns)
         x = left + column * (width + gap_x)
         y = bottom + (lines - 1 - line) * (height + gap_y)
         axes = figure.add_axes((x / size[0], y / size[1], width / size[0], height / size[1]))
+        if logarithmic:
+            axes.set_yscale("log")
         if baseline is not None and method != condition.baseline:
-            _band(axes, baseline, _BASELINE)
-        _band(axes, known[method], _MAIN)
+            _band(axes, baseline, _BASELINE, limits[0])
+        _band(axes, known[method], _MAIN, limits[0])
         axes.set_title(method, loc="left", pad=3)
-        axes.set_ylim(max(0.0, lowest - margin), min(100.0, highest + margin))
+        axes.set_ylim(limits)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)) if logarithmic else MaxNLocator(5))
+        axes.yaxis.set_major_formatter("{x:.10g}")
+        axes.yaxis.set_minor_locator(NullLocator())
         if column:
             axes.tick_params(labelleft=False)
         else:
@@ -191,13 +200,19 @@ def _curves(results: Iterable[Result]) -> NDArray[np.float64]:
     return np.array(rows, dtype=np.float64) if rows and len({len(row) for row in rows}) == 1 else np.empty((0, 0))
 
 
-def _band(axes: Axes, values: NDArray[np.float64], colour: str) -> None:
+def _with_margin(lowest: float, highest: float) -> tuple[float, float]:
+    margin = 0.06 * (highest - lowest + 1)
+    return max(0.0, lowest - margin), min(100.0, highest + margin)
+
+
+def _band(axes: Axes, values: NDArray[np.float64], colour: str, floor: float) -> None:
+    """floor: the lower end of the axis, which the band is cut at: a logarithmic axis has no place for less."""
     evaluated = ~np.isnan(values).any(axis=0)
     epochs, values = np.flatnonzero(evaluated) + 1, values[:, evaluated]
     mean = values.mean(axis=0)
     if len(values) > 1:
         sd = values.std(axis=0, ddof=1)
-        axes.fill_between(epochs, mean - sd, mean + sd, color=colour, alpha=0.22, linewidth=0)
+        axes.fill_between(epochs, np.maximum(mean - sd, floor), mean + sd, color=colour, alpha=0.22, linewidth=0)
     axes.plot(epochs, mean, color=colour)
 
 
@@ -277,7 +292,9 @@ def error_against_noise(conditions: list[Condition]) -> Figure | None:
         for method in methods
     }
     height = max(2.4, 0.19 * len(methods) + 0.2)
-    figure, axes = _one_panel(3.8, height, left=0.55, right=0.4 + _room_for(methods), bottom=0.62)
+    figure, axes = _one_panel(
+        3.8, height, left=0.55, right=0.4 + _room_for([*methods, f"{conditions[0].baseline} (baseline)"]), bottom=0.62
+    )
     rates = [condition.noise.rate for condition in conditions]
     step = float(np.diff(rates).min())
     for index, method in enumerate(methods):
@@ -285,7 +302,7 @@ def error_against_noise(conditions: list[Condition]) -> Figure | None:
             continue
         is_baseline = method == conditions[0].baseline
         colour = _BASELINE if is_baseline else _COLOURS[index % len(_COLOURS)]
-        offset = 0.2 * step * (index / max(len(methods) - 1, 1) - 0.5)  # so that intervals don't hide each other
+        offset = 0.1 * step * (index / max(len(methods) - 1, 1) - 0.5)  # so that intervals don't hide each other
         places = [rate + offset for rate, _ in rows[method]]
         means = [row.error.mean for _, row in rows[method] if row.error]
         low = [_or(row.error.low, row.error.mean) for _, row in rows[method] if row.error]
@@ -297,12 +314,12 @@ def error_against_noise(conditions: list[Condition]) -> Figure | None:
             markersize=4,
             color=colour,
             linestyle="--" if is_baseline else "-",
-            label=method,
+            label=f"{method} (baseline)" if is_baseline else method,
         )
         axes.vlines(places, low, high, color=colour, linewidth=0.9)
     axes.set_xticks(rates, [f"{rate:.10g}" for rate in rates])
     axes.set_xlabel("noise rate asked for, %\nmean over seeds, 95 % t interval; methods are set apart sideways")
-    axes.set_ylabel("test error %")
+    axes.set_ylabel("test error % after the last epoch")
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0)
     return figure
 
@@ -328,21 +345,28 @@ def critical_difference(ranks: Ranks) -> Figure | None:
     return figure
 
 
-def gain_against_cost(points: list[tuple[str, float, float]], baseline: str) -> Figure | None:
-    """points: (method, training time relative to the baseline's, difference in percentage points)."""
+def gain_against_cost(points: list[tuple[str, float, Paired]], baseline: str) -> Figure | None:
+    """points: (method, training time relative to the baseline's, its difference in percentage points)."""
     if not points:
         return None
     with matplotlib.rc_context(_STYLE):
         methods = [method for method, _, _ in points]
         height = max(2.4, 0.19 * len(methods) + 0.2)
-        figure, axes = _one_panel(3.8, height, left=0.6, right=0.3 + _room_for(methods), bottom=0.62)
+        figure, axes = _one_panel(
+            3.8, height, left=0.6, right=0.3 + _room_for([*methods, f"{baseline} (baseline)"]), bottom=0.74
+        )
         axes.axhline(0, color=_BASELINE, linewidth=0.8)
         axes.plot(1, 0, "*", markersize=9, color=_BASELINE, label=f"{baseline} (baseline)")
         for index, (method, time, difference) in enumerate(points):
             marker = _MARKERS[(index // len(_COLOURS) + index) % len(_MARKERS)]
             colour = _COLOURS[index % len(_COLOURS)]
-            axes.plot(time, difference, marker, markersize=5, color=colour, label=method, linestyle="none")
-        axes.set_xlabel("training time, multiples of the baseline's\n(with the runs that a method needs first)")
-        axes.set_ylabel("difference, percentage points")
+            axes.vlines(time, _or(difference.low, difference.difference), _or(difference.high, difference.difference),
+                        color=colour, linewidth=0.9)  # fmt: skip
+            axes.plot(time, difference.difference, marker, markersize=5, color=colour, label=method, linestyle="none")
+        axes.set_xlabel(
+            "training time, multiples of the baseline's\n(with the runs that a method needs first)\n"
+            "lines: 95 % t intervals of the difference, unadjusted"
+        )
+        axes.set_ylabel("difference after the last epoch, points")
         axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, handletextpad=0.2)
     return figure

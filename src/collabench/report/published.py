@@ -23,7 +23,8 @@ class PublishedValue:
 
     configuration: the one that reproduces it. value: percent, None where the sources do not hold it. sd: its published
     spread over ``runs`` runs, if any. protocol: whether the paper reports the last epoch or the best (chosen on test
-    data). margin: largest distance in percentage points that counts as agreement, where one is declared.
+    data). margin: largest distance in percentage points that counts as agreement, where one is declared. top: 5 for an
+    image's class among the five most probable ones.
     """
 
     configuration: Configuration
@@ -33,6 +34,7 @@ class PublishedValue:
     runs: int = 1
     sd: float | None = None
     margin: float | None = None
+    top: Literal[1, 5] = 1
 
 
 def by_configuration(values: Iterable[PublishedValue]) -> dict[str, list[PublishedValue]]:
@@ -48,14 +50,9 @@ def stand_beside(published: PublishedValue, results: Iterable[Result]) -> Publis
 
     Raises ValueError if a result belongs to another configuration: it must not stand beside this value.
     """
-    errors = []
-    for result in results:
-        if result.configuration_id != published.configuration.id:
-            raise ValueError(f"{result.run_id} is no run of {published.configuration.id}")
-        errors.append(result.last.error if published.protocol == "last" else result.best_error)
+    measured = errors_of(published, results)
     comparison: Comparison | None = None
-    if errors and published.value is not None and None not in errors:
-        measured = [100 * error for error in errors if error is not None]
+    if measured and published.value is not None:
         if published.sd is not None and published.runs > 1:
             comparison = agrees_with_spread(
                 measured, published.value, published.sd, published.runs, margin=published.margin
@@ -63,3 +60,21 @@ def stand_beside(published: PublishedValue, results: Iterable[Result]) -> Publis
         else:
             comparison = agrees_with_value(measured, published.value, published.runs, margin=published.margin)
     return Published(source=published.source, protocol=published.protocol, value=published.value, comparison=comparison)
+
+
+def errors_of(published: PublishedValue, results: Iterable[Result]) -> list[float] | None:
+    """The runs' errors (percent) of the kind that is published, in the order of the runs.
+
+    None where a run does not record it: the best epoch is that of the top-1 error, so the lowest top-5 error is not.
+    Raises ValueError if a result belongs to another configuration.
+    """
+    errors = []
+    for result in results:
+        if result.configuration_id != published.configuration.id:
+            raise ValueError(f"{result.run_id} is no run of {published.configuration.id}")
+        if published.protocol == "last":
+            errors.append(result.last.error if published.top == 1 else result.last.top5_error)
+        else:
+            errors.append(result.best_error if published.top == 1 else None)
+    known = [100 * error for error in errors if error is not None]
+    return known if len(known) == len(errors) else None

@@ -55,6 +55,12 @@ def count(value: int | None) -> str:
     return NOTHING if value is None else f"{value:,}"
 
 
+def markdown(frame: Frame) -> str:
+    """A markdown table; all but the first column aligned to the right."""
+    alignment = ("left",) + ("right",) * (frame.shape[1] - 1)
+    return frame.to_markdown(index=False, colalign=alignment, disable_numparse=True)
+
+
 # ------------------------------------------------------------------------------------- tables of one condition
 
 
@@ -161,6 +167,30 @@ def probabilities_table(condition: Condition) -> Frame | None:
     return frame
 
 
+def across_images_table(condition: Condition) -> Frame | None:
+    """The t interval over seeds beside the bootstrap's over seeds and test images."""
+
+    def cells(row: Row) -> dict[str, str]:
+        found = row.across_images
+        assert found is not None, "rows without are left out"
+        return {
+            "Test error %": number(row.error.mean if row.error else None),
+            "over seeds": interval(row.error),
+            "over seeds and images": _range(found.error_low, found.error_high),
+            "Difference": number(row.difference.difference, signed=True) if row.difference else NOTHING,
+            "over seeds ": interval(row.difference, signed=True),
+            "over seeds and images ": _range(found.difference_low, found.difference_high, signed=True),
+            "Seeds": str(found.seeds),
+            "Images": count(found.images),
+        }
+
+    return _frame(condition, lambda row: row.across_images is not None, cells)
+
+
+def _range(low: float | None, high: float | None, *, signed: bool = False) -> str:
+    return NOTHING if low is None else f"[{number(low, signed=signed)}, {number(high, signed=signed)}]"
+
+
 def resolution_table(condition: Condition) -> Frame | None:
     """Effect size, and the smallest difference that so many pairs can show."""
     return _frame(
@@ -260,6 +290,7 @@ KEY_COLUMNS = ("dataset", "noise", "model", "recipe", "method")
 
 def _numbers(condition: Condition, row: Row) -> dict[str, object]:
     difference, best, selected, heads = row.difference, row.best, row.selected, row.heads
+    across = row.across_images
     return {
         **condition.names,
         "method": row.method,
@@ -267,7 +298,7 @@ def _numbers(condition: Condition, row: Row) -> dict[str, object]:
         "configuration_id": row.configuration_id,
         "n": len(row.seeds),
         "n_asked": len(row.seeds) + row.missing,
-        **_summary("error_last", row.error),
+        **summary_columns("error_last", row.error),
         "difference": difference and difference.difference,
         "difference_sd": difference and difference.sd,
         "difference_low": difference and difference.low,
@@ -281,16 +312,20 @@ def _numbers(condition: Condition, row: Row) -> dict[str, object]:
         "holm_family_size": condition.family_size,
         "effect_size": difference and difference.effect_size,
         "detectable_difference": difference and difference.detectable,
-        **_summary("error_best_epoch", best and best.error),
-        **_summary("optimism", best and best.optimism),
-        **_summary("error_validation_selected", selected and selected.error),
+        **summary_columns("error_best_epoch", best and best.error),
+        **summary_columns("optimism", best and best.optimism),
+        **summary_columns("error_validation_selected", selected and selected.error),
         "heads": heads.count if heads else None,
-        **_summary("error_mean_over_heads", heads and heads.mean),
+        **summary_columns("error_mean_over_heads", heads and heads.mean),
         "spread_over_heads": heads and heads.spread,
-        **_summary("error_averaged_heads", heads and heads.averaged),
-        **_summary("top5_error", row.top5_error),
-        **_summary("negative_log_likelihood", row.negative_log_likelihood),
-        **_summary("calibration_error", row.calibration_error),
+        **summary_columns("error_averaged_heads", heads and heads.averaged),
+        **summary_columns("top5_error", row.top5_error),
+        **summary_columns("negative_log_likelihood", row.negative_log_likelihood),
+        **summary_columns("calibration_error", row.calibration_error),
+        "error_low_over_seeds_and_images": across and across.error_low,
+        "error_high_over_seeds_and_images": across and across.error_high,
+        "difference_low_over_seeds_and_images": across and across.difference_low,
+        "difference_high_over_seeds_and_images": across and across.difference_high,
         "parameters": row.parameters,
         "training_parameters": row.training_parameters,
         "noise_rate": condition.noise.rate,
@@ -298,7 +333,8 @@ def _numbers(condition: Condition, row: Row) -> dict[str, object]:
     }
 
 
-def _summary(name: str, value: Summary | None) -> dict[str, float | None]:
+def summary_columns(name: str, value: Summary | None) -> dict[str, float | None]:
+    """A summary as four columns of a CSV file."""
     return {
         f"{name}_mean": value and value.mean,
         f"{name}_sd": value and value.sd,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collabench.errors import ResultError
 from collabench.records import read_json
-from collabench.report import tables
+from collabench.report import claims_page, tables
+from collabench.report.claims import ClaimReport
 from collabench.report.content import Condition, Report
 from collabench.report.folders import CONTENT, OVERVIEW, report_folder
 from collabench.workspace import Workspace
@@ -26,6 +27,9 @@ def terminal_summary(workspace: Workspace, *, partial: bool = False) -> str:
             if report.partial:
                 lines[0] += " (partial)"
             blocks.append("\n".join(lines))
+    claims = folder / claims_page.JSON
+    if claims.exists() and (found := read_json(claims, ClaimReport)).here():
+        blocks.append(_claims(found))
     if report.missing:
         blocks.append(f"{len(report.missing)} of {report.runs} runs are missing.")
     blocks.append(
@@ -34,6 +38,13 @@ def terminal_summary(workspace: Workspace, *, partial: bool = False) -> str:
         f"The whole report: {folder / OVERVIEW}"
     )
     return "\n\n".join(blocks)
+
+
+def _claims(report: ClaimReport) -> str:
+    shared, frame = claims_page.verdict_table(report)
+    table = frame.replace(r"\*\*", "", regex=True).to_markdown(index=False, tablefmt="simple", disable_numparse=True)
+    where = f", on {shared}" if shared else ""
+    return f"Claims of the papers{where}\n{table}\n{claims_page.counted(report)}."
 
 
 def _table(condition: Condition) -> str:

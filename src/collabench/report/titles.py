@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collabench.config import DatasetConfig, ModelConfig, NoiseConfig, RecipeConfig
 from collabench.spec import Configuration
 
 _DATASETS = {
@@ -25,25 +26,24 @@ def percent(share: float) -> str:
 def scope(configuration: Configuration) -> Parts:
     """Data set, noise, backbone and recipe of a configuration in words: joined by commas they are the title."""
     return (
-        _dataset(configuration),
-        noise(configuration),
-        _model(configuration),
-        _recipe(configuration),
+        dataset(configuration.names["dataset"], configuration.dataset),
+        noise(configuration.noise),
+        model(configuration.names["model"], configuration.model),
+        recipe(configuration.recipe),
     )
 
 
-def noise(configuration: Configuration) -> str:
+def noise(settings: NoiseConfig) -> str:
     """``20 % uniform noise, drawn anew every epoch``, or ``clean labels``."""
-    settings = configuration.noise
     if settings.kind == "none":
         return "clean labels"
     anew = ", drawn anew every epoch" if settings.when == "per_epoch" else ""
     return f"{percent(settings.rate)} {settings.kind} noise{anew}"
 
 
-def _dataset(configuration: Configuration) -> str:
-    settings = configuration.dataset
-    name = settings.title or _DATASETS.get(settings.source, configuration.names["dataset"])
+def dataset(name: str, settings: DatasetConfig) -> str:
+    """``CIFAR-10 (JPEG), 5,000 training images``; name: that of ``params.yaml``, where nothing better is known."""
+    name = settings.title or _DATASETS.get(settings.source, name)
     if settings.train_images is not None:
         name += f", {settings.train_images:,} training images"
     if settings.test_images is not None:
@@ -51,10 +51,10 @@ def _dataset(configuration: Configuration) -> str:
     return name
 
 
-def _model(configuration: Configuration) -> str:
-    settings = configuration.model
+def model(name: str, settings: ModelConfig) -> str:
+    """``ResNet-8 (width 16)``; name: that of ``params.yaml``."""
     values = settings.model_dump(exclude={"family"}, by_alias=True)
-    name = _FAMILIES.get(settings.family, configuration.names["model"])
+    name = _FAMILIES.get(settings.family, name)
     if values.get("depth") is not None:
         name += f"-{values.pop('depth')}"
     if values.get("width") is not None:
@@ -66,12 +66,12 @@ def _model(configuration: Configuration) -> str:
     return f"{name} ({details})" if details else name
 
 
-def _recipe(configuration: Configuration) -> str:
-    recipe = configuration.recipe
-    text = f"{recipe.epochs} epoch" + ("s" if recipe.epochs != 1 else "")
-    if recipe.validation_fraction:
-        kind = "noisy" if recipe.validation_noisy else "clean"
-        text += f", {percent(recipe.validation_fraction)} held out for validation ({kind})"
-    if recipe.precision != "float32":
-        text += f", {recipe.precision}"
+def recipe(settings: RecipeConfig) -> str:
+    """``40 epochs``, and what else of a recipe tells tables apart."""
+    text = f"{settings.epochs} epoch" + ("s" if settings.epochs != 1 else "")
+    if settings.validation_fraction:
+        kind = "noisy" if settings.validation_noisy else "clean"
+        text += f", {percent(settings.validation_fraction)} held out for validation ({kind})"
+    if settings.precision != "float32":
+        text += f", {settings.precision}"
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas
@@ -11,6 +12,7 @@ from collabench.report import figures, tables
 from collabench.report.collect import Collected
 from collabench.report.content import Condition, Ranks, Report, Table
 from collabench.report.folders import CONTENT, OVERVIEW
+from collabench.report.tables import markdown
 
 HOW_TO_READ = """\
 How to read the tables. **Test error** is the deployed head's on the test split, in percent: mean ± sample standard
@@ -23,33 +25,36 @@ adjusted over the declared family of comparisons. “–”: not defined or not 
 """
 
 
+_SELECTED = (
+    " Selected on validation: test error of the epoch with the lowest error on the held-out training images, so that no "
+    "test image chooses it."
+)
+
+
 def write_csv(path: Path, frame: pandas.DataFrame) -> None:
     """Numbers with ten significant digits, Unix line ends, empty cells for what is not known."""
     frame.to_csv(path, index=False, float_format="%.10g", lineterminator="\n")
 
 
-def write_report(folder: Path, report: Report, collected: Collected) -> None:
-    """Fill an empty folder with the report's files."""
+def write_report(
+    folder: Path, report: Report, collected: Collected, papers: Sequence[str] = (), claims: Sequence[str] = ()
+) -> None:
+    """Fill a folder with the report's files. papers: a line of the overview for the page of each paper. claims: the
+    overview's section about them."""
     (folder / "figures").mkdir()
     for table in report.tables:
         drawn = figures.draw_table(folder / "figures", table, collected)
         (folder / f"{table.name}.md").write_text(_table_page(report, table, drawn), encoding="utf-8")
         write_csv(folder / f"{table.name}.csv", tables.numbers(table))
     write_csv(folder / "runs.csv", collected.frame)
-    (folder / OVERVIEW).write_text(_overview(report, collected), encoding="utf-8")
+    (folder / OVERVIEW).write_text(_overview(report, collected, papers, claims), encoding="utf-8")
     write_json(folder / CONTENT, report)
-
-
-def markdown(frame: pandas.DataFrame) -> str:
-    """A markdown table; all but the first column aligned to the right."""
-    alignment = ("left",) + ("right",) * (frame.shape[1] - 1)
-    return frame.to_markdown(index=False, colalign=alignment, disable_numparse=True)
 
 
 # ------------------------------------------------------------------------------------------------- the overview
 
 
-def _overview(report: Report, collected: Collected) -> str:
+def _overview(report: Report, collected: Collected, papers: Sequence[str], claims: Sequence[str]) -> str:
     configurations = {cell.configuration.id for cell in collected.plan.cells}
     seeds = sorted({len(cell.seeds) for cell in collected.plan.cells})
     each = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
@@ -60,10 +65,12 @@ def _overview(report: Report, collected: Collected) -> str:
         "errors after the last epoch in percent, means over seeds; in brackets the difference to the baseline in "
         "percentage points, paired by seed (negative is lower error).",
         *_missing(report),
+        *claims,
     ]
     for table in report.tables:
         scope = tables.common_scope(table)
         lines += [f"## {table.title}", *([f"{scope}."] if scope else []), markdown(tables.overview_table(table))]
+        lines += _reading(table)
         short = tables.short_titles(table)
         told = [
             f"- {short[condition.key] + ': ' if len(table.conditions) > 1 else ''}{text}"
@@ -77,12 +84,16 @@ def _overview(report: Report, collected: Collected) -> str:
             f"Intervals, tests, best epoch and heads: [{table.name}.md]({table.name}.md). "
             f"Numbers: [{table.name}.csv]({table.name}.csv)."
         )
+    if papers:
+        lines += ["## Papers", "\n".join(papers)]
     lines += [
         "## Files",
         "\n".join(
             [
                 *(f"- [{table.name}.md]({table.name}.md), [{table.name}.csv]({table.name}.csv): {table.title}"
                   for table in report.tables),
+                *(["- [claims.md](claims.md), [claims.csv](claims.csv), [claims.json](claims.json): the papers' claims"]
+                  if claims else []),
                 "- [runs.csv](runs.csv): every run, one per line",
                 f"- [{CONTENT}]({CONTENT}): everything above, machine-readable",
                 "- [costs/README.md](costs/README.md): time, memory and devices, as measured where the runs were made",
@@ -109,6 +120,7 @@ def _table_page(report: Report, table: Table, drawn: dict[str, dict[str, str]]) 
     lines = [f"# {table.title}", f"[Overview](README.md) · numbers: [{table.name}.csv]({table.name}.csv)"]
     if report.partial:
         lines.append("**Partial report: some runs are missing; n says how many there are.**")
+    lines += _reading(table)
     lines += [_figure(caption, name) for caption, name in drawn.get("", {}).items()]
     for condition in table.conditions:
         lines += _condition(condition, drawn.get(condition.key, {}))
@@ -116,6 +128,14 @@ def _table_page(report: Report, table: Table, drawn: dict[str, dict[str, str]]) 
         lines += _ranks(ranks, len(table.ranks) > 1)
     lines += ["---", HOW_TO_READ.strip()]
     return "\n\n".join(lines) + "\n"
+
+
+def _reading(table: Table) -> list[str]:
+    """What has to stand wherever results of wang2018 are shown."""
+    shown = {
+        row.method for condition in table.conditions for row in condition.rows if "-wang2018-" in row.configuration_id
+    }
+    return [f"{', '.join(sorted(shown))}: this project's reading of an abstract, all that is at hand."] if shown else []
 
 
 def _figure(caption: str, name: str) -> str:
@@ -135,7 +155,15 @@ def _condition(condition: Condition, drawn: dict[str, str]) -> list[str]:
             tables.best_epoch_table,
             "Best epoch against last epoch",
             "Rule: the best epoch is chosen on test data, hence optimistic. Optimism: last minus best epoch, in "
-            "percentage points, with its 95 % t interval over seeds.",
+            "percentage points, with its 95 % t interval over seeds."
+            + (_SELECTED if any(row.selected for row in condition.rows) else ""),
+        ),
+        (
+            tables.across_images_table,
+            "Other seeds and other test images, after the last epoch",
+            "95 % intervals. Over seeds: Student's t over training randomness, fixed test set, as above. Over seeds and "
+            "images: two-way bootstrap (2,000 resamples, percentiles) of the saved logits, which also says what other "
+            "test images would change. Unadjusted; it replaces no test.",
         ),
         (
             tables.heads_table,

@@ -9,7 +9,7 @@ from collabench.stats.agreement import (
     equivalence,
     prediction_interval,
 )
-from collabench.stats.bootstrap import TwoWay, two_way_bootstrap
+from collabench.stats.bootstrap import TwoWay, two_way_bootstrap, two_way_bootstraps
 from collabench.stats.families import conjunction_p, holm, simultaneous_interval, simultaneous_level
 from collabench.stats.power import SeedsNeeded, detectable_difference, seeds_needed
 from collabench.stats.proportions import proportion_interval
@@ -49,4 +49,5 @@ __all__ = [
     "slopes",
     "summary",
     "two_way_bootstrap",
+    "two_way_bootstraps",
 ]

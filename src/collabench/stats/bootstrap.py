@@ -9,6 +9,7 @@ not widen as Student's t does. It stands beside the t interval over seeds and re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,38 +52,62 @@ def two_way_bootstrap(
     correct, baseline_correct: boolean, (seeds, images), True where the network of that seed classified that image
     correctly; rows and columns mean the same seed and image in both. generator: the named stream "bootstrap".
     """
+    pairs = [(correct, baseline_correct)]
+    return two_way_bootstraps(pairs, generator=generator, resamples=resamples, level=level)[0]
+
+
+def two_way_bootstraps(
+    pairs: Sequence[tuple[ArrayLike, ArrayLike | None]],
+    *,
+    generator: np.random.Generator,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> list[TwoWay]:
+    """As :func:`two_way_bootstrap` for many tables of one shape, which share the draws: the drawing takes most time."""
     check_level(level)
     if resamples < 100:
         raise ConfigError(f"resamples: at least 100 are needed for an interval, got {resamples}")
-    correct = _as_table(correct, "correct")
-    errors = 1.0 - correct
-    if baseline_correct is not None:
-        baseline = _as_table(baseline_correct, "baseline_correct")
-        if baseline.shape != correct.shape:
-            raise ResultError(
-                f"two-way bootstrap: two tables of the same shape are needed, got {correct.shape} and {baseline.shape}"
-            )
-        errors = baseline.astype(np.float64) - correct
-    seeds, images = errors.shape
-    estimates = np.empty(resamples)
+    if not pairs:
+        return []
+    errors = np.stack([_errors(correct, baseline) for correct, baseline in pairs])
+    count, seeds, images = errors.shape
+    by_image = np.ascontiguousarray(errors.reshape(count * seeds, images).T, dtype=np.float32)
+    estimates = np.empty((resamples, count))
     step = max(1, _CELLS // max(seeds, images))
     for start in range(0, resamples, step):
         draws = min(step, resamples - start)
-        by_image = draw_counts(generator, seeds, draws) @ errors
-        drawn = draw_counts(generator, images, draws)
-        estimates[start : start + draws] = np.einsum("ri,ri->r", by_image, drawn) / (seeds * images)
+        drawn_seeds = draw_counts(generator, seeds, draws)
+        drawn_images = draw_counts(generator, images, draws).astype(np.float32)
+        sums = (drawn_images @ by_image).reshape(draws, count, seeds)  # whole numbers below 2^24: exact
+        estimates[start : start + draws] = np.einsum("rcs,rs->rc", sums, drawn_seeds) / (seeds * images)
     tail = (1 - level) / 2
-    low, high = np.quantile(estimates, [tail, 1 - tail])
-    return TwoWay(
-        estimate=float(errors.mean()),
-        sd=float(estimates.std(ddof=1)),
-        low=float(low),
-        high=float(high),
-        level=level,
-        seeds=seeds,
-        images=images,
-        resamples=resamples,
-    )
+    low, high = np.quantile(estimates, [tail, 1 - tail], axis=0)
+    return [
+        TwoWay(
+            estimate=float(errors[index].mean()),
+            sd=float(estimates[:, index].std(ddof=1)),
+            low=float(low[index]),
+            high=float(high[index]),
+            level=level,
+            seeds=seeds,
+            images=images,
+            resamples=resamples,
+        )
+        for index in range(count)
+    ]
+
+
+def _errors(correct: ArrayLike, baseline_correct: ArrayLike | None) -> NDArray[np.int8]:
+    """Errors (0, 1) of one method, or their differences to the baseline's (-1, 0, 1): (seeds, images)."""
+    table = _as_table(correct, "correct")
+    if baseline_correct is None:
+        return (~table).astype(np.int8)
+    baseline = _as_table(baseline_correct, "baseline_correct")
+    if baseline.shape != table.shape:
+        raise ResultError(
+            f"two-way bootstrap: two tables of the same shape are needed, got {table.shape} and {baseline.shape}"
+        )
+    return baseline.astype(np.int8) - table.astype(np.int8)
 
 
 def draw_counts(generator: np.random.Generator, size: int, draws: int) -> NDArray[np.float64]:

@@ -1,0 +1,1 @@
+"""The three papers as data: what they publish, where it stands, and what of it the sources at hand do not hold."""

@@ -1,0 +1,190 @@
+"""Claims as data: ``papers/claims.yaml``, typed and strict. What its fields mean stands at the head of that file.
+
+A claim is a hypothesis about methods and baselines of ``params.yaml`` in named scopes. A test is a claim in one scope:
+the tests of one paper that a profile's scopes declare are one family, whether their runs exist or not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from collabench.config import Document, KeyPath, Name, Params, check_name, read_yaml, validate
+from collabench.strict import Strict
+
+#: The claims' file in the folder of papers.
+CLAIMS = "claims.yaml"
+
+Quantity = Literal["error", "error_growth", "epochs_to_level", "train_seconds", "peak_memory", "network"]
+Hypothesis = Literal["lower", "higher", "no_worse", "same"]
+
+#: Quantities that were measured while training, not determined by configuration and seed.
+COSTS: tuple[Quantity, ...] = ("train_seconds", "peak_memory")
+
+Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\r\n]*$")]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class ClaimScope(Strict):
+    """Data set, noise, backbone and recipe, by names of ``params.yaml``; see the head of ``papers/claims.yaml``.
+
+    declared_after_runs: the runs existed when the hypotheses were written down.
+    """
+
+    profile: Name | None = None
+    published: bool = False
+    declared_after_runs: bool = False
+    dataset: Name
+    noise: Annotated[tuple[Name, ...], Field(min_length=1)] = ("clean",)
+    model: Name
+    recipe: Name
+    wide_model: Name | None = None
+    wide_recipe: Name | None = None
+    metric: Literal["error", "top5_error"] = "error"
+
+
+class Compared(Strict):
+    """A method, or one head of it (0 is the deployed one), with a baseline (the one with twice the filters where
+    ``wide_baseline``)."""
+
+    method: Name
+    baseline: Name
+    head: int = Field(default=0, ge=0)
+    wide_baseline: bool = False
+
+    def __str__(self) -> str:
+        head = f", head {self.head + 1}" if self.head else ""
+        return f"{self.method}{head} against {self.baseline}{' with twice the filters' if self.wide_baseline else ''}"
+
+
+class ClaimSource(Strict):
+    """file: one of the source texts. place: section and sentence. words: some words of it, as they stand there."""
+
+    file: Annotated[str, StringConstraints(pattern=r"^[0-9]{3}_[0-9a-f]+\.txt$")]
+    place: Line
+    words: Line
+
+
+class Claim(Strict):
+    """One claim of a paper; see the head of ``papers/claims.yaml``."""
+
+    id: Name
+    paper: Literal["song2018", "wang2018", "fang2021"]
+    statement: Line
+    source: ClaimSource
+    reading: Line | None = None
+    quantity: Quantity
+    hypothesis: Hypothesis
+    combine: Literal["all", "mean"] = "all"
+    smallest_effect: Positive | None = None
+    margin: Positive | None = None
+    compare: Annotated[tuple[Compared, ...], Field(min_length=1)]
+    levels: dict[Name, Annotated[float, Field(gt=0, lt=100)]] = Field(default_factory=dict)
+    published_effects: dict[Name, tuple[float, ...]] = Field(default_factory=dict)
+    scopes: Annotated[tuple[Name, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        directed = self.hypothesis in ("lower", "higher")
+        if (self.quantity == "network") != (self.hypothesis == "same"):
+            raise ValueError("hypothesis: same goes with quantity: network, and no other hypothesis does")
+        if directed != (self.smallest_effect is not None):
+            raise ValueError("smallest_effect belongs to the hypotheses lower and higher, which need it")
+        if (self.hypothesis == "no_worse") != (self.margin is not None):
+            raise ValueError("margin belongs to the hypothesis no_worse, which needs it")
+        if (self.quantity == "epochs_to_level") != bool(self.levels):
+            raise ValueError("levels belong to quantity: epochs_to_level, which needs them")
+        if self.quantity == "epochs_to_level" and set(self.levels) != set(self.scopes):
+            raise ValueError("levels are needed for every scope and for no other")
+        if any(c.head for c in self.compare) and self.quantity not in ("error", "error_growth"):
+            raise ValueError("head belongs to the quantities error and error_growth")
+        if self.combine == "mean" and (len(self.compare) < 2 or self.quantity != "error"):
+            raise ValueError("combine: mean is for quantity: error with two comparisons or more")
+        if len(set(self.scopes)) < len(self.scopes) or len(set(self.compare)) < len(self.compare):
+            raise ValueError("the same scope or comparison stands there twice")
+        for scope, effects in self.published_effects.items():
+            if scope not in self.scopes:
+                raise ValueError(f"published_effects: {scope!r} is not one of the claim's scopes")
+            if len(effects) != len(self.compare):
+                raise ValueError(f"published_effects of {scope!r}: {len(self.compare)} numbers are needed, one a part")
+        return self
+
+    @property
+    def is_cost(self) -> bool:
+        return self.quantity in COSTS
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether it is decided by a statistical test: equality of networks is not."""
+        return self.quantity != "network"
+
+
+class Claims(Strict):
+    """The whole of ``papers/claims.yaml``."""
+
+    scopes: dict[Name, ClaimScope]
+    claims: tuple[Claim, ...]
+
+    def family_size(self, paper: str, profile: str) -> int:
+        """How many tests (claim and scope) of a paper are declared for a profile."""
+        return sum(
+            self.scopes[scope].profile == profile
+            for claim in self.claims
+            if claim.paper == paper and claim.is_tested
+            for scope in claim.scopes
+        )
+
+
+def load_claims(folder: Path, params: Params) -> Claims:
+    """The claims in a folder of papers; none where it has no such file.
+
+    Raises ConfigError in one line: an unknown key, a wrong value, or a name that ``params.yaml`` does not define.
+    """
+    path = folder / CLAIMS
+    if not path.exists():
+        return Claims(scopes={}, claims=())
+    document = read_yaml(path)
+    claims: Claims = validate(document, Claims, document.value)
+    _check_scopes(document, claims, params)
+    seen: set[str] = set()
+    used: set[str] = set()
+    for index, claim in enumerate(claims.claims):
+        here: KeyPath = ("claims", index)
+        if claim.id in seen:
+            raise document.error((*here, "id"), f"{claim.id!r} stands there twice")
+        seen.add(claim.id)
+        for position, compared in enumerate(claim.compare):
+            for field in ("method", "baseline"):
+                check_name(document, (*here, "compare", position, field), params, "methods", getattr(compared, field))
+        for position, name in enumerate(claim.scopes):
+            key = (*here, "scopes", position)
+            if name not in claims.scopes:
+                raise document.error(key, f"{name!r} is not defined under scopes; defined: {', '.join(claims.scopes)}")
+            used.add(name)
+            scope = claims.scopes[name]
+            if (len(scope.noise) > 1) != (claim.quantity == "error_growth"):
+                raise document.error(key, "error_growth needs scopes with several noise entries, all others one")
+            if scope.wide_model is None and any(c.wide_baseline for c in claim.compare):
+                raise document.error(key, f"the scope {name!r} needs wide_model: the claim's baseline is the wide one")
+            if scope.metric != "error" and claim.quantity not in ("error", "error_growth", "network"):
+                raise document.error(key, f"{claim.quantity} is not defined for metric: {scope.metric}")
+    for name in claims.scopes:
+        if name not in used:
+            raise document.error(("scopes", name), "no claim names this scope; remove it or name it")
+    return claims
+
+
+def _check_scopes(document: Document, claims: Claims, params: Params) -> None:
+    sections = {
+        "profile": "profiles", "dataset": "datasets", "model": "models", "recipe": "recipes",
+        "wide_model": "models", "wide_recipe": "recipes",
+    }  # fmt: skip
+    for name, scope in claims.scopes.items():
+        for field, section in sections.items():
+            value = getattr(scope, field)
+            if value is not None:
+                check_name(document, ("scopes", name, field), params, section, value)
+        for position, noise in enumerate(scope.noise):
+            check_name(document, ("scopes", name, "noise", position), params, "noise", noise)

@@ -1,0 +1,166 @@
+"""What other test images would change: the two-way bootstrap over seeds and test images, from the saved logits.
+
+It needs the logits beside the results and the prepared data set's test labels; without them nothing is shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collabench.errors import ResultError
+from collabench.report.analyse import LEVEL, rounded
+from collabench.report.collect import Collected
+from collabench.report.content import AcrossImages, Report, Row
+from collabench.results import LOGITS, Result
+from collabench.seeding import numpy_generator
+from collabench.spec import Cell, dataset_key
+from collabench.stats import TwoWay, two_way_bootstraps
+from collabench.workspace import Workspace
+
+RESAMPLES = 2000
+
+_ROUNDING = 0.005
+"""Logits are stored in half precision: this share of the images may change its class by rounding."""
+
+Correct = NDArray[np.bool_]
+
+
+def add_across_images(report: Report, collected: Collected, workspace: Workspace) -> Report:
+    """The report with the bootstrap's intervals filled in where logits and labels are there.
+
+    Raises ResultError where logits don't belong to the result beside them.
+    """
+    asked = list(_tables(report, collected, workspace))
+    found: dict[tuple[str, ...], AcrossImages] = {}
+    for shape in sorted({correct.shape for _, correct, _ in asked}):
+        same = [one for one in asked if one[1].shape == shape]
+        pairs = [(correct, None) for _, correct, _ in same]
+        pairs += [(correct, baseline) for _, correct, baseline in same if baseline is not None]
+        generator = numpy_generator(0, "bootstrap", "report", *shape)
+        intervals = iter(two_way_bootstraps(pairs, generator=generator, resamples=RESAMPLES, level=LEVEL))
+        errors = {key: next(intervals) for key, _, _ in same}
+        differences = {key: next(intervals) for key, _, baseline in same if baseline is not None}
+        found |= {key: _in_percent(error, differences.get(key)) for key, error in errors.items()}
+    return report.model_copy(
+        update={
+            "tables": tuple(
+                table.model_copy(
+                    update={
+                        "conditions": tuple(
+                            condition.model_copy(
+                                update={
+                                    "rows": tuple(
+                                        _with(row, found.get((table.name, *condition.names.values(), row.method)))
+                                        for row in condition.rows
+                                    )
+                                }
+                            )
+                            for condition in table.conditions
+                        )
+                    }
+                )
+                for table in report.tables
+            )
+        }
+    )
+
+
+def _with(row: Row, found: AcrossImages | None) -> Row:
+    return row if found is None else row.model_copy(update={"across_images": found})
+
+
+def _in_percent(error: TwoWay, difference: TwoWay | None) -> AcrossImages:
+    values = {
+        "seeds": error.seeds,
+        "images": error.images,
+        "resamples": error.resamples,
+        "error_low": 100 * error.low,
+        "error_high": 100 * error.high,
+        "difference_low": None if difference is None else 100 * difference.low,
+        "difference_high": None if difference is None else 100 * difference.high,
+    }
+    return AcrossImages(**rounded(values))
+
+
+def _tables(
+    report: Report, collected: Collected, workspace: Workspace
+) -> Iterator[tuple[tuple[str, ...], Correct, Correct | None]]:
+    """(table, condition and method), correctness (seeds, images), and the baseline's of the same seeds."""
+    labels: dict[str, NDArray[np.int64] | None] = {}
+    stored: dict[str, Correct | None] = {}
+    for key, baseline in (
+        ((table.name, *condition.names.values()), condition.baseline)
+        for table in report.tables
+        for condition in table.conditions
+    ):
+        by_method = {cell.configuration.names["method"]: cell for cell in collected.conditions[key]}
+        for method, cell in by_method.items():
+            rows = _correct(cell, collected, workspace, labels, stored)
+            if len(rows) < 2:
+                continue
+            base = None
+            if baseline is not None and baseline != method:
+                others = _correct(by_method[baseline], collected, workspace, labels, stored)
+                if set(others) == set(rows):
+                    base = np.stack([others[seed] for seed in rows])
+            yield (*key, method), np.stack(list(rows.values())), base
+
+
+def _correct(
+    cell: Cell,
+    collected: Collected,
+    workspace: Workspace,
+    labels: dict[str, NDArray[np.int64] | None],
+    stored: dict[str, Correct | None],
+) -> dict[int, Correct]:
+    """Seed → which test images the deployed network of that run classifies correctly; empty unless all runs have it."""
+    results = collected.of(cell)
+    rows = {}
+    for seed, result in results.items():
+        if result.run_id not in stored:
+            stored[result.run_id] = _correct_of(cell, result, workspace, labels)
+        row = stored[result.run_id]
+        if row is not None:
+            rows[seed] = row
+    return rows if len(rows) == len(results) else {}
+
+
+def _correct_of(
+    cell: Cell, result: Result, workspace: Workspace, labels: dict[str, NDArray[np.int64] | None]
+) -> Correct | None:
+    from safetensors import safe_open
+
+    path = workspace.run(cell.configuration.id, result.seed) / LOGITS
+    key = dataset_key(cell.configuration.dataset)
+    if key not in labels:
+        labels[key] = _labels(key, result, workspace)
+    truth = labels[key]
+    if truth is None or not path.exists():
+        return None
+    with safe_open(path, framework="numpy") as file:
+        logits = file.get_tensor("deployed")
+    correct = np.asarray(logits.astype(np.float32).argmax(axis=1) == truth)
+    if abs(1 - correct.mean() - result.last.error) > _ROUNDING:
+        raise ResultError(
+            f"{path}: its error is not that of the result beside it; delete {path.parent} to train it again"
+        )
+    return correct
+
+
+def _labels(key: str, result: Result, workspace: Workspace) -> NDArray[np.int64] | None:
+    """Test labels of the prepared data set; None where it is not here, or is another than the one trained on."""
+    from safetensors import safe_open
+
+    folder = workspace.datasets / key
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        if manifest["digest"] != result.dataset_digest:
+            return None
+        with safe_open(folder / "arrays.safetensors", framework="numpy") as file:
+            return np.asarray(file.get_tensor("test_labels"))
+    except (OSError, ValueError, KeyError):
+        return None
