@@ -271,7 +271,9 @@ def estimate(
 
 @app.command()
 def memory(
-    configurations: Annotated[list[str], typer.Argument(help="DATASET/MODEL/METHOD of params.yaml; the first is 1.00 ×.")],
+    configurations: Annotated[
+        list[str], typer.Argument(help="DATASET/MODEL/METHOD of params.yaml; the first is 1.00 ×.")
+    ],
     recipe: Annotated[str, typer.Option(help="A recipe of params.yaml: its batch size and optimizer.")],
     batch: Annotated[int | None, typer.Option(min=2, help="Images per batch instead of the recipe's.")] = None,
     image: Annotated[str | None, typer.Option(help="CHANNELSxHEIGHTxWIDTH instead of the data set's.")] = None,

@@ -110,7 +110,7 @@ def test_without_labels_or_logits_nothing_is_shown_and_foreign_logits_are_refuse
     path.unlink()
     found = rows(study)
     assert found["simple-2"].across_images is None and found["individual"].across_images is not None
-    save_file({"deployed": np.zeros((1297, 10), np.float16)}, path)
+    save_file({"deployed": np.eye(10, dtype=np.float16)[np.zeros(1297, int)]}, path)  # always the first class
     with pytest.raises(ResultError, match="its error is not that of the result beside it"):
         rows(study)
     path.write_bytes(stored)

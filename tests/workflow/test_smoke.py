@@ -135,7 +135,13 @@ def test_a_run_that_diverges_leaves_its_siblings_alone_and_is_named(study, tmp_p
     broken = "broken: {epochs: 4, batch_size: 8, learning_rate: 100, weight_decay: 1}"
     text = text.replace("recipes:\n", f"recipes:\n  {broken}\n", 1)
     (copy / "params.yaml").write_text(text)
-    edit(copy, (r"(?s)(    tables:\n)", r"\1      - {name: broken, datasets: [digits-tiny], models: [resnet8], recipes: [broken], methods: [individual]}\n"))
+    edit(
+        copy,
+        (
+            r"(?s)(    tables:\n)",
+            r"\1      - {name: broken, datasets: [digits-tiny], models: [resnet8], recipes: [broken], methods: [individual]}\n",
+        ),
+    )
     done = collabench(copy, "reproduce", "-p", "smoke", "--cores", "2", check=False)
     assert done.returncode == 1 and "Traceback" not in done.stdout
     assert "failed:" in done.stdout and "not finite" in done.stdout and "--partial" in done.stdout, done.stdout

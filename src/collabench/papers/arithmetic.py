@@ -105,7 +105,7 @@ def repeated(paper: Paper) -> list[Repeated]:
     """Configurations that several tables print, in the order of the files."""
     known: dict[tuple[object, ...], list[PublishedCell]] = {}
     for cell in paper.cells:
-        if cell.not_run is None and cell.value is not None:
+        if {"dataset", "noise", "model", "recipe", "method"} <= cell.names.keys() and cell.value is not None:
             known.setdefault((*sorted(cell.names.items()), cell.metric), []).append(cell)
     return [Repeated(tuple(cells)) for cells in known.values() if len(cells) > 1]
 

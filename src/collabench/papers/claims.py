@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from collabench.config import Document, KeyPath, Name, Params, check_name, read_yaml, validate
+from collabench.papers.tables import papers_not_run
 from collabench.strict import Strict
 
 #: The claims' file in the folder of papers.
@@ -138,7 +139,7 @@ class Claims(Strict):
 
 
 def load_claims(folder: Path, params: Params) -> Claims:
-    """The claims in a folder of papers; none where it has no such file.
+    """The claims in a folder of papers, but for those of papers that this project cannot run; none without such a file.
 
     Raises ConfigError in one line: an unknown key, a wrong value, or a name that ``params.yaml`` does not define.
     """
@@ -147,10 +148,15 @@ def load_claims(folder: Path, params: Params) -> Claims:
         return Claims(scopes={}, claims=())
     document = read_yaml(path)
     claims: Claims = validate(document, Claims, document.value)
-    _check_scopes(document, claims, params)
+    waiting = papers_not_run(folder)
+    run = [claim for claim in claims.claims if claim.paper not in waiting]
+    tested = {name for claim in run for name in claim.scopes}
+    _check_scopes(document, claims, params, tested)
     seen: set[str] = set()
-    used: set[str] = set()
+    used = {name for claim in claims.claims if claim.paper in waiting for name in claim.scopes}
     for index, claim in enumerate(claims.claims):
+        if claim.paper in waiting:
+            continue
         here: KeyPath = ("claims", index)
         if claim.id in seen:
             raise document.error((*here, "id"), f"{claim.id!r} stands there twice")
@@ -173,15 +179,17 @@ def load_claims(folder: Path, params: Params) -> Claims:
     for name in claims.scopes:
         if name not in used:
             raise document.error(("scopes", name), "no claim names this scope; remove it or name it")
-    return claims
+    return Claims(scopes={name: claims.scopes[name] for name in claims.scopes if name in tested}, claims=tuple(run))
 
 
-def _check_scopes(document: Document, claims: Claims, params: Params) -> None:
+def _check_scopes(document: Document, claims: Claims, params: Params, tested: set[str]) -> None:
     sections = {
         "profile": "profiles", "dataset": "datasets", "model": "models", "recipe": "recipes",
         "wide_model": "models", "wide_recipe": "recipes",
     }  # fmt: skip
     for name, scope in claims.scopes.items():
+        if name not in tested:
+            continue
         for field, section in sections.items():
             value = getattr(scope, field)
             if value is not None:

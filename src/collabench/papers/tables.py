@@ -9,7 +9,7 @@ and cell, in this order, so that a file reads like the table that it holds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -229,13 +229,18 @@ class Quotes(Strict):
 
 
 class About(Strict):
-    """``paper.yaml``: which paper, and the texts that stand for it here."""
+    """``paper.yaml``: which paper, and the texts that stand for it here.
+
+    not_run: why this project cannot run the paper's configurations; the published values and their arithmetic are then
+    shown alone, and the names of its cells and claims are not looked up.
+    """
 
     title: Line
     authors: Line
     published: Line
     sources: dict[str, Line]
     note: Line | None = None
+    not_run: Line | None = None
 
 
 File = Annotated[PublishedTable | Quotes, Field(discriminator="kind")]
@@ -299,6 +304,17 @@ class Paper:
         return [self.tables[cells.table].cells[cells.row, column] for column in cells.columns]
 
 
+def papers_not_run(folder: Path) -> dict[str, str]:
+    """Papers of the folder ``papers/`` whose configurations this project cannot run, with the reason."""
+    reasons = {}
+    for path in sorted(folder.glob(f"*/{PAPER}")):
+        document = read_yaml(path)
+        about = validate(document, About, document.value)
+        if about.not_run is not None:
+            reasons[path.parent.name] = about.not_run
+    return reasons
+
+
 def load_papers(folder: Path, params: Params | None, names: tuple[str, ...] | None = None) -> dict[str, Paper]:
     """The papers (all, in alphabetical order, or those of these names) of the folder ``papers/``.
 
@@ -319,6 +335,8 @@ def load_papers(folder: Path, params: Params | None, names: tuple[str, ...] | No
 def _load_paper(folder: Path, params: Params | None, known: dict[tuple[str, ...], Configuration]) -> Paper:
     document = read_yaml(folder / PAPER)
     about = validate(document, About, document.value)
+    if about.not_run is not None:
+        params = None
     tables: dict[str, Table] = {}
     quotes: list[tuple[Document, Quotes]] = []
     for path in sorted(folder.glob("*.yaml")):
@@ -336,6 +354,8 @@ def _load_paper(folder: Path, params: Params | None, known: dict[tuple[str, ...]
                 for row in content.rows
                 for column in content.columns
             }
+            if about.not_run is not None:
+                cells = {place: replace(cell, not_run=cell.not_run or about.not_run) for place, cell in cells.items()}
             tables[path.stem] = Table(folder.name, path.stem, content, cells)
     kinds = ("table", "figure", "text")
     tables = dict(sorted(tables.items(), key=lambda item: (kinds.index(item[1].content.kind), item[0])))

@@ -144,7 +144,9 @@ def _correct_of(
     with safe_open(path, framework="numpy") as file:
         logits = file.get_tensor("deployed")
     correct = np.asarray(logits.astype(np.float32).argmax(axis=1) == truth)
-    if abs(1 - correct.mean() - result.last.error) > _ROUNDING:
+    # Rounding to float16 keeps the order of logits but can make the two largest equal: only such images may differ.
+    ties = np.mean((logits == logits.max(axis=1, keepdims=True)).sum(axis=1) > 1)
+    if abs(1 - correct.mean() - result.last.error) > ties + _ROUNDING:
         raise ResultError(
             f"{path}: its error is not that of the result beside it; delete {path.parent} to train it again"
         )

@@ -162,8 +162,8 @@ def training_curves(condition: Condition, results: dict[str, dict[int, Result]])
         note += f"; grey: {condition.baseline}"
     size = (max(size[0], left + _room_for([note])), size[1])
     figure = Figure(figsize=size)
-    highest = max(float(np.nanmax(np.nanmean(values, axis=0))) for values in known.values())
-    lowest = min(float(np.nanmin(np.nanmean(values, axis=0))) for values in known.values())
+    means = [np.nanmean(values[:, ~np.isnan(values).all(axis=0)], axis=0) for values in known.values()]
+    highest, lowest = max(float(mean.max()) for mean in means), min(float(mean.min()) for mean in means)
     # On a linear axis the fall of the first epochs would hide what the methods differ in.
     logarithmic = lowest > 0 and highest > 4 * lowest
     limits = (0.8 * lowest, min(100.0, 1.15 * highest)) if logarithmic else _with_margin(lowest, highest)
