@@ -7,12 +7,13 @@ PYTHON ?= python3
 TORCH ?=
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: reproduce smoke test test-all bench share clean-env
+.DEFAULT_GOAL := help
+.PHONY: help reproduce smoke test test-all bench share clean-env
 bin := .venv/bin
 ENVIRONMENT := .venv/installed
 
 $(ENVIRONMENT): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and "collabench needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "collabench needs Python 3.11, 3.12 or 3.13, this is " + sys.version.split()[0] + "; choose another: make PYTHON=python3.12 …")'
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python lacks its venv module; mend it with: apt-get install python3-venv"; exit 2; }
 	@echo "creating the environment in .venv (once; a few minutes)"
 	@$(PYTHON) -m venv --clear .venv
@@ -21,23 +22,27 @@ $(ENVIRONMENT): requirements.lock pyproject.toml
 	@$(bin)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-reproduce: $(ENVIRONMENT)
+help:
+	@echo "make TARGET [PROFILE=default] [CORES=2] [GPUS=0,1] [TORCH=cpu] [PYTHON=python3.12]"
+	@sed -n 's/^\([a-z-]*\):.*## /  \1 /p' $(MAKEFILE_LIST) | awk '{name = $$1; $$1 = ""; printf "  %-10s %s\n", name, $$0}'
+
+reproduce: $(ENVIRONMENT) ## run the profile (data, training, report) and print its tables; trains only what is missing
 	@$(bin)/collabench reproduce --profile "$(PROFILE)" --cores "$(CORES)" --gpus "$(GPUS)"
 
-smoke:
+smoke: ## the same with PROFILE=smoke, as continuous integration runs it
 	@$(MAKE) --no-print-directory reproduce PROFILE=smoke
 
-test: $(ENVIRONMENT)
-	@OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto -m "not slow"
+test: $(ENVIRONMENT) ## the fast tests
+	@OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto --dist loadgroup -m "not slow"
 
-test-all: $(ENVIRONMENT)
-	@OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto
+test-all: $(ENVIRONMENT) ## all tests
+	@OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto --dist loadgroup
 
-bench: $(ENVIRONMENT)
+bench: $(ENVIRONMENT) ## the measurements of docs/performance.md, printed
 	@OMP_NUM_THREADS=1 $(bin)/python -m benchmarks
 
-share: $(ENVIRONMENT)
+share: $(ENVIRONMENT) ## push the profile's results to the DVC remote
 	@$(bin)/collabench share --profile "$(PROFILE)"
 
-clean-env:
+clean-env: ## remove the environment; the next target makes it again
 	@rm -rf .venv

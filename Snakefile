@@ -18,7 +18,8 @@ include: "pipeline/rules/train.smk"
 include: "pipeline/rules/report.smk"
 
 
-localrules: report, train, noise, datasets
+# On a cluster only training is sent to nodes, which may have no network for downloads; the rest is short.
+localrules: report, train, noise, datasets, prepare_dataset, draw_noise, build_report
 
 
 rule report:
@@ -27,7 +28,7 @@ rule report:
 
 
 rule train:
-    input: list(JOBS)
+    input: PART
 
 
 rule noise:

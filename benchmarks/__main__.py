@@ -87,16 +87,17 @@ def throughput_section(bench: Bench) -> Rows:
     dense = throughput.DENSENET | ({"depth": 13} if bench.quick else {})
     small = 8 if bench.quick else 32
     cases.append(("DenseNet-40-12 individual", bench.song("individual", dense, small), None))
-    cases += _fang(bench)
     for name, configuration, graph in cases:
         batch = configuration.recipe.batch_size
         if graph is not None:
-            ours = bench.rate_of(graph)
             network, loss = throughput.reference_tree(bench.depth, graph, 3)
         else:
-            ours = throughput.rate(throughput.library_steps(configuration, shape, 4 * batch), 1)
             network, loss = throughput.reference_plain(configuration.model.model_dump(), shape)
-        theirs = throughput.rate(throughput.reference_steps(network, loss, shape, batch, 4 * batch, 0), 1)
+        turns = {
+            "ours": throughput.library_steps(configuration, shape, 4 * batch),
+            "theirs": throughput.reference_steps(network, loss, shape, batch, 4 * batch, 0),
+        }
+        ours, theirs = throughput.rates(turns).values()
         counts = count(configuration, shape, 10)
         rows.append(
             [
@@ -108,24 +109,49 @@ def throughput_section(bench: Bench) -> Rows:
     return head, rows
 
 
-def _fang(bench: Bench) -> list:
-    """VGG-16 and ResNet-18 with every entry of `params.yaml` whose method is fang2021; the reference trains them alone."""
-    models = {name: m for name, m in bench.params.models.items() if m.family in ("vgg", "resnet", "resnet18")}
-    methods = {name: m for name, m in bench.params.methods.items() if m.method == "fang2021"}
-    return [
-        (
-            f"{model} {method}",
-            bench.base.model_copy(
+#: Entries of `params.yaml` whose cost is measured against the first one's.
+INTRA_MODEL = ("individual", "fang2021-out", "fang2021-mid", "fang2021-pull-push", "fang2021-kernel")
+
+
+def intra_model(bench: Bench) -> Rows:
+    """VGG-16 and ResNet-18 with each fang2021 loss: against the reference, and against training without the loss."""
+    from benchmarks import throughput
+    from collabench.memory import count_memory
+
+    shape, rows, batch = (3, 32, 32), [], 4 if bench.quick else 16
+    for model in ("vgg16-small", "resnet18-small") if bench.quick else ("vgg16", "resnet18"):
+        found: dict[str, tuple] = {}
+        for method in INTRA_MODEL:
+            one = bench.base.model_copy(
                 update={
-                    "model": models[model], "method": methods[method],
-                    "recipe": bench.base.recipe.model_copy(update={"batch_size": 4 if bench.quick else 16}),
+                    "model": bench.params.models[model],
+                    "method": bench.params.methods[method],
+                    "recipe": bench.base.recipe.model_copy(update={"batch_size": batch}),
                 }
-            ),
-            None,
-        )
-        for model in list(models)[:2]
-        for method in methods
-    ]  # fmt: skip
+            )
+            if method == "individual":
+                network, loss = throughput.reference_plain(one.model.model_dump(), shape)
+                throughput.set_dropout_generator(network, throughput.torch.Generator())
+            else:
+                network, loss = throughput.reference_intra_model(one, shape)
+            found[method] = (
+                throughput.library_steps(one, shape, 4 * batch),
+                throughput.reference_steps(network, loss, shape, batch, 4 * batch, 0),
+                count_memory(one, shape, 10, 128),
+            )
+        turns = {f"{who} {method}": found[method][who] for method in INTRA_MODEL for who in (0, 1)}
+        speed = throughput.rates(turns)
+        for method in INTRA_MODEL:
+            ours, theirs, memory = speed[f"0 {method}"], speed[f"1 {method}"], found[method][2]
+            first, alone = found["individual"][2], speed["0 individual"]
+            rows.append(
+                [
+                    f"{model} {method}", f"{ours:,.1f}", f"{theirs:,.1f}", f"{ours / theirs:.2f}", f"{alone / ours:.2f}",
+                    f"{memory.held / first.held:.3f}",
+                ]
+            )  # fmt: skip
+    head = ["what", "library, images/s", "reference, images/s", "ratio", "time × individual", "memory × individual"]
+    return head, rows
 
 
 def cost_of_collaboration(bench: Bench) -> Rows:
@@ -162,6 +188,40 @@ def input_pipeline(bench: Bench) -> Rows:
         ["library", f"{alone:,.0f}", f"{step / alone:.2%}"],
         ["reference (PIL, in the same process)", f"{theirs:,.0f}", f"{step / theirs:.2%}"],
     ]
+
+
+#: Images per second that training on one H100 is to reach, which the input must keep up with.
+TARGETS = {"32x32": 60_000, "224x224": 3_000}
+
+
+def streaming(bench: Bench) -> Rows:
+    """Images that do not fit in memory, decoded from JPEG files in the file system's cache."""
+    from benchmarks.streaming import rate, write_images
+    from collabench.config import Augmentation
+
+    rows = []
+    cases = {
+        "32x32": ((32, 32), Augmentation(shift=4, flip=True), 32, 2000, 128),
+        "224x224": ((500, 375), Augmentation(flip=True, random_resized_crop=224), None, 200, 32),
+    }
+    for name, (size, augmentation, resize, count, batch) in cases.items():
+        with tempfile.TemporaryDirectory() as folder:
+            write_images(Path(folder), (count // 20 if bench.quick else count) + 1, size)
+            wall, processor, kilobytes = rate(Path(folder), augmentation, resize, batch, 1 if bench.quick else 3)
+        rows.append(
+            [
+                name, f"{size[0]}x{size[1]}, {kilobytes:.1f} kB", f"{wall:,.0f}", f"{processor:,.0f}",
+                f"{TARGETS[name] / processor:.1f}",
+            ]
+        )  # fmt: skip
+    head = [
+        "trained on",
+        "file",
+        f"images/s, {bench.cores} cores",
+        "images/s of processor time",
+        "cores for the H100's target",
+    ]
+    return head, rows
 
 
 def end_to_end(bench: Bench) -> Rows:
@@ -254,14 +314,24 @@ def overhead(bench: Bench) -> Rows:
     ]
 
 
+def scaling(bench: Bench) -> Rows:
+    """How planning, scheduling and reporting grow with the number of runs."""
+    from benchmarks import scale
+
+    return scale.measure(bench.quick, bench.cores)
+
+
 SECTIONS: dict[str, Callable[[Bench], Rows]] = {
     "machine": machine,
     "throughput": throughput_section,
+    "intra-model-losses": intra_model,
     "cost-of-collaboration": cost_of_collaboration,
     "input-pipeline": input_pipeline,
+    "streaming": streaming,
     "end-to-end": end_to_end,
     "several-seeds": several_seeds,
     "overhead": overhead,
+    "scale": scaling,
 }
 
 

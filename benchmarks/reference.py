@@ -113,8 +113,12 @@ GRAPHS: dict[str, tuple[tuple[int, int], ...]] = {
 }
 
 
-def collaborative_loss(logits: list[Tensor], labels: Tensor, beta: float = 0.5, temperature: float = 2.0) -> Tensor:
-    """Song and Chai's objective, summed over the heads; with one head the cross entropy."""
+def collaborative_loss(
+    logits: list[Tensor], labels: Tensor, beta: float = 0.5, temperature: float = 2.0, factor: float | None = None
+) -> Tensor:
+    """Song and Chai's objective, summed over the heads; with one head the cross entropy. factor: of the soft part, instead
+    of the temperature's square."""
+    factor = temperature**2 if factor is None else factor
     if len(logits) == 1:
         return F.cross_entropy(logits[0], labels)
     loss = torch.zeros(())
@@ -122,7 +126,80 @@ def collaborative_loss(logits: list[Tensor], labels: Tensor, beta: float = 0.5, 
         others = torch.stack([other.detach() for index, other in enumerate(logits) if index != own]).mean(dim=0)
         target = F.softmax(others / temperature, dim=1)
         soft = -(target * F.log_softmax(z / temperature, dim=1)).sum(dim=1).mean()
-        loss = loss + beta * F.cross_entropy(z, labels) + (1 - beta) * temperature**2 * soft
+        loss = loss + beta * F.cross_entropy(z, labels) + (1 - beta) * factor * soft
+    return loss
+
+
+def intra_model_loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Fang and Lin's losses as people write them, on the modules of the library's network (`fang2021.IntraModelNetwork`).
+
+    A layer's own loss is kept from the layers below by a second pass of the layer on a detached input; branches, layers and
+    predictions are loops. The second pass moves the running statistics of batch normalisation once more.
+    """
+    backbone, chosen = network.backbone, network.settings
+    local = len(network.classifiers) > 0 or len(network.projections) > 0
+    own: list[Tensor] = []
+
+    def layer(module: nn.Module, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        if local:
+            own.append(module(x.detach(), None if skip is None else skip.detach()))
+        return module(x, skip)
+
+    x = images
+    hidden = "out" in chosen.losses
+    for stage in backbone.stage_names:
+        if hidden and stage.startswith("hidden"):
+            break
+        for name in backbone.stages[stage]:
+            module = backbone.module_at(name)
+            for part in module if isinstance(module, nn.Sequential) else [module]:
+                if hasattr(part, "conv"):
+                    x = layer(part, x)
+                elif hasattr(part, "layer2"):
+                    x = layer(part.layer2, layer(part.layer1, x), x)
+                else:
+                    x = part(x)
+    loss = torch.zeros(())
+    if hidden:
+        first, second, last = (backbone.module_at(name) for name in ("hidden1", "hidden2", "classifier"))
+        logits = []
+        for _ in range(chosen.out_branches):
+            one = F.dropout(F.relu(first.linear(x)), first.dropout.probability)
+            for _ in range(chosen.out_branches):
+                logits.append(last(F.dropout(F.relu(second.linear(one)), second.dropout.probability)))
+        loss = collaborative_loss(logits, labels, chosen.out_alpha, chosen.out_temperature, 1.0) / len(logits)
+    else:
+        loss = F.cross_entropy(x, labels)
+    if len(network.classifiers):
+        temperature = chosen.mid_temperature
+        logits = [classify(h) for classify, h in zip(network.classifiers, own, strict=True)]
+        for index, z in enumerate(logits):
+            loss = loss + chosen.mid_alpha * F.cross_entropy(z / temperature, labels)
+            if index + 1 < len(logits):
+                deeper = torch.stack([other.detach() for other in logits[index + 1 :]]).mean(dim=0)
+                target = F.softmax(deeper / temperature, dim=1)
+                soft = -(target * F.log_softmax(z / temperature, dim=1)).sum(dim=1).mean()
+                loss = loss + chosen.mid_beta * soft
+    if len(network.projections):
+
+        def similarity(vectors: Tensor) -> Tensor:
+            unit = F.normalize(vectors - vectors.mean(dim=0))
+            return unit @ unit.T
+
+        of_images = similarity(images.flatten(2).std(dim=2, correction=0))
+        of_labels = similarity(F.one_hot(labels, 10).float())
+        for index, (project, h) in enumerate(zip(network.projections, own, strict=True)):
+            place = index / max(1, len(own) - 1)
+            pull = chosen.pull_first + (chosen.pull_last - chosen.pull_first) * place
+            push = chosen.push_first + (chosen.push_last - chosen.push_first) * place
+            of_layer = similarity(project(h).flatten(2).std(dim=2, correction=0))
+            loss = loss + pull * torch.norm(of_layer - of_labels) - push * torch.norm(of_layer - of_images)
+    if "kernel" in chosen.losses:
+        for weight in network.kernels():
+            rows = weight.flatten(1)
+            rows = (rows - rows.mean(dim=1, keepdim=True)) / rows.std(dim=1, correction=0, keepdim=True)
+            covariance = rows @ rows.T / rows.shape[1]
+            loss = loss + chosen.kernel_weight * torch.norm(covariance - torch.diag(torch.diag(covariance)))
     return loss
 
 

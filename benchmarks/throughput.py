@@ -1,4 +1,7 @@
-"""Training throughput of the library and of the reference, in this process, on the threads that it has."""
+"""Training throughput of the library and of the reference, in this process, on its one thread.
+
+Timed by the processor's clock: on an idle machine it is the wall's, and other work on the machine counts little.
+"""
 
 from __future__ import annotations
 
@@ -106,10 +109,32 @@ def rate(steps: Iterator[int], count: int, repetitions: int = 3) -> float:
     next(steps)
     rates = []
     for _ in range(repetitions):
-        begin = time.perf_counter()
+        begin = time.process_time()
         seen = sum(next(steps) for _ in range(count))
-        rates.append(seen / (time.perf_counter() - begin))
+        rates.append(seen / (time.process_time() - begin))
     return statistics.median(rates)
+
+
+def reference_intra_model(configuration: Configuration, shape: Shape) -> tuple[nn.Module, Callable]:
+    """The modules of a configuration's fang2021 network in their default layout, and its losses as people write them."""
+    method = make_method(configuration, make_context(configuration, shape, 10, 0))
+    network = method.build()
+    set_dropout_generator(network, torch.Generator())
+    return network, reference.intra_model_loss
+
+
+def rates(steps: dict[str, Iterator[int]], count: int = 1, repetitions: int = 3) -> dict[str, float]:
+    """Images per second of several trainings that take turns, so that whatever slows the machine down slows all of them:
+    medians over repetitions of ``count`` steps, after one step to warm up."""
+    for one in steps.values():
+        next(one)
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repetitions):
+        for name, one in steps.items():
+            begin = time.process_time()
+            seen = sum(next(one) for _ in range(count))
+            found[name].append(seen / (time.process_time() - begin))
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def convolution_peak(seconds: float = 1.0) -> float:
@@ -121,11 +146,11 @@ def convolution_peak(seconds: float = 1.0) -> float:
         flops = 2 * 9 * channels * channels * side * side * len(x)
         with torch.no_grad():
             layer(x)
-            begin, times = time.perf_counter(), []
-            while time.perf_counter() - begin < seconds / 3:
-                start = time.perf_counter()
+            begin, times = time.process_time(), []
+            while time.process_time() - begin < seconds / 3:
+                start = time.process_time()
                 layer(x)
-                times.append(time.perf_counter() - start)
+                times.append(time.process_time() - start)
         best = max(best, flops / statistics.median(times))
     return best
 

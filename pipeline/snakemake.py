@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from collabench import packs
 from collabench.errors import CollabenchError
-from collabench.resources import ANCESTOR, end_with_parent, on_cluster
+from collabench.locks import holding
+from collabench.resources import ANCESTOR, end_with_parent, on_cluster, this_process
+from collabench.surplus import set_aside
 from pipeline import plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,19 +29,28 @@ def main(arguments: list[str]) -> int:
         return 2
     profile, target, *further = arguments
     end_with_parent()
-    if on_cluster():
-        os.environ.pop(ANCESTOR, None)  # a process of this host, which jobs on other hosts would miss
     try:
-        study, resources = plan.load(ROOT, profile)
-    except CollabenchError as error:
+        return schedule(profile, target, further)
+    except (CollabenchError, OSError) as error:  # OSError: a full disk, a folder that must not be written
         print(f"collabench: error: {error}", file=sys.stderr)
         return 2
-    with held(study.workspace.lock("snakemake")):
+
+
+def schedule(profile: str, target: str, further: list[str]) -> int:
+    """Run Snakemake on what is missing of the target, as the only process that does so. Raises CollabenchError."""
+    if on_cluster():
+        os.environ.pop(ANCESTOR, None)  # a process of this host, which jobs on other hosts would miss
+    else:
+        os.environ.setdefault(ANCESTOR, this_process())
+    study, resources = plan.load(ROOT, profile)
+    with holding(study.workspace.lock("snakemake"), f"scheduling of profile {profile}", partial(print, flush=True)):
+        study.mend(partial(print, flush=True), results=target == "train")  # a report verifies what it reads
+        set_aside(study, partial(print, flush=True))  # or DVC would record what was tried before
         plan.drop_stale_markers(study)
         study.workspace.noise.mkdir(parents=True, exist_ok=True)  # an output of DVC's, also where no label is noisy
         if target == "report":
             plan.report_marker(study).unlink(missing_ok=True)  # a stage that DVC starts has a reason
-        return snakemake(
+        code = snakemake(
             [
                 target,
                 "--config", f"profile={profile}",
@@ -53,18 +64,9 @@ def main(arguments: list[str]) -> int:
                 *further,
             ]
         )  # fmt: skip
-
-
-def held(path: Path) -> FileLock:
-    """A lock, held; says whom it waits for."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another process schedules this profile ({path} is held); waiting for it", flush=True)
-        lock.acquire()
-    return lock
+        if target == "train" and code == 0:
+            packs.pack_runs(study.workspace)
+        return code
 
 
 def snakemake(arguments: list[str]) -> int:

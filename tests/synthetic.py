@@ -16,8 +16,8 @@ CLASSES = 4
 #: Small models for 1x8x8 images, in the order in which a method is offered them.
 SMALL_MODELS: tuple[dict, ...] = (
     {"family": "cifar_resnet", "depth": 8, "width": 4},
-    {"family": "vgg", "variant": "small", "width": 0.125},
-    {"family": "resnet18", "variant": "small", "width": 0.125},
+    {"family": "vgg", "blocks": (1, 1), "width": 4, "poolings": 1, "hidden": 8},
+    {"family": "resnet", "blocks": (1, 1), "width": 4, "hidden": 8},
 )
 
 

@@ -1,12 +1,15 @@
 """The study, what its jobs may use, and paths as Snakemake wants them: relative to the project's root."""
 
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
+from collabench.allocation import allocation, needs_of_run
 from collabench.errors import CollabenchError
+from collabench.resources import on_cluster
 from collabench.spec import dataset_key, noise_key
 from pipeline import plan
 from snakemake.exceptions import WorkflowError
@@ -19,6 +22,8 @@ except CollabenchError as error:
 PROFILE = STUDY.workspace.profile
 HOME = f"artifacts/{PROFILE}"
 STAGES = f"exec {sys.executable} -m pipeline.stages"  # exec: the stage's parent is then Snakemake, with which it ends
+# What profiles/slurm has those jobs ask for of which nothing is known.
+DEFAULTS = workflow.resource_settings.default_resources or {}
 
 
 def relative(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Training: a job is one configuration and one block of its seeds, and trains those that are missing."""
 
 JOBS = {relative(job.marker): job for job in STUDY.jobs()}
+PART = [relative(job.marker) for job in plan.jobs_of_part(STUDY)]  # of a host, if a study is split over several
 MARKER_OF = {job.id: marker for marker, job in JOBS.items()}
 
 
@@ -19,6 +20,25 @@ def needed_by(wildcards):
     return [ancient(file) for file in files]
 
 
+@cache  # several jobs of one configuration, and two resources of each
+def needs_of(configuration):
+    return needs_of_run(STUDY, STUDY.plan.configurations[configuration], RESOURCES.device)
+
+
+def asked(what, resource):
+    """Minutes or megabytes of a job on a cluster: as its runs measured or were estimated, else the profile's default. More at
+    every retry, since a job may have ended for want of them."""
+
+    def of(wildcards, attempt):
+        needs = needs_of(wildcards.configuration)
+        wanted = needs and getattr(allocation(needs, len(job_of(wildcards).seeds)), what)
+        if wanted is None and resource in DEFAULTS:
+            wanted = DEFAULTS[resource].value
+        return wanted and attempt * wanted
+
+    return of
+
+
 rule train_job:
     input:
         needed_by,
@@ -29,5 +49,6 @@ rule train_job:
     priority: lambda wildcards: job_of(wildcards).priority  # earlier seed blocks first
     resources:
         gpu=1 if RESOURCES.gpus else 0,
+        **({"runtime": asked("minutes", "runtime"), "mem_mb": asked("megabytes", "mem_mb")} if on_cluster() else {}),
     shell:
         f"{STAGES}.train {PROFILE} {{params.id:q}}"

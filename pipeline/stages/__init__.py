@@ -23,6 +23,6 @@ def run_stage(stage: Callable[..., int | None]) -> None:
     end_with_parent()
     try:
         sys.exit(stage(*sys.argv[1:]))
-    except CollabenchError as error:
+    except (CollabenchError, OSError) as error:  # OSError: a full disk, a folder that must not be written
         print(f"collabench: error: {error}", file=sys.stderr)
         sys.exit(2)

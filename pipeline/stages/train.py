@@ -15,12 +15,14 @@ def train(profile: str, job_id: str) -> int:
     gpus = () if resources.gpus == (ALLOCATED,) else resources.gpus
     with lease_gpu(gpus, resources.slots_per_gpu) if gpus else nullcontext():
         from collabench.study import load_study  # imports torch, which must see the leased GPU only
+        from pipeline.plan import report_marker
 
         study = load_study(ROOT, profile)
         job = study.job(job_id)
         outcome = study.train(job.runs, device=resources.device, tell=tell)
     if outcome.failed:
         return 1
+    report_marker(study).unlink(missing_ok=True)  # older than these results, whatever the clock says
     study.finish_job(job)
     return 0
 

@@ -10,7 +10,7 @@ from collabench.models import Backbone, build_backbone
 from collabench.strict import Strict
 
 if TYPE_CHECKING:
-    from collabench.config import RecipeConfig
+    from collabench.config import DatasetConfig, NoiseConfig, RecipeConfig
     from collabench.spec import Configuration
 
 #: (channels, height, width) and number of classes of the data sets whose form is known without their files.
@@ -24,6 +24,24 @@ KNOWN_SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
 }
 
 
+#: Training and test images of the same data sets.
+KNOWN_IMAGES: dict[str, tuple[int, int]] = {
+    "digits": (1437, 360),
+    "cifar10": (50_000, 10_000),
+    "cifar100": (50_000, 10_000),
+    "stl10": (5_000, 8_000),
+    "imagenet32": (1_281_167, 50_000),
+    "imagenet": (1_281_167, 50_000),
+}
+
+#: Names of the classes of those with few, for noise that names them.
+KNOWN_CLASSES: dict[str, tuple[str, ...]] = {
+    "digits": tuple("0123456789"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "stl10": ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
+}
+
+
 def input_shape_of(image_shape: tuple[int, int, int], recipe: RecipeConfig) -> tuple[int, int, int]:
     """What the network sees (C, H, W): the images' own shape, or the recipe's random resized crop."""
     crop = recipe.augmentation.random_resized_crop
@@ -32,18 +50,85 @@ def input_shape_of(image_shape: tuple[int, int, int], recipe: RecipeConfig) -> t
 
 def check(configuration: Configuration) -> None:
     """Raise ConfigError naming the configuration if its method, model, data set, noise and recipe don't go together."""
-    dataset, recipe = configuration.dataset, configuration.recipe
+    dataset, recipe, names = configuration.dataset, configuration.recipe, configuration.names
+    entry = ("datasets", names["dataset"])  # the one that is looked at, for the message
     try:
+        _check_images(dataset)
+        entry = ("noise", names["noise"])
+        _check_pairs(configuration.noise, dataset)
+        entry = ("recipes", names["recipe"])
+        _check_validation(recipe, dataset)
         if dataset.source == "imagenet" and recipe.augmentation.random_resized_crop is None:
             raise ConfigError("imagenet has images of many sizes: the recipe needs augmentation.random_resized_crop")
         # Where size and classes are only in the user's files, any that the model takes show its stages.
         shape, classes = KNOWN_SHAPES.get(dataset.source, ((3, 64, 64), 10))
         shape = input_shape_of(shape, recipe)
-        for peer in configuration.peer_models.values():
+        for name, peer in {names["model"]: configuration.model, **configuration.peer_models}.items():
+            entry = ("models", name)
             _backbone(peer, shape, classes)
-        configuration.method.check_fits(_backbone(configuration.model, shape, classes), recipe.precision, shape)
+        entry = ("methods", names["method"])
+        key = (configuration.method.model_dump_json(), configuration.model, shape, classes, recipe.precision)
+        if key not in _fitting:
+            configuration.method.check_fits(_backbone(configuration.model, shape, classes), recipe.precision, shape)
+            _fitting.add(key)
     except (ConfigError, ValueError) as error:
-        raise ConfigError(f"{configuration.label}: {error}") from None
+        raise ConfigError(f"{configuration.label}: {'.'.join(entry)}: {error}", entry) from None
+
+
+def check_files(configuration: Configuration) -> None:
+    """Raise ConfigError naming the configuration if a file that its training reads is missing or not the one meant."""
+    shape, classes = KNOWN_SHAPES.get(configuration.dataset.source, ((), 0))
+
+    def make_backbone(model: str | None) -> Backbone:
+        settings = configuration.model if model is None else configuration.peer_models[model]
+        return _backbone(settings, input_shape_of(shape, configuration.recipe), classes)
+
+    try:
+        configuration.method.check_files(make_backbone if shape else None)
+    except ConfigError as error:
+        entry = ("methods", configuration.names["method"])
+        raise ConfigError(f"{configuration.label}: {'.'.join(entry)}: {error}", entry) from None
+
+
+def _check_images(dataset: DatasetConfig) -> None:
+    """Raise ConfigError if more images are asked for than a data set of known size has."""
+    if dataset.source not in KNOWN_IMAGES:
+        return
+    train, test = KNOWN_IMAGES[dataset.source]
+    if dataset.test_on_rest:
+        wanted = (dataset.train_images or 0) + (dataset.test_images or 1)
+        if wanted > train + test:
+            raise ConfigError(
+                f"train_images and test_images ask for {wanted} images, {dataset.source} has {train + test}"
+            )
+        return
+    for field, there in (("train_images", train), ("test_images", test)):
+        asked = getattr(dataset, field)
+        if asked is not None and asked > there:
+            raise ConfigError(f"{field}: {asked} are asked for, {dataset.source} has {there}")
+
+
+def _check_pairs(noise: NoiseConfig, dataset: DatasetConfig) -> None:
+    """Raise ConfigError if the noise names a class that a data set of known classes does not have."""
+    classes = KNOWN_CLASSES.get(dataset.source, ())
+    for name in (name for pair in (noise.pairs or {}).items() for name in pair):
+        if classes and name not in classes:
+            raise ConfigError(f"pairs: {name!r} is no class of {dataset.source}; classes: {', '.join(classes)}")
+
+
+def _check_validation(recipe: RecipeConfig, dataset: DatasetConfig) -> None:
+    """Raise ConfigError if the validation split or what it leaves to train on would be empty."""
+    images = dataset.train_images or KNOWN_IMAGES.get(dataset.source, (None,))[0]
+    if recipe.validation_fraction and images is not None:
+        held_out = round(recipe.validation_fraction * images)
+        if not 0 < held_out < images:
+            raise ConfigError(
+                f"validation_fraction {recipe.validation_fraction} of {images} training images is {held_out}"
+            )
+
+
+_fitting: set[tuple[object, ...]] = set()
+"""What was found to fit: a plan asks the same again for every noise, seed and data set of that form."""
 
 
 @lru_cache(maxsize=256)

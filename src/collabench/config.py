@@ -7,6 +7,7 @@ anything runs: an unknown key, a wrong type, a value out of range or a name that
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
@@ -15,42 +16,58 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from collabench.errors import ConfigError
 from collabench.methods import METHODS
 from collabench.models import FAMILIES
-from collabench.strict import Strict
+from collabench.strict import NO_REPEATS, Strict
 
 # ------------------------------------------------------------------------------------------------ reading YAML
+
+
+#: What a configuration file can be: far more than any needs, and read within seconds.
+MAX_YAML_BYTES = 1_000_000
+MAX_YAML_VALUES = 50_000
+MAX_YAML_DEPTH = 100
 
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's core scalars: ``1e-4`` is a number, ``off`` and ``012`` are not what YAML 1.1 makes of them."""
 
+    values = depth = 0
 
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.values, self.depth = self.values + 1, self.depth + 1
+        if self.values > MAX_YAML_VALUES or self.depth > MAX_YAML_DEPTH:
+            problem = f"more than {MAX_YAML_VALUES:,} values" if self.depth <= MAX_YAML_DEPTH else "nested too deeply"
+            raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+_TAG = "tag:yaml.org,2002:"
+
+#: Tag of a scalar → how it is written, and with which characters it can begin.
+_SCALARS = {
+    f"{_TAG}bool": (re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
+    f"{_TAG}null": (re.compile(r"(?:~|null|Null|NULL|)"), ["~", "n", "N", ""]),
+    f"{_TAG}int": (re.compile(r"[-+]?[0-9]+"), "-+0123456789"),
+    f"{_TAG}float": (
+        re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
         "-+.0123456789",
     ),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+}
+_Loader.yaml_implicit_resolvers = {}
+for _name, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(_name, re.compile(f"^(?:{_pattern.pattern})$"), list(_first))
 
+# YAML 1.1 would read 012 as an octal number.
+_Loader.add_constructor(f"{_TAG}int", lambda loader, node: int(loader.construct_scalar(node)))
 
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    text = loader.construct_scalar(node)
-    if len(text) > 18:  # beyond 64 bits: no field of the configuration means such a number
-        raise yaml.constructor.ConstructorError(None, None, f"the number {text[:12]}… is too large", node.start_mark)
-    return int(text)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+#: Digits of a whole number: what fits 64 bits. No field means a larger one.
+_MAX_DIGITS = 18
 
 KeyPath = tuple[str | int, ...]
 
@@ -63,31 +80,43 @@ class Document:
 
     def where(self, key_path: KeyPath) -> str:
         """``params.yaml:12: recipes.fast.epochs`` for the deepest part of ``key_path`` that stands in the file."""
-        known = key_path
-        while known and known not in self._lines:
-            known = known[:-1]
-        dotted = ".".join(str(part) for part in key_path) or "the file"
-        return f"{self.path}:{self._lines.get(known, 1)}: {dotted}"
+        return _where(self.path, self.line(key_path), key_path)
+
+    def line(self, key_path: KeyPath) -> int:
+        """The line of the deepest part of ``key_path`` that stands in the file."""
+        while key_path and key_path not in self._lines:
+            key_path = key_path[:-1]
+        return self._lines.get(key_path, 1)
 
     def error(self, key_path: KeyPath, message: str) -> ConfigError:
         return ConfigError(f"{self.where(key_path)}: {message}")
 
 
-MAX_YAML_BYTES = 4_000_000
+def _where(path: Path, line: int, key_path: KeyPath) -> str:
+    return f"{path}:{line}: {'.'.join(map(_shown_part, key_path)) or 'the file'}"
+
+
+def _shown_part(part: str | int) -> str:
+    """A key as it stands in the file, or quoted and shortened where it is no plain word."""
+    text = str(part)
+    return text if text.isprintable() and 0 < len(text) <= 80 and " " not in text else _shorten(text)
 
 
 def read_yaml(path: Path) -> Document:
     """Read one YAML file.
 
-    Raises ConfigError in one line for a file that is missing, not UTF-8, not YAML, has a key twice, refers to itself,
-    is larger than 4 MB, or holds a number that is not finite.
+    Keys are text, whatever they look like. Raises ConfigError in one line for a file that is missing, not UTF-8, not
+    YAML, has a key twice, refers to itself, is too large, or has a tag that asks for something else than plain data.
     """
     try:
-        raw = path.read_bytes()
+        if path.exists() and not path.is_file():  # a pipe or a device would be waited for without end
+            raise ConfigError(f"{path}: is no file")
+        with path.open("rb") as file:
+            raw = file.read(MAX_YAML_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     if len(raw) > MAX_YAML_BYTES:
-        raise ConfigError(f"{path}: {len(raw)} bytes; a configuration file has at most {MAX_YAML_BYTES}")
+        raise ConfigError(f"{path}: a configuration file has at most {MAX_YAML_BYTES:,} bytes, this one has more")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -109,50 +138,57 @@ def read_yaml(path: Path) -> Document:
         line = mark.line + 1 if mark else 1
         problem = (error.problem or error.context or "not YAML").replace("\n", " ")
         raise ConfigError(f"{path}:{line}: not valid YAML: {problem}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply") from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise ConfigError(
+            f"{path}:{line}: not text: the character {chr(error.character)!r} cannot stand here"
+        ) from None
     return Document(path, value, lines)
 
 
 def _check_nodes(
     path: Path, node: yaml.Node, key_path: KeyPath, lines: dict[KeyPath, int], parents: frozenset[int], count: list[int]
 ) -> None:
-    """Fill ``lines``; refuse duplicate keys, keys that are not plain text, cycles and alias bombs."""
-    count[0] += 1
+    """Fill ``lines`` and make every key text; refuse what is not plain data: duplicate keys, keys that are no text, cycles,
+    alias bombs, tags, whole numbers beyond 64 bits."""
     line = node.start_mark.line + 1
     lines.setdefault(key_path, line)
+
+    def refuse(problem: str, at: int = line, key: KeyPath = key_path) -> ConfigError:
+        return ConfigError(f"{_where(path, at, key)}: {problem}")
+
     if id(node) in parents:
-        raise ConfigError(f"{path}:{line}: an alias refers to the block that it stands in")
-    if count[0] > 200_000:
-        raise ConfigError(f"{path}:{line}: more than 200,000 values")
+        raise refuse("an alias refers to the block that it stands in")
+    # An alias counts as often as it is used, and long text by its length: what is written out must stay small, too.
+    count[0] += 1 + (len(node.value) // 100 if isinstance(node, yaml.ScalarNode) else 0)
+    if count[0] > MAX_YAML_VALUES or len(parents) > MAX_YAML_DEPTH:
+        raise refuse(f"more than {MAX_YAML_VALUES:,} values" if count[0] > MAX_YAML_VALUES else "nested too deeply")
     parents = parents | {id(node)}
-    if isinstance(node, yaml.MappingNode):
+    if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
         seen: dict[str, int] = {}
-        for key_node, value_node in node.value:
+        for position, (key_node, value_node) in enumerate(node.value):
             key_line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise ConfigError(f"{path}:{key_line}: a key must be plain text")
+            if not isinstance(key_node, yaml.ScalarNode) or not key_node.tag.startswith(_TAG):
+                raise refuse("a key must be plain text", key_line)
             key = key_node.value
             if key == "<<":
-                raise ConfigError(f"{path}:{key_line}: merge keys (<<) are not supported; write the values out")
+                raise refuse("merge keys (<<) are not supported; write the values out", key_line)
             if key in seen:
-                raise ConfigError(f"{path}:{key_line}: {key!r} stands here and on line {seen[key]}; keep one of them")
+                raise refuse(f"stands here and on line {seen[key]}; keep one of them", key_line, (*key_path, key))
             seen[key] = key_line
             lines[(*key_path, key)] = key_line
+            text = yaml.ScalarNode(f"{_TAG}str", key, key_node.start_mark, key_node.end_mark)
+            node.value[position] = (text, value_node)
             _check_nodes(path, value_node, (*key_path, key), lines, parents, count)
-    elif isinstance(node, yaml.SequenceNode):
+    elif isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
         for index, child in enumerate(node.value):
             _check_nodes(path, child, (*key_path, index), lines, parents, count)
-    elif not node.tag.startswith("tag:yaml.org,2002:") or node.tag.rpartition(":")[2] not in (
-        "str",
-        "int",
-        "float",
-        "bool",
-        "null",
-    ):
-        raise ConfigError(f"{path}:{line}: the tag {node.tag!r} is not supported")
+    elif not isinstance(node, yaml.ScalarNode) or node.tag not in (*_SCALARS, f"{_TAG}str"):
+        raise refuse(f"the tag {_shorten(node.tag)} is not supported; remove it")
+    elif node.tag in _SCALARS and not _SCALARS[node.tag][0].fullmatch(node.value):
+        raise refuse(f"{_shorten(node.value)} is no {node.tag.removeprefix(_TAG)}, as its tag says; remove the tag")
+    elif node.tag == f"{_TAG}int" and len(node.value) > _MAX_DIGITS:
+        raise refuse(f"the number {node.value[:12]}… is too large; in quotes, if it is text")
 
 
 def validate(document: Document, kind: Any, value: Any, key_path: KeyPath = ()) -> Any:
@@ -177,18 +213,55 @@ def _not_finite(value: Any, key_path: KeyPath) -> KeyPath | None:
 def _explain(document: Document, error: ValidationError, kind: Any, key_path: KeyPath) -> ConfigError:
     """One validation error in one line (an unknown key before others: it often explains them)."""
     errors = error.errors(include_url=False)
-    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    location = _without_union_tags(document.value, (*key_path, *first["loc"]))
-    message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+    places = [_location(document.value, key_path, e) for e in errors]
+    # A value that fits none of several types has one error for each of them; one inside it says most.
+    inside = [i for i, place in enumerate(places) if place[: len(places[0])] == places[0]]
+    unknown = [i for i, e in enumerate(errors) if e["type"] == "extra_forbidden"]
+    chosen = unknown[0] if unknown else max(inside, key=lambda i: len(places[i]))
+    first, location = errors[chosen], places[chosen]
+    same = [e for e, place in zip(errors, places, strict=True) if place == location and e["type"] != "extra_forbidden"]
+    messages = dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in same)
+    message, says = ", or ".join(messages), first["input"]
     if first["type"] == "extra_forbidden":
-        message = f"unknown key {location[-1]!r}; keys that would be right: {', '.join(_keys_at(kind, first['loc']))}"
-    elif first["type"] == "missing":
-        message = f"the key {location[-1]!r} is missing"
-    elif not isinstance(first["input"], dict | list):
-        message += f" (it says {_shorten(first['input'])})"
-    if len(errors) > 1:
-        message += f" (and {len(errors) - 1} more)"
+        message = (
+            f"unknown key {_shorten(location[-1])}; keys that would be right: {', '.join(_keys_at(kind, first['loc']))}"
+        )
+        says = None
+    elif first["type"] in ("missing", "union_tag_not_found"):
+        message, says = f"the key {location[-1]!r} is missing", None
+    elif first["type"] == "union_tag_invalid":
+        says = says[location[-1]]
+        message = f"Input should be {' or '.join(first['ctx']['expected_tags'].rsplit(', ', 1))}"
+    if says is not None and not isinstance(says, dict | list):
+        message += f" (it says {_shorten(says)})"
+    elsewhere = {place for place in places if place != location[: len(place)]}
+    if elsewhere:
+        message += f" (and {len(elsewhere)} more)"
     return document.error(location, message)
+
+
+#: Keys that choose among several kinds of entry.
+_CHOOSING = ("family", "method", "kind")
+
+
+def _location(value: Any, key_path: KeyPath, error: Any) -> KeyPath:
+    """Where in the file an error of pydantic stands. Its own location also names the members of unions, and ends in
+    ``[key]`` where a key is wrong; a choice among several kinds of entry is wrong at the key that chooses."""
+    kind, kept, member_of = error["type"], list[str | int](), None
+    location = [*key_path, *error["loc"]]
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(value, dict) and member_of is not value and part in (value.get(key) for key in _CHOOSING):
+            member_of = value  # the kind that the entry says it is, which may also be the name of one of its keys
+        elif (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        ):
+            value, kept = value[part], [*kept, part]
+        elif last and kind in ("missing", "extra_forbidden"):
+            kept.append(part)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        kept.append(error["ctx"]["discriminator"].strip("'"))
+    return tuple(kept)
 
 
 def _keys_at(kind: Any, location: KeyPath) -> list[str]:
@@ -226,23 +299,11 @@ def _shorten(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _without_union_tags(value: Any, location: KeyPath) -> KeyPath:
-    """Drop the parts of a pydantic location that name a union's member and not a key of the file."""
-    kept: list[str | int] = []
-    for position, part in enumerate(location):
-        last = position == len(location) - 1
-        if (isinstance(value, dict) and part in value) or (
-            isinstance(value, list) and isinstance(part, int) and part < len(value)
-        ):
-            value, kept = value[part], [*kept, part]
-        elif last:
-            kept.append(part)
-    return tuple(kept)
-
-
 # ------------------------------------------------------------------------------------------------ the sections
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+#: Text in one line.
+Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\r\n]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 #: Data sets whose files the project can find or fetch without being told a checksum.
@@ -257,13 +318,13 @@ class DatasetConfig(Strict):
     """
 
     source: Literal["digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet", "images"]
-    title: str | None = Field(default=None, min_length=1, max_length=80)
+    title: Annotated[Line, Field(max_length=80)] | None = None
     path: str | None = Field(default=None, min_length=1)
     sha256: Sha256 | None = None
-    mirrors: tuple[str, ...] = ()
+    mirrors: Annotated[tuple[str, ...], NO_REPEATS] = ()
     resize: int | None = Field(default=None, ge=4, le=1024)
-    train_images: int | None = Field(default=None, ge=2)
-    test_images: int | None = Field(default=None, ge=2)
+    train_images: int | None = Field(default=None, ge=2, le=100_000_000)
+    test_images: int | None = Field(default=None, ge=2, le=100_000_000)
     test_on_rest: bool = False
     split_seed: int = Field(default=0, ge=0, lt=10_000)
 
@@ -306,8 +367,15 @@ class NoiseConfig(Strict):
     def _consistent(self) -> Self:
         if (self.kind == "none") != (self.rate == 0.0):
             raise ValueError("kind: none goes with rate 0, every other kind with a rate above 0")
+        if self.kind == "none" and (self.when, self.count, self.hit) != ("static", "exact", "redrawn"):
+            raise ValueError("kind: none changes no label; remove when, count and hit")
         if self.pairs is not None and self.kind != "asymmetric":
             raise ValueError("pairs belong to kind: asymmetric")
+        if self.pairs is not None and not self.pairs:
+            raise ValueError("pairs names no pair, so no label could be wrong; remove it or name some")
+        for name, partner in (self.pairs or {}).items():
+            if name == partner:
+                raise ValueError(f"pairs: {name!r} is paired with itself")
         if self.hit == "fixed" and self.when == "static":
             raise ValueError("hit: fixed belongs to when: per_epoch (static noise hits the same images always)")
         return self
@@ -322,12 +390,19 @@ class Augmentation(Strict):
     flip: bool = False
     random_resized_crop: int | None = Field(default=None, ge=8, le=512)
 
+    @model_validator(mode="after")
+    def _one_way_to_move(self) -> Self:
+        if self.shift and self.random_resized_crop is not None:
+            raise ValueError("shift and random_resized_crop exclude each other; remove one of them")
+        return self
+
 
 class RecipeConfig(Strict):
     """How long and how fast: everything about optimisation that methods share, so that methods differ only in method.
 
     ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs. ``validation_fraction`` of the
-    training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``.
+    training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``. ``processes``
+    share every batch of a run, each on a GPU or a core of its own (docs/multi-gpu.md).
     """
 
     epochs: int = Field(ge=1, le=10_000)
@@ -341,10 +416,11 @@ class RecipeConfig(Strict):
     augmentation: Augmentation = Augmentation()
     validation_fraction: float = Field(default=0.0, ge=0, lt=0.9)
     validation_noisy: bool = False
-    evaluate_every: int = Field(default=1, ge=1)
+    evaluate_every: int = Field(default=1, ge=1, le=10_000)
     evaluation_batch_size: int = Field(default=500, ge=1, le=65_536)
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
+    processes: int = Field(default=1, ge=1, le=1024)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -356,13 +432,19 @@ class RecipeConfig(Strict):
             raise ValueError("nesterov needs momentum above 0")
         if self.validation_noisy and not self.validation_fraction:
             raise ValueError("validation_noisy needs validation_fraction above 0")
+        if self.processes > self.batch_size:
+            raise ValueError(f"{self.processes} processes cannot share a batch of {self.batch_size} images")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """What of the recipe can change a run's numbers: all of it. One process, the rule, goes without saying."""
+        return self.model_dump(exclude={"processes"} if self.processes == 1 else None)
 
 
 ModelConfig = Annotated[FAMILIES.settings_union(), Field(discriminator="family")]
 MethodConfig = Annotated[METHODS.settings_union(), Field(discriminator="method")]
 
-Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1), NO_REPEATS]
 
 
 class TableConfig(Strict):
@@ -371,7 +453,7 @@ class TableConfig(Strict):
     ``family`` (by default the table)."""
 
     name: Name
-    title: str | None = None
+    title: Line | None = None
     datasets: Names
     noise: Names = ("clean",)
     models: Names
@@ -385,31 +467,38 @@ class TableConfig(Strict):
     def _baseline_is_a_row(self) -> Self:
         if self.baseline not in self.methods:
             raise ValueError(f"the baseline {self.baseline!r} must be one of the table's methods")
-        for field in ("datasets", "noise", "models", "recipes", "methods"):
-            names = getattr(self, field)
-            if len(set(names)) != len(names):
-                raise ValueError(f"{field} names something twice")
         return self
 
 
 class ProfileConfig(Strict):
-    """A study: its tables, how many seeds each configuration is run with, and how the runs are packed into jobs."""
+    """A study: its tables, the seeds that each configuration is run with, and how the runs are packed into jobs.
 
-    description: str
+    The seeds are ``first_seed``, ``first_seed`` + 1 … A study that is to test what other seeds suggested begins with seeds
+    that had no part in it.
+    """
+
+    description: Line
     seeds: int = Field(ge=1, lt=1000)
+    first_seed: int = Field(default=0, ge=0, lt=1000)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seeds_per_job: int = Field(default=4, ge=1, le=1000)
     tables: tuple[TableConfig, ...] = ()
-    papers: tuple[Name, ...] = ()
+    papers: Annotated[tuple[Name, ...], NO_REPEATS] = ()
 
     @model_validator(mode="after")
     def _has_tables(self) -> Self:
         if not self.tables and not self.papers:
             raise ValueError("a profile needs tables or papers")
+        if self.first_seed + max([self.seeds, *(table.seeds or 0 for table in self.tables)]) > 1000:
+            raise ValueError("seeds go up to 999: first_seed and seeds together must not exceed 1000")
         names = [table.name for table in self.tables]
         if len(set(names)) != len(names):
             raise ValueError("two tables have the same name")
         return self
+
+    def seed_range(self, count: int | None = None) -> tuple[int, ...]:
+        """The first ``count`` seeds of the study (default: all of them)."""
+        return tuple(range(self.first_seed, self.first_seed + (count or self.seeds)))
 
 
 class Params(Strict):
@@ -421,6 +510,11 @@ class Params(Strict):
     recipes: dict[Name, RecipeConfig]
     methods: dict[Name, MethodConfig]
     profiles: dict[Name, ProfileConfig]
+    _document: Document | None = PrivateAttr(default=None)
+
+    def place(self, key: KeyPath) -> str:
+        """``params.yaml:12: `` for an entry, as the beginning of a message; empty where no file was read."""
+        return "" if self._document is None else f"{self._document.path}:{self._document.line(key)}: "
 
 
 _SECTION_OF = {
@@ -433,6 +527,7 @@ def load_params(path: Path) -> Params:
     """Read and check ``params.yaml``. Raises ConfigError in one line."""
     document = read_yaml(path)
     params: Params = validate(document, Params, document.value)
+    params._document = document
     for profile_name, profile in params.profiles.items():
         for index, table in enumerate(profile.tables):
             for field, section in _SECTION_OF.items():
@@ -444,6 +539,7 @@ def load_params(path: Path) -> Params:
     for name, method in params.methods.items():
         for field, section, other in method.references():
             check_name(document, ("methods", name, field), params, section, other)
+        params.methods[name] = method.located(path.absolute().parent)
     _refuse_teacher_cycles(document, params)
     return params
 
@@ -452,7 +548,9 @@ def check_name(document: Document, key: KeyPath, params: Params, section: str, n
     """Raise ConfigError if ``name`` is not defined in ``section``."""
     known = getattr(params, section)
     if name not in known:
-        raise document.error(key, f"{name!r} is not defined under {section}; defined there: {', '.join(known)}")
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise document.error(key, f"{name!r} is not defined under {section}{hint}; defined there: {', '.join(known)}")
 
 
 def _refuse_teacher_cycles(document: Document, params: Params) -> None:

@@ -15,18 +15,20 @@ import math
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from collabench.compatibility import KNOWN_SHAPES, input_shape_of
 from collabench.config import DatasetConfig, NoiseConfig
 from collabench.errors import CollabenchError, ConfigError, RunFailed
 from collabench.records import read_json, write_json
-from collabench.resources import Resources
+from collabench.resources import Resources, end_with_parent
 from collabench.results import Measured
 from collabench.spec import Configuration, Run, dataset_key
 from collabench.strict import Strict
@@ -65,6 +67,7 @@ class Prediction(Strict):
 
     configuration_id: str
     device: str
+    device_type: Literal["cpu", "cuda"] = "cpu"
     workers: int
     torch: str
     form: Form
@@ -176,10 +179,9 @@ def estimate(study: Study, resources: Resources, *, again: bool = False) -> Esti
 
     device = describe(choose_device(resources.device))
     forms = {name: _form(study, c) for name, c in study.plan.configurations.items()}
-    folder = study.workspace.state / "estimates"
     predictions: dict[str, Prediction] = {}
     for name, form in forms.items() if not again else ():
-        path = folder / f"{name}.json"
+        path = study.workspace.estimate(name)
         if path.exists():
             known = read_json(path, Prediction)
             same = (known.device, known.workers, known.torch, known.form)
@@ -188,7 +190,7 @@ def estimate(study: Study, resources: Resources, *, again: bool = False) -> Esti
     missing = {name: c for name, c in study.plan.configurations.items() if name not in predictions}
     for prediction in _predict_all(missing, forms, resources):
         predictions[prediction.configuration_id] = prediction
-        write_json(folder / f"{prediction.configuration_id}.json", prediction)
+        write_json(study.workspace.estimate(prediction.configuration_id), prediction)
     runs = study.plan.seeds_of()
     return Estimate(
         study,
@@ -253,23 +255,44 @@ def _cost(study: Study, configuration: Configuration, runs: int, predicted: Pred
 
 
 def _predict_all(
-    configurations: dict[str, Configuration], forms: dict[str, Form], resources: Resources
+    configurations: dict[str, Configuration],
+    forms: dict[str, Form],
+    resources: Resources,
+    work: Callable[[Configuration, Form, str, int], Prediction] | None = None,
 ) -> list[Prediction]:
-    """Time configurations, as many at once as will train at once: they slow each other down as the runs will."""
+    """Time configurations, as many at once as will train at once: they slow each other down as the runs will.
+
+    A process that dies takes all the others of its pool with it, and nothing says which it was. What was not finished is then
+    timed in a process of its own. Raises RunFailed naming the configuration whose process dies there again.
+    """
     if not configurations:
         return []
     os.environ["OMP_NUM_THREADS"] = "1"  # before the children import torch
     workers = 1 if resources.gpus else min(resources.workers, len(configurations))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context) as pool:
-        jobs = [
-            pool.submit(predict, configuration, forms[name], resources.device, resources.workers)
-            for name, configuration in configurations.items()
-        ]
+    found: dict[str, Prediction] = {}
+
+    def timed(names: list[str], processes: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, context, end_with_parent, (os.getpid(),)) as pool:
+            jobs = {
+                pool.submit(
+                    work or predict, configurations[name], forms[name], resources.device, resources.workers
+                ): name
+                for name in names
+            }
+            for job in as_completed(jobs):
+                found[jobs[job]] = job.result()
+
+    with suppress(BrokenProcessPool):
+        timed(list(configurations), workers)
+    for name in [name for name in configurations if name not in found]:
         try:
-            return [job.result() for job in jobs]
+            timed([name], 1)
         except BrokenProcessPool:
-            raise RunFailed("a process that timed configurations died (was there enough memory?)") from None
+            raise RunFailed(
+                f"{configurations[name].label}: the process that timed it died, alone too; is there enough memory?"
+            ) from None
+    return [found[name] for name in configurations]
 
 
 def predict(configuration: Configuration, form: Form, device_type: str, workers: int) -> Prediction:
@@ -284,11 +307,12 @@ def predict(configuration: Configuration, form: Form, device_type: str, workers:
     counts = count(configuration, form.shape, form.classes)
     recipe = configuration.recipe
     affordable = int(BATCH_FLOPS[device.type] / max(counts.training, counts.predict, 1))
-    batch = max(2, min(recipe.batch_size, form.train_images, affordable))
+    share = -(-recipe.batch_size // recipe.processes)  # of one of the processes that share a batch
+    batch = max(2, min(share, form.train_images, affordable))
     trials = _Trials(configuration, form, batch, device)
     before = _resident_bytes() if device.type == "cpu" else 0
     trained = trials.timed(counts.training > 0)
-    held = count_memory(configuration, form.shape, form.classes).held
+    held = count_memory(configuration, form.shape, form.classes, max(2, share)).held
     kept = int(form.train_images * (1 - recipe.validation_fraction))
     evaluated = form.test_images + form.train_images - kept
     passes = recipe.epochs if counts.training else 1
@@ -296,11 +320,12 @@ def predict(configuration: Configuration, form: Form, device_type: str, workers:
     return Prediction(
         configuration_id=configuration.id,
         device=describe(device),
+        device_type=device.type,
         workers=workers,
         torch=torch.__version__,
         form=form,
-        train_seconds=trained.train * kept * passes,
-        evaluate_seconds=trained.evaluate * evaluated * evaluations,
+        train_seconds=trained.train * kept * passes / recipe.processes,  # what they tell each other comes on top
+        evaluate_seconds=trained.evaluate * evaluated * evaluations / recipe.processes,
         memory_bytes=before + held,
         disk_bytes=trained.weights
         + trained.logits * form.test_images
@@ -352,7 +377,7 @@ class _Trials:
         recipe = self._configuration.recipe.model_copy(
             update={
                 "epochs": epochs, "milestones": (), "batch_size": self._batch, "evaluate_every": 1,
-                "validation_fraction": 0.0, "validation_noisy": False,
+                "validation_fraction": 0.0, "validation_noisy": False, "processes": 1,
             }
         )  # fmt: skip
         changed = self._configuration.model_copy(update={"recipe": recipe, "noise": NoiseConfig(kind="none")})
@@ -511,7 +536,7 @@ def _hours(seconds: float) -> str:
 def print_estimate(
     root: Path, profile: str, cores: str | None, gpus: str | None, budget: float | None, again: bool, as_text: bool
 ) -> None:
-    """The command ``collabench estimate``. Raises ConfigError for a budget that is not positive."""
+    """The command ``collabench plan --estimate``. Raises ConfigError for a budget that is not positive."""
     from collabench import resources
     from collabench.study import load_study
 

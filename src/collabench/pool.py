@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from collabench.errors import RunFailed
@@ -20,8 +21,8 @@ _device: list[str] = []
 _held = ExitStack()
 
 
-def _start_worker(root: Path, profile: str, resources: Resources) -> None:
-    end_with_parent()
+def _start_worker(parent: int, root: Path, profile: str, resources: Resources) -> None:
+    end_with_parent(parent)
     if resources.gpus:
         _held.enter_context(lease_gpu(resources.gpus, resources.slots_per_gpu))
     _device.append(resources.device)
@@ -31,7 +32,7 @@ def _start_worker(root: Path, profile: str, resources: Resources) -> None:
 def _train(run_id: str, retry_failed: bool) -> Outcome:
     study = _worker["study"]
     run = next(run for run in study.plan.runs if run.id == run_id)
-    return study.train([run], device=_device[0], retry_failed=retry_failed)
+    return study.train([run], device=_device[0], retry_failed=retry_failed, tell=partial(print, flush=True))
 
 
 def train(
@@ -45,7 +46,8 @@ def train(
     """Train ``runs`` in ``resources.workers`` processes of one thread (or one leased GPU) each.
 
     A run starts when those that it requires are available; where one of them failed it fails too. ``finished`` hears of
-    each run: done, trained, linked or failed. Raises RunFailed if a worker process is killed from outside.
+    each run: done, trained, linked or failed. Raises RunFailed if a worker process is killed from outside, StorageError if
+    the disk is full or must not be written (what is being trained then ends first).
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # before the children import torch
     outcome = Outcome()
@@ -54,7 +56,7 @@ def train(
     over: set[str] = set()
     pending: dict[Future[Outcome], Run] = {}
     context = multiprocessing.get_context("spawn")
-    arguments = (study.workspace.root, study.workspace.profile, resources)
+    arguments = (os.getpid(), study.workspace.root, study.workspace.profile, resources)
     with ProcessPoolExecutor(resources.workers, context, _start_worker, arguments) as pool:
         while waiting or pending:
             for run in list(waiting):

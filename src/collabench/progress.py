@@ -2,55 +2,125 @@
 
 from __future__ import annotations
 
-import json
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from collabench.results import RESULT
+from collabench.errors import ResultError
+from collabench.locks import is_held
+from collabench.records import read_json
+from collabench.results import RESULT, InProgress, Measured
+from collabench.spec import Run
 from collabench.study import Study
 
 PLAIN_SECONDS = 10.0
+"""Between two reports where there is no terminal."""
+
+_SHOWN = 16
+"""Runs in progress that a terminal shows; a log shows fewer."""
 
 
 class Watcher:
-    """Reads the progress files of a study's training processes; needs nothing of how they were started."""
+    """Reads the progress files of training processes; needs nothing of how they were started.
 
-    def __init__(self, study: Study, workers: int) -> None:
-        self._study, self._workers = study, max(1, workers)
-        self._runs = [(study.workspace.run(run.configuration.id, run.seed) / RESULT, run) for run in study.plan.runs]
-        self._begin, self._done_at_begin = time.monotonic(), self._done()
+    runs: those that are waited for. workers: how many are trained side by side. note: what is going on while no run is
+    trained, in a line.
+    """
 
-    def _done(self) -> int:
-        return sum(path.exists() for path, _ in self._runs)
+    def __init__(
+        self, study: Study, workers: int, runs: Sequence[Run] | None = None, note: Callable[[], str] = lambda: ""
+    ) -> None:
+        self._workspace, self._workers, self._note = study.workspace, max(1, workers), note
+        self._runs = list(study.plan.runs if runs is None else runs)
+        self._left = {run.id: run for run in self._runs}
+        self._seconds: dict[str, list[float]] = {}  # by configuration, of the runs that ended while this watched
+        self._take_finished(timed=False)
+
+    def _take_finished(self, *, timed: bool = True) -> None:
+        workspace = self._workspace
+        for run in list(self._left.values()):
+            configuration = run.configuration.id
+            if (workspace.run(configuration, run.seed) / RESULT).exists():
+                del self._left[run.id]
+                if timed and (seconds := self._measured(run)) is not None:
+                    self._seconds.setdefault(configuration, []).append(seconds)
+
+    def _measured(self, run: Run) -> float | None:
+        try:
+            found = read_json(self._workspace.measured_file(run.configuration.id, run.seed), Measured)
+        except ResultError:
+            return None
+        return found.train_seconds + found.evaluate_seconds
+
+    def _running(self) -> list[InProgress]:
+        """The progress records of runs that a living process trains."""
+        records = []
+        for path in sorted((self._workspace.state / "progress").glob("*.json")):
+            if path.stem in self._left and is_held(self._workspace.lock(path.stem)):
+                try:
+                    records.append(read_json(path, InProgress))
+                except ResultError:
+                    continue
+        return records
+
+    def _failed(self) -> set[str]:
+        return {name for name in self._left if self._workspace.failure(name).exists()}
+
+    def _seconds_left(self, running: list[InProgress], failed: set[str]) -> float | None:
+        """Until the study ends: what runs in progress still need, and for each of the others the time of its
+        configuration's runs, or of all, as far as they were seen here. None before anything is known."""
+        known = {name: statistics.fmean(values) for name, values in self._seconds.items()}
+        for record in running:
+            if 0 < record.epoch < record.epochs:
+                whole = record.seconds_left * record.epochs / (record.epochs - record.epoch)
+                known.setdefault(self._left[record.run_id].configuration.id, whole)
+        if not known:
+            return None
+        usual = statistics.fmean(known.values())
+        ahead = self._left.keys() - {record.run_id for record in running} - failed
+        work = sum(record.seconds_left for record in running)
+        work += sum(known.get(self._left[name].configuration.id, usual) for name in ahead)
+        longest = max((record.seconds_left for record in running), default=0.0)
+        return max(work / max(self._workers, len(running)), longest)
+
+    def study_line(self) -> str:
+        """How many runs are done, and the time left for all."""
+        self._take_finished()
+        return self._study_line(self._running())
+
+    def _study_line(self, running: list[InProgress]) -> str:
+        failed = self._failed()
+        left = self._seconds_left(running, failed)
+        if self._left.keys() <= failed:
+            ahead = "all trained"
+        elif left is not None:
+            ahead = f"about {_duration(left)} left"
+        else:
+            ahead = "time left unknown until a run has begun"
+        done = len(self._runs) - len(self._left)
+        return f"{done} of {len(self._runs)} runs done{f', {len(failed)} failed' if failed else ''}, {ahead}"
 
     def lines(self) -> list[str]:
-        """A line for the study and one for each run in progress."""
-        done, running = self._done(), []
-        for path in sorted((self._study.workspace.state / "progress").glob("*.json")):
-            try:
-                running.append(json.loads(path.read_text()))
-            except (OSError, ValueError):
-                continue
-        spent = time.monotonic() - self._begin
-        finished = done - self._done_at_begin
-        left = len(self._runs) - done
-        if left == 0:
-            ahead = "building the report"
-        elif finished:
-            ahead = f"about {_duration(left * spent / finished)} left"
-        else:
-            ahead = "time left unknown until the first run ends"
-        lines = [f"{done} of {len(self._runs)} runs done, {ahead}"]
+        """A line for the study and one for each run in progress, or for what is done instead."""
+        self._take_finished()
+        running = self._running()
+        numbers = {run.id: number for number, run in enumerate(self._runs, 1)}
+        lines = [self._study_line(running)]
         for record in running:
-            error = "–" if record["error"] is None else f"{100 * record['error']:.1f} %"
+            error = "–" if record.error is None else f"{100 * record.error:.1f} %"
             lines.append(
-                f"  {record['label']}, seed {record['seed']}: epoch {record['epoch']}/{record['epochs']}, "
-                f"error {error}, {record['images_per_second']:.0f} images/s, {_duration(record['seconds_left'])} left"
+                f"  run {numbers[record.run_id]} of {len(self._runs)}, {record.label}, seed {record.seed}: "
+                f"epoch {record.epoch}/{record.epochs}, error {error}, {record.images_per_second:,.0f} images/s, "
+                f"{_duration(record.seconds_left)} left"
             )
+        if not running and (note := self._note()):
+            lines.append(f"  {note}")
         return lines
 
 
@@ -60,13 +130,16 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def watch(watcher: Watcher, is_running: Callable[[], bool]) -> None:
+def watch(watcher: Watcher, is_running: Callable[[], bool], console: Console | None = None) -> None:
     """Show progress until ``is_running`` says no: live on a terminal, as plain lines elsewhere."""
-    console = Console()
+    console = console or Console()
     if console.is_terminal:
         with Live(Text(""), console=console, refresh_per_second=4, transient=True) as live:
             while is_running():
-                live.update(Text("\n".join(watcher.lines())))
+                lines = watcher.lines()
+                more = len(lines) - 1 - _SHOWN
+                lines = [*lines[: _SHOWN + 1], *([f"  and {more} more"] if more > 0 else [])]
+                live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"))
                 time.sleep(0.5)
         return
     last = time.monotonic()
@@ -74,4 +147,18 @@ def watch(watcher: Watcher, is_running: Callable[[], bool]) -> None:
         time.sleep(0.2)
         if time.monotonic() - last >= PLAIN_SECONDS:
             last = time.monotonic()
-            print("\n".join(watcher.lines()[:3]), flush=True)
+            console.file.write("\n".join(watcher.lines()[:3]) + "\n")
+            console.file.flush()
+
+
+@contextmanager
+def watching(watcher: Watcher, console: Console | None = None) -> Iterator[None]:
+    """Show progress as :func:`watch` does while the block runs; what it prints stands above."""
+    over = Event()
+    thread = Thread(target=watch, args=(watcher, lambda: not over.is_set(), console), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import signal
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,8 @@ ANCESTOR = "COLLABENCH_ANCESTOR"
 SCHEDULER = "COLLABENCH_SCHEDULER"
 #: In the place of a GPU's name: the one that the cluster's scheduler has made the only visible one.
 ALLOCATED = "allocated"
+#: prctl(2): the signal that the kernel sends to this process when the thread that started it ends.
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,9 @@ def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None =
         chosen = tuple(dict.fromkeys(name.strip() for name in gpus.split(",") if name.strip()))
         if not visible:
             raise CollabenchError(f"GPUS={gpus}: {torch_build()} sees no GPU; leave GPUS out to train on the CPU")
+        unknown = [name for name in chosen if name not in visible and not name.startswith(("GPU-", "MIG-"))]
+        if unknown or not chosen:
+            raise CollabenchError(f"GPUS={gpus}: must name GPUs that are visible ({', '.join(visible)}), or say none")
     else:
         chosen = visible
     if device == "cuda" and not chosen:
@@ -220,21 +228,42 @@ def _take_slot(gpus: Sequence[str], slots: int, folder: Path, poll_seconds: floa
         time.sleep(poll_seconds)
 
 
-def end_with_parent(poll_seconds: float = 0.5) -> None:
+def end_with_parent(parent: int | None = None, poll_seconds: float = 0.5) -> None:
     """End this process when its parent, or the command that began the study, has ended: nothing writes on unattended.
 
     A child of a killed process would otherwise go on beside the restarted study. Locks and half-written temporary files
-    don't matter here: locks end with the process, and files take their place in one step. Beneath tools that don't pass
-    a kill on (DVC, a shell), $COLLABENCH_ANCESTOR names the process to watch.
+    don't matter here: locks end with the process, and files take their place in one step. On Linux the kernel ends the
+    process together with its parent. Beneath tools that don't pass a kill on (a shell between them), $COLLABENCH_ANCESTOR
+    names the process to watch.
+
+    parent: the parent's process id, where the caller knows it: then one that ended before this call is noticed.
     """
-    parent, ancestor = os.getppid(), os.environ.get(ANCESTOR)
+    ancestor = os.environ.get(ANCESTOR)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    expected = parent or os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent and (ancestor is None or _is_alive(ancestor)):
+        while os.getppid() == expected and (ancestor is None or _is_alive(ancestor)):
             time.sleep(poll_seconds)
         os._exit(143)
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def ending_with_parent() -> Callable[[], None] | None:
+    """A ``preexec_fn`` for :class:`subprocess.Popen`, with which a program that isn't ours ends together with this process;
+    None where the system has no such thing."""
+    if sys.platform != "linux":
+        return None
+    library, parent = ctypes.CDLL(None), os.getpid()
+
+    def bind() -> None:
+        library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(143)
+
+    return bind
 
 
 def this_process() -> str:

@@ -17,7 +17,14 @@ from collabench.spec import Run
 from collabench.strict import Strict
 
 SCHEMA = 1
+#: From so many classes on a run records its top-5 error after every epoch, as papers on ImageNet publish it.
+TOP5_CLASSES = 100
+
 RESULT, LOGITS, WEIGHTS = "result.json", "logits.safetensors", "weights.safetensors"
+
+
+#: What to do about a damaged ``measured.json``, which only another training would make again.
+WITHOUT_MEASUREMENT = "delete it, and its run counts as not measured in the tables of costs"
 
 
 class Figures(Strict):
@@ -34,12 +41,16 @@ class Figures(Strict):
 
 
 class Curves(Strict):
-    """Per-epoch curves. ``test_error``, ``validation_error``: of the deployed head, None for epochs not evaluated."""
+    """Per-epoch curves. Errors are the deployed head's, None for epochs not evaluated.
+
+    test_top5_error: left out with fewer than ``TOP5_CLASSES`` classes.
+    """
 
     learning_rate: tuple[float, ...] = ()
     losses: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     test_error: tuple[float | None, ...] = ()
     validation_error: tuple[float | None, ...] = ()
+    test_top5_error: tuple[float | None, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class NoiseRealised(Strict):
@@ -54,7 +65,8 @@ class Result(Strict):
     """What a run found.
 
     last: deployed head after the last epoch. best: the lowest test error over epochs (chosen on test data: optimistic),
-    with its epoch (0-based); None where not every epoch was evaluated. selected: test figures of the epoch
+    with its epoch (0-based); None where not every epoch was evaluated. best_top5_error: the lowest top-5 error over epochs, where
+    the curve has it (of an epoch of its own). selected: test figures of the epoch
     with the lowest validation error; None without a validation split. heads: every head after the last epoch, the
     deployed one first. averaged_heads: the heads' averaged logits; None with one head.
     files: name → SHA-256 of the files beside this one.
@@ -74,6 +86,7 @@ class Result(Strict):
     last: Figures
     best_error: float | None = Field(default=None, ge=0, le=1)
     best_epoch: int | None = None
+    best_top5_error: float | None = Field(default=None, ge=0, le=1, exclude_if=lambda value: value is None)
     selected: Figures | None = None
     selected_epoch: int | None = None
     heads: tuple[Figures, ...]
@@ -84,9 +97,17 @@ class Result(Strict):
 
 
 class Measured(Strict):
-    """What running it cost, where and with what. Times in seconds, memory in bytes."""
+    """What running it cost, where and with what. Times in seconds, memory in bytes.
+
+    commit, dirty: of the project, and whether code or configuration differed from it. configuration: SHA-256 of the run's
+    identity. dataset: the data set's digest, as in ``result.json``. None where it isn't known. resumed: how often the run
+    went on from a checkpoint. nondeterministic_operations: those that torch named, where ``result.json`` says that the run
+    was not deterministic.
+    """
 
     run_id: str
+    configuration: str | None = None
+    dataset: str | None = None
     train_seconds: float = Field(ge=0)
     evaluate_seconds: float = Field(ge=0)
     images_per_second: float = Field(ge=0)
@@ -100,6 +121,22 @@ class Measured(Strict):
     started: str
     finished: str
     resumed: int = Field(default=0, ge=0)
+    nondeterministic_operations: tuple[str, ...] = ()
+
+
+class InProgress(Strict):
+    """Where a run in training stands, for those who wait. epoch: how many are complete. error: test error of the last
+    evaluation (0 to 1). pid: of the process that trains it."""
+
+    run_id: str
+    label: str
+    seed: int
+    epoch: int
+    epochs: int
+    error: float | None
+    images_per_second: float
+    seconds_left: float
+    pid: int
 
 
 class Failure(Strict):

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from collabench.config import DatasetConfig, MethodConfig, ModelConfig, NoiseConfig, Params, ProfileConfig, RecipeConfig
+from collabench.errors import ConfigError
 from collabench.methods import METHODS
 from collabench.strict import Strict
 
@@ -52,7 +53,7 @@ class Configuration(Strict):
             "dataset": self.dataset.identity(),
             "noise": self.noise.model_dump(),
             "model": self.model.model_dump(),
-            "recipe": self.recipe.model_dump(),
+            "recipe": self.recipe.identity(),
             "method": {"method": self.method.method, **self.method.identity()},
             "peer_models": [model.model_dump() for model in self.peer_models.values()],
             "requires": [[required.configuration.id, required.member] for required in self.requires],
@@ -61,7 +62,7 @@ class Configuration(Strict):
     @cached_property
     def id(self) -> str:
         """``<source>-<model family><depth>-<method>-<12 hexadecimal digits>``."""
-        depth = getattr(self.model, "depth", "")
+        depth = getattr(self.model, "depth", None) or ""
         prefix = f"{self.dataset.source}-{self.model.family.replace('_', '')}{depth}-{self.method.method}"
         return f"{prefix.replace('_', '-')}-{digest(self.identity())[:12]}"
 
@@ -118,8 +119,8 @@ def differences(first: Any, second: Any, path: str = "") -> Iterator[str]:
     if isinstance(first, dict) and isinstance(second, dict):
         for key in sorted(first.keys() | second.keys()):
             yield from differences(first.get(key), second.get(key), f"{path}.{key}" if path else key)
-    elif first != second:
-        yield f"{path}: {json.dumps(first)} → {json.dumps(second)}"
+    elif (before := json.dumps(first)) != (after := json.dumps(second)):  # as JSON: there a tuple is a list
+        yield f"{path}: {before} → {after}"
 
 
 def resolve(params: Params, *, dataset: str, noise: str, model: str, recipe: str, method: str) -> Configuration:
@@ -194,22 +195,28 @@ class Plan:
 def make_plan(params: Params, profile_name: str, extra_cells: Iterable[Cell] = ()) -> Plan:
     """Expand the profile's tables (and ``extra_cells``, from published tables) into runs. Pure; reads no file."""
     profile = params.profiles[profile_name]
-    cells = [*table_cells(params, profile), *extra_cells]
+    try:
+        cells = [*table_cells(params, profile), *extra_cells]
+    except ConfigError as error:
+        raise ConfigError(f"{params.place(error.key)}profiles.{profile_name}: {error}") from None
     return Plan(profile_name, tuple(cells), tuple(order_runs(cells, profile.seeds_per_job)))
 
 
 def table_cells(params: Params, profile: ProfileConfig) -> Iterator[Cell]:
     """The cells of the profile's own tables, in the order of the file."""
     for table in profile.tables:
-        seeds = tuple(range(table.seeds or profile.seeds))
+        seeds = profile.seed_range(table.seeds)
         for dataset in table.datasets:
             for noise in table.noise:
                 for model in table.models:
                     for recipe in table.recipes:
                         for method in table.methods:
-                            configuration = resolve(
-                                params, dataset=dataset, noise=noise, model=model, recipe=recipe, method=method
-                            )
+                            try:
+                                configuration = resolve(
+                                    params, dataset=dataset, noise=noise, model=model, recipe=recipe, method=method
+                                )
+                            except ConfigError as error:
+                                raise ConfigError(f"table {table.name}: {error}", error.key) from None
                             yield Cell(table.name, configuration, seeds)
 
 

@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("Input should be a valid integer")
+    return value
+
+
+#: Beside a ``Literal`` that holds 0 or 1, which Python takes for equal to false and true.
+NO_BOOL = BeforeValidator(_no_bool)
+
+
+def _no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for position, value in enumerate(values):
+        if value in values[:position]:
+            raise ValueError(
+                f"{value if isinstance(value, BaseModel) else repr(value)} stands there twice; keep one of them"
+            )
+    return values
+
+
+#: For a list in which nothing can stand twice.
+NO_REPEATS = AfterValidator(_no_repeats)
 
 
 class Strict(BaseModel):

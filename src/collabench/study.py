@@ -5,24 +5,24 @@ Everything here works without Snakemake and DVC; they call the same functions th
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from filelock import FileLock, Timeout
-
+from collabench import packs
+from collabench.compatibility import check_files
 from collabench.config import Params, load_params, profile_of
-from collabench.errors import CollabenchError, ConfigError, ResultError, RunFailed
+from collabench.errors import CollabenchError, ConfigError, ResultError, RunFailed, StorageError
+from collabench.locks import holding, is_held
 from collabench.papers.tables import load_papers, plan_cells
-from collabench.records import read_json, write_atomically, write_json
-from collabench.results import LOGITS, RESULT, WEIGHTS, Failure, Result, load_result, sha256_of
+from collabench.records import read_json, remove_abandoned, write_atomically, write_json
+from collabench.results import LOGITS, RESULT, WEIGHTS, Failure, InProgress, Result, load_result, sha256_of
 from collabench.spec import Configuration, Plan, Run, dataset_key, differences, digest, make_plan, noise_key
 from collabench.workspace import Workspace
 
@@ -55,6 +55,10 @@ class Job:
     def runs(self) -> tuple[Run, ...]:
         return tuple(Run(self.configuration, seed) for seed in self.seeds)
 
+    @property
+    def marker_content(self) -> bytes:
+        return ("\n".join(run.id for run in self.runs) + "\n").encode()
+
 
 @dataclass(frozen=True)
 class RunStatus:
@@ -76,12 +80,15 @@ class Outcome:
 
 
 def load_study(root: Path, profile: str) -> Study:
-    """The study of a profile below the project's root. Raises ConfigError in one line."""
+    """The study of a profile below the project's root, with the results that came in archives. Raises ConfigError in one line."""
     workspace = Workspace(root, profile)
     params = load_params(workspace.params)
     wanted = profile_of(params, profile, workspace.params)
-    papers = load_papers(workspace.papers, params, wanted.papers) if wanted.papers else {}
-    return Study(params, make_plan(params, profile, plan_cells(papers, wanted.seeds)), workspace)
+    asked = f"{workspace.params}: profiles.{profile}.papers"
+    papers = load_papers(workspace.papers, params, wanted.papers, asked) if wanted.papers else {}
+    plan = make_plan(params, profile, plan_cells(papers, wanted.seed_range()))
+    packs.unpack(root)
+    return Study(params, plan, workspace)
 
 
 class Study:
@@ -137,20 +144,69 @@ class Study:
                 return job
         raise CollabenchError(f"the plan of profile {self.workspace.profile} has no job {job_id!r}")
 
-    def drop_stale_markers(self) -> list[Path]:
-        """Remove the markers of jobs whose result files are not all there, so that they are run again."""
-        stale = [
-            job.marker
-            for job in self._jobs
-            if job.marker.exists() and not all((self._folder(run) / RESULT).exists() for run in job.runs)
-        ]
-        for marker in stale:
-            marker.unlink(missing_ok=True)
+    def drop_stale_markers(self, tell: Tell | None = None) -> list[Path]:
+        """Remove the markers of jobs whose result files are not all there, so that they are run again.
+
+        tell: if given, every file of the results is also verified by its checksum, and what is damaged is told.
+        """
+        stale = []
+        for job in self._jobs:
+            if not job.marker.exists():
+                continue
+            try:
+                if _content(job.marker) != job.marker_content:
+                    raise ResultError(f"{job.marker}: damaged marker")
+                for run in job.runs:
+                    if tell is not None:
+                        load_result(self._folder(run), run)
+                    elif not (self._folder(run) / RESULT).exists():
+                        raise ResultError(f"{self._folder(run) / RESULT}: is missing")
+            except ResultError as error:
+                if tell is not None:
+                    tell(f"{error}; it is made again")
+                job.marker.unlink(missing_ok=True)
+                stale.append(job.marker)
         return stale
 
+    def drop_damaged_data(self, tell: Tell = print) -> None:
+        """Remove manifests and static noise files of the plan that are damaged, or belong to damaged arrays, so that they are
+        made again."""
+        from collabench import data
+        from collabench.data import noise
+        from collabench.errors import DataError
+
+        def check(path: Path, read: Callable[[Path], object], source: Path) -> None:
+            try:
+                if path.exists():
+                    read(source)
+            except DataError as error:
+                tell(f"{error}; it is made again")
+                path.unlink(missing_ok=True)
+
+        for key in self.dataset_keys():
+            folder = self.workspace.datasets / key
+            if folder.exists():  # the lock: another process may be preparing it
+                with self._preparing(key, tell):
+                    check(folder / data.MANIFEST, data.load, folder)
+        for runs in self.noise_files().values():
+            for path in map(self.noise_file, runs):
+                check(path, noise.read_static, path)
+
+    def mend(self, tell: Tell = print, *, results: bool = True) -> None:
+        """Clear what killed processes left behind, verify every file of the plan by its checksum, and remove what no longer
+        holds, saying so, so that it is made again. Nothing that is whole is touched.
+
+        results: False where no result is about to be used; data sets and noise only, which takes a moment.
+        """
+        if self.workspace.home.is_dir():
+            remove_abandoned(self.workspace.home)
+            self.drop_damaged_data(tell)
+            if results:
+                self.drop_stale_markers(tell)
+
     def finish_job(self, job: Job) -> None:
-        """Write a job's marker: only its existence counts."""
-        write_atomically(job.marker, ("\n".join(run.id for run in job.runs) + "\n").encode())
+        """Write a job's marker."""
+        write_atomically(job.marker, job.marker_content)
 
     # ------------------------------------------------------------------------------------------------- status
 
@@ -162,12 +218,12 @@ class Study:
         if (self._folder(run) / RESULT).exists():
             return RunStatus(run, "done")
         if self.workspace.failure(run.id).exists():
-            return RunStatus(run, "failed", read_json(self.workspace.failure(run.id), Failure).reason)
-        if self.workspace.progress(run.id).exists() and self._is_locked(run):
+            return RunStatus(run, "failed", self._why_failed(run))
+        if is_held(self.workspace.lock(run.id)):
             return RunStatus(run, "running")
         for sibling in self.workspace.siblings():
             if (sibling.run(run.configuration.id, run.seed) / RESULT).exists():
-                return RunStatus(run, "elsewhere", f"profile {sibling.profile} has it")
+                return RunStatus(run, "elsewhere", f"{sibling.title} has it")
         return RunStatus(run, "todo")
 
     def statuses(self) -> list[RunStatus]:
@@ -178,7 +234,8 @@ class Study:
         """Configuration id → why its runs are not there: the fields in which the nearest stored run differs."""
         wanted = {run.configuration.id: run.configuration for run in runs}
         stored: dict[str, dict] = {}
-        for folder in sorted(self.workspace.runs.glob("*/seed-*")) if wanted else ():
+        places = (self.workspace.runs, self.workspace.aside.runs) if wanted else ()
+        for folder in (folder for place in places for folder in sorted(place.glob("*/seed-*"))):
             if folder.parent.name not in stored and folder.parent.name not in self.plan.configurations:
                 try:
                     stored[folder.parent.name] = read_json(folder / RESULT, Result).identity
@@ -186,7 +243,7 @@ class Study:
                     continue
         reasons = {}
         for identifier, configuration in wanted.items():
-            candidates = [list(differences(identity, configuration.identity())) for identity in stored.values()]
+            candidates = [_changes(identity, configuration.identity()) for identity in stored.values()]
             nearest = min(candidates, key=len, default=None)
             if any((self.workspace.runs / identifier).glob("seed-*")):
                 reasons[identifier] = "new seeds"
@@ -196,13 +253,11 @@ class Study:
                 reasons[identifier] = "changed: " + "; ".join(nearest)
         return reasons
 
-    def _is_locked(self, run: Run) -> bool:
-        lock = FileLock(self.workspace.lock(run.id))
+    def _why_failed(self, run: Run) -> str:
         try:
-            with lock.acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
+            return read_json(self.workspace.failure(run.id), Failure).reason
+        except ResultError as error:
+            return f"reason unknown: {error}"
 
     # ------------------------------------------------------------------------------------------ data and noise
 
@@ -252,12 +307,15 @@ class Study:
 
         configuration = configuration or self._by_dataset()[key]
         folder = self.workspace.datasets / key
-        if not folder.exists():
-            self._link_dataset(key, folder)
-        with FileLock(self.workspace.lock(f"dataset-{key}")):
+        with self._preparing(key, tell):
+            if not folder.exists():
+                self._link_dataset(key, folder)
             data.prepare(
                 configuration.dataset, self.workspace.downloads, folder, progress=tell, root=self.workspace.root
             )
+
+    def _preparing(self, key: str, tell: Tell) -> AbstractContextManager[None]:
+        return holding(self.workspace.lock(f"dataset-{key}"), f"data set {key}", tell)
 
     def _link_dataset(self, key: str, folder: Path) -> None:
         for sibling in self.workspace.siblings():
@@ -273,6 +331,28 @@ class Study:
             if noise.kind != "none" and noise.when == "static":
                 needed.setdefault(noise_key(run.configuration.dataset, noise), {}).setdefault(run.seed, run)
         return {key: list(runs.values()) for key, runs in needed.items()}
+
+    def static_noise(self, run: Run, tell: Tell = print) -> data.NoisyLabels | None:
+        """The run's static noisy labels, drawn again if they are damaged; None where its noise isn't static."""
+        from collabench.data import noise
+        from collabench.errors import DataError
+
+        config = run.configuration.noise
+        if config.kind == "none" or config.when != "static":
+            return None
+        try:
+            return noise.read_static(self.noise_file(run))
+        except DataError as error:
+            tell(f"{error}; drawing it again")
+        self._draw_noise(run, tell)
+        return noise.read_static(self.noise_file(run))
+
+    def _draw_noise(self, run: Run, tell: Tell) -> None:
+        from collabench.data import noise
+
+        config, dataset = run.configuration.noise, self.dataset(run.configuration, tell)
+        drawn = noise.draw(config, dataset.train_labels, dataset.classes, run.seed)
+        noise.write_static(self.noise_file(run), drawn, config, run.seed)
 
     def noise_file(self, run: Run) -> Path:
         """Where the run's static noisy labels lie."""
@@ -294,23 +374,48 @@ class Study:
                         continue
                     except DataError as error:
                         tell(f"{error}; drawing it again")
-                dataset = self.dataset(run.configuration)
-                drawn = noise.draw(run.configuration.noise, dataset.train_labels, dataset.classes, run.seed)
-                noise.write_static(path, drawn, run.configuration.noise, run.seed)
+                self._draw_noise(run, tell)
 
-    def dataset(self, configuration: Configuration) -> data.Dataset:
-        """The prepared data set of a configuration; the last one stays loaded."""
+    def dataset(self, configuration: Configuration, tell: Tell = print) -> data.Dataset:
+        """The prepared data set of a configuration, made again if it is damaged; the last one stays loaded."""
         from collabench import data
+        from collabench.errors import DataError
 
         key = dataset_key(configuration.dataset)
         if self._loaded is None or self._loaded[0] != key:
-            self._loaded = (key, data.load(self.workspace.datasets / key))
+            try:
+                loaded = data.load(self.workspace.datasets / key)
+            except DataError:
+                self.prepare_dataset(key, configuration, tell)  # says what was wrong
+                loaded = data.load(self.workspace.datasets / key)
+            self._loaded = (key, loaded)
         return self._loaded[1]
 
     # ----------------------------------------------------------------------------------------------- training
 
+    def missing_files(self, runs: Iterable[Run]) -> list[str]:
+        """One line on each configuration with unfinished runs that reads a file which is missing or not the one meant."""
+        waiting = {run.configuration.id: run for run in runs if not (self._folder(run) / RESULT).exists()}
+        lines = []
+        for run in waiting.values():
+            try:
+                check_files(run.configuration)
+            except ConfigError as error:
+                lines.append(f"{self.params.place(error.key)}{error}")
+        return lines
+
+    def check_files(self, runs: Iterable[Run]) -> None:
+        """Raise ConfigError, before anything runs, if :meth:`missing_files` are found."""
+        lines = self.missing_files(runs)
+        if lines:
+            raise ConfigError(lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""))
+
     def check_device(self, device: str) -> None:
-        """Raise ConfigError, before anything runs, if a recipe of the plan asks for what this device should not do."""
+        """Raise ConfigError, before anything runs, if a recipe of the plan asks for what this device should not do, or for
+        processes that only torchrun starts."""
+        for run in self.plan.runs:
+            if run.configuration.recipe.processes > 1 and self.status(run).state not in ("done", "elsewhere"):
+                self._check_processes(run)
         recipes = {c.names["recipe"]: c.recipe for c in self.plan.configurations.values()}
         unusual = {name: r for name, r in recipes.items() if r.compile or r.precision != "float32"}
         if not unusual:
@@ -325,27 +430,31 @@ class Study:
             except ConfigError as error:
                 raise ConfigError(f"params.yaml: recipes.{name}: {error}") from None
 
+    def _check_processes(self, run: Run) -> None:
+        """Raise ConfigError unless torchrun started as many processes as the run's recipe asks for."""
+        from collabench import distributed
+
+        wanted, here = run.configuration.recipe.processes, distributed.launched_world()
+        if wanted != here and (here == 1 or wanted == 1):
+            started = f"torchrun --nproc-per-node {wanted} -m " if wanted > 1 else ""
+            raise ConfigError(
+                f"params.yaml: recipes.{run.configuration.names['recipe']}.processes: {wanted} processes share a run, here is "
+                f"{here}; train those runs first with `{started}collabench run -p {self.workspace.profile}`"
+            )
+
     def train(
         self, runs: Sequence[Run], *, device: str | None = None, retry_failed: bool = False, tell: Tell = print
     ) -> Outcome:
         """Make every one of ``runs`` available, in order, in this process: keep it, link it, resume it or train it.
 
         A run that fails is recorded with its reason and the others go on. A run that another living process is training
-        is waited for.
+        is waited for. Raises StorageError where files cannot be written, which no run is blamed for.
         """
+        checkpoint_seconds()  # a mistake there is no run's fault
         outcome = Outcome()
         for run in runs:
-            self.workspace.lock(run.id).parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.workspace.lock(run.id))
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                tell(f"{run.id}: another process is training it; waiting")
-                lock.acquire()
-            try:
+            with holding(self.workspace.lock(run.id), run.id, tell):
                 self._make_available(run, outcome, device, retry_failed, tell)
-            finally:
-                lock.release()
         return outcome
 
     def _make_available(self, run: Run, outcome: Outcome, device: str | None, retry_failed: bool, tell: Tell) -> None:
@@ -353,22 +462,32 @@ class Study:
         if (folder / RESULT).exists():
             try:
                 load_result(folder, run)
+                self._forget(run)  # where a kill came between the two
                 outcome.done.append(run)
                 return
             except ResultError as error:
                 tell(f"{error}; training it again")
                 (folder / RESULT).unlink(missing_ok=True)
         if failure.exists() and not retry_failed:
-            outcome.failed.append((run, read_json(failure, Failure).reason))
-            return
-        if self._link_run(run):
+            try:
+                outcome.failed.append((run, read_json(failure, Failure).reason))
+                return
+            except ResultError as error:
+                tell(f"{error}; training it again")
+                failure.unlink(missing_ok=True)
+        if self._link_run(run, tell):
+            self._forget(run)
             outcome.linked.append(run)
             return
+        self._check_processes(run)
         try:
             self._write(run, self._train(run, device, tell))
-        except KeyboardInterrupt:
+        except StorageError:
             raise
-        except (RunFailed, RuntimeError, ArithmeticError, ValueError, AssertionError, CollabenchError) as error:
+        except OSError as error:
+            place, reason = error.filename or run.id, error.strerror or error
+            raise StorageError(f"{place}: {reason}; {run.id} goes on at the next start") from None
+        except Exception as error:  # whatever it is, the other runs go on and the report names this one
             reason = " ".join(str(error).split()) or type(error).__name__
             if not isinstance(error, CollabenchError):
                 reason = f"{type(error).__name__}: {reason}"
@@ -381,50 +500,59 @@ class Study:
                     when=datetime.now(UTC).isoformat(timespec="seconds"),
                 ),
             )
+            if isinstance(error, RunFailed):  # it diverged: a retry must not go on from there
+                self.workspace.checkpoint(run.id).unlink(missing_ok=True)
             outcome.failed.append((run, reason))
             tell(f"{run.id} failed: {reason}")
         else:
-            failure.unlink(missing_ok=True)
+            self._forget(run)
             outcome.trained.append(run)
         finally:
             self.workspace.progress(run.id).unlink(missing_ok=True)
 
+    def _forget(self, run: Run) -> None:
+        """Remove what a finished run has no use for."""
+        workspace = self.workspace
+        for path in (workspace.checkpoint(run.id), workspace.progress(run.id), workspace.failure(run.id)):
+            path.unlink(missing_ok=True)
+
     def _train(self, run: Run, device: str | None, tell: Tell) -> Trained:
-        from collabench.data import noise
         from collabench.training import train_run
         from collabench.training.device import choose_device
 
         configuration = run.configuration
         chosen = choose_device(device or self.profile.device)
-        static = configuration.noise.kind != "none" and configuration.noise.when == "static"
+        self._commit  # noqa: B018 (asked before training: the code that was loaded, not the one at the end)
+        dataset = self.dataset(configuration, tell)
         return train_run(
             run,
-            self.dataset(configuration),
+            dataset,
             device=chosen,
-            static_noise=noise.read_static(self.noise_file(run)) if static else None,
-            teachers=[self.deployed(required) for required in run.requires()],
+            static_noise=self.static_noise(run, tell),
+            teachers=[self._required(required, device, tell) for required in run.requires()],
             checkpoint_path=self.workspace.checkpoint(run.id),
-            checkpoint_seconds=float(os.environ.get("COLLABENCH_CHECKPOINT_SECONDS", "60")),
+            checkpoint_seconds=checkpoint_seconds(),
             report=self._progress_writer(run),
             tell=tell,
         )
 
+    def _required(self, run: Run, device: str | None, tell: Tell) -> torch.nn.Module:
+        """The deployed network of a run that another one needs, which is trained again if it is damaged or gone."""
+        try:
+            return self.deployed(run)
+        except ResultError as error:
+            tell(str(error))
+        outcome = self.train([run], device=device, tell=tell)
+        if outcome.failed:
+            raise RunFailed(f"needs {run.id}, which failed: {outcome.failed[0][1]}")
+        return self.deployed(run)
+
     def _progress_writer(self, run: Run) -> Callable[[Progress], None]:
         path = self.workspace.progress(run.id)
-        path.parent.mkdir(parents=True, exist_ok=True)
 
         def write(progress: Progress) -> None:
-            record = {
-                "run_id": run.id,
-                "label": run.configuration.label,
-                "seed": run.seed,
-                **asdict(progress),
-                "updated": time.time(),
-                "pid": os.getpid(),
-            }
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(record))
-            temporary.replace(path)
+            about = {"run_id": run.id, "label": run.configuration.label, "seed": run.seed, "pid": os.getpid()}
+            write_json(path, InProgress(**about, **asdict(progress)), durable=False)
 
         return write
 
@@ -441,7 +569,14 @@ class Study:
         commit, dirty = self._commit
         write_json(
             self.workspace.measured_file(run.configuration.id, run.seed),
-            trained.measured.model_copy(update={"commit": commit, "dirty": dirty}),
+            trained.measured.model_copy(
+                update={
+                    "commit": commit,
+                    "dirty": dirty,
+                    "configuration": digest(run.configuration.identity()),
+                    "dataset": trained.result.dataset_digest,
+                }
+            ),
         )
         checksums = {name: sha256_of(folder / name) for name in files}
         write_json(folder / RESULT, trained.result.model_copy(update={"files": checksums}))
@@ -462,7 +597,7 @@ class Study:
         except (OSError, subprocess.CalledProcessError):
             return None, None
 
-    def _link_run(self, run: Run) -> bool:
+    def _link_run(self, run: Run, tell: Tell) -> bool:
         """Take the run's files from another profile that has it, checked. False if none has."""
         for sibling in self.workspace.siblings():
             source = sibling.run(run.configuration.id, run.seed)
@@ -470,7 +605,8 @@ class Study:
                 continue
             try:
                 result = load_result(source, run)
-            except ResultError:
+            except ResultError as error:
+                tell(f"{error}; this copy, of {sibling.title}, is not used")
                 continue
             measured = sibling.measured_file(run.configuration.id, run.seed)
             if measured.exists():
@@ -503,6 +639,31 @@ class Study:
         if method.trains:
             network.load_state_dict(load((folder / WEIGHTS).read_bytes()))
         return network.to(memory_format=torch.channels_last).eval()
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def checkpoint_seconds() -> float:
+    """Seconds between checkpoints: $COLLABENCH_CHECKPOINT_SECONDS, or 60. Raises ConfigError unless it is a number from 0 on."""
+    text = os.environ.get("COLLABENCH_CHECKPOINT_SECONDS", "60")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ConfigError(f"COLLABENCH_CHECKPOINT_SECONDS={text}: must be a number of seconds, 0 or more")
+    return seconds
+
+
+def _changes(before: dict, after: dict) -> list[str]:
+    """The fields that changed; the ids of required runs, which follow from them, only where nothing else did."""
+    found = list(differences(before, after))
+    return [change for change in found if not change.startswith("requires")] or found
 
 
 def _link_files(source: Path, target: Path, names: Iterable[str]) -> None:

@@ -6,12 +6,14 @@
     artifacts/<profile>/
       datasets/<key>/                       manifest.json, arrays.safetensors          (DVC)
       noise/<key>/seed-<n>.safetensors      static noisy labels                        (DVC)
-      runs/<configuration>/seed-<n>/        result.json, logits.safetensors, weights.safetensors   (DVC)
+      runs/<configuration>/seed-<n>/        result.json, logits.safetensors, weights.safetensors   (DVC: checksum only)
       runs/<configuration>/<seeds>.done     what Snakemake looks at
-      measured/<configuration>/seed-<n>.json  time, memory, device, versions           (DVC, own stage)
+      measured/<configuration>/seed-<n>.json  time, memory, device, versions
       report/                               tables and figures that the results determine (DVC)
       costs/                                tables of measured.json
+      packed/                               runs/<configuration>.tar, measured.tar: the same files, as they travel (DVC)
       state/                                checkpoints, failures, locks, progress, logs: never shared
+        set-aside/                          what no table needs any longer, in folders as above
     reports/<profile>/                      the accepted report, in git
 """
 
@@ -19,6 +21,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+_ASIDE = "state/set-aside"
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,26 @@ class Workspace:
         return self.home / "report"
 
     @property
+    def reproduce_lock(self) -> Path:
+        """Held while DVC runs: it has one lock for all profiles of a folder, for which it doesn't wait."""
+        return self.root / "artifacts" / ".reproduce.lock"
+
+    @property
     def costs(self) -> Path:
         return self.home / "costs"
+
+    @property
+    def packed_runs(self) -> Path:
+        return self.home / "packed" / "runs"
+
+    @property
+    def packed_measured(self) -> Path:
+        return self.home / "packed" / "measured.tar"
+
+    @property
+    def unpacked(self) -> Path:
+        """Which archives were unpacked here, or packed (:mod:`collabench.packs`)."""
+        return self.state / "unpacked.json"
 
     @property
     def state(self) -> Path:
@@ -82,6 +104,10 @@ class Workspace:
     def measured_file(self, configuration_id: str, seed: int) -> Path:
         return self.measured / configuration_id / f"seed-{seed}.json"
 
+    def estimate(self, configuration_id: str) -> Path:
+        """What ``collabench plan --estimate`` predicted of one run, on the machine and for the device that it names."""
+        return self.state / "estimates" / f"{configuration_id}.json"
+
     def checkpoint(self, run_id: str) -> Path:
         return self.state / "checkpoints" / f"{run_id}.ckpt"
 
@@ -94,7 +120,20 @@ class Workspace:
     def progress(self, name: str) -> Path:
         return self.state / "progress" / f"{name}.json"
 
+    @property
+    def aside(self) -> Workspace:
+        """What this profile's tables no longer need (:mod:`collabench.surplus`), in the same folders."""
+        return Workspace(self.root, f"{self.profile}/{_ASIDE}")
+
+    @property
+    def title(self) -> str:
+        """``profile digits``, or ``what profile digits set aside``."""
+        name = self.profile.removesuffix(f"/{_ASIDE}")
+        return f"profile {name}" if name == self.profile else f"what profile {name} set aside"
+
     def siblings(self) -> list[Workspace]:
-        """The other profiles of this root that have an artifacts folder, in the order of their names."""
-        homes = sorted((self.root / "artifacts").glob("*/runs"))
-        return [Workspace(self.root, home.parent.name) for home in homes if home.parent.name != self.profile]
+        """Where else a run may be: the other profiles of this root, by name, then what each profile set aside."""
+        artifacts = self.root / "artifacts"
+        found = [path.parent for pattern in ("*/runs", f"*/{_ASIDE}/runs") for path in sorted(artifacts.glob(pattern))]
+        names = [path.relative_to(artifacts).as_posix() for path in found]
+        return [Workspace(self.root, name) for name in names if name != self.profile]

@@ -119,7 +119,7 @@ def test_a_peer_that_the_images_do_not_fit_is_refused_before_anything_runs(tmp_p
     compatibility._backbone.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compatibility, "build_backbone", too_small)
-        with pytest.raises(ConfigError, match="tried: this model needs larger images"):
+        with pytest.raises(ConfigError, match=r"tried: models\.large: this model needs larger images"):
             make_plan(params, "tiny")
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from collabench.methods import Batch, Method
 from collabench.models import build_backbone
+from collabench.models._dropout import set_dropout_generator
 from collabench.seeding import stream_seed
 from collabench.spec import RequiredRun, Run
 from collabench.strict import Strict
@@ -23,10 +24,17 @@ ALL_IMAGES = 40
 OTHER = {"family": "cifar_resnet", "depth": 8, "width": 6}
 
 
-def run_of(method: str, seed: int = 3, recipe: dict | None = None, models: dict | None = None, **values: object) -> Run:
-    """A run of ``method`` on the first small model; its teachers are individual runs."""
+def run_of(
+    method: str,
+    seed: int = 3,
+    recipe: dict | None = None,
+    models: dict | None = None,
+    on: dict = SMALL_MODELS[0],
+    **values: object,
+) -> Run:
+    """A run of ``method`` on the model ``on``; its teachers are individual runs. ``models``: those of peers, by name."""
     settings = settings_of(method, **values)
-    model, recipe = model_of(SMALL_MODELS[0]), recipe or {}
+    model, recipe = model_of(on), recipe or {}
     plain = configuration_of(settings_of("individual"), model, **recipe)
     requires = tuple(RequiredRun(configuration=plain, member=r.member) for r in settings.requires())
     peers: dict[str, Strict] = {name: model_of(v) for name, v in (models or {}).items()}
@@ -62,11 +70,25 @@ def built(method: str, seed: int = 3, models: dict | None = None, **values) -> t
     run = run_of(method, seed, None, models, **values)
     teachers = [teacher.double() for teacher in teachers_of(run)]
     instance = make_method(run.configuration, make_context(run.configuration, SHAPE, CLASSES, seed, teachers))
-    return instance, instance.build().double()
+    network = instance.build().double()
+    set_dropout_generator(network, torch.Generator().manual_seed(seed))
+    return instance, network
 
 
 def batch() -> Batch:
     return Batch(IMAGES.double(), LABELS, torch.Generator())
+
+
+def sgd_step(network: nn.Module, rate: float = 0.05):
+    """An ``update`` by plain stochastic gradient descent with momentum and weight decay."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=1e-4)
+
+    def update(loss: torch.Tensor, parameters: list[nn.Parameter] | None = None) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=parameters)
+        optimizer.step()
+
+    return update
 
 
 def reached(term: torch.Tensor, network: nn.Module) -> dict[str, bool]:

@@ -17,26 +17,37 @@ ALLOWED = {
     "seeding": set(),
     "registry": {"strict"},
     "records": {"errors", "strict"},
+    "locks": {"errors", "strict", "records"},
     "losses": set(),
+    "distributed": {"errors"},
     "stats": {"errors"},
-    "models": {"errors", "strict", "registry"},
-    "methods": {"errors", "strict", "registry", "losses", "models"},
+    "models": {"errors", "strict", "registry", "distributed"},
+    "methods": {"errors", "strict", "registry", "losses", "models", "distributed"},
     "config": {"errors", "strict", "methods", "models"},
-    "data": {"errors", "strict", "seeding", "records", "config"},
+    "data": {"errors", "strict", "seeding", "records", "locks", "config", "distributed"},
     "compatibility": {"errors", "strict", "models", "config", "spec"},
     "spec": {"errors", "strict", "config", "methods", "compatibility"},
     "papers": {"errors", "strict", "config", "spec"},
     "results": {"errors", "strict", "records", "spec"},
     "workspace": set(),
     "training": {
-        "errors", "seeding", "data", "methods", "models", "compatibility", "results", "records", "spec",
+        "errors", "seeding", "data", "distributed", "methods", "models", "compatibility", "results", "records", "spec",
     },
+    "surplus": {"errors", "locks", "study"},
     "report": {
         "errors", "strict", "seeding", "records", "config", "spec", "papers", "results", "stats", "workspace",
     },
-    "study": {
-        "errors", "config", "data", "papers", "records", "results", "spec", "training", "compatibility", "workspace",
+    "packs": {"errors", "locks", "records", "results", "workspace"},
+    "export": {
+        "errors", "compatibility", "data", "methods", "models", "records", "results", "spec", "stats", "study",
     },
+    "verify": {"errors", "data", "methods", "records", "report", "results", "seeding", "spec", "study", "workspace"},
+    "study": {
+        "errors", "config", "data", "distributed", "locks", "packs", "papers", "records", "results", "spec", "training", "compatibility", "workspace",
+    },
+    "shards": {"errors", "strict", "compatibility", "counting", "estimate", "methods", "models", "spec"},
+    "allocation": {"errors", "estimate", "records", "results", "spec", "study"},
+    "merge": {"errors", "data", "locks", "packs", "records", "results", "spec", "study", "training", "workspace"},
 }  # fmt: skip
 
 

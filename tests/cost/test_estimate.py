@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
-from collabench.errors import CollabenchError, ConfigError
-from collabench.estimate import Cost, Estimate, Form, Prediction, describe_estimate, estimate, print_estimate
+from collabench.errors import CollabenchError, ConfigError, RunFailed
+from collabench.estimate import (
+    Cost,
+    Estimate,
+    Form,
+    Prediction,
+    _predict_all,
+    describe_estimate,
+    estimate,
+    print_estimate,
+)
 from collabench.records import write_json
 from collabench.resources import Resources
 from collabench.results import Measured
@@ -133,3 +144,39 @@ def test_default_profile_is_predicted_from_a_few_configurations(tmp_path):
     ratios = sorted(cost.predicted.seconds / cost.measured_seconds for cost in trained)
     middle = ratios[len(ratios) // 2]
     assert sum(0.6 < ratio / middle < 1.67 for ratio in ratios) >= 0.8 * len(ratios)
+
+
+def dies(configuration, form: Form, device: str, workers: int) -> Prediction:
+    """In the place of a timing: the process of one configuration is killed, the first time or always."""
+    marker = Path(os.environ["COLLABENCH_TEST_DIES"])
+    if configuration.names["method"] == "label-smoothing" and (marker.name == "always" or not marker.exists()):
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return prediction_of(configuration.id, workers, form)
+
+
+def prediction_of(identifier: str, workers: int, form: Form) -> Prediction:
+    return Prediction(
+        configuration_id=identifier, device="none", workers=workers, torch="none", form=form, train_seconds=1.0,
+        evaluate_seconds=0.0, memory_bytes=0, disk_bytes=0, flops=0, timed_batch=2,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_followed_by_another_and_named_if_that_dies_too(tmp_path, monkeypatch):
+    from collabench.config import load_params
+    from collabench.spec import resolve
+
+    parts = {"dataset": "digits", "noise": "clean", "model": "resnet8", "recipe": "digits"}
+    params = load_params(Path(__file__).parents[2] / "params.yaml")
+    chosen = [resolve(params, **parts, method=method) for method in ("individual", "label-smoothing")]
+    configurations = {one.id: one for one in chosen}
+    form = Form(shape=(1, 8, 8), classes=10, train_images=100, test_images=10)
+    arguments = (configurations, dict.fromkeys(configurations, form), Resources(2, (), 1, "asked for"), dies)
+    monkeypatch.setenv("COLLABENCH_TEST_DIES", str(tmp_path / "once"))
+    assert [found.configuration_id for found in _predict_all(*arguments)] == list(configurations)
+    monkeypatch.setenv("COLLABENCH_TEST_DIES", str(tmp_path / "always"))
+    with pytest.raises(
+        RunFailed, match=r"digits · clean · resnet8 · digits · label-smoothing: the process .* died, alone too"
+    ):
+        _predict_all(*arguments)

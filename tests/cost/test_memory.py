@@ -95,6 +95,17 @@ def test_resnet101_as_a_tree_needs_about_the_published_multiple(graph, expected)
     assert ratio == pytest.approx(PUBLISHED_TREE, abs=0.16)
 
 
+@pytest.mark.slow
+def test_resnet101_with_hierarchical_dropout_needs_hardly_more_memory():
+    """Published: 8.78 GB beside 8.77 GB, with four predictions of two dropout layers."""
+    model = model_of({"family": "torchvision_model", "name": "resnet101", "small_stem": True, "hidden": 512})
+
+    def held(method: str, **settings: object) -> int:
+        return count_memory(configuration_of(settings_of(method, **settings), model), (3, 64, 64), 100, 64).held
+
+    assert 1.0 < held("fang2021", losses=("out",)) / held("individual") <= 1.002
+
+
 def test_command_prints_where_memory_goes_and_refuses_wrong_names_in_one_line():
     called = CliRunner().invoke(
         app, ["memory", "digits/resnet8/individual", "digits/resnet8/multi-instance-2", "--recipe", "digits"]

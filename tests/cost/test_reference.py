@@ -10,7 +10,10 @@ from collabench.config import Augmentation
 from collabench.data.batches import TrainingBatches
 from collabench.methods import METHODS, Batch
 from collabench.models import build_backbone
+from collabench.models._dropout import SeededDropout
 from collabench.models.cifar_resnet import Settings
+from collabench.training.loop import make_context, make_method
+from tests.synthetic import configuration_of, model_of, settings_of
 
 MODEL = Settings(family="cifar_resnet", depth=8)
 GRAPHS = {
@@ -45,6 +48,33 @@ def test_same_weights_and_batch_give_the_same_loss_and_gradients(graph):
     loss.backward()
     for ours, theirs in zip(tree.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=2e-3, atol=1e-4)
+
+
+INTRA_MODELS = (
+    {"family": "vgg", "blocks": (1, 2), "width": 4, "poolings": 1, "hidden": 8},
+    {"family": "resnet", "blocks": (1, 1), "width": 4, "hidden": 8},
+)
+
+
+@pytest.mark.parametrize("model", INTRA_MODELS, ids=lambda model: model["family"])
+@pytest.mark.parametrize("loss", ["out", "mid", "pull_push", "kernel"])
+def test_each_loss_inside_one_network_is_that_of_the_reference(model, loss):
+    configuration = configuration_of(settings_of("fang2021", losses=(loss,)), model_of(model))
+    method = make_method(configuration, make_context(configuration, (3, 8, 8), 10, 0))
+    networks = [method.build().double().train() for _ in range(2)]
+    for network in networks:
+        for module in network.modules():
+            if isinstance(module, SeededDropout):
+                module.probability = 0.0  # their masks are drawn in another order
+    images, labels = images_of((3, 8, 8))
+    images = images.double()
+    terms = method.losses(networks[0], Batch(images, labels, torch.Generator()))
+    expected, actual = sum(terms.values()), reference.intra_model_loss(networks[1], images, labels)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
+    expected.backward()
+    actual.backward()
+    for (name, ours), theirs in zip(networks[0].named_parameters(), networks[1].parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 
 from collabench.config import Augmentation
 from collabench.data import validation_split
@@ -122,8 +123,8 @@ def test_source_images_stay_as_they_are():
 def test_too_few_images_and_contradictions_are_refused():
     with pytest.raises(DataError, match="two images"):
         TrainingBatches(some_images(1), MEAN, STD, Augmentation(), 5, 0)
-    with pytest.raises(DataError, match="exclude each other"):
-        TrainingBatches(some_images(), MEAN, STD, Augmentation(shift=1, random_resized_crop=8), 5, 0)
+    with pytest.raises(ValidationError, match="exclude each other"):
+        Augmentation(shift=1, random_resized_crop=8)
 
 
 def test_random_resized_crop_equals_bilinear_by_hand():

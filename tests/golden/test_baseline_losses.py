@@ -12,7 +12,9 @@ from collabench.losses import kullback_leibler, log_probabilities
 from collabench.methods import METHODS
 from collabench.methods.kd import teacher_log_probabilities
 from collabench.methods.okddip import PeerAttention
+from collabench.methods.one import GatedBranches
 from collabench.methods.wang2018 import Assistance, MutualKnowledgeBase
+from collabench.models import Backbone
 
 SIZES = pytest.mark.parametrize("images,classes", [(1, 2), (3, 4), (2, 10)])
 HEADS = pytest.mark.parametrize("heads", [2, 3, 5])
@@ -220,6 +222,43 @@ def test_one(images, classes, heads, through_target):
         z,
         gates,
     )
+
+
+@pytest.mark.parametrize("images,heads", [(1, 2), (3, 4)])
+def test_the_gate_of_one(images, heads):
+    """g = softmax(W mean over the map of x + b), per image: values, and the gradient on x, W and b."""
+    width, weights = 3, draw(images, heads, seed=9)
+
+    class Shared(torch.nn.Module):
+        """Stands for a tree: its shared stages give the images back."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            branch = torch.nn.Module()
+            branch.segment = Backbone(
+                {"pool": torch.nn.Flatten(), "classifier": torch.nn.Linear(4 * width, 2)}
+            ).double()
+            self.root = torch.nn.Module()
+            self.root.branches = [branch] * heads
+            self.shared = torch.nn.Identity()
+
+    network = GatedBranches(Shared(), torch.nn.Linear(width, heads).double())
+
+    def gate(x: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor) -> dict[str, torch.Tensor]:
+        values = {"gate.weight": matrix, "gate.bias": bias}
+        return {"gate": (torch.func.functional_call(network, values, (x,))[1] * weights).sum()}
+
+    def slow(x: list, matrix: list, bias: list) -> float:
+        total = 0.0
+        for b, image in enumerate(x):
+            means = [sum(v for row in channel for v in row) / 4 for channel in image]
+            scores = [
+                sum(m * v for m, v in zip(row, means, strict=True)) + s for row, s in zip(matrix, bias, strict=True)
+            ]
+            total += sum(g * w for g, w in zip(softmax(scores), weights[b].tolist(), strict=True))
+        return total
+
+    compare(gate, slow, draw(images, width, 2, 2), draw(heads, width, seed=1), draw(heads, seed=2))
 
 
 @SIZES

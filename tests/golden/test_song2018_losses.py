@@ -80,15 +80,51 @@ def test_loss_and_gradient_equal_the_equations(heads, images, classes, squared, 
     assert torch.allclose(leaf.grad, slow, atol=1e-7)
 
 
-@pytest.mark.parametrize("scale", [1e4, -1e4])
-def test_extreme_logits_stay_finite(scale):
-    z = torch.zeros(3, 2, 4, dtype=torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("heads", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("images,classes", [(1, 2), (2, 4)])
+@pytest.mark.parametrize("scale", [1e4, -1e4, 0.0])
+@pytest.mark.parametrize("through_target", [True, False])
+def test_extreme_and_constant_logits(dtype, heads, images, classes, scale, through_target):
+    """Finite in both precisions; in float64 the value is that of the equations."""
+    z = torch.zeros(heads, images, classes, dtype=dtype)
     z[0, :, 1] = scale
-    z[1, :, 2] = -scale
+    z[-1, :, 0] = -scale
     z.requires_grad_()
-    loss = fast_terms(Settings(method="song2018", graph="multi_instance", heads=3), z, torch.tensor([0, 3]))
+    labels = torch.arange(images) % classes
+    loss = fast_terms(
+        Settings(method="song2018", graph="multi_instance", heads=heads, gradient_through_target=through_target),
+        z,
+        labels,
+    )
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(z.grad).all()
+    expected, _ = slow_loss(z.tolist(), labels.tolist(), 0.5, 2.0, True)
+    assert loss.item() == pytest.approx(expected, rel=1e-12 if dtype == torch.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_one_head_has_weight_1_whatever_beta(beta):
+    z, labels = torch.randn(1, 3, 4, dtype=torch.float64), torch.tensor([0, 3, 1])
+    loss = fast_terms(Settings(method="song2018", graph="individual", heads=1, beta=beta), z, labels)
+    assert loss.item() == hard_cross_entropy(z[0], labels).item()
+
+
+def test_beta_1_leaves_the_cross_entropies_and_beta_0_the_soft_terms():
+    z, labels = torch.randn(3, 2, 4, dtype=torch.float64), torch.tensor([0, 3])
+    settings = {"method": "song2018", "graph": "multi_instance", "heads": 3}
+    hard = sum(hard_cross_entropy(own, labels) for own in z)
+    assert fast_terms(Settings(beta=1.0, **settings), z, labels).item() == pytest.approx(hard.item(), rel=1e-14)
+    soft = sum(soft_cross_entropy(q, own, 2.0) for q, own in zip(consensus(z, 2.0), z, strict=True))
+    assert fast_terms(Settings(beta=0.0, **settings), z, labels).item() == pytest.approx(4 * soft.item(), rel=1e-14)
+
+
+def test_at_a_high_temperature_the_soft_terms_tend_to_log_m():
+    z, labels = torch.randn(3, 2, 5, dtype=torch.float64), torch.tensor([0, 3])
+    settings = Settings(
+        method="song2018", graph="multi_instance", heads=3, beta=0.0, temperature=1000.0, temperature_squared=False
+    )
+    assert fast_terms(settings, z, labels).item() == pytest.approx(3 * math.log(5), rel=1e-5)
 
 
 def test_large_temperature_makes_the_target_uniform():

@@ -262,9 +262,9 @@ def test_missing_failed_and_damaged_runs_are_named_and_nothing_is_written(study)
     path.write_text(path.read_text().replace('"parameters": 77000', '"parameters": 77001'))
     with pytest.raises(ResultError) as caught:
         build(study)
-    first, *others = str(caught.value).splitlines()
+    first, missing = str(caught.value).split(". Missing: ")
     assert "lacks 3 of 18 runs" in first
-    assert f"{gone.configuration.label}, seed {gone.seed} ({gone.id}): not run" in others[0]
+    assert missing.startswith(f"{gone.configuration.label}, seed {gone.seed} ({gone.id}): not run; ")
     assert f"({failed.id}): failed: the loss 'hard' is not finite in epoch 3" in str(caught.value)
     assert f"({damaged.id}): " in str(caught.value) and "checksum differs" in str(caught.value)
     assert not study.workspace.report.exists() and not study.workspace.costs.exists()
@@ -274,7 +274,8 @@ def test_many_missing_runs_are_counted(tmp_path):
     study = fabricated.make_study(tmp_path, ONE_TABLE)
     with pytest.raises(ResultError) as caught:
         build(study)
-    assert len(str(caught.value).splitlines()) == 12 and str(caught.value).endswith("and 8 more")
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1 and message.count(": not run") == 10 and message.endswith("; and 8 more")
 
 
 def test_a_partial_report_goes_elsewhere_shows_n_and_pairs_the_seeds_that_both_have(study):
@@ -495,6 +496,9 @@ def test_titles_name_the_scope(study):
 
     assert title() == "digits, clean labels, ResNet-8 (width 16), 2 epochs"
     assert title(dataset="cifar10-jpeg-5000").startswith("CIFAR-10 (JPEG), 5,000 training images")
+    assert "ResNet-18 (width 64)" in title(dataset="cifar10-jpeg-5000", model="resnet18")
+    assert "VGG-16 (width 128)" in title(dataset="cifar10-jpeg-5000", model="vgg16-2x")
+    assert "vgg16-small (width 16)" in title(model="vgg16-small")
     assert "30 % uniform noise, drawn anew every epoch" in title(noise="uniform30-per-epoch")
 
 

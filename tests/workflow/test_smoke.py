@@ -13,8 +13,15 @@ from pathlib import Path
 
 import pytest
 
+#: One process makes what these tests share.
+pytestmark = pytest.mark.xdist_group("workflow")
+
 ROOT = Path(__file__).parents[2]
 METHODS = "[individual, ensemble-2, hierarchical-4, kd]"
+TABLE = (
+    "      - {name: smoke, datasets: [digits-tiny], noise: [clean, uniform20], models: [resnet8], recipes: [smoke], "
+    f"methods: {METHODS}}}\n"
+)
 
 
 def call(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -64,7 +71,7 @@ def study(tmp_path_factory) -> Path:
             shutil.copy(ROOT / name, folder / name)
     shutil.rmtree(folder / "reports" / "smoke", ignore_errors=True)
     (folder / "dvc.lock").unlink(missing_ok=True)
-    edit(folder, (r"methods: \[.*\]", f"methods: {METHODS}"))
+    edit(folder, (r"(?s)(    tables:\n).*", rf"\1{TABLE}"))
     git(folder, "init", "-q", ".")
     git(folder, "add", "-A")
     git(folder, "commit", "-qm", "before")
@@ -123,6 +130,25 @@ def test_another_seed_trains_one_run_per_configuration(study, tmp_path):
     # One new seed of each configuration; individual also gets the new ensemble's second member.
     members = sum("individual" in row["label"] for row in plan["configurations"])
     assert len(added) == len(plan["configurations"]) + members
+
+
+@pytest.mark.slow
+def test_a_method_that_is_dropped_and_taken_back_leaves_no_trace_and_trains_nothing(study, tmp_path):
+    copy = tmp_path / "project"
+    shutil.copytree(study, copy, symlinks=True)
+    params, lock = (copy / "params.yaml").read_text(), (copy / "dvc.lock").read_bytes()
+    smoke = copy / "artifacts" / "smoke"
+    before = contents(smoke / "runs")
+    edit(copy, (r"hierarchical-4, kd\]", "hierarchical-4]"))
+    assert "set aside in" in collabench(copy, "reproduce", "-p", "smoke", "--cores", "2").stdout
+    without = contents(smoke / "runs")
+    assert without.items() < before.items() and not any("-kd-" in name for name in without)
+    assert (copy / "dvc.lock").read_bytes() != lock
+    (copy / "params.yaml").write_text(params)
+    states = json.loads(collabench(copy, "plan", "-p", "smoke", "--json").stdout)["states"]
+    assert "todo" not in states and states["elsewhere"] > 0
+    collabench(copy, "reproduce", "-p", "smoke", "--cores", "2")
+    assert contents(smoke / "runs") == before and (copy / "dvc.lock").read_bytes() == lock
 
 
 @pytest.mark.slow

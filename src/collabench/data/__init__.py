@@ -6,6 +6,7 @@ are decoded from files on the way.
 """
 
 from collabench.data.dataset import (
+    MANIFEST,
     Dataset,
     Manifest,
     load,
@@ -19,6 +20,7 @@ from collabench.data.noise import NoisyLabels
 from collabench.data.splits import validation_split
 
 __all__ = [
+    "MANIFEST",
     "Dataset",
     "Manifest",
     "NoisyLabels",

@@ -11,6 +11,9 @@ for the host, and CPU and GPU see the same numbers. A batch is then a handful of
    as long as an image, because an inner loop over three channels would not vectorise.
 
 Layout is NHWC in memory and (B, C, H, W) in shape, which is what torch calls channels-last.
+
+Where several processes share a run, each makes its own rows of every batch: the same images, changed in the same way, as
+those rows of the whole batch.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from collabench.config import Augmentation
+from collabench.distributed import WHOLE, Part
 from collabench.errors import DataError
 from collabench.seeding import numpy_generator, torch_generator
 
@@ -39,10 +43,20 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     return full + (remainder > 1)
 
 
-def check_augmentation(augmentation: Augmentation) -> None:
-    """Raise DataError for changes that exclude each other."""
-    if augmentation.shift and augmentation.random_resized_crop:
-        raise DataError("augmentation: shift and random_resized_crop exclude each other; remove one of them")
+def batch_sizes(images: int, batch_size: int) -> list[int]:
+    """Images of every batch of an epoch."""
+    steps = steps_per_epoch(images, batch_size)
+    return [min(batch_size, images - step * batch_size) for step in range(steps)]
+
+
+def check_part(part: Part, images: int, batch_size: int) -> None:
+    """Raise DataError where a process would have no image of some batch."""
+    smallest = min(batch_sizes(images, batch_size))
+    if smallest < part.world:
+        raise DataError(
+            f"{images} training images in batches of {batch_size}: the smallest batch has {smallest}, fewer than the "
+            f"{part.world} processes that share it; choose another batch_size or fewer processes"
+        )
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -84,11 +98,13 @@ class TrainingBatches:
         augmentation: Augmentation,
         batch_size: int,
         seed: int,
+        part: Part = WHOLE,
     ) -> None:
-        check_augmentation(augmentation)
         if len(images) < 2:
             raise DataError(f"training needs at least two images, there are {len(images)}")
+        check_part(part, len(images), batch_size)
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
+        self.sizes, self._part = batch_sizes(len(images), batch_size), part
         self.count, self._height, self._width, channels = images.shape
         self.steps = steps_per_epoch(self.count, batch_size)
         self._device = images.device
@@ -103,7 +119,8 @@ class TrainingBatches:
         self._channels = channels
 
     def epoch(self, epoch: int, labels: Tensor, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch from ``first_step`` on: float32 (B, C, H, W), channels-last, and labels (B,).
+        """Batches of one epoch from ``first_step`` on, or this process's part of them: float32 (B, C, H, W), channels-last, and
+        labels (B,).
 
         labels: (N,), of this epoch. The same (seed, epoch) gives the same batches, whatever ``first_step`` is.
         """
@@ -116,23 +133,27 @@ class TrainingBatches:
         starts = starts.to(self._device)
         targets = labels.to(self._device)[order.to(self._device)]
         # Positions within their batch of the images to flip, for all batches at once; their numbers are known here.
-        batch_of = torch.arange(self.count) // self.batch_size
-        flipped = (torch.arange(self.count) % self.batch_size)[flips].to(self._device)
-        bounds = torch.zeros(int(batch_of[-1]) + 2, dtype=torch.long)
-        bounds[1:] = torch.bincount(batch_of[flips], minlength=int(batch_of[-1]) + 1).cumsum(0)
-        bounds = bounds.tolist()
+        begins = torch.arange(self.steps) * self.batch_size
+        rows = [self._part.rows(size) for size in self.sizes]
+        begins, ends = begins + torch.tensor([r.start for r in rows]), begins + torch.tensor([r.stop for r in rows])
+        positions = flips.nonzero().flatten()
+        bounds = torch.stack(
+            [torch.searchsorted(positions, begins), torch.searchsorted(positions, ends)], dim=1
+        ).tolist()
+        owner = (torch.searchsorted(begins, positions, right=True) - 1).clamp(min=0)
+        flipped = (positions - begins[owner]).to(self._device)
         crops = None
         if self.augmentation.random_resized_crop:
             crops = self._resized_crops(epoch, flips).to(self._device)
         for step in range(first_step, self.steps):
-            part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            part = slice(step * self.batch_size + rows[step].start, step * self.batch_size + rows[step].stop)
             images = self._windows.index_select(0, starts[part])
             images = images.view(-1, self._height, self._width, self._channels)
             if crops is not None:
                 yield self._crop_and_resize(images, crops[part]), targets[part]
                 continue
             if self.augmentation.flip:
-                which = flipped[bounds[step] : bounds[step + 1]]
+                which = flipped[slice(*bounds[step])]
                 images.index_copy_(0, which, images.index_select(0, which).flip(2))
             yield self._normalise(images), targets[part]
 

@@ -2,7 +2,7 @@
 
 Prepared form, in a folder of its own: ``arrays.safetensors`` and ``manifest.json``, both with checksums. Images up to a
 size limit are one uint8 array per split. Larger image folders (and ImageNet, whose images have many sizes, unless
-``resize`` is given) stay where they are: the arrays then hold labels, file names and file sizes, and images are decoded
+``resize`` is given) stay where they are: the arrays then hold labels, file names, sizes and checksums, and images are decoded
 whenever they are needed.
 """
 
@@ -24,6 +24,7 @@ from collabench.data.download import Official, Tell
 from collabench.data.sources import OFFICIAL, TITLES, Source, digest_of_source, not_placed, open_source
 from collabench.data.splits import rest_of, stratified_subset
 from collabench.data.tensors import read_tensors, write_tensors
+from collabench.distributed import WHOLE, Part
 from collabench.errors import DataError
 from collabench.records import read_json, write_json
 from collabench.seeding import numpy_generator
@@ -319,6 +320,8 @@ def _read(folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
     tensors, metadata, digest = read_tensors(folder / ARRAYS)
     if metadata.get("format") != FORMAT or metadata.get("content") != "data set":
         raise DataError(f"{folder / ARRAYS}: does not hold a data set of format {FORMAT} (written by another version?)")
+    if manifest.streamed_from is not None and "train_checksums" not in tensors:
+        raise DataError(f"{folder / ARRAYS}: holds no checksums of the images (written by another version?)")
     if digest != manifest.digest or metadata["classes"] != list(manifest.classes):
         raise DataError(f"{folder / ARRAYS}: does not belong to {MANIFEST} beside it")
     return manifest, tensors
@@ -335,7 +338,7 @@ def load(folder: Path) -> Dataset:
         if manifest.streamed_from is None:
             images.append(tensors[f"{split}_images"])
         else:
-            location = folder / manifest.streamed_from
+            location = (folder / manifest.streamed_from).resolve()  # a name that a person can read
             images.append(streaming.unpack_files(location, tensors, split, manifest.resize))
     return Dataset(
         train_images=images[0],
@@ -360,17 +363,21 @@ def open_batches(
     seed: int,
     device: torch.device | str,
     index: Tensor | None = None,
+    part: Part = WHOLE,
 ) -> batches.TrainingBatches | streaming.StreamedBatches:
     """Training batches on a device: of the whole training split, or of the images at ``index`` (M,).
 
-    Both kinds have ``steps`` and ``epoch(epoch, labels, first_step)``; labels belong to the images used, (M,).
+    part: which rows of every batch this process makes. Both kinds have ``steps``, ``sizes`` (images of each batch, all
+    processes' together) and ``epoch(epoch, labels, first_step)``; labels belong to the images used, (M,).
     """
     device = torch.device(device)
     if isinstance(dataset.train_images, Tensor):
         images = dataset.train_images if index is None else dataset.train_images[index]
-        return batches.TrainingBatches(images.to(device), dataset.mean, dataset.std, augmentation, batch_size, seed)
+        return batches.TrainingBatches(
+            images.to(device), dataset.mean, dataset.std, augmentation, batch_size, seed, part
+        )
     images = dataset.train_images if index is None else dataset.train_images.at(index)
-    return streaming.StreamedBatches(images, dataset.mean, dataset.std, augmentation, batch_size, seed, device)
+    return streaming.StreamedBatches(images, dataset.mean, dataset.std, augmentation, batch_size, seed, device, part)
 
 
 def open_evaluation_batches(

@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from collabench.errors import DataError
+from collabench.locks import holding
 
 TIMEOUT_SECONDS = 30.0
 ATTEMPTS = 5
@@ -68,8 +67,7 @@ def obtain(official: Official, downloads: Path, local: Path | None, mirrors: Seq
             problems.append(f"{candidate}: damaged or another file ({actual}, expected {official.checksum})")
             tell(f"{problems[-1]}; not used")
     target = downloads / official.name
-    downloads.mkdir(parents=True, exist_ok=True)
-    with FileLock(downloads / f".{official.name}.lock"):
+    with holding(downloads / f".{official.name}.lock", official.name, tell):
         if target.exists():
             actual = checksum_of(target, official.checksum)
             if actual == official.checksum:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,14 +67,19 @@ class ImageFiles:
                 yield position_of.pop(name), content()
 
 
-def read_image_file(path: Path, size: int) -> bytes:
-    """The content of an image file whose size is known. Raises DataError naming it if it is missing or has changed."""
+def read_image_file(path: Path, size: int, checksum: int | None = None) -> bytes:
+    """The content of an image file whose size is known, and its CRC-32 where one is given.
+
+    Raises DataError naming it if it is missing or has changed.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     if len(content) != size:
         raise DataError(f"{path}: has {len(content):,} bytes, had {size:,} when the data set was prepared")
+    if checksum is not None and zlib.crc32(content) != checksum:
+        raise DataError(f"{path}: damaged or another file (its checksum is not that of when the data set was prepared)")
     return content
 
 

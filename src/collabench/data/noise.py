@@ -58,7 +58,7 @@ def partners(classes: tuple[str, ...], pairs: Mapping[str, str] | None = None) -
     """For each class the index of its partner, -1 for none; int64 (m,).
 
     Without ``pairs``: :data:`CIFAR10_PAIRS` if the classes are CIFAR-10's (by name), else the next class, cyclically.
-    Raises DataError for a name that is not a class, or a class paired with itself.
+    Raises DataError for a name that is not a class.
     """
     if pairs is None:
         if len(classes) != 10 or not CIFAR10_PAIRS.keys() | set(CIFAR10_PAIRS.values()) <= set(classes):
@@ -69,8 +69,6 @@ def partners(classes: tuple[str, ...], pairs: Mapping[str, str] | None = None) -
     for wrong in (name for pair in pairs.items() for name in pair if name not in number):
         raise DataError(f"pairs: {wrong!r} is not a class; classes: {', '.join(classes)}")
     for source, target in pairs.items():
-        if source == target:
-            raise DataError(f"pairs: {source!r} is paired with itself")
         found[number[source]] = number[target]
     if (found < 0).all():
         raise DataError("pairs: names no pair, so no label could be wrong; remove it or name some")

@@ -7,10 +7,12 @@ Decoding, cropping and resizing are Pillow's (bilinear, antialiased); normalisat
 from __future__ import annotations
 
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +23,15 @@ from torch import Tensor
 from collabench.config import Augmentation
 from collabench.data.batches import (
     Normalisation,
-    check_augmentation,
+    batch_sizes,
+    check_part,
     epoch_order,
     random_crop_boxes,
     resized_side,
     steps_per_epoch,
 )
 from collabench.data.images import ImageFiles, centre_crop, open_image, read_image_file
+from collabench.distributed import WHOLE, Part
 from collabench.errors import DataError
 from collabench.seeding import numpy_generator
 
@@ -42,12 +46,13 @@ AHEAD = 3
 class StreamedImages:
     """Images in files. root: folder. names: UTF-8 paths below it, ending in a newline each, one after the other, uint8;
     ends: where each ends (exclusive, newline included), int64 (all,). sizes: bytes of each file, int64 (all,).
-    index: which of them these images are, int64 (N,). resize: side of the square to which they are brought, if any."""
+    checksums: CRC-32 of each file's content when the data set was prepared, int64 (all,). index: which of them these images are, int64 (N,). resize: side of the square to which they are brought, if any."""
 
     root: Path
     names: Tensor
     ends: Tensor
     sizes: Tensor
+    checksums: Tensor
     index: Tensor
     resize: int | None
 
@@ -62,32 +67,47 @@ class StreamedImages:
 
     def at(self, index: Tensor) -> StreamedImages:
         """The images at ``index`` of these."""
-        return StreamedImages(self.root, self.names, self.ends, self.sizes, self.index[index], self.resize)
+        return replace(self, index=self.index[index])
+
+    def number(self, position: int) -> int:
+        """The number of an image among all of the files."""
+        return int(self._arrays[4][position])
 
     def open(self, position: int) -> Image.Image:
-        """Decode one image, RGB. Raises DataError naming the file if it is missing, damaged or has changed its size."""
-        number = int(self.index[position])
-        begin = int(self.ends[number - 1]) if number else 0
-        name = bytes(self.names[begin : int(self.ends[number]) - 1].numpy()).decode()
-        return open_image(read_image_file(self.root / name, int(self.sizes[number])), str(self.root / name))
+        """Decode one image, RGB. Raises DataError naming the file if it is missing, damaged or has changed."""
+        names, ends, sizes, checksums, index = self._arrays
+        number = index[position]
+        path = self.root / bytes(names[ends[number - 1] if number else 0 : ends[number] - 1]).decode()
+        return open_image(read_image_file(path, int(sizes[number]), int(checksums[number])), str(path))
+
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        """The tensors' own memory: reading one number of a tensor takes microseconds, and every image needs five."""
+        return tuple(part.numpy() for part in (self.names, self.ends, self.sizes, self.checksums, self.index))
 
 
 def pack_files(files: ImageFiles, positions: Sequence[int]) -> dict[str, Tensor]:
-    """Names and sizes of the files as tensors: ``files``, ``ends``, ``sizes``."""
+    """Names, sizes and checksums of the files as tensors: ``files``, ``ends``, ``sizes``, ``checksums``. Reads all files."""
+
+    def checksum(position: int) -> int:
+        return zlib.crc32(read_image_file(files.path / files.names[position], files.sizes[position]))
+
     lines = [f"{files.names[position]}\n".encode() for position in positions]
+    with ThreadPoolExecutor(_threads()) as pool:
+        checksums = list(pool.map(checksum, positions))
     return {
         "files": torch.from_numpy(np.frombuffer(b"".join(lines), dtype=np.uint8).copy()),
         "ends": torch.tensor([len(line) for line in lines], dtype=torch.int64).cumsum(0),
         "sizes": torch.tensor([files.sizes[position] for position in positions], dtype=torch.int64),
+        "checksums": torch.tensor(checksums, dtype=torch.int64),
     }
 
 
 def unpack_files(root: Path, tensors: dict[str, Tensor], split: str, resize: int | None) -> StreamedImages:
     """The images of a split from what :func:`pack_files` made."""
     sizes = tensors[f"{split}_sizes"]
-    return StreamedImages(
-        root, tensors[f"{split}_files"], tensors[f"{split}_ends"], sizes, torch.arange(len(sizes)), resize
-    )
+    names, ends, checksums = (tensors[f"{split}_{part}"] for part in ("files", "ends", "checksums"))
+    return StreamedImages(root, names, ends, sizes, checksums, torch.arange(len(sizes)), resize)
 
 
 def decode_centre(images: StreamedImages, positions: Sequence[int], side: int) -> Tensor:
@@ -125,8 +145,8 @@ class StreamedBatches:
         batch_size: int,
         seed: int,
         device: torch.device,
+        part: Part = WHOLE,
     ) -> None:
-        check_augmentation(augmentation)
         if len(images) < 2:
             raise DataError(f"training needs at least two images, there are {len(images)}")
         if augmentation.random_resized_crop is None and images.resize is None:
@@ -134,30 +154,33 @@ class StreamedBatches:
                 f"{images.root}: its images are read from files and have many sizes: the recipe needs "
                 "augmentation.random_resized_crop, or the data set a resize"
             )
+        check_part(part, len(images), batch_size)
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
+        self.sizes, self._part = batch_sizes(len(images), batch_size), part
         self.count = len(images)
         self.steps = steps_per_epoch(self.count, batch_size)
         self._images, self._device = images, device
         self._normalise = Normalisation(mean, std, device)
 
     def epoch(self, epoch: int, labels: Tensor, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch from ``first_step`` on: float32 (B, C, H, W), channels-last, and labels (B,)."""
+        """Batches of one epoch from ``first_step`` on, or this process's part of them: float32 (B, C, H, W), channels-last, and
+        labels (B,)."""
         order = epoch_order(self.count, self.seed, epoch)
         targets = labels.to(self._device)[order.to(self._device)]
-        batches = [
-            order[step * self.batch_size : (step + 1) * self.batch_size].tolist()
-            for step in range(first_step, self.steps)
-        ]
+        firsts = [step * self.batch_size for step in range(self.steps)]
+        rows = [self._part.rows(size) for size in self.sizes]
+        parts = [slice(first + r.start, first + r.stop) for first, r in zip(firsts, rows, strict=True)]
+        batches = [order[part].tolist() for part in parts[first_step:]]
         decoded = _decoded(batches, lambda position: self._augmented(position, epoch), self._device)
         for step, pixels in enumerate(decoded, start=first_step):
-            yield self._normalise(pixels), targets[step * self.batch_size : (step + 1) * self.batch_size]
+            yield self._normalise(pixels), targets[parts[step]]
 
     def _augmented(self, position: int, epoch: int) -> np.ndarray:
         """One image (H, W, 3), uint8, changed as (seed, epoch, number of the image) say."""
         image = self._images.open(position)
         if self._images.resize is not None:
             image = centre_crop(image, self._images.resize, self._images.resize)
-        number = int(self._images.index[position])
+        number = self._images.number(position)
         generator = numpy_generator(self.seed, "augmentation", epoch, number)
         flip, vertical, horizontal = generator.random(3)
         side, shift = self.augmentation.random_resized_crop, self.augmentation.shift

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from collabench.errors import DataError
+from collabench.errors import DataError, StorageError
 from collabench.records import replacing
 
 _ENTRY = "collabench"
@@ -39,7 +41,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     entry = json.dumps({**metadata, "sha256": digest}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(contiguous, temporary, {_ENTRY: entry})
+        try:
+            save_file(contiguous, temporary, {_ENTRY: entry})
+        except SafetensorError as error:  # how it reports a full disk, with the system's number in the text
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise StorageError(f"{path}: cannot be written ({error})") from None
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
     return digest
 
 

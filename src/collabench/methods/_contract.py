@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from pydantic import Field
@@ -49,6 +50,17 @@ class MethodSettings(Strict):
     def identity(self) -> dict[str, Any]:
         """What of the settings can change numbers. Names are replaced by the runs and models that they stand for."""
         return self.model_dump(exclude={name for name, _, _ in self.references()})
+
+    def located(self, folder: Path) -> Self:
+        """These settings with every path that is not absolute beginning at ``folder``, that of ``params.yaml``."""
+        return self
+
+    def check_files(self, make_backbone: Callable[[str | None], Backbone] | None) -> None:
+        """Raise ConfigError (one line) if a file that training reads is missing or not the one meant.
+
+        make_backbone(model): the model of this name (None: the run's own) on the meta device; None where the form of the
+        data set is known from its files only.
+        """
 
     def check_fits(self, backbone: Backbone, precision: str, input_shape: tuple[int, int, int]) -> None:
         """Raise ValueError (one line) if the settings make no sense for this backbone (on the meta device: names and

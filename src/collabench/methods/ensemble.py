@@ -6,10 +6,10 @@ ensemble uses, so ensembles of different seeds are independent.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from collabench.methods import _contract
@@ -19,6 +19,12 @@ class Settings(_contract.MethodSettings):
     method: Literal["ensemble"]
     members: int = Field(default=2, ge=2, le=64)
     of: str = "individual"
+
+    @model_validator(mode="after")
+    def _trains_nothing(self) -> Self:
+        if self.label_smoothing:
+            raise ValueError("an ensemble trains nothing: label_smoothing belongs to the method that it is of")
+        return self
 
     def references(self) -> tuple[tuple[str, str, str], ...]:
         return (("of", "methods", self.of),)

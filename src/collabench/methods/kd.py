@@ -18,7 +18,7 @@ Terms: ``hard``, ``distillation``. No text of this paper is at hand: all values 
 ``teacher_average``     how the members become one teacher: ``probabilities`` (default),
                         q = mean_j softmax(z_j; T), or ``logits``, q = softmax(mean_j z_j; T)
 ``teacher_file``        instead of a run: a safetensors file with the weights of ``teacher_model``. A path that is not
-                        absolute begins at the folder in which the command runs (the project's root)
+                        absolute begins at the folder of ``params.yaml``
 ``teacher_sha256``      the file's SHA-256, which stands for it in the run's identity: the path does not enter it
 ======================= ==============================================================================================
 
@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -83,6 +84,17 @@ class Settings(_contract.MethodSettings):
             for member in range(self.teacher_members)
         )
 
+    def located(self, folder: Path) -> Self:
+        if self.teacher_file is None:
+            return self
+        return self.model_copy(update={"teacher_file": str(folder / self.teacher_file)})
+
+    def check_files(self, make_backbone: Callable[[str | None], Backbone] | None) -> None:
+        if self.teacher_file is not None:
+            path, weights = Path(self.teacher_file), read_weights(Path(self.teacher_file), self.teacher_sha256)
+            if make_backbone is not None:
+                check_weights(make_backbone(self.teacher_model), path, weights)
+
     def identity(self) -> dict[str, Any]:
         # The runs that are required and the model that is named stand in the run's identity themselves.
         return self.model_dump(exclude={"teacher", "teacher_model", "teacher_recipe", "teacher_file"})
@@ -102,7 +114,9 @@ class Method(_contract.Method):
         if settings.teacher_file is None:
             return list(self.context.teachers)
         teacher = self.context.make_backbone(0, model=settings.teacher_model)
-        load_weights(teacher, Path(settings.teacher_file), settings.teacher_sha256)
+        weights = read_weights(Path(settings.teacher_file), settings.teacher_sha256)
+        check_weights(teacher, Path(settings.teacher_file), weights)
+        teacher.load_state_dict(weights)
         return [teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)]
 
     def losses(self, network: Backbone, batch: _contract.Batch) -> dict[str, Tensor]:
@@ -138,11 +152,8 @@ def teacher_log_probabilities(logits: Tensor, temperature: float, average: str) 
     return torch.logsumexp(log_probabilities(logits, temperature), dim=0) - math.log(len(logits))
 
 
-def load_weights(backbone: Backbone, path: Path, sha256: str) -> None:
-    """Load a safetensors file into ``backbone``: every tensor, no other one, of the right shapes.
-
-    Raises ConfigError (one line) if the file is missing, is not the one meant, or belongs to another network.
-    """
+def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises ConfigError (one line) if it is missing or is not the one meant."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -151,9 +162,13 @@ def load_weights(backbone: Backbone, path: Path, sha256: str) -> None:
     if found != sha256:
         raise ConfigError(f"teacher_file: {path}: its SHA-256 is {found}, teacher_sha256 says {sha256}")
     try:
-        weights = safetensors.torch.load(content)
+        return safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise ConfigError(f"teacher_file: {path}: not a safetensors file ({' '.join(str(error).split())})") from None
+
+
+def check_weights(backbone: Backbone, path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Raise ConfigError (one line) unless a file's tensors are those of ``backbone``: all, no other, of the same shapes."""
     expected = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
     problems = [
         *(f"{key} is missing" for key in expected if key not in weights),
@@ -169,4 +184,3 @@ def load_weights(backbone: Backbone, path: Path, sha256: str) -> None:
         raise ConfigError(
             f"teacher_file: {path}: not the weights of this teacher_model on this data set: {problems[0]}{more}"
         )
-    backbone.load_state_dict(weights)

@@ -42,7 +42,7 @@ from torch import Tensor
 from collabench.losses import consensus, hard_cross_entropy, soft_cross_entropy
 from collabench.methods import _contract
 from collabench.models import Backbone
-from collabench.models.tree import INPUT, Split, TrainingTree, check_splits
+from collabench.models.tree import INPUT, Split, TrainingTree, check_splits, heads_of
 from collabench.strict import Strict
 
 #: Default split points in order, for backbones that name these stages; the first set that fits is used.
@@ -78,6 +78,8 @@ class Settings(_contract.MethodSettings):
         defaults = {name: type(self).model_fields[name].default for name in ("graph", "heads", "split_after")}
         if self.splits is not None and any(getattr(self, name) != value for name, value in defaults.items()):
             raise ValueError("splits describes the whole tree: remove graph, heads and split_after")
+        if heads_of(self.splits or ()) > 64:
+            raise ValueError(f"the splits make {heads_of(self.splits)} heads; at most 64 are possible")
         if self.splits is None:
             if self.graph == "hierarchical_ilr" and self.heads & (self.heads - 1):
                 raise ValueError(f"a binary tree has 1, 2, 4, 8, … heads, not {self.heads}")

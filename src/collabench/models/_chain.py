@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from collabench.errors import ConfigError
 from collabench.models._backbone import Backbone
@@ -59,6 +58,8 @@ def chain(
         ConfigError: a module that is missing, used twice or left out; an input size that the model does not take; an
             output that is not (B, classes); a chain whose output differs from the model's own.
     """
+    from torch._subclasses.fake_tensor import FakeTensor  # a second's import, needed by these families only
+
     backbone = Backbone(_modules(name, model, stages), stages)
     if (settings, input_shape, classes) in _reproduced:
         return backbone

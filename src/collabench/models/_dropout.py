@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from collabench import distributed
+
 
 class SeededDropout(nn.Module):
     """In training, each element is zeroed with ``probability`` and the others divided by ``1 - probability``.
@@ -24,12 +26,16 @@ class SeededDropout(nn.Module):
             return x
         if self.generator is None:
             raise RuntimeError("SeededDropout has no generator; call set_dropout_generator before training")
-        kept = torch.rand(x.shape, generator=self.generator, device=x.device) >= self.probability
+        kept = distributed.rand(x.shape, self.generator, x.device) >= self.probability
         return x * kept / (1 - self.probability)
 
 
 def set_dropout_generator(network: nn.Module, generator: torch.Generator) -> None:
-    """Let every :class:`SeededDropout` of a network draw from ``generator``."""
+    """Let every :class:`SeededDropout` of a network draw from ``generator``.
+
+    Where a method trains several copies of a network they draw in turn: the first copy's masks are not those of the network
+    trained alone.
+    """
     for module in network.modules():
         if isinstance(module, SeededDropout):
             module.generator = generator

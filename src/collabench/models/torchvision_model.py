@@ -11,11 +11,14 @@ from __future__ import annotations
 import difflib
 from typing import Any, Literal
 
+import torch
+from pydantic import Field
 from torch import nn
 
 from collabench.errors import ConfigError
 from collabench.models._backbone import Backbone
 from collabench.models._chain import FLATTEN, ChainSettings, Stages, chain
+from collabench.models._classifier import classifier_stages
 from collabench.models._torchvision import import_torchvision
 
 RESNET_STAGES = {
@@ -31,17 +34,32 @@ class Settings(ChainSettings):
     name: as torchvision calls it (``resnet50``).
     stages: see :mod:`collabench.models._chain`; by default those of a residual network.
     small_stem: residual networks only: a 3x3 convolution of stride 1 and no pooling, for images smaller than ImageNet's.
+    hidden: residual networks only: the classifier of the families ``vgg`` and ``resnet`` instead of the model's own, with
+        hidden layers of this width and dropout (stages ``hidden1``, ``hidden2``).
     """
 
     family: Literal["torchvision_model"]
     name: str
     stages: Stages | None = None
     small_stem: bool = False
+    hidden: int | None = Field(default=None, ge=1, le=65_536, exclude_if=lambda value: value is None)
 
 
 def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -> Backbone:
     """Raises ConfigError for a name that torchvision does not have, an input size that the model does not take, stages
-    that are missing or do not reproduce the model."""
+    that are missing or do not reproduce the model.
+
+    With stages of the user's own the model is made on the CPU, with numbers, even where only names and shapes are asked
+    for: a plan refuses what could not be trained.
+    """
+    if settings.stages is None:
+        return _build(settings, input_shape, classes)
+    with torch.device("cpu"):
+        backbone = _build(settings, input_shape, classes)
+    return backbone.to(torch.get_default_device())
+
+
+def _build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -> Backbone:
     models = import_torchvision().models
     name = settings.name
     known = models.list_models(module=models)
@@ -53,6 +71,8 @@ def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -
         raise ConfigError(f"{name} takes images of 3 channels, these have {input_shape[0]}")
     model = models.get_model(name, weights=None, num_classes=classes)
     residual = isinstance(model, models.ResNet)
+    if settings.hidden is not None and (not residual or settings.stages):
+        raise ConfigError(f"hidden is for residual networks in their own stages, not for {name}")
     if settings.small_stem:
         if not residual:
             raise ConfigError(f"small_stem is for residual networks, not for {name}")
@@ -63,7 +83,17 @@ def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -
     if stages is None:
         children = ", ".join(child for child, _ in model.named_children())
         raise ConfigError(f"{name} needs stages: name its modules ({children}; {FLATTEN} where it flattens) in order")
-    return chain(settings, name, model, stages, input_shape, classes)
+    backbone = chain(settings, name, model, stages, input_shape, classes)
+    return backbone if settings.hidden is None else _with_hidden_layers(backbone, settings.hidden, classes)
+
+
+def _with_hidden_layers(backbone: Backbone, hidden: int, classes: int) -> Backbone:
+    *stages, classifier = backbone.stage_names
+    layers = classifier_stages(backbone.module_at(*backbone.stages[classifier]).in_features, hidden, classes)
+    del layers["pool"]  # the backbone has its own
+    kept = {stage: backbone.stages[stage] for stage in stages}
+    modules = {name: backbone.module_at(name) for names in kept.values() for name in names}
+    return Backbone(modules | layers, kept | {name: (name,) for name in layers})
 
 
 def _make_stem_small(model: nn.Module) -> None:

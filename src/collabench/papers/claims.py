@@ -11,9 +11,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from collabench.config import Document, KeyPath, Name, Params, check_name, read_yaml, validate
-from collabench.papers.tables import papers_not_run
-from collabench.strict import Strict
+from collabench.config import Document, KeyPath, Line, Name, Params, check_name, read_yaml, validate
+from collabench.errors import ConfigError
+from collabench.papers.tables import load_papers, papers_not_run
+from collabench.strict import NO_REPEATS, Strict
 
 #: The claims' file in the folder of papers.
 CLAIMS = "claims.yaml"
@@ -24,7 +25,6 @@ Hypothesis = Literal["lower", "higher", "no_worse", "same"]
 #: Quantities that were measured while training, not determined by configuration and seed.
 COSTS: tuple[Quantity, ...] = ("train_seconds", "peak_memory")
 
-Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\r\n]*$")]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -38,7 +38,7 @@ class ClaimScope(Strict):
     published: bool = False
     declared_after_runs: bool = False
     dataset: Name
-    noise: Annotated[tuple[Name, ...], Field(min_length=1)] = ("clean",)
+    noise: Annotated[tuple[Name, ...], Field(min_length=1), NO_REPEATS] = ("clean",)
     model: Name
     recipe: Name
     wide_model: Name | None = None
@@ -81,10 +81,10 @@ class Claim(Strict):
     combine: Literal["all", "mean"] = "all"
     smallest_effect: Positive | None = None
     margin: Positive | None = None
-    compare: Annotated[tuple[Compared, ...], Field(min_length=1)]
+    compare: Annotated[tuple[Compared, ...], Field(min_length=1), NO_REPEATS]
     levels: dict[Name, Annotated[float, Field(gt=0, lt=100)]] = Field(default_factory=dict)
     published_effects: dict[Name, tuple[float, ...]] = Field(default_factory=dict)
-    scopes: Annotated[tuple[Name, ...], Field(min_length=1)]
+    scopes: Annotated[tuple[Name, ...], Field(min_length=1), NO_REPEATS]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -103,8 +103,6 @@ class Claim(Strict):
             raise ValueError("head belongs to the quantities error and error_growth")
         if self.combine == "mean" and (len(self.compare) < 2 or self.quantity != "error"):
             raise ValueError("combine: mean is for quantity: error with two comparisons or more")
-        if len(set(self.scopes)) < len(self.scopes) or len(set(self.compare)) < len(self.compare):
-            raise ValueError("the same scope or comparison stands there twice")
         for scope, effects in self.published_effects.items():
             if scope not in self.scopes:
                 raise ValueError(f"published_effects: {scope!r} is not one of the claim's scopes")
@@ -136,6 +134,15 @@ class Claims(Strict):
             if claim.paper == paper and claim.is_tested
             for scope in claim.scopes
         )
+
+
+def check_papers(folder: Path, params: Params) -> None:
+    """Raise ConfigError, in one line, for what a report would refuse of the folder of papers after all training."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is no folder of papers")
+    if folder.is_dir():
+        load_papers(folder, params, resolved=False)
+        load_claims(folder, params)
 
 
 def load_claims(folder: Path, params: Params) -> Claims:

@@ -14,12 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PlainValidator, StringConstraints, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
-from collabench.config import Document, KeyPath, Name, Params, check_name, read_yaml, validate
+from collabench.config import Document, KeyPath, Line, Name, Params, check_name, read_yaml, validate
 from collabench.errors import ConfigError
 from collabench.spec import Cell, Configuration, resolve
-from collabench.strict import Strict
+from collabench.strict import NO_REPEATS, Strict
 
 #: What an unknown value prints as.
 UNKNOWN = "not in our sources"
@@ -27,7 +27,6 @@ UNKNOWN = "not in our sources"
 PAPER = "paper.yaml"
 SECTIONS = {"dataset": "datasets", "noise": "noise", "model": "models", "recipe": "recipes", "method": "methods"}
 
-Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\r\n]*$")]
 Metric = Literal["top1_error", "top5_error", "memory", "training_time", "convergence_speed"]
 
 #: Metric → how it is written, with its unit.
@@ -195,7 +194,7 @@ class CellRange(Strict):
 
     table: Name
     row: Name
-    columns: Annotated[tuple[Name, ...], Field(min_length=1)]
+    columns: Annotated[tuple[Name, ...], Field(min_length=1), NO_REPEATS]
 
 
 class Quote(Strict):
@@ -211,7 +210,7 @@ class Quote(Strict):
     decimals: int = Field(default=2, ge=0, le=6)
     before: CellRange | None = None
     after: CellRange
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    sources: Annotated[tuple[Source, ...], Field(min_length=1), NO_REPEATS]
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:
@@ -315,24 +314,33 @@ def papers_not_run(folder: Path) -> dict[str, str]:
     return reasons
 
 
-def load_papers(folder: Path, params: Params | None, names: tuple[str, ...] | None = None) -> dict[str, Paper]:
+def load_papers(
+    folder: Path,
+    params: Params | None,
+    names: tuple[str, ...] | None = None,
+    asked: str = "",
+    resolved: bool = True,
+) -> dict[str, Paper]:
     """The papers (all, in alphabetical order, or those of these names) of the folder ``papers/``.
 
-    params: where the cells' names are defined; with None the names are neither checked nor resolved. Raises ConfigError in one line that says file, line, key and what would be right.
+    params: where the cells' names are defined; with None the names are neither checked nor resolved. asked: the key that
+    gives the names, for messages. resolved: without it the names are checked, which is quick, and no cell has a
+    configuration. Raises ConfigError in one line that says file, line, key and what would be right.
     """
     there = sorted(path.parent.name for path in folder.glob(f"*/{PAPER}"))
-    known: dict[tuple[str, ...], Configuration] = {}
+    known: dict[tuple[str, ...], Configuration] | None = {} if resolved else None
     papers = {}
     for name in there if names is None else names:
         if name not in there:
             raise ConfigError(
-                f"{folder}: there is no paper {name!r} (a folder with {PAPER}); papers: {', '.join(there)}"
+                f"{asked or folder}: there is no paper {name!r} (a folder of {folder} with {PAPER}); "
+                f"papers: {', '.join(there)}"
             )
         papers[name] = _load_paper(folder / name, params, known)
     return papers
 
 
-def _load_paper(folder: Path, params: Params | None, known: dict[tuple[str, ...], Configuration]) -> Paper:
+def _load_paper(folder: Path, params: Params | None, known: dict[tuple[str, ...], Configuration] | None) -> Paper:
     document = read_yaml(folder / PAPER)
     about = validate(document, About, document.value)
     if about.not_run is not None:
@@ -412,7 +420,7 @@ def _cell(
     row: str,
     column: str,
     params: Params | None,
-    known: dict[tuple[str, ...], Configuration],
+    known: dict[tuple[str, ...], Configuration] | None,
 ) -> PublishedCell:
     across, down = content.rows[row], content.columns[column]
     change = across.cells.get(column, CellChange())
@@ -439,9 +447,12 @@ def _cell(
                 f"no {', '.join(absent)} is named for this cell; name it, or say with not_run why no run reproduces it",
             )
         chosen = tuple(names[part] for part in SECTIONS)
-        if params is not None and chosen not in known:
-            known[chosen] = resolve(params, **names)
-        configuration = known.get(chosen)
+        if params is not None and known is not None and chosen not in known:
+            try:
+                known[chosen] = resolve(params, **names)
+            except ConfigError as error:
+                raise document.error(("rows", row, "values", column), str(error)) from None
+        configuration = None if known is None else known.get(chosen)
     return PublishedCell(
         paper=paper,
         table=table,
@@ -458,12 +469,12 @@ def _cell(
     )
 
 
-def plan_cells(papers: dict[str, Paper], seeds: int) -> Iterator[Cell]:
-    """What the published tables ask a profile to run: each configuration once per table, with seeds 0 to seeds - 1."""
+def plan_cells(papers: dict[str, Paper], seeds: tuple[int, ...]) -> Iterator[Cell]:
+    """What the published tables ask a profile to run: each configuration once per table, with ``seeds``."""
     for paper in papers.values():
         for table in paper.tables.values():
             seen = set()
             for cell in table.cells.values():
                 if cell.configuration is not None and cell.configuration.id not in seen:
                     seen.add(cell.configuration.id)
-                    yield Cell(table.key, cell.configuration, tuple(range(seeds)))
+                    yield Cell(table.key, cell.configuration, seeds)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from collabench.errors import ResultError
 from collabench.records import read_json
 from collabench.report.content import MissingRun
-from collabench.results import RESULT, Failure, Measured, Result, load_result
+from collabench.results import RESULT, WITHOUT_MEASUREMENT, Failure, Measured, Result, load_result
 from collabench.spec import Cell, Plan, Run
 from collabench.workspace import Workspace
 
@@ -100,14 +100,14 @@ def collect(plan: Plan, workspace: Workspace, *, partial: bool = False) -> Colle
         try:
             if not (folder / RESULT).exists():
                 raise ResultError(why_missing(run, workspace))
-            results[run.id] = load_result(folder, run, check_files=False)  # no table reads the files beside it
+            results[run.id] = load_result(folder, run)
         except ResultError as error:
             label = run.configuration.label
             missing.append(MissingRun(run_id=run.id, label=label, seed=run.seed, reason=str(error)))
         for part in (run, *run.requires()):
             path = workspace.measured_file(part.configuration.id, part.seed)
             if part.id not in measured and path.exists():
-                measured[part.id] = read_json(path, Measured)
+                measured[part.id] = read_json(path, Measured, remedy=WITHOUT_MEASUREMENT)
     if missing and not partial:
         raise ResultError(describe_missing(plan.profile, len(results) + len(missing), missing))
     collected = Collected(plan, results, measured, tuple(missing))
@@ -147,8 +147,8 @@ def describe_missing(profile: str, runs: int, missing: list[MissingRun]) -> str:
     if len(missing) > _SHOWN:
         lines.append(f"and {len(missing) - _SHOWN} more")
     return (
-        f"the report of {profile!r} lacks {len(missing)} of {runs} runs; run them, or ask for a partial report:\n  "
-        + "\n  ".join(lines)
+        f"the report of {profile!r} lacks {len(missing)} of {runs} runs; run them, or ask for a partial report. Missing: "
+        + "; ".join(lines)
     )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from collabench.records import exchange, folder_beside, remove_abandoned
 from collabench.workspace import Workspace
 
 CONTENT = "report.json"
@@ -18,20 +17,17 @@ COSTS = "costs"
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside ``target`` that takes its place when the block ends without an error."""
+    """A new folder that takes the place of ``target`` when the block ends without an error. The old one is there until then."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
-    try:
-        new.chmod(0o755)
+    remove_abandoned(target.parent)
+    with folder_beside(target) as place:
+        new = place / target.name
+        new.mkdir()
         yield new
-        old = new.with_suffix(".old")
         if target.exists():
-            os.replace(target, old)
-        os.replace(new, target)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
+            exchange(new, target)
+        else:
+            os.replace(new, target)
 
 
 def report_folder(workspace: Workspace, *, partial: bool = False) -> Path:

@@ -233,7 +233,7 @@ def _table(
     unrecorded = [cell for cell in table.cells.values() if (m := measured.get(_key(cell))) and m.n and m.error is None]
     if unrecorded:
         notes.append(
-            "Runs record the best epoch of the top-1 error only: beside a lowest top-5 error the last epoch's stands, "
+            "Where not every epoch was evaluated, or the top-5 error of not every epoch recorded, the last epoch's stands, "
             "without a verdict."
         )
     notes += [f"Quoted: {text}." for text in quoted.get(table.name, ())]

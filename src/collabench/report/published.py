@@ -65,7 +65,7 @@ def stand_beside(published: PublishedValue, results: Iterable[Result]) -> Publis
 def errors_of(published: PublishedValue, results: Iterable[Result]) -> list[float] | None:
     """The runs' errors (percent) of the kind that is published, in the order of the runs.
 
-    None where a run does not record it: the best epoch is that of the top-1 error, so the lowest top-5 error is not.
+    None where a run does not record it: not every epoch was evaluated, or too few classes for a curve of the top-5 error.
     Raises ValueError if a result belongs to another configuration.
     """
     errors = []
@@ -75,6 +75,6 @@ def errors_of(published: PublishedValue, results: Iterable[Result]) -> list[floa
         if published.protocol == "last":
             errors.append(result.last.error if published.top == 1 else result.last.top5_error)
         else:
-            errors.append(result.best_error if published.top == 1 else None)
+            errors.append(result.best_error if published.top == 1 else result.best_top5_error)
     known = [100 * error for error in errors if error is not None]
     return known if len(known) == len(errors) else None

@@ -13,7 +13,7 @@ _DATASETS = {
     "imagenet32": "ImageNet32",
     "imagenet": "ImageNet",
 }
-_FAMILIES = {"cifar_resnet": "ResNet", "densenet": "DenseNet", "vgg": "VGG", "resnet18": "ResNet-18"}
+_FAMILIES = {"cifar_resnet": "ResNet", "densenet": "DenseNet", "vgg": "VGG", "resnet": "ResNet"}
 
 Parts = tuple[str, str, str, str]
 
@@ -52,11 +52,10 @@ def dataset(name: str, settings: DatasetConfig) -> str:
 
 
 def model(name: str, settings: ModelConfig) -> str:
-    """``ResNet-8 (width 16)``; name: that of ``params.yaml``."""
+    """``ResNet-8 (width 16)``; by its ``name`` in ``params.yaml`` where no depth says which of its family it is."""
     values = settings.model_dump(exclude={"family"}, by_alias=True)
-    name = _FAMILIES.get(settings.family, name)
     if values.get("depth") is not None:
-        name += f"-{values.pop('depth')}"
+        name = f"{_FAMILIES.get(settings.family, name)}-{values.pop('depth')}"
     if values.get("width") is not None:
         return f"{name} (width {values['width']:g})" if isinstance(values["width"], int | float) else name
     changed = {key: values[key] for key in settings.model_fields_set & values.keys()}

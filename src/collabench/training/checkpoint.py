@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,15 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
     """Read a checkpoint. Raises ResultError naming the file if it is damaged."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ResultError(f"{path}: the checkpoint cannot be read ({error.strerror})") from None
     head, _, body = data.partition(b"\n")
     if head.decode("ascii", "replace") != hashlib.sha256(body).hexdigest():
         raise ResultError(f"{path}: damaged checkpoint (checksum differs)")
-    return torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+    try:
+        return torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        line = (str(error) or type(error).__name__).splitlines()[0]
+        raise ResultError(f"{path}: not a checkpoint that this version reads ({line})") from None

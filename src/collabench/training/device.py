@@ -87,7 +87,9 @@ def watch_determinism() -> Iterator[list[str]]:
     def collect(message: Warning | str, *arguments: object, **options: object) -> None:
         text = str(message)
         if "deterministic" in text:
-            found.append(text.split(" does not", 1)[0])
+            name = text.split(" does not", 1)[0].splitlines()[0]
+            if name not in found:
+                found.append(name)
         else:
             show(message, *arguments, **options)
 

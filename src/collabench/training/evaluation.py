@@ -33,16 +33,18 @@ def figures(logits: Tensor, labels: Tensor) -> Figures:
     log_probabilities = torch.log_softmax(logits, dim=1)
     confidence, predicted = log_probabilities.max(dim=1)
     correct = predicted == labels
-    top5 = None
-    if classes > 5:
-        hit = (logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1)
-        top5 = 1 - hit.sum().item() / count
     return Figures(
         error=1 - correct.sum().item() / count,
-        top5_error=top5,
+        top5_error=top5_error(logits, labels) if classes > 5 else None,
         negative_log_likelihood=-log_probabilities.gather(1, labels[:, None]).sum().item() / count,
         calibration_error=_calibration_error(confidence.exp(), correct),
     )
+
+
+def top5_error(logits: Tensor, labels: Tensor) -> float:
+    """Share of the images whose label is not among the five largest of their logits (N, m)."""
+    hit = (logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1)
+    return 1 - hit.sum().item() / len(labels)
 
 
 def _calibration_error(confidence: Tensor, correct: Tensor) -> float:

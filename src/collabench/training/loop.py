@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from collabench import data
+from collabench import data, distributed
 from collabench.compatibility import input_shape_of
 from collabench.data import noise
-from collabench.errors import ResultError, RunFailed
+from collabench.errors import ConfigError, ResultError, RunFailed
 from collabench.methods import METHODS, Batch, Context, Method
 from collabench.models import build_backbone
 from collabench.models._dropout import set_dropout_generator
-from collabench.results import Curves, Figures, Measured, NoiseRealised, Result
+from collabench.results import TOP5_CLASSES, Curves, Figures, Measured, NoiseRealised, Result
 from collabench.seeding import stream_seed
 from collabench.spec import Configuration, Run
 from collabench.training import checkpoint
@@ -36,7 +36,7 @@ from collabench.training.device import (
     versions,
     watch_determinism,
 )
-from collabench.training.evaluation import collect_logits, errors, figures
+from collabench.training.evaluation import collect_logits, errors, figures, top5_error
 
 #: Seconds between checkpoints. Writing one must cost little beside the work that it saves.
 CHECKPOINT_SECONDS = 60.0
@@ -112,9 +112,11 @@ class _History:
     losses: dict[str, list[float]] = field(default_factory=dict)
     test_error: list[float | None] = field(default_factory=list)
     validation_error: list[float | None] = field(default_factory=list)
+    test_top5_error: list[float | None] = field(default_factory=list)
     selected: dict[str, Any] | None = None
     selected_epoch: int | None = None
     corruption: list[float] = field(default_factory=list)
+    nondeterministic: list[str] = field(default_factory=list)
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     resumed: int = 0
@@ -135,27 +137,37 @@ def train_run(
     """Train one run, or finish it from its checkpoint; both give the same bytes.
 
     Args:
+        device: the one of this process; as many processes as the recipe says call this at once, if it says more than one
+            (:mod:`collabench.distributed`), and all return the same weights and logits.
         static_noise: the run's noisy labels if its noise is static and not ``none``.
         teachers: deployed networks of ``run.requires()``, in that order.
-        checkpoint_path: where to keep checkpoints (none are written without it).
+        checkpoint_path: where to keep checkpoints (none are written without it); of several processes, the first one's.
         report: called about once a second and at the end of every epoch.
         tell: receives lines that a person should read (a damaged checkpoint, say).
 
     Raises:
         RunFailed: the loss is not finite.
-        ConfigError: the recipe's precision or compilation makes no sense on this device.
+        ConfigError: the recipe's precision or compilation makes no sense on this device, or its number of processes isn't
+            that of the processes that there are.
     """
     started = datetime.now(UTC)
     recipe = run.configuration.recipe
+    if recipe.processes != distributed.world():
+        raise ConfigError(f"the recipe asks for {recipe.processes} processes; there are {distributed.world()}")
     check_execution(recipe.precision, recipe.compile, device)
     prepare_process(device)
     memory = PeakMemory(device)
     with watch_determinism() as nondeterministic:
         trainer = _Trainer(run, dataset, device, static_noise, teachers)
         history = trainer.resume(checkpoint_path, tell)
+        nondeterministic += [name for name in history.nondeterministic if name not in nondeterministic]
+        history.nondeterministic = nondeterministic  # what was found before an interruption still holds
+        checkpoint_path = checkpoint_path if distributed.rank() == 0 else None
         clock = _Clock(checkpoint_seconds)
         while trainer.method.trains and history.epoch < recipe.epochs:
             trainer.train_epoch(clock, checkpoint_path, report)
+        if not distributed.are_equal(trainer.network.state_dict().values()):
+            raise RunFailed("the processes ended with different weights")
         final = trainer.final_evaluation()
     result = trainer.result(final, deterministic=not nondeterministic)
     images = trainer.images_per_epoch * recipe.epochs if trainer.method.trains else 0
@@ -172,6 +184,7 @@ def train_run(
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         resumed=history.resumed,
+        nondeterministic_operations=tuple(sorted(nondeterministic)),
     )
     weights = {k: v.detach().cpu().contiguous() for k, v in final.deployed.state_dict().items()}
     return Trained(result, measured, final.logits, weights if trainer.method.trains else None)
@@ -223,6 +236,7 @@ class _Trainer:
             teacher.to(device).eval().requires_grad_(False)
         self.method = make_method(configuration, make_context(configuration, shape, classes, run.seed, teachers))
         self.network = self.method.build().to(device=device, memory_format=torch.channels_last)
+        distributed.share_batch_statistics(self.network)
         if self.recipe.compile:
             compile_in_place(self.network)
         self.parameters = list(self.network.parameters())
@@ -246,10 +260,12 @@ class _Trainer:
             self.train_index, self.validation_index = None, None
         if self.method.trains:
             self.batches = data.open_batches(
-                dataset, self.recipe.augmentation, self.recipe.batch_size, run.seed, device, self.train_index
-            )
+                dataset, self.recipe.augmentation, self.recipe.batch_size, run.seed, device, self.train_index,
+                distributed.own_part(),
+            )  # fmt: skip
         self.images_per_epoch = len(dataset.train_labels) if self.train_index is None else len(self.train_index)
         self.test_labels = dataset.test_labels.to(device)
+        self.records_top5 = len(dataset.classes) >= TOP5_CLASSES
 
     # -------------------------------------------------------------------------------------------- checkpoints
 
@@ -264,16 +280,8 @@ class _Trainer:
 
     def resume(self, path: Path | None, tell: Callable[[str], None] | None) -> _History:
         """Go on from the checkpoint at ``path`` if there is one that is whole and of this run."""
-        if path is None or not path.exists():
-            return self.history
-        try:
-            # Tensors go where the network is when they are loaded into it; a generator's state belongs on the CPU.
-            state = checkpoint.load(path, torch.device("cpu"))
-        except ResultError as error:
-            if tell:
-                tell(f"{error}; run {self.run.id} starts from its beginning")
-            return self.history
-        if state["run_id"] == self.run.id:
+        state = distributed.from_first(lambda: self._checkpoint(path, tell))
+        if state is not None:
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.generator.set_state(state["generator"])
@@ -281,13 +289,32 @@ class _Trainer:
             self.history.resumed += 1
         return self.history
 
+    def _checkpoint(self, path: Path | None, tell: Callable[[str], None] | None) -> dict[str, Any] | None:
+        if path is None or not path.exists():
+            return None
+        try:
+            # Tensors go where the network is when they are loaded into it; a generator's state belongs on the CPU.
+            state = checkpoint.load(path, torch.device("cpu"))
+        except ResultError as error:
+            if tell:
+                tell(f"{error}; run {self.run.id} starts from its beginning")
+            return None
+        if state["run_id"] != self.run.id:
+            if tell:
+                tell(f"{path}: belongs to {state['run_id']}; run {self.run.id} starts from its beginning")
+            return None
+        return state
+
     # ----------------------------------------------------------------------------------------------- training
 
     def _update(self, loss: Tensor, parameters: Sequence[nn.Parameter] | None = None) -> None:
         """:class:`collabench.methods.Update`."""
         self.optimizer.zero_grad(set_to_none=True)
+        if distributed.world() > 1:
+            loss = loss * distributed.share()
         with torch.autocast(self.device.type, enabled=False) if self.recipe.precision != "float32" else nullcontext():
             loss.backward(inputs=None if parameters is None else list(parameters))
+        distributed.sum_gradients(self.parameters)
         self.optimizer.step()
 
     def _epoch_labels(self, epoch: int) -> Tensor:
@@ -325,10 +352,11 @@ class _Trainer:
         sums = torch.tensor(history.loss_sums, dtype=torch.float64).to(self.device) if history.loss_sums else None
         self.network.train()
         for images, targets in self.batches.epoch(epoch, labels, history.step):
-            with self.precision():
+            with self.precision(), distributed.batch_of(self.batches.sizes[history.step]):
                 terms = self.method.step(self.network, Batch(images, targets, self.generator), self._update)
             names = list(terms)
-            values = torch.stack([term.detach() for term in terms.values()]).double() * len(targets)
+            # Summed at every step, so that every process knows all that a checkpoint holds.
+            values = distributed.summed(torch.stack([term.detach() for term in terms.values()]).double() * len(targets))
             sums = values if sums is None else sums + values
             history.step += 1
             if report and clock.report_due():
@@ -373,10 +401,16 @@ class _Trainer:
         """Logits (heads, N, m) of the ``test`` or the ``validation`` split."""
         self.network.eval()
         index = self.validation_index if split == "validation" else None
+        count = len(self.test_labels) if index is None else len(index)
+        shared = 1 < distributed.world() <= count
+        if shared:
+            own = distributed.own_part().rows(count)
+            index = torch.arange(own.start, own.stop) if index is None else index[own]
         batches = data.open_evaluation_batches(
             self.dataset, split, self.recipe.augmentation, self.recipe.evaluation_batch_size, self.device, index
         )
-        return collect_logits(partial(self.method.predict, self.network), batches, self.precision)
+        logits = collect_logits(partial(self.method.predict, self.network), batches, self.precision)
+        return distributed.gathered(logits, count, dim=1) if shared else logits
 
     def _evaluate_epoch(self, epoch: int, labels: Tensor) -> None:
         """Append this epoch's test and validation errors, None where the recipe skips them."""
@@ -385,10 +419,12 @@ class _Trainer:
         if not last and (epoch + 1) % self.recipe.evaluate_every:
             history.test_error.append(None)
             history.validation_error.append(None)
+            history.test_top5_error.append(None)
             return
         logits = self._logits("test")
         self.last_logits = logits if last else None
         history.test_error.append(errors(logits, self.test_labels)[0].item())
+        history.test_top5_error.append(top5_error(logits[0], self.test_labels) if self.records_top5 else None)
         if self.validation_index is None:
             history.validation_error.append(None)
         else:
@@ -423,6 +459,7 @@ class _Trainer:
         history, configuration = self.history, self.run.configuration
         evaluated = [error for error in history.test_error if error is not None]
         every_epoch = self.method.trains and len(evaluated) == self.recipe.epochs
+        top5 = tuple(history.test_top5_error) if self.records_top5 else None
         return Result(
             run_id=self.run.id,
             configuration_id=configuration.id,
@@ -441,6 +478,7 @@ class _Trainer:
             last=final.heads[0],
             best_error=min(evaluated) if every_epoch else None,
             best_epoch=evaluated.index(min(evaluated)) if every_epoch else None,
+            best_top5_error=min(top5) if every_epoch and top5 is not None else None,
             selected=None if history.selected is None else Figures(**history.selected),
             selected_epoch=history.selected_epoch,
             heads=tuple(final.heads),
@@ -450,6 +488,7 @@ class _Trainer:
                 losses={name: tuple(values) for name, values in history.losses.items()},
                 test_error=tuple(history.test_error),
                 validation_error=tuple(history.validation_error) if self.validation_index is not None else (),
+                test_top5_error=top5,
             ),
             deterministic=deterministic,
             files={},

@@ -1,0 +1,5 @@
+"""``python -m collabench``, and ``torchrun -m collabench``: the command."""
+
+from collabench.cli import main
+
+main()

@@ -1,0 +1,176 @@
+"""The four losses of Fang & Lin 2021 as functions of tensors, unweighted unless a weight is among the arguments.
+
+Everything is computed in float32 or wider, also under autocast, and is finite, with finite gradients, for every finite
+input: where an equation divides by zero (a constant map, a vector that centring leaves empty, a constant row of weights)
+the value is 0 and so is the gradient.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from collabench.losses import _wide, consensus, hard_cross_entropy, soft_cross_entropy
+
+
+def out_terms(
+    logits: Tensor, labels: Tensor, temperature: float, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor | None]:
+    """Hard and soft part of L_out (eq. 4), means over the predictions, without their weights.
+
+    ``hard = mean_i CE(onehot(y), z^(i); 1)``; ``soft = mean_i CE(q^(i), z^(i); T)`` with ``q^(i) = softmax(mean over
+    j != i of z^(j); T)``, a constant. One prediction has no soft part (None).
+
+    Args:
+        logits: (P, B, m) of P predictions.
+        labels: (B,) int64.
+    """
+    hard = hard_cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), label_smoothing)
+    if len(logits) == 1:
+        return hard, None
+    return hard, soft_cross_entropy(consensus(logits.detach(), temperature), logits, temperature)
+
+
+def mid_targets(
+    logits: Tensor,
+    temperature: float,
+    include_own: bool = False,
+    divisor: Literal["count", "printed"] = "count",
+    output: Tensor | None = None,
+) -> list[Tensor | None]:
+    """q^(i) (B, m) of every layer (eq. 6), without gradient; None where there is no deeper layer.
+
+    By default the softened mean of the deeper layers' logits. ``include_own``: the sum runs over j = i..N, as printed;
+    its divisor is the number of logits summed (N - i + 1), or N - i with ``divisor="printed"``.
+
+    Args:
+        logits: (N, B, m), from the first layer to the last.
+        output: (B, m), the network's own logits, if they count as layer N + 1.
+    """
+    deeper = list(_wide(logits).detach())
+    if output is not None:
+        deeper.append(_wide(output).detach())
+    targets: list[Tensor | None] = [None] * len(deeper)
+    summed = torch.zeros_like(deeper[-1])
+    for layer in reversed(range(len(deeper))):
+        above = len(deeper) - 1 - layer
+        with_own = summed + deeper[layer]
+        if above:
+            mean = (with_own if include_own else summed) / (above + (include_own and divisor == "count"))
+            targets[layer] = torch.softmax(mean / temperature, dim=-1)
+        summed = with_own
+    return targets[: len(logits)]
+
+
+def mid_terms(
+    logits: Tensor,
+    labels: Tensor,
+    temperature: float,
+    label_smoothing: float = 0.0,
+    include_own: bool = False,
+    divisor: Literal["count", "printed"] = "count",
+    output: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Hard and soft part of L_mid (eqs. 5 to 7), summed over the layers, without their weights.
+
+    ``hard = sum_i CE(onehot(y), z^(i); T)``, ``soft = sum_i CE(q^(i), z^(i); T)`` over the layers that have a target
+    (:func:`mid_targets`); 0 where none has.
+
+    Args:
+        logits: (N, B, m), from the first layer to the last.
+        labels: (B,) int64.
+    """
+    layers = len(logits)
+    hard = layers * hard_cross_entropy(logits.flatten(0, 1), labels.repeat(layers), label_smoothing, temperature)
+    targets = [q for q in mid_targets(logits, temperature, include_own, divisor, output) if q is not None]
+    if not targets:
+        return hard, hard.new_zeros(())
+    return hard, len(targets) * soft_cross_entropy(torch.stack(targets), logits[: len(targets)], temperature)
+
+
+def deviations(maps: Tensor) -> Tensor:
+    """(B, C): the standard deviation of every channel's map over height and width; gradient 0 at a constant map.
+
+    A map is constant if its pixels differ by no more than their rounding error.
+
+    Args:
+        maps: (B, C, H, W).
+    """
+    pixels = _wide(maps).flatten(2)
+    mean = pixels.mean(dim=2, keepdim=True)
+    centred = pixels - mean
+    length, farthest = _length(centred, dim=2)
+    constant = farthest <= _rounding(pixels.dtype) * (mean.detach().abs() + farthest)
+    return (length / sqrt(pixels.shape[2])).masked_fill(constant, 0.0).squeeze(2)
+
+
+def similarities(vectors: Tensor, centre: Literal["batch", "sample"] = "batch") -> Tensor:
+    """S (eq. 8): cosine similarity (B, B) of centred vectors; 0 with a vector that centring leaves empty.
+
+    What is left of a vector is empty if it is no more than rounding error of the largest vector: identical samples
+    would otherwise be described by it.
+
+    Args:
+        vectors: (B, d).
+        centre: subtract the mean over the batch of every component, or of every sample the mean of its components.
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        vectors = _wide(vectors)
+        centred = vectors - vectors.mean(dim=0 if centre == "batch" else 1, keepdim=True)
+        unit = _unit(centred, _length(vectors.detach(), dim=1)[0].max())
+        return unit @ unit.mT
+
+
+def frobenius_distance(first: Tensor, second: Tensor) -> Tensor:
+    """``||first - second||_F`` of two (B, B), a scalar; gradient 0 where they are equal."""
+    return vector_norm(first - second)
+
+
+def linear_weights(first: float, last: float, layers: int) -> list[float]:
+    """One weight per layer, linear from ``first`` to ``last``. A single layer is the last one."""
+    if layers == 1:
+        return [last]
+    return [first + (last - first) * layer / (layers - 1) for layer in range(layers)]
+
+
+def kernel_term(weight: Tensor) -> Tensor:
+    """L_kernel (eq. 10) of one convolution: ``||C - diag(C)||_F``, ``C = W W^T / G``, a scalar.
+
+    The rows of W (F, G) are standardised to mean 0 and population deviation 1; a constant row becomes 0.
+
+    Args:
+        weight: (F, C, kh, kw), or (F, G).
+    """
+    with torch.autocast(weight.device.type, enabled=False):
+        rows = _wide(weight).flatten(1)
+        # A row's length is its deviation times the root of G: dividing by it standardises, and divides C by G.
+        unit = _unit(rows - rows.mean(dim=1, keepdim=True), _length(rows.detach(), dim=1)[0])
+        covariance = unit @ unit.mT
+        own = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+        return vector_norm(covariance.masked_fill(own, 0.0))
+
+
+def _length(vectors: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Euclidean length along ``dim``, kept, and the largest absolute component (no gradient).
+
+    The components are divided by the largest before they are squared, so that no square over- or underflows.
+    """
+    low, high = vectors.detach().aminmax(dim=dim, keepdim=True)
+    largest = torch.maximum(-low, high)
+    scale = torch.where(largest == 0, 1.0, largest)
+    return scale * vector_norm(vectors / scale, dim=dim, keepdim=True), largest
+
+
+def _unit(centred: Tensor, size: Tensor) -> Tensor:
+    """Rows (B, d) divided by their lengths; 0 for a row that is no more than rounding error of vectors of length ``size``."""
+    length, _ = _length(centred, dim=1)
+    empty = length <= _rounding(centred.dtype) * size
+    return (centred / torch.where(empty, 1.0, length)).masked_fill(empty, 0.0)
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    return 16 * torch.finfo(dtype).eps

@@ -1,0 +1,359 @@
+r"""Fang & Lin 2021, *Intra-Model Collaborative Learning*: four losses inside a single network, in any combination.
+
+The backbone (``vgg`` and ``resnet`` here) is made of intermediate layers i = 1..N (convolution, batch normalisation,
+activation) with outputs h^(i), and of a classifier with dropout. What is minimised is the sum of the task's cross entropy
+and the chosen losses; L_out takes the cross entropy's place::
+
+    L_out    = mean_i  alpha CE(onehot(y), z^(i); 1) + (1 - alpha) CE(q^(i), z^(i); T)                          (4)
+               over the K^n predictions of hierarchical dropout; q^(i) from the mean of the others' logits
+    L_mid    = sum_i   alpha CE(onehot(y), z^(i); T) + beta CE(q^(i), z^(i); T)                              (5 - 7)
+               z^(i) of a local classifier on h^(i); q^(i) from the mean of the deeper layers' logits
+    L_pull_push = sum_i  pull_i ||S(g_i(h^(i))) - S(onehot(y))||_F - push_i ||S(g_i(h^(i))) - S(x)||_F          (8, 9)
+               S: cosine similarities of the batch's samples, each described by the deviations of its maps; g_i: one convolution
+    L_kernel = sum over convolutions  ||C - diag(C)||_F,  C the covariance of the standardised filters             (10)
+
+L_mid and L_pull_push are local: the loss of layer i changes the weights of layer i (its convolution and batch normalisation; a
+shortcut's belong to the layer that adds it) and of its local classifier or projection, and no others. Targets q are constants.
+Local classifiers and projections are dropped at deployment. Terms: ``hard`` (cross entropy), ``out``, ``mid``, ``pull``,
+``push`` (never above 0), ``kernel``, all weighted.
+
+============================ =========================================================================================
+``losses``                   which of ``out``, ``mid``, ``pull_push``, ``kernel``: all 15 sets; default: all four
+``out_branches``             K = 2 (published): independent masks of every branch at each of the n = 2 dropout layers
+``out_temperature``          T = 2 (published)
+``out_alpha``                0.5 (published). With K = 1 there is no soft part, and alpha is 1
+``out_temperature_squared``  factor T^2 on the soft part; default: off, as printed
+``out_shared_masks``         switch: the branches of a dropout layer share their K masks; default: off
+``out_added``                switch: added to the cross entropy (of a pass with masks of its own) instead of taking its place
+``mid_alpha``, ``mid_beta``  0.05, 0.05 (published)
+``mid_temperature``          T = 2 (published), in the hard part too, as printed
+``mid_include_own``          switch: eq. 6 sums over j = i..N, as printed; default: over j > i, which its divisor N - i counts
+``mid_divisor``              with ``mid_include_own``: ``count`` (N - i + 1, default) or ``printed`` (N - i)
+``mid_include_output``       switch: the network's own logits count as layer N + 1 in eq. 6; default: off
+``mid_side``                 max pooling leaves at most so many pixels a side (default 4), then come a 3x3 convolution and a
+                             fully connected layer (published), and nothing between them
+``mid_channels``             channels of that convolution: default 64, but no more than the layer has itself
+``pull_first``, ``pull_last``  weights of the first and the last layer, linear between, rising (published); values: defaults
+``push_first``, ``push_last``  the same, falling
+``projection_kernel``        side of g_i's kernel: default 3
+``projection_channels``      channels of g_i's output: default as many as the layer's
+``centre``                   vectors are centred over the ``batch`` (default) or each ``sample`` by itself
+``input_descriptor``         x is described by deviations (``std``, as printed, default) or by its ``pixels``
+``kernel_weight``            default of this project
+``kernel_groups``            the last 2 groups of convolutions (published); null: all
+``kernel_shortcuts``         switch: the shortcuts' convolutions count; default: off
+============================ =========================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from math import ceil
+from typing import Annotated, Literal, NamedTuple, Self
+
+import torch
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor, nn
+
+from collabench import distributed
+from collabench.losses import hard_cross_entropy
+from collabench.methods import _contract
+from collabench.methods._intra_model import (
+    deviations,
+    frobenius_distance,
+    kernel_term,
+    linear_weights,
+    mid_terms,
+    out_terms,
+    similarities,
+)
+from collabench.models import Backbone
+from collabench.models._classifier import HiddenLayer
+from collabench.models._dropout import SeededDropout
+from collabench.models._intermediate import (
+    IntermediateLayer,
+    intermediate_groups,
+    intermediate_layers,
+    map_shapes,
+    tapped,
+)
+from collabench.strict import NO_BOOL
+
+#: Losses in the order in which they are named, with the beginnings of their settings' names.
+LOSSES = {
+    "out": ("out_",),
+    "mid": ("mid_",),
+    "pull_push": ("pull_", "push_", "projection_", "centre", "input_descriptor"),
+    "kernel": ("kernel_",),
+}
+
+
+class Settings(_contract.MethodSettings):
+    method: Literal["fang2021"]
+    losses: tuple[Literal["out", "mid", "pull_push", "kernel"], ...] = Field(default=tuple(LOSSES), min_length=1)
+    out_branches: int = Field(default=2, ge=1, le=8)
+    out_temperature: float = Field(default=2.0, ge=0.01, le=1000.0)
+    out_alpha: float = Field(default=0.5, ge=0.0, le=1.0)
+    out_temperature_squared: bool = False
+    out_shared_masks: bool = False
+    out_added: bool = False
+    mid_alpha: float = Field(default=0.05, ge=0.0, le=1000.0)
+    mid_beta: float = Field(default=0.05, ge=0.0, le=1000.0)
+    mid_temperature: float = Field(default=2.0, ge=0.01, le=1000.0)
+    mid_include_own: bool = False
+    mid_divisor: Literal["count", "printed"] = "count"
+    mid_include_output: bool = False
+    mid_side: int = Field(default=4, ge=1, le=64)
+    mid_channels: int = Field(default=64, ge=1, le=4096)
+    pull_first: float = Field(default=0.001, ge=0.0, le=1000.0)
+    pull_last: float = Field(default=0.01, ge=0.0, le=1000.0)
+    push_first: float = Field(default=0.01, ge=0.0, le=1000.0)
+    push_last: float = Field(default=0.001, ge=0.0, le=1000.0)
+    projection_kernel: Annotated[Literal[1, 3, 5], NO_BOOL] = 3
+    projection_channels: int | None = Field(default=None, ge=1, le=4096)
+    centre: Literal["batch", "sample"] = "batch"
+    input_descriptor: Literal["std", "pixels"] = "std"
+    kernel_weight: float = Field(default=0.01, ge=0.0, le=1000.0)
+    kernel_groups: int | None = Field(default=2, ge=1, le=64)
+    kernel_shortcuts: bool = False
+
+    @field_validator("losses")
+    @classmethod
+    def _in_order(cls, losses: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(losses)) != len(losses):
+            raise ValueError("losses names a loss twice")
+        return tuple(loss for loss in LOSSES if loss in losses)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for loss, beginnings in LOSSES.items():
+            if loss not in self.losses:
+                for name, field in type(self).model_fields.items():
+                    if name.startswith(beginnings) and getattr(self, name) != field.default:
+                        raise ValueError(f"{name} belongs to the loss {loss}, which losses does not name")
+        if self.mid_divisor != "count" and not self.mid_include_own:
+            raise ValueError("mid_divisor belongs to mid_include_own: true")
+        if self.pull_first > self.pull_last or self.push_first < self.push_last:
+            raise ValueError("the weight of pull rises (or stays) from first to last layer, that of push falls")
+        return self
+
+    def check_fits(self, backbone: Backbone, precision: str, input_shape: tuple[int, int, int]) -> None:
+        groups = intermediate_groups(backbone)
+        for loss in self.losses:
+            if loss != "out" and not groups:
+                raise ValueError(f"the loss {loss} needs a backbone that offers its intermediate layers (convolution, batch "
+                                 "normalisation, activation), which the families vgg and resnet do")  # fmt: skip
+        if "out" in self.losses and not _hidden_stages(backbone):
+            raise ValueError("the loss out needs a backbone with dropout layers before its classifier, which the families "
+                             "vgg and resnet have")  # fmt: skip
+        if "kernel" in self.losses and (self.kernel_groups or 1) > len(groups):
+            raise ValueError(f"kernel_groups: the backbone has {len(groups)} groups of convolutions ({', '.join(groups)}), "
+                             f"not {self.kernel_groups}")  # fmt: skip
+        if self.kernel_shortcuts and not any(
+            layer.added == "convolution" for layer in _last(groups, self.kernel_groups)
+        ):
+            raise ValueError(
+                "kernel_shortcuts: the groups of convolutions that the loss kernel is about have no shortcut"
+            )
+        if "pull_push" in self.losses:
+            for layer, (_, height, width) in map_shapes(backbone, input_shape).items():
+                if min(height, width) < 2:
+                    raise ValueError(f"the loss pull_push describes maps by their deviations, which say nothing of the map of "
+                                     f"{height}x{width} that the layer {layer} puts out; it needs at least 2x2")  # fmt: skip
+            _, height, width = input_shape
+            if min(height, width) < 2 and self.input_descriptor == "std":
+                raise ValueError(f"images of {height}x{width} have no deviation: choose input_descriptor: pixels")
+
+
+def _hidden_stages(backbone: Backbone) -> tuple[str, ...]:
+    """The stages from the first one with a dropout layer to the last one; none in a backbone without dropout."""
+    names = backbone.stage_names
+    hidden = [
+        index
+        for index, stage in enumerate(names)
+        if any(isinstance(backbone.module_at(path), HiddenLayer) for path in backbone.stages[stage])
+    ]
+    return names[hidden[0] :] if hidden else ()
+
+
+def _last(groups: dict[str, dict[str, IntermediateLayer]], count: int | None) -> list[IntermediateLayer]:
+    """The layers of the last ``count`` groups, or of all."""
+    chosen = list(groups.values())[-(count or 0) :]
+    return [layer for group in chosen for layer in group.values()]
+
+
+def branch_dropout(x: Tensor, dropout: SeededDropout, branches: int, groups: int, shared_masks: bool) -> Tensor:
+    """(groups K B, d) from (groups B, d): each of the groups under K masks of its own, or under the same K masks."""
+    x = x.unflatten(0, (groups, 1, -1)).expand(-1, branches, -1, -1)
+    if dropout.training and dropout.probability > 0:
+        drawn = (1 if shared_masks else groups, *x.shape[1:])
+        kept = distributed.rand(drawn, dropout.generator, x.device, dim=2) >= dropout.probability
+        x = x * kept / (1 - dropout.probability)
+    return x.flatten(0, 2)
+
+
+def hierarchical_predictions(
+    backbone: Backbone, stages: Sequence[str], x: Tensor, branches: int, shared_masks: bool
+) -> Tensor:
+    """Logits (K^n, B, m) from what the first stage with dropout receives (B, d): every dropout layer multiplies the
+    predictions by K. The predictions that share the first layer's mask stand side by side."""
+    predictions = 1
+    for stage in stages:
+        for path in backbone.stages[stage]:
+            module = backbone.module_at(path)
+            if isinstance(module, HiddenLayer):
+                x = branch_dropout(module.activations(x), module.dropout, branches, predictions, shared_masks)
+                predictions *= branches
+            else:
+                x = module(x)
+    return x.unflatten(0, (predictions, -1))
+
+
+class Outputs(NamedTuple):
+    """What a training pass gives; None for what no chosen loss needs.
+
+    logits: (B, m) of one ordinary pass; predictions: (P, B, m) of hierarchical dropout; local: (N, B, m) of the local
+    classifiers; described: N times (B, C_i), the deviations of the layers' projections.
+    """
+
+    logits: Tensor | None
+    predictions: Tensor | None
+    local: Tensor | None
+    described: list[Tensor] | None
+
+
+class IntraModelNetwork(nn.Module):
+    """A backbone with the layers that the losses need beside it.
+
+    Args:
+        classifiers, projections: one per intermediate layer, in order of execution; empty without their loss.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        settings: Settings,
+        classifiers: Sequence[nn.Module] = (),
+        projections: Sequence[nn.Module] = (),
+    ) -> None:
+        super().__init__()
+        self.backbone, self.settings = backbone, settings
+        self.classifiers, self.projections = nn.ModuleList(classifiers), nn.ModuleList(projections)
+
+    def forward(self, images: Tensor) -> Outputs:
+        settings, backbone = self.settings, self.backbone
+        local: list[Tensor] = []
+        described: list[Tensor] = []
+
+        def observe(layer: int, output: Tensor) -> None:
+            if self.classifiers:
+                local.append(self.classifiers[layer](output))
+            if self.projections:
+                described.append(deviations(self.projections[layer](output)))
+
+        observed = list(intermediate_layers(backbone).values()) if self.classifiers or self.projections else []
+        hidden = _hidden_stages(backbone) if "out" in settings.losses else ()
+        with tapped(observed, observe):
+            x = backbone.run([stage for stage in backbone.stage_names if stage not in hidden], images)
+        logits = x if not hidden else backbone.run(hidden, x) if settings.out_added else None
+        predictions = None
+        if hidden:
+            predictions = hierarchical_predictions(
+                backbone, hidden, x, settings.out_branches, settings.out_shared_masks
+            )
+        return Outputs(logits, predictions, torch.stack(local) if local else None, described or None)
+
+    def kernels(self) -> list[Tensor]:
+        """Weights of the convolutions that L_kernel is about."""
+        layers = _last(intermediate_groups(self.backbone), self.settings.kernel_groups)
+        convolved = [layer for layer in layers if self.settings.kernel_shortcuts and layer.added == "convolution"]
+        return [*(layer.conv.weight for layer in layers), *(layer.shortcut_conv.weight for layer in convolved)]
+
+
+def local_classifier(shape: tuple[int, int, int], side: int, channels: int, classes: int) -> nn.Sequential:
+    """Max pooling to at most ``side`` pixels a side, a 3x3 convolution, a fully connected layer; ``shape``: (C, H, W)."""
+    width, *sides = shape
+    strides = [ceil(length / side) for length in sides]
+    pooled = [length // stride for length, stride in zip(sides, strides, strict=True)]
+    channels = min(channels, width)
+    return nn.Sequential(
+        nn.MaxPool2d(strides) if max(strides) > 1 else nn.Identity(),
+        nn.Conv2d(width, channels, 3, padding=1),
+        nn.Flatten(),
+        nn.Linear(channels * pooled[0] * pooled[1], classes),
+    )
+
+
+def projection(channels_in: int, channels: int | None, kernel: int) -> nn.Conv2d:
+    """g_i: one convolution that keeps the map's size. Without bias, which would move no deviation."""
+    return nn.Conv2d(channels_in, channels or channels_in, kernel, padding=kernel // 2, bias=False)
+
+
+class Method(_contract.Method):
+    settings: Settings
+
+    def build(self) -> IntraModelNetwork:
+        settings, context = self.settings, self.context
+        backbone = context.make_backbone(0)
+        classifiers, projections = [], []
+        for path, shape in map_shapes(backbone, context.input_shape).items():
+            if "mid" in settings.losses:
+                make = partial(local_classifier, shape, settings.mid_side, settings.mid_channels, context.classes)
+                classifiers.append(context.make_layers(f"local classifier {path}", make))
+            if "pull_push" in settings.losses:
+                make = partial(projection, shape[0], settings.projection_channels, settings.projection_kernel)
+                projections.append(context.make_layers(f"projection {path}", make))
+        return IntraModelNetwork(backbone, settings, classifiers, projections)
+
+    def losses(self, network: IntraModelNetwork, batch: _contract.Batch) -> dict[str, Tensor]:
+        terms = self.terms(network(batch.images), batch)
+        if "kernel" in self.settings.losses:
+            kernels = torch.stack([kernel_term(weight) for weight in network.kernels()])
+            terms["kernel"] = self.settings.kernel_weight * kernels.sum()
+        return terms
+
+    def terms(self, outputs: Outputs, batch: _contract.Batch) -> dict[str, Tensor]:
+        """The weighted terms that a pass's outputs give: all but ``kernel``."""
+        settings, labels = self.settings, batch.labels
+        terms: dict[str, Tensor] = {}
+        if outputs.logits is not None:
+            terms["hard"] = hard_cross_entropy(outputs.logits, labels, settings.label_smoothing)
+        if outputs.predictions is not None:
+            hard, soft = out_terms(outputs.predictions, labels, settings.out_temperature, settings.label_smoothing)
+            factor = settings.out_temperature**2 if settings.out_temperature_squared else 1.0
+            weight = settings.out_alpha
+            terms["out"] = hard if soft is None else weight * hard + (1 - weight) * factor * soft
+        if outputs.local is not None:
+            own = None
+            if settings.mid_include_output:
+                own = outputs.logits if outputs.predictions is None else outputs.predictions.mean(dim=0)
+            hard, soft = mid_terms(
+                outputs.local, labels, settings.mid_temperature, settings.label_smoothing,
+                settings.mid_include_own, settings.mid_divisor, own,
+            )  # fmt: skip
+            terms["mid"] = settings.mid_alpha * hard + settings.mid_beta * soft
+        if outputs.described is not None:
+            terms |= self._pull_push(outputs.described, batch)
+        return terms
+
+    def _pull_push(self, layers: list[Tensor], batch: _contract.Batch) -> dict[str, Tensor]:
+        settings, images = self.settings, batch.images
+        described = deviations(images) if settings.input_descriptor == "std" else images.flatten(1)
+        described, labels = distributed.whole_batch(described), distributed.whole_batch(batch.labels)
+        targets = nn.functional.one_hot(labels, self.context.classes).to(described.dtype)
+        of_images, of_targets = similarities(described, settings.centre), similarities(targets, settings.centre)
+        pulls = linear_weights(settings.pull_first, settings.pull_last, len(layers))
+        pushes = linear_weights(settings.push_first, settings.push_last, len(layers))
+        terms: dict[str, list[Tensor]] = {"pull": [], "push": []}
+        for vectors, pull, push in zip(layers, pulls, pushes, strict=True):
+            own = similarities(distributed.whole_batch(vectors), settings.centre)
+            terms["pull"].append(pull * frobenius_distance(own, of_targets))
+            terms["push"].append(-push * frobenius_distance(own, of_images))
+        return {name: torch.stack(values).sum() for name, values in terms.items()}
+
+    def predict(self, network: IntraModelNetwork, images: Tensor) -> Tensor:
+        return network.backbone(images).unsqueeze(0)
+
+    def deploy(self, network: IntraModelNetwork) -> Backbone:
+        return network.backbone

@@ -1,0 +1,62 @@
+"""A study that trains in a second or two: few digits, one small model, one epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from collabench.study import Study, load_study
+
+PARAMS = """\
+datasets:
+  few: {source: digits, train_images: 60, test_images: 40}
+  fewer: {source: digits, train_images: 40, test_images: 40}
+noise:
+  clean: {kind: none}
+  noisy: {kind: uniform, rate: 0.2}
+models:
+  small: {family: cifar_resnet, depth: 8, width: 4}
+recipes:
+  short: {epochs: 2, batch_size: 20, learning_rate: 0.1}
+  # Weight decay times learning rate is 100: weights grow a hundredfold with every step.
+  broken: {epochs: 4, batch_size: 8, learning_rate: 100, weight_decay: 1}
+methods:
+  individual: {method: individual}
+  smoothed: {method: individual, label_smoothing: 0.1}
+  ensemble-2: {method: ensemble, members: 2}
+profiles:
+  small:
+    description: a study for tests
+    seeds: 2
+    seeds_per_job: 2
+    device: cpu
+    tables:
+      - {name: noisy, datasets: [few], noise: [noisy], models: [small], recipes: [short], methods: [individual, smoothed, ensemble-2]}
+      - {name: clean, datasets: [fewer], models: [small], recipes: [short], methods: [individual]}
+"""
+CLEAN_TABLE = "      - {name: clean, datasets: [fewer], models: [small], recipes: [short], methods: [individual]}\n"
+
+
+def write_params(root: Path, *changes: tuple[str, str]) -> None:
+    """The study's ``params.yaml`` in ``root``, with each text of ``changes`` replaced by the other."""
+    text = PARAMS
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "params.yaml").write_text(text)
+
+
+def study_in(root: Path, *changes: tuple[str, str]) -> Study:
+    write_params(root, *changes)
+    return load_study(root, "small")
+
+
+def train_all(study: Study) -> None:
+    """Train every run in this process, and mark the jobs as Snakemake's stages do."""
+    quiet: list[str] = []
+    study.prepare_datasets(quiet.append)
+    study.prepare_noise(quiet.append)
+    outcome = study.train(study.plan.runs, device="cpu", tell=quiet.append)
+    assert not outcome.failed, outcome.failed
+    for job in study.jobs():
+        study.finish_job(job)

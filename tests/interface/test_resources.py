@@ -1,0 +1,273 @@
+"""What a study may use: cores by affinity and cgroup, GPUs by name, and slots that never have two holders."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from collabench import resources
+from collabench.errors import CollabenchError
+from collabench.resources import Resources, available_cores, cgroup_quota, choose, lease_gpu, visible_gpus
+
+NAMES = (resources.CORES, resources.GPUS, resources.SLOTS, resources.SCHEDULER, "CUDA_VISIBLE_DEVICES")
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def sees(monkeypatch):
+    """Make torch see so many GPUs; none with a CPU build."""
+
+    def see(count: int, build: str | None = "13.0") -> None:
+        import torch
+
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.version, "cuda", build)
+
+    return see
+
+
+def files(folder: Path, **contents: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / name.replace("__", ".")).write_text(f"{content}\n")
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """(proc, cgroups) of a process in the cgroup that a line of /proc/self/cgroup names."""
+
+    def make(line: str) -> tuple[Path, Path]:
+        files(tmp_path / "proc" / "self", cgroup=line)
+        return tmp_path / "proc", tmp_path / "cgroups"
+
+    return make
+
+
+# ------------------------------------------------------------------------------------------------------------ cores
+
+
+def test_without_a_limit_the_affinity_decides(monkeypatch, machine):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5})
+    assert available_cores(*machine("0::/")) == (3, "CPU affinity")
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores", "reason"),
+    [
+        ("150000 100000", 1, "cgroup allows 1.5 of 4 cores"),
+        ("50000 100000", 1, "cgroup allows 0.5 of 4 cores"),
+        ("300000 100000", 3, "cgroup allows 3 of 4 cores"),
+        ("800000 100000", 4, "CPU affinity"),
+        ("max 100000", 4, "CPU affinity"),
+        ("nonsense", 4, "CPU affinity"),
+    ],
+)
+def test_a_quota_of_cgroup_v2_limits_the_cores(monkeypatch, machine, quota, cores, reason):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    proc, cgroups = machine("0::/user/app")
+    files(cgroups / "user" / "app", cpu__max=quota)
+    assert available_cores(proc, cgroups) == (cores, reason)
+
+
+def test_the_smallest_quota_of_a_cgroup_and_those_above_it_counts(machine):
+    proc, cgroups = machine("0::/user/app/job")
+    files(cgroups / "user" / "app" / "job", cpu__max="400000 100000")
+    files(cgroups / "user", cpu__max="200000 100000")
+    assert cgroup_quota(proc, cgroups) == 2
+    files(cgroups / "elsewhere", cpu__max="100000 100000")
+    assert cgroup_quota(proc, cgroups) == 2
+
+
+def test_a_container_that_shows_the_hosts_path_has_its_limit_at_the_root(machine):
+    proc, cgroups = machine("0::/system.slice/docker-0123.scope")
+    files(cgroups, cpu__max="250000 100000")
+    assert cgroup_quota(proc, cgroups) == 2.5
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("300000", 3.0), ("-1", None)])
+def test_a_quota_of_cgroup_v1_limits_the_cores(machine, quota, expected):
+    proc, cgroups = machine("4:cpu,cpuacct:/job\n3:memory:/job")
+    files(cgroups / "cpu,cpuacct" / "job", **{"cpu.cfs_quota_us": quota, "cpu.cfs_period_us": "100000"})
+    assert cgroup_quota(proc, cgroups) == expected
+
+
+def test_without_proc_there_is_no_quota(tmp_path):
+    assert cgroup_quota(tmp_path / "none", tmp_path) is None
+
+
+def test_the_cores_asked_for_are_taken_and_the_line_says_so():
+    chosen = choose("cpu", cores="2")
+    assert (chosen.cores, chosen.workers, chosen.gpus) == (2, 2, ())
+    line = chosen.describe()
+    assert line.startswith("2 training processes: 2 cores, no GPU; cores as asked for (") and "torch" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("cores", ["0", "-1", "two", "1.5", " "])
+def test_a_number_of_cores_that_is_none_is_refused_in_one_line(cores):
+    with pytest.raises(CollabenchError, match=rf"^CORES={cores}: must be a whole number from 1 on$"):
+        choose("cpu", cores=cores)
+
+
+def test_a_child_process_chooses_what_its_parent_chose(monkeypatch, sees):
+    sees(4)
+    monkeypatch.setenv(resources.SLOTS, "2")
+    chosen = choose("auto", cores="3", gpus="0,2")
+    for name, value in chosen.environment().items():
+        monkeypatch.setenv(name, value)
+    again = Resources.from_environment()
+    assert (again.cores, again.gpus, again.slots_per_gpu) == (3, ("0", "2"), 2) == (
+        choose().cores, choose().gpus, choose().slots_per_gpu,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------- GPUs
+
+
+def test_all_visible_gpus_are_used_by_default(sees):
+    sees(3)
+    chosen = choose("auto")
+    assert (chosen.gpus, chosen.device, chosen.workers) == (("0", "1", "2"), "cuda", 3)
+    assert "GPU 0, 1, 2 (1 a GPU)" in chosen.describe()
+
+
+def test_visible_devices_keep_their_names(monkeypatch, sees):
+    sees(2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-8f1c")
+    assert visible_gpus() == ("3", "GPU-8f1c") == choose("auto").gpus
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    sees(0)
+    assert visible_gpus() == () == choose("auto").gpus
+
+
+def test_gpus_can_be_named_and_slots_multiply_the_processes(monkeypatch, sees):
+    sees(4)
+    monkeypatch.setenv(resources.SLOTS, "3")
+    chosen = choose("auto", gpus="0,1")
+    assert (chosen.gpus, chosen.slots_per_gpu, chosen.workers) == (("0", "1"), 3, 6)
+    assert choose("auto", gpus="1, 1,").gpus == ("1",)
+    assert choose("auto", gpus="none").gpus == () == choose("cpu", gpus="0").gpus
+
+
+def test_gpus_that_torch_cannot_use_are_refused_with_its_build(sees):
+    sees(0, None)
+    with pytest.raises(CollabenchError, match=r"^GPUS=0,1: torch .* \(CPU build\) sees no GPU; leave GPUS out"):
+        choose("auto", gpus="0,1")
+    with pytest.raises(CollabenchError, match=r"device: cuda, but torch .* sees no GPU; write device: auto$"):
+        choose("cuda")
+    assert choose("auto").device == "cpu"
+
+
+@pytest.mark.parametrize("gpus", ["0,7", "all", ",", "-1"])
+def test_a_gpu_that_is_not_visible_is_refused_before_anything_runs(sees, gpus):
+    sees(2)
+    with pytest.raises(CollabenchError, match=rf"^GPUS={gpus}: must name GPUs that are visible \(0, 1\), or say none$"):
+        choose("auto", gpus=gpus)
+
+
+def test_a_gpu_can_be_named_by_its_identifier(sees):
+    sees(2)
+    assert choose("auto", gpus="GPU-8f1c").gpus == ("GPU-8f1c",)
+
+
+@pytest.mark.parametrize("slots", ["0", "many"])
+def test_a_number_of_slots_that_is_none_is_refused(monkeypatch, slots):
+    monkeypatch.setenv(resources.SLOTS, slots)
+    with pytest.raises(CollabenchError, match=f"{resources.SLOTS}={slots}: must be a whole number"):
+        choose("cpu")
+
+
+def test_an_unknown_scheduler_is_refused(monkeypatch):
+    monkeypatch.setenv(resources.SCHEDULER, "pbs")
+    with pytest.raises(CollabenchError, match="pbs: must be slurm"):
+        resources.on_cluster()
+
+
+# ----------------------------------------------------------------------------------------------------------- leases
+
+
+def hold(folder: Path, gpus: tuple[str, ...], slots: int, times: int, diary: Path, seconds: float) -> None:
+    """Lease a slot several times; write the device and the time span of each into ``diary``."""
+    lines = []
+    for _ in range(times):
+        with lease_gpu(gpus, slots, folder, poll_seconds=0.01) as gpu:
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu
+            begin = time.monotonic()
+            time.sleep(seconds)
+            lines.append(f"{gpu} {begin} {time.monotonic()}")
+    diary.write_text("\n".join(lines))
+
+
+def start(*arguments) -> multiprocessing.Process:
+    process = multiprocessing.get_context("fork").Process(target=hold, args=arguments)
+    process.start()
+    return process
+
+
+def most_at_once(spans: list[tuple[float, float]]) -> int:
+    events = sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans])
+    now = most = 0
+    for _, change in events:
+        now += change
+        most = max(most, now)
+    return most
+
+
+@pytest.mark.parametrize(("gpus", "slots"), [(("0",), 1), (("0", "GPU-8f1c"), 1), (("0", "1"), 2)])
+def test_processes_never_share_a_slot(tmp_path, gpus, slots):
+    diaries = [tmp_path / f"diary-{number}" for number in range(6)]
+    processes = [start(tmp_path / "leases", gpus, slots, 3, diary, 0.03) for diary in diaries]
+    for process in processes:
+        process.join(300)
+        assert process.exitcode == 0
+    spans: dict[str, list[tuple[float, float]]] = {}
+    for diary in diaries:
+        for line in diary.read_text().splitlines():
+            gpu, begin, end = line.split()
+            spans.setdefault(gpu, []).append((float(begin), float(end)))
+    assert set(spans) <= set(gpus)
+    assert sum(map(len, spans.values())) == 18
+    assert all(most_at_once(held) <= slots for held in spans.values())
+
+
+def test_a_slot_is_free_again_when_its_holder_is_killed(tmp_path):
+    holder = start(tmp_path / "leases", ("0",), 1, 1, tmp_path / "diary", 600)
+    lock = tmp_path / "leases" / "gpu-0-slot-0.lock"
+    from collabench.locks import is_held
+
+    deadline = time.monotonic() + 120
+    while not is_held(lock):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    waiting = start(tmp_path / "leases", ("0",), 1, 1, tmp_path / "next", 0)
+    time.sleep(0.2)
+    assert waiting.is_alive() and not (tmp_path / "next").exists()
+    os.kill(holder.pid, signal.SIGKILL)
+    waiting.join(120)
+    assert waiting.exitcode == 0 and (tmp_path / "next").read_text().startswith("0 ")
+    holder.join()
+
+
+def test_every_gpu_gets_a_job_before_any_gets_a_second(tmp_path):
+    from contextlib import ExitStack
+
+    with ExitStack() as held:
+        taken = [held.enter_context(lease_gpu(("0", "1"), 2, tmp_path, 0.01)) for _ in range(4)]
+    assert taken == ["0", "1", "0", "1"]
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_the_lease_folder_can_be_chosen(tmp_path, monkeypatch):
+    monkeypatch.setenv(resources.LEASES, str(tmp_path / "mine"))
+    with lease_gpu(("0",)):
+        assert [path.name for path in (tmp_path / "mine").iterdir()] == ["gpu-0-slot-0.lock"]
