@@ -212,6 +212,12 @@ def wait_for_training(started: Started, folder: Path) -> dict | None:
 # ------------------------------------------------------------------------------------------------ what is left
 
 
+def named(folder: Path, pattern: str) -> list[Path]:
+    """Files below a folder that have their name: what is being written, or was by a killed process, lies in a hidden folder."""
+    found = folder.rglob(pattern)
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
 def assert_whole(folder: Path) -> None:
     """Every file that has its name is whole: the library, which checks every checksum, reads it."""
     study = load_study(folder, PROFILE)
@@ -219,12 +225,12 @@ def assert_whole(folder: Path) -> None:
     for key in study.dataset_keys():
         if (workspace.datasets / key / data.MANIFEST).exists():
             data.load(workspace.datasets / key)
-    for path in workspace.noise.rglob("[!.]*.safetensors"):
+    for path in named(workspace.noise, "*.safetensors"):
         noise.read_static(path)
     for run in study.plan.runs:
         if (workspace.run(run.configuration.id, run.seed) / RESULT).exists():
             load_result(workspace.run(run.configuration.id, run.seed), run)
-    for path in workspace.measured.rglob("[!.]*.json"):
+    for path in named(workspace.measured, "*.json"):
         read_json(path, Measured)
     for path in (workspace.state / "checkpoints").glob("[!.]*"):
         checkpoint.load(path, torch.device("cpu"))
