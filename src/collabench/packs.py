@@ -69,7 +69,8 @@ def pack_measured(workspace: Workspace) -> None:
 
 
 def _names(folder: Path) -> list[str]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".tmp")
+    named = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts))
+    files = (path for path in named if path.is_file())  # what is being written lies in a hidden folder
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
 

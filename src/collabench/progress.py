@@ -142,13 +142,16 @@ def watch(watcher: Watcher, is_running: Callable[[], bool], console: Console | N
                 live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"))
                 time.sleep(0.5)
         return
-    last = time.monotonic()
+    last, said = time.monotonic(), ""
     while is_running():
         time.sleep(0.2)
         if time.monotonic() - last >= PLAIN_SECONDS:
             last = time.monotonic()
-            console.file.write("\n".join(watcher.lines()[:3]) + "\n")
-            console.file.flush()
+            text = "\n".join(watcher.lines()[:3]) + "\n"
+            if text != said:
+                console.file.write(text)
+                console.file.flush()
+            said = text
 
 
 @contextmanager

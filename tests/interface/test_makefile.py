@@ -61,8 +61,8 @@ def test_without_a_target_make_lists_them(folder):
         ),
         (["smoke", "CORES=2"], "collabench: reproduce --profile smoke --cores 2 --gpus  threads="),
         (["share", "PROFILE=smoke"], "collabench: share --profile smoke threads="),
-        (["test"], "python: -m pytest -q -n auto -m not slow threads=1"),
-        (["test-all"], "python: -m pytest -q -n auto threads=1"),
+        (["test"], "python: -m pytest -q -n auto --dist loadgroup -m not slow threads=1"),
+        (["test-all"], "python: -m pytest -q -n auto --dist loadgroup threads=1"),
         (["bench"], "python: -m benchmarks threads=1"),
     ],
 )

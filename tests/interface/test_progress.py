@@ -143,15 +143,23 @@ def for_a_while(seconds: float):
     return lambda: time.monotonic() < end
 
 
-def test_a_log_gets_plain_lines_at_intervals(study, monkeypatch):
+def test_a_log_gets_plain_lines_at_intervals_while_something_changes(study, monkeypatch):
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.3)
-    out = io.StringIO()
-    with training(study, study.plan.runs[0]):
-        record(study, study.plan.runs[0])
-        watch(Watcher(study, 1), for_a_while(1.5), Console(file=out, force_terminal=False, width=60))
+    out, run = io.StringIO(), study.plan.runs[0]
+    going = iter([*range(1, 9), *[8] * 8])  # asked every 0.2 s: epochs 1 to 8, then none
+
+    def is_running() -> bool:
+        if (epoch := next(going, None)) is not None:
+            record(study, run, epoch=epoch, epochs=8)
+        return epoch is not None
+
+    with training(study, run):
+        watch(Watcher(study, 1), is_running, Console(file=out, force_terminal=False, width=60))
     lines = out.getvalue().splitlines()
     assert "\x1b" not in out.getvalue()
-    assert 2 <= sum("runs done" in line for line in lines) <= 5
+    epochs = [line.split("epoch ")[1].split("/")[0] for line in lines if "epoch " in line]
+    assert len(epochs) >= 2 and epochs[-1] == "8" and len(set(epochs)) == len(epochs), "nothing is said twice"
+    assert sum("runs done" in line for line in lines) == len(epochs)
     assert any(line.startswith("  run 1 of ") and line.endswith("left") for line in lines), "lines are whole in a log"
 
 

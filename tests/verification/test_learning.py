@@ -20,7 +20,7 @@ WRITE = "call python -m tests.verification.learning --write"
 def rows() -> dict[str, list[str]]:
     """Configuration's id → the cells of its row."""
     if not learning.PAGE.exists():
-        pytest.skip(f"{learning.PAGE.name} has not been written yet; {WRITE}")
+        pytest.fail(f"{learning.PAGE.name} has not been written; {WRITE}")
     lines = [line for line in learning.PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {row[5]: row for row in cells}
