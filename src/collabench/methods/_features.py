@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from collabench.models import Backbone
+from collabench.models._pooling import global_average
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class StageOutput:
 
 def pooled(x: Tensor) -> Tensor:
     """(B, C) from maps (B, C, H, W), by global average pooling, or from features (B, C)."""
-    return x.mean(dim=(2, 3)) if x.ndim == 4 else x.flatten(1)
+    return global_average(x) if x.ndim == 4 else x.flatten(1)
 
 
 def stage_outputs(backbone: Backbone, input_shape: tuple[int, int, int]) -> dict[str, StageOutput]:

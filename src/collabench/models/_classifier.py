@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from collabench.models._dropout import SeededDropout
+from collabench.models._pooling import GlobalAveragePool
 
 #: Published: "Dropout with a probability of 0.5 is used in the first two layers of classifier".
 PROBABILITY = 0.5
@@ -30,7 +31,7 @@ class HiddenLayer(nn.Module):
 def classifier_stages(channels: int, hidden: int, classes: int) -> dict[str, nn.Module]:
     """The stages that follow maps of ``channels`` channels, by name: adaptive average pooling to 1x1, then three layers."""
     return {
-        "pool": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        "pool": GlobalAveragePool(),
         "hidden1": HiddenLayer(channels, hidden),
         "hidden2": HiddenLayer(hidden, hidden),
         "classifier": nn.Linear(hidden, classes),

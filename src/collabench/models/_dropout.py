@@ -1,24 +1,32 @@
-"""Dropout that draws from a generator of its own instead of torch's global one."""
+"""Dropout that draws from a run's own stream instead of torch's global generator."""
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor, nn
 
 from collabench import distributed
+from collabench.errors import ConfigError
 
 
 class SeededDropout(nn.Module):
-    """In training, each element is zeroed with ``probability`` and the others divided by ``1 - probability``.
+    """In training, numbers are zeroed with ``probability`` and the others divided by ``1 - probability``.
 
     ``generator`` lies on the training device; the trainer sets it (:func:`set_dropout_generator`) and reseeds it.
+
+    Args:
+        leading: what is zeroed together: ``None``, every number by itself; 2, a channel's map; 1, all of an image (the
+            number of leading dimensions that have a decision of their own).
     """
 
-    def __init__(self, probability: float) -> None:
+    def __init__(self, probability: float, leading: int | None = None) -> None:
         super().__init__()
         if not 0 <= probability < 1:
             raise ValueError(f"the probability of dropout lies in [0, 1), not {probability}")
-        self.probability = probability
+        self.probability, self.leading = probability, leading
         self.generator: torch.Generator | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -26,16 +34,69 @@ class SeededDropout(nn.Module):
             return x
         if self.generator is None:
             raise RuntimeError("SeededDropout has no generator; call set_dropout_generator before training")
-        kept = distributed.rand(x.shape, self.generator, x.device) >= self.probability
+        shape = x.shape
+        if self.leading is not None:
+            shape = (*shape[: self.leading], *(1 for _ in shape[self.leading :]))
+        kept = distributed.rand(shape, self.generator, x.device) >= self.probability
         return x * kept / (1 - self.probability)
 
 
 def set_dropout_generator(network: nn.Module, generator: torch.Generator) -> None:
     """Let every :class:`SeededDropout` of a network draw from ``generator``.
 
-    Where a method trains several copies of a network they draw in turn: the first copy's masks are not those of the network
-    trained alone.
+    Where a method trains several copies with dropout they draw in turn from the one stream, so that from the second batch on
+    the first copy's masks are not those of the network trained alone; docs/methods.md says which equalities that leaves.
     """
     for module in network.modules():
         if isinstance(module, SeededDropout):
             module.generator = generator
+
+
+_drawing_nothing_else: set[Hashable] = set()
+
+
+def seed_dropout(network: nn.Module, name: str, input_shape: tuple[int, int, int], key: Hashable) -> None:
+    """Let a network that somebody else wrote draw from a run's stream: its ``nn.Dropout``, ``nn.Dropout1d`` to ``3d`` and
+    torchvision's ``StochasticDepth`` by images, which draw from torch's global generator, become :class:`SeededDropout`.
+
+    They have no weights: the keys of the state dict stay what they are. Whether anything else draws is tried once for a
+    ``key``, on the CPU, by a training pass of two images (C, H, W) on a copy; not on fake tensors, which hold no numbers.
+
+    Raises ConfigError (one line) where it does: two trainings with one seed would differ.
+    """
+    from torch._subclasses.fake_tensor import FakeTensor  # a second's import, needed by foreign networks only
+
+    for parent in list(network.modules()):
+        for child, module in parent._modules.items():
+            if (seeded := _seeded(module)) is not None:
+                parent._modules[child] = seeded.train(module.training)
+    if key in _drawing_nothing_else or any(isinstance(p, FakeTensor) for p in network.parameters()):
+        return
+    probe = copy.deepcopy(network).train()
+    set_dropout_generator(probe, torch.Generator())
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        before = torch.random.get_rng_state()
+        probe(torch.zeros(2, *input_shape))
+        if not torch.equal(before, torch.random.get_rng_state()):
+            raise ConfigError(f"{name}: in training it draws random numbers from torch's global generator, so that no seed "
+                              "fixes a run; what draws must be nn.Dropout, nn.Dropout1d to 3d or torchvision's "
+                              "StochasticDepth in mode row")  # fmt: skip
+    _drawing_nothing_else.add(key)
+
+
+def _seeded(module: nn.Module | None) -> SeededDropout | None:
+    """What takes the place of a layer; None where it stays, because it draws nothing or because it isn't known."""
+    if type(module) is nn.Dropout:
+        leading = None
+    elif type(module) in (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d):
+        leading = 2
+    elif _is_stochastic_depth(module) and module.mode == "row":
+        leading = 1
+    else:
+        return None
+    return SeededDropout(module.p, leading) if 0 < module.p < 1 else None
+
+
+def _is_stochastic_depth(module: nn.Module | None) -> bool:
+    """By name: torchvision takes a second to import, and most networks do without it."""
+    return (type(module).__module__, type(module).__name__) == ("torchvision.ops.stochastic_depth", "StochasticDepth")

@@ -19,6 +19,7 @@ from torch._compile import _disable_dynamo  # torch.compiler.disable imports the
 
 from collabench import distributed
 from collabench.models._backbone import Backbone
+from collabench.models._pooling import every_nth_pixel
 
 aten = torch.ops.aten
 
@@ -67,7 +68,7 @@ class IntermediateLayer(nn.Module):
         return torch.relu_(y)
 
     def _strided(self, skip: Tensor) -> Tensor:
-        return skip[:, :, :: self.skip_stride, :: self.skip_stride]
+        return every_nth_pixel(skip, self.skip_stride)
 
 
 def intermediate_layers(backbone: Backbone) -> dict[str, IntermediateLayer]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from collabench.errors import ConfigError
 from collabench.models._backbone import Backbone
+from collabench.models._pooling import GlobalAveragePool, every_nth_pixel
 from collabench.strict import Strict
 
 
@@ -36,7 +37,7 @@ class PadShortcut(nn.Module):
         self.after = added_channels - self.before
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+        return nn.functional.pad(every_nth_pixel(x, self.stride), (0, 0, 0, 0, self.before, self.after))
 
 
 class BasicBlock(nn.Module):
@@ -76,7 +77,7 @@ def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -
             "stage1": stage(base, base, 1),
             "stage2": stage(base, 2 * base, 2),
             "stage3": stage(2 * base, 4 * base, 2),
-            "pool": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            "pool": GlobalAveragePool(),
             "classifier": nn.Linear(4 * base, classes),
         }
     )

@@ -6,7 +6,8 @@
                  stages: {stem: [conv1, bn1], body: [layers], pool: [pool, flatten], classifier: [fc]}}
 
 ``make(input_shape=(C, H, W), classes=m, **arguments)`` returns a ``torch.nn.Module`` that maps images (B, C, H, W) to
-logits (B, m), with weights drawn from torch's global generator (which is seeded for the call and restored after it).
+logits (B, m), with weights drawn from torch's global generator (which is seeded for the call and restored after it). Its
+dropout layers are made to draw from the run's own stream (:func:`collabench.models._dropout.seed_dropout`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import nn
 from collabench.errors import ConfigError
 from collabench.models._backbone import Backbone
 from collabench.models._chain import ChainSettings, Stages, chain, one_line
+from collabench.models._dropout import seed_dropout
 
 Plain = str | int | float | bool | None
 
@@ -59,6 +61,7 @@ def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -
         if not isinstance(model, nn.Module):
             raise ConfigError(f"{name} gives a {type(model).__name__}; it must return a torch.nn.Module")
         backbone = chain(settings, name, model, settings.stages, input_shape, classes)
+        seed_dropout(backbone, name, input_shape, (settings, input_shape, classes))
     return backbone.to(torch.get_default_device())
 
 

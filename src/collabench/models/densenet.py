@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from collabench.errors import ConfigError
 from collabench.models._backbone import Backbone
+from collabench.models._pooling import GlobalAveragePool
 from collabench.strict import Strict
 
 BLOCKS = 3
@@ -103,7 +104,7 @@ def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -
         kept = max(1, int(channels * settings.compression))
         modules[f"transition{number}"] = nn.Sequential(*_normalised(channels, kept, 1), nn.AvgPool2d(2))
         channels = kept
-    modules["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    modules["pool"] = GlobalAveragePool()
     modules["classifier"] = nn.Linear(channels, classes)
     backbone = Backbone(modules)
     for module in backbone.modules():

@@ -4,6 +4,9 @@ The state dict has torchvision's own keys. Residual networks (ResNet, ResNeXt, w
 ``layer1`` … ``layer4``, ``pool``, ``classifier``; for other models the configuration names them, for example for vgg11::
 
     stages: {features: [features], pool: [avgpool, flatten], hidden: [classifier.0, …], classifier: [classifier.6]}
+
+Their dropout layers and stochastic depth are made to draw from the run's own stream
+(:func:`collabench.models._dropout.seed_dropout`); residual networks have none.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from collabench.errors import ConfigError
 from collabench.models._backbone import Backbone
 from collabench.models._chain import FLATTEN, ChainSettings, Stages, chain
 from collabench.models._classifier import classifier_stages
+from collabench.models._dropout import seed_dropout
 from collabench.models._torchvision import import_torchvision
 
 RESNET_STAGES = {
@@ -56,6 +60,7 @@ def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -
         return _build(settings, input_shape, classes)
     with torch.device("cpu"):
         backbone = _build(settings, input_shape, classes)
+        seed_dropout(backbone, settings.name, input_shape, (settings, input_shape, classes))
     return backbone.to(torch.get_default_device())
 
 
