@@ -11,6 +11,8 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 .PHONY: help reproduce smoke test test-all bench share clean-env
 bin := .venv/bin
 ENVIRONMENT := .venv/installed
+# A module's tests in one process, which makes what they share once; modules in the order of tests/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 $(ENVIRONMENT): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "collabench needs Python 3.11, 3.12 or 3.13, this is " + sys.version.split()[0] + "; choose another: make PYTHON=python3.12 …")'
@@ -33,10 +35,10 @@ smoke: ## the same with PROFILE=smoke, as continuous integration runs it
 	@$(MAKE) --no-print-directory reproduce PROFILE=smoke
 
 test: $(ENVIRONMENT) ## the fast tests
-	@OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto --dist loadgroup -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: $(ENVIRONMENT) ## all tests
-	@OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto --dist loadgroup
+	@$(PYTEST)
 
 bench: $(ENVIRONMENT) ## the measurements of docs/performance.md, printed
 	@OMP_NUM_THREADS=1 $(bin)/python -m benchmarks

@@ -109,6 +109,28 @@ def throughput_section(bench: Bench) -> Rows:
     return head, rows
 
 
+def floor_section(bench: Bench) -> Rows:
+    """Arithmetic at the convolution peak and bytes at the memory's speed, beside what a step takes; one thread."""
+    from benchmarks import floor, throughput
+    from collabench.counting import count
+
+    shape, rows, bandwidth = (3, 32, 32), [], floor.memory_bandwidth(8 if bench.quick else 64)
+    for graph in throughput.GRAPHS:
+        configuration = bench.song(graph)
+        arithmetic = bench.batch * count(configuration, shape, 10).training / bench.peak
+        moved = floor.bytes_of_step(throughput.library_steps(configuration, shape, 4 * bench.batch))
+        least, taken = arithmetic + moved / bandwidth, bench.batch / bench.rate_of(graph)
+        rows.append(
+            [
+                f"ResNet-{bench.depth} {graph}", f"{1e3 * arithmetic:,.0f}", f"{moved / 1e9:.2f}",
+                f"{1e3 * moved / bandwidth:,.0f}", f"{1e3 * least:,.0f}", f"{1e3 * taken:,.0f}", f"{taken / least:.2f}",
+            ]
+        )  # fmt: skip
+    speed = f"at {bandwidth / 1e9:.1f} GB/s, ms"
+    head = ["a step of", "arithmetic at peak, ms", "GB moved", speed, "sum, ms", "measured, ms", "measured / sum"]
+    return head, rows
+
+
 #: Entries of `params.yaml` whose cost is measured against the first one's.
 INTRA_MODEL = ("individual", "fang2021-out", "fang2021-mid", "fang2021-pull-push", "fang2021-kernel")
 
@@ -324,6 +346,7 @@ def scaling(bench: Bench) -> Rows:
 SECTIONS: dict[str, Callable[[Bench], Rows]] = {
     "machine": machine,
     "throughput": throughput_section,
+    "floor": floor_section,
     "intra-model-losses": intra_model,
     "cost-of-collaboration": cost_of_collaboration,
     "input-pipeline": input_pipeline,

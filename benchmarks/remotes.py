@@ -12,15 +12,15 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from tabulate import tabulate
 
-from tests.share import project, servers
+from tests import project
+from tests.share import servers, shared_study
 
-REMOTES = ("local", "s3", "ssh")
+REMOTES = tuple(servers.NEEDED)
 SEEDS = 8
 
 PROFILE = """
@@ -33,18 +33,6 @@ PROFILE = """
          label-smoothing, multi-instance-2, multi-instance-4, simple-2, simple-4, hierarchical-4, dml, one-4, okddip-4]}}
 """
 CONFIGURATIONS = 250
-
-
-@contextmanager
-def remote_of(kind: str, folder: Path) -> Iterator[servers.Remote]:
-    folder.mkdir()
-    with ExitStack() as stack:
-        if kind == "s3":
-            yield stack.enter_context(servers.s3_server())
-        elif kind == "ssh":
-            yield stack.enter_context(servers.ssh_server(folder))
-        else:
-            yield servers.local_folder(folder)
 
 
 def processor_seconds() -> float:
@@ -62,18 +50,19 @@ def seconds(do: Callable[[], object]) -> str:
 
 def measure(study: Path, kind: str, folder: Path, runs: int) -> list[str]:
     """One row: seconds of push, status, pull, unpacking and status in a clone."""
-    with remote_of(kind, folder) as remote:
+    folder.mkdir()
+    with servers.remote_of(kind, folder) as remote:
         project.use_remote(study, remote)
-        push = seconds(lambda: project.collabench(study, "share", "-p", project.PROFILE))
+        push = seconds(lambda: project.collabench(study, "share", "-p", shared_study.PROFILE))
         project.commit_all(study, "shared")
-        status = seconds(lambda: project.dvc(study, "status", *project.STAGES))
-        cloud = seconds(lambda: project.dvc(study, "status", "--cloud", *project.STAGES))
+        status = seconds(lambda: project.dvc(study, "status", *shared_study.STAGES))
+        cloud = seconds(lambda: project.dvc(study, "status", "--cloud", *shared_study.STAGES))
         clone = folder / "clone"
         project.call(folder, "git", "clone", "-q", str(study), str(clone))
         project.use_remote(clone, remote)
-        pull = seconds(lambda: project.dvc(clone, "pull", *project.STAGES))
-        unpack = seconds(lambda: project.assert_done(clone, runs))
-        again = seconds(lambda: project.dvc(clone, "status", *project.STAGES))
+        pull = seconds(lambda: project.dvc(clone, "pull", *shared_study.STAGES))
+        unpack = seconds(lambda: shared_study.assert_done(clone, runs))
+        again = seconds(lambda: project.dvc(clone, "status", *shared_study.STAGES))
         return [kind, push, status, cloud, pull, unpack, again]
 
 
@@ -86,9 +75,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         study = Path(name) / "study"
         project.copy_project(study, PROFILE.format(seeds=seeds))
-        project.fabricate(study)
-        project.register(study)
-        files = [path for path in (study / "artifacts" / project.PROFILE).rglob("*") if path.is_file()]
+        shared_study.fabricate(study)
+        shared_study.register(study)
+        files = [path for path in (study / "artifacts" / shared_study.PROFILE).rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files) / 1e6
         print(
             f"{seeds * CONFIGURATIONS} runs, {len(files)} files, {size:.0f} MB; load {os.getloadavg()[0]:.0f}; seconds (of processor time):",

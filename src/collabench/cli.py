@@ -124,21 +124,23 @@ def run(
     What the chosen runs require is trained too.
     """
     from collabench import distributed, pool, progress, resources, together
+    from collabench.spec import with_required
 
     study = _study(root, profile)
     shared = distributed.launched_world() > 1  # by torchrun: its processes share every run
+    if shared:
+        resources.end_with_parent()
     if not distributed.launched_first():
         return together.follow(study, resources.choose(study.profile.device, gpus=gpus))
-    chosen = _with_required(
-        study,
-        [
-            r
-            for r in _part(study, shard)
-            if (method is None or r.configuration.names["method"] == method)
-            and (seed is None or r.seed == seed)
-            and (configuration is None or r.configuration.id == configuration)
-        ],
-    )
+    named = [
+        one
+        for one in _part(study, shard)
+        if (method is None or one.configuration.names["method"] == method)
+        and (seed is None or one.seed == seed)
+        and (configuration is None or one.configuration.id == configuration)
+    ]
+    wanted = {one.id for one in with_required(named)}
+    chosen = [one for one in study.plan.runs if one.id in wanted]  # in the study's order
     if not chosen:
         raise CollabenchError(f"no run of profile {profile} fits these options; `collabench plan` lists them")
     available = resources.choose(study.profile.device, cores=cores, gpus=gpus)
@@ -165,20 +167,6 @@ def run(
         train = together.train if shared else pool.train
         outcome = train(study, chosen, available, retry_failed=retry_failed, finished=finished)
     _conclude(outcome, left_out)
-
-
-def _with_required(study: Study, runs: list[Run]) -> list[Run]:
-    wanted: set[str] = set()
-
-    def add(one: Run) -> None:
-        if one.id not in wanted:
-            wanted.add(one.id)
-            for required in one.requires():
-                add(required)
-
-    for one in runs:
-        add(one)
-    return [one for one in study.plan.runs if one.id in wanted]
 
 
 def _conclude(outcome: Outcome, left_out: int) -> None:
@@ -277,12 +265,12 @@ def reproduce(
         log.parent.mkdir(parents=True, exist_ok=True)
         file = log.open("w")
         if shard is None:
-            command = [sys.executable, "-m", "dvc", "repro", f"report@{profile}"]
+            program, arguments = "dvc", ["repro", f"report@{profile}"]
         else:  # DVC's stages are of whole studies
-            command = [sys.executable, "-m", "pipeline.snakemake", profile, "train"]
+            program, arguments = "snakemake", [profile, "train"]
             environment[shards.SHARD] = shard
         child = subprocess.Popen(
-            command,
+            [sys.executable, "-m", f"pipeline.{program}", *arguments],
             cwd=workspace.root,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -306,7 +294,7 @@ def reproduce(
                   f"tables of the others: collabench report -p {profile} --partial", file=sys.stderr)  # fmt: skip
         else:
             print("\n".join(log.read_text().splitlines()[-25:]), file=sys.stderr)
-        print(f"collabench: error: {command[2]} ended with exit code {child.returncode}; log: {log}", file=sys.stderr)
+        print(f"collabench: error: {program} ended with exit code {child.returncode}; log: {log}", file=sys.stderr)
         raise typer.Exit(1)
     if shard is not None:
         print(f"part {shard} is done: {len(wanted)} of the study's {len(study.plan.runs)} runs; "
@@ -358,25 +346,6 @@ def _last_line(log: Path) -> str:
 
 
 @app.command()
-def estimate(
-    profile: Profile = "default",
-    root: Root = HERE,
-    cores: Cores = None,
-    gpus: Gpus = None,
-    budget: Annotated[float | None, typer.Option(help="Hours: says what they buy.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Time also what was timed before on this machine.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
-) -> None:
-    """What a profile will cost here; the same as plan --estimate.
-
-    Time, memory and disk, from timing a few steps of each configuration. Says also how far predictions were from measurements.
-    """
-    from collabench.estimate import print_estimate
-
-    print_estimate(root.resolve(), profile, cores, gpus, budget, again, not as_json)
-
-
-@app.command()
 def memory(
     configurations: Annotated[
         list[str], typer.Argument(help="DATASET/MODEL/METHOD of params.yaml; the first is 1.00 ×.")
@@ -420,7 +389,7 @@ def share(
         ["commit", "-f", *(f"{name}@{profile}" for name in committed)],
         ["push", *(f"{name}@{profile}" for name in targets)],
     ):
-        code = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, check=False).returncode
+        code = subprocess.run([sys.executable, "-m", "pipeline.dvc", *arguments], cwd=root, check=False).returncode
         if code:
             raise CollabenchError(f"dvc {' '.join(arguments)} ended with exit code {code}")
 
@@ -438,13 +407,16 @@ def import_(
     allow_versions: Annotated[
         bool, typer.Option("--allow-versions", help="Also runs made with other package versions.")
     ] = False,
+    allow_devices: Annotated[
+        bool, typer.Option("--allow-devices", help="Also runs made on another kind of device (CPU, GPU).")
+    ] = False,
     planned_only: Annotated[
         bool, typer.Option("--planned-only", help="Leave runs out that this project's plan doesn't have.")
     ] = False,
 ) -> None:
     """Take finished runs of another copy of this project.
 
-    Only if experiment, versions, data and checksums are the same; otherwise it takes nothing and says why.
+    Only if experiment, versions, kind of device, data and checksums are the same; otherwise it takes nothing and says why.
     """
     from contextlib import nullcontext
 
@@ -459,6 +431,7 @@ def import_(
             study,
             merge.copy_at(place, profile),
             allow_versions=allow_versions,
+            allow_devices=allow_devices,
             planned_only=planned_only,
             tell=lambda line: print(line, file=sys.stderr),
         )

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from collabench.errors import ConfigError
+from collabench.methods import METHODS
 from collabench.models import Backbone, build_backbone
 from collabench.strict import Strict
 
@@ -67,10 +68,12 @@ def check(configuration: Configuration) -> None:
             entry = ("models", name)
             _backbone(peer, shape, classes)
         entry = ("methods", names["method"])
-        key = (configuration.method.model_dump_json(), configuration.model, shape, classes, recipe.precision)
-        if key not in _fitting:
-            configuration.method.check_fits(_backbone(configuration.model, shape, classes), recipe.precision, shape)
-            _fitting.add(key)
+        for model in (configuration.model, *configuration.peer_models.values()):
+            key = (configuration.method.model_dump_json(), model, shape, classes, recipe.precision)
+            if key not in _fitting:
+                configuration.method.check_fits(_backbone(model, shape, classes), recipe.precision, shape)
+                _fitting.add(key)
+        _check_members(configuration)
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{configuration.label}: {'.'.join(entry)}: {error}", entry) from None
 
@@ -88,6 +91,14 @@ def check_files(configuration: Configuration) -> None:
     except ConfigError as error:
         entry = ("methods", configuration.names["method"])
         raise ConfigError(f"{configuration.label}: {'.'.join(entry)}: {error}", entry) from None
+
+
+def _check_members(configuration: Configuration) -> None:
+    """Raise ConfigError where an average is over averages: their members' seeds overlap, so that runs would count twice."""
+    for required in configuration.requires if len(configuration.requires) > 1 else ():
+        if not METHODS[required.configuration.method.method].Method.trains:
+            raise ConfigError(f"{required.configuration.names['method']} is an ensemble, and several of them share members: "
+                              "average over runs of a method that trains")  # fmt: skip
 
 
 def _check_images(dataset: DatasetConfig) -> None:

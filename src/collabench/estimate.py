@@ -2,8 +2,9 @@
 
 Every distinct configuration is trained for about a second on random images by the training loop itself, as many of them
 at once as the study will run side by side, and the time is scaled to its images and epochs. Where a batch would take
-too long, a smaller one is timed. On a CPU the time is the processor's, so that other work on the machine doesn't count. Memory and disk are counted. Runs that are finished give the predictions a test: both
-are shown, and sums take what was measured.
+too long, a smaller one is timed. On a CPU the time is the processor's, so that other work on the machine doesn't count.
+Memory and disk are counted. Runs that are finished give the predictions a test: both are shown, and sums take what was
+measured.
 
 Not in it: reading images from files on the way (ImageNet), which runs beside the arithmetic, and starting processes.
 """
@@ -24,13 +25,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from collabench.compatibility import KNOWN_SHAPES, input_shape_of
+from collabench.compatibility import KNOWN_IMAGES, KNOWN_SHAPES, input_shape_of
 from collabench.config import DatasetConfig, NoiseConfig
 from collabench.errors import CollabenchError, ConfigError, RunFailed
 from collabench.records import read_json, write_json
 from collabench.resources import Resources, end_with_parent
 from collabench.results import Measured
-from collabench.spec import Configuration, Run, dataset_key
+from collabench.spec import Configuration, Run, dataset_key, with_required
 from collabench.strict import Strict
 from collabench.study import Study
 
@@ -38,16 +39,6 @@ from collabench.study import Study
 TIMED_SECONDS = 1.0
 #: A timed batch has at most this arithmetic: about a second of one CPU core. On a GPU: about a tenth of a second.
 BATCH_FLOPS = {"cpu": 5e10, "cuda": 5e12}
-
-#: Training and test images of the data sets whose size is known without their files.
-KNOWN_SIZES = {
-    "digits": (1437, 360),
-    "cifar10": (50_000, 10_000),
-    "cifar100": (50_000, 10_000),
-    "stl10": (5_000, 8_000),
-    "imagenet32": (1_281_167, 50_000),
-    "imagenet": (1_281_167, 50_000),
-}
 
 
 class Form(Strict):
@@ -139,18 +130,8 @@ class Estimate:
 
     def table_runs(self, table: str) -> list[Run]:
         """The runs of a table, and the runs that they require, once each."""
-        runs: dict[str, Run] = {}
-
-        def add(run: Run) -> None:
-            for required in run.requires():
-                add(required)
-            runs[run.id] = run
-
-        for cell in self.study.plan.cells:
-            if cell.table == table:
-                for seed in cell.seeds:
-                    add(Run(cell.configuration, seed))
-        return list(runs.values())
+        cells = [cell for cell in self.study.plan.cells if cell.table == table]
+        return with_required(Run(cell.configuration, seed) for cell in cells for seed in cell.seeds)
 
     def seeds_within(self, hours: float) -> dict[str, int]:
         """Table → seeds that all of its rows have after so many hours of the whole study, run in its own order."""
@@ -211,7 +192,7 @@ def _form(study: Study, configuration: Configuration) -> Form:
         manifest = read_json(path, Manifest)
         shape = input_shape_of(manifest.image_shape, configuration.recipe)
         train, test, classes = manifest.train_images, manifest.test_images, len(manifest.classes)
-    elif dataset.source in KNOWN_SIZES:
+    elif dataset.source in KNOWN_IMAGES:
         shape, classes = KNOWN_SHAPES[dataset.source]
         shape = input_shape_of(shape, configuration.recipe)
         train, test = _sizes(dataset)
@@ -224,7 +205,7 @@ def _form(study: Study, configuration: Configuration) -> Form:
 
 
 def _sizes(dataset: DatasetConfig) -> tuple[int, int]:
-    train, test = KNOWN_SIZES[dataset.source]
+    train, test = KNOWN_IMAGES[dataset.source]
     every = train + test
     train = dataset.train_images or train
     test = every - train if dataset.test_on_rest else dataset.test_images or test

@@ -1,7 +1,7 @@
 """Bringing the runs of another copy of the project into this one: ``collabench import``.
 
 Everything is checked before anything is written: that the runs are of this study, that every file is what its checksum says,
-that versions and data are the same on both sides, and that no run is here with other bytes. Then the files are copied beside
+that versions, kind of device and data are the same on both sides, and that no run is here with other bytes. Then the files are copied beside
 their place, checked again, and moved into it, each run's result last. What is imported already stays as it is.
 """
 
@@ -12,8 +12,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,27 +72,33 @@ def merge(
     source: Workspace,
     *,
     allow_versions: bool = False,
+    allow_devices: bool = False,
     planned_only: bool = False,
     tell: Tell = print,
 ) -> Merged:
     """Take the finished runs of ``source`` that this study lacks.
 
-    allow_versions: also runs of other package versions than those here. planned_only: leave runs out that this study's plan
-    doesn't have. Raises CollabenchError, after ``tell`` has named each problem, and then has written nothing.
+    allow_versions: also runs of other package versions than those here. allow_devices: also runs of another kind of device
+    (CPU, CUDA). planned_only: leave runs out that this study's plan doesn't have. Other models of a device, and other commits,
+    are told: identities and checksums decide whether a run is of this study. Raises CollabenchError, after ``tell`` has named each problem, and then has written nothing.
     """
     if source.home.resolve() == study.workspace.home.resolve():
         raise CollabenchError(f"{source.home}: is this study itself")
     problems: list[str] = []
     found = list(_read(study, source, planned_only, problems, tell))
     problems += [*_data_problems(study, found), *_noise_problems(study, source)]
-    versions = _version_problem(study, found)
-    if versions and allow_versions:
-        tell(
-            f"{versions}; they are mixed since --allow-versions says so: a table then holds runs that no single set of versions "
-            "repeats to the byte. measured/ keeps each run's versions"
-        )
-    elif versions:
-        problems.append(f"{versions}; --allow-versions mixes them")
+    here, there = _measured_here(study), [one.measured for one in found if one.measured is not None]
+    for line, option, allowed in (
+        (_version_problem(here, there, len(found)), "--allow-versions", allow_versions),
+        (_device_problem(here, there), "--allow-devices", allow_devices),
+    ):
+        if line and allowed:
+            tell(
+                f"{line}; they are mixed since {option} says so: a table then holds runs that no single machine repeats to the "
+                "byte. measured/ says of each run where and with what it was made"
+            )
+        elif line:
+            problems.append(f"{line}; {option} mixes them")
     merged, missing = Merged(), []
     for one in found:
         if is_held(study.workspace.lock(one.run.id)):
@@ -113,10 +119,10 @@ def merge(
         raise CollabenchError(f"{source.home}: nothing was imported; problems found: {len(problems)} (above{further})")
     with holding(study.workspace.lock("import"), "importing", tell):
         _take(study, missing, tell)
-    for one in missing:
-        if one.measured is not None:
-            merged.devices.add(one.measured.device)
-            merged.commits.add(f"{one.measured.commit}{' with changes' if one.measured.dirty else ''}")
+    taken = [one.measured for one in missing if one.measured is not None]
+    merged.devices = {one.device for one in taken}
+    merged.commits = set(map(_commit, taken))
+    _tell_origins(here, taken, tell)
     _tell_failures(study, source, tell)
     return merged
 
@@ -222,30 +228,57 @@ def _noise_problems(study: Study, source: Workspace) -> list[str]:
     return lines
 
 
-def _version_problem(study: Study, found: Iterable[_Found]) -> str | None:
-    """In what the versions differ that runs here and there were made with; those installed here where there is no run."""
-    from collabench.training.device import versions
-
-    here: list[dict[str, str]] = []
+def _measured_here(study: Study) -> list[Measured]:
+    """The measurements of this copy's finished runs, as far as they are whole."""
+    found = []
     for run in study.plan.runs:
         path = study.workspace.measured_file(run.configuration.id, run.seed)
         if path.exists() and (study.workspace.run(run.configuration.id, run.seed) / RESULT).exists():
-            try:
-                here.append(read_json(path, Measured).versions)
-            except ResultError:
-                continue
-    there = [one.measured.versions for one in found if one.measured is not None]
-    unknown = sum(one.measured is None for one in found)
-    if unknown:
-        return f"{unknown} runs there have no file under measured/, so that their versions are unknown"
-    sides = {"here": here or [versions()], "there": there}
-    names = sorted({name for side in sides.values() for one in side for name in one})
-    lines = []
-    for name in names:
-        values = {side: sorted({one.get(name, "none") for one in records}) for side, records in sides.items()}
-        if len({value for side in values.values() for value in side}) > 1:
-            lines.append(f"{name} " + ", ".join(f"{' and '.join(value)} {side}" for side, value in values.items()))
-    return f"runs were made with different versions: {'; '.join(lines)}" if lines and there else None
+            with suppress(ResultError):
+                found.append(read_json(path, Measured))
+    return found
+
+
+def _sides(here: Iterable[str], there: Iterable[str]) -> str | None:
+    """``a here, b and c there``; None where all are the same."""
+    sides = {"here": sorted(set(here)), "there": sorted(set(there))}
+    if len({*sides["here"], *sides["there"]}) < 2:
+        return None
+    return ", ".join(f"{' and '.join(values)} {side}" for side, values in sides.items() if values)
+
+
+def _version_problem(here: Sequence[Measured], there: Sequence[Measured], runs: int) -> str | None:
+    """In what the versions differ that runs were made with; those installed here where there is no run. runs: how many there
+    are there, measured or not."""
+    from collabench.training.device import versions
+
+    if len(there) < runs:
+        return f"{runs - len(there)} runs there have no file under measured/: their versions and devices are unknown"
+    sides = [one.versions for one in here] or [versions()], [one.versions for one in there]
+    names = sorted({name for side in sides for one in side for name in one})
+    differing = {name: _sides(*([one.get(name, "none") for one in side] for side in sides)) for name in names}
+    lines = [f"{name} {values}" for name, values in differing.items() if values]
+    return f"runs were made with different versions: {'; '.join(lines)}" if lines else None
+
+
+def _device_problem(here: Sequence[Measured], there: Sequence[Measured]) -> str | None:
+    """On which kinds of device runs were made, where not all were made on the same."""
+    kinds = _sides((one.device_type for one in here), (one.device_type for one in there))
+    return f"runs were made on different kinds of device: {kinds}" if kinds else None
+
+
+def _tell_origins(here: Sequence[Measured], taken: Sequence[Measured], tell: Tell) -> None:
+    """Say in what else the runs that were taken differ from those here: what no identity holds, and nobody refuses."""
+    devices = _sides((one.device for one in here), (one.device for one in taken))
+    if here and devices:
+        tell(f"different devices: {devices}; between them the same run agrees to rounding, not to the byte")
+    commits = _sides(map(_commit, here), map(_commit, taken))
+    if here and commits:
+        tell(f"different commits: {commits}; taken, since a change of what is computed is another identity")
+
+
+def _commit(measured: Measured) -> str:
+    return f"{(measured.commit or 'unknown')[:12]}{' with changes' if measured.dirty else ''}"
 
 
 def _same_here(study: Study, one: _Found) -> bool:

@@ -8,6 +8,7 @@ same bytes. What an archive holds and the profile lacks is unpacked when the stu
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sys
@@ -15,6 +16,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
 
 from collabench.errors import ResultError
 from collabench.locks import holding
@@ -22,10 +24,20 @@ from collabench.records import folder_beside, replacing, sha256_of, unwritable, 
 from collabench.results import RESULT
 from collabench.workspace import Workspace
 
+
+class SupportsWrite(Protocol):
+    """What an archive is written to."""
+
+    def write(self, content: bytes, /) -> int: ...
+
+
 #: The entry of an archive's header that holds the digest of its content.
 _DIGEST = "COLLABENCH.sha256"
 
-_DAMAGED = "damaged; `dvc pull --force` fetches it again"
+_REMEDY = (
+    "what it holds counts as missing: `dvc pull --force` brings it again unless the copy there is damaged too "
+    "(docs/sharing.md), `dvc repro` writes it again where its runs are"
+)
 
 
 def tell_aside(line: str) -> None:
@@ -80,18 +92,22 @@ def _write(path: Path, folder: Path, names: list[str]) -> None:
         with _opened(path) as archive:
             if archive.pax_headers[_DIGEST] == digest:
                 return
-    except (OSError, tarfile.TarError, ResultError):
-        pass  # not there yet, or damaged
-    headers = {_DIGEST: digest}
-    with (
-        replacing(path) as temporary,
-        tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT, pax_headers=headers) as archive,
-    ):
-        for name in names:
+    except FileNotFoundError:
+        pass
+    except (tarfile.TarError, ResultError) as error:
+        tell_aside(f"{path}: damaged ({error}); written again")
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        _pack(file, digest, ((name, (folder / name).stat().st_size, (folder / name).open("rb")) for name in names))
+
+
+def _pack(target: SupportsWrite, digest: str, files: Iterable[tuple[str, int, IO[bytes]]]) -> None:
+    """Write an archive of files, each with its name, its size in bytes and its content."""
+    with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, pax_headers={_DIGEST: digest}) as archive:
+        for name, size, content in files:
             info = tarfile.TarInfo(name)  # no owner, no time: the same files give the same bytes
-            info.size = (folder / name).stat().st_size
-            with (folder / name).open("rb") as file:
-                archive.addfile(info, file)
+            info.size = size
+            with content:
+                archive.addfile(info, content)
 
 
 def _digest(files: Iterable[tuple[str, str]]) -> str:
@@ -101,17 +117,44 @@ def _digest(files: Iterable[tuple[str, str]]) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
-    """An archive that is whole: its members' names and contents are those of the digest in its header.
+    """An archive that is whole: its members' names and contents are those of the digest in its header, and packing them
+    gives every one of its bytes.
 
     Raises ResultError if it isn't, TarError and OSError if it cannot be read.
     """
-    with tarfile.open(path, "r:") as archive:
-        files = (
-            (member.name, hashlib.sha256(_content(archive, member)).hexdigest()) for member in archive.getmembers()
-        )
-        if _digest(files) != archive.pax_headers.get(_DIGEST):
+    with path.open("rb") as file, tarfile.open(path, "r:") as archive:
+        members = archive.getmembers()
+        digest = _digest((member.name, hashlib.sha256(_content(archive, member)).hexdigest()) for member in members)
+        if digest != archive.pax_headers.get(_DIGEST):
             raise ResultError("checksum differs")
+        _pack(_Same(file), digest, ((one.name, one.size, io.BytesIO(_content(archive, one))) for one in members))
+        if file.read(1):
+            raise ResultError("it goes on after its end")
         yield archive
+
+
+class _Same:
+    """Takes what an open file holds from here on. Raises ResultError for anything else."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, content: bytes) -> int:
+        if self._file.read(len(content)) != content:
+            raise ResultError("its headers or its padding differ")
+        return len(content)
+
+
+def damaged(workspace: Workspace) -> list[str]:
+    """A line on each of the profile's archives that is not whole."""
+    lines = []
+    for path in _archives(workspace):
+        try:
+            with _opened(path):
+                pass
+        except (OSError, tarfile.TarError, ResultError) as error:
+            lines.append(f"{path}: damaged ({error}); {_REMEDY}")
+    return lines
 
 
 # ------------------------------------------------------------------------------------------------------------- unpacking
@@ -136,8 +179,12 @@ def unpack(root: Path, tell: Callable[[str], None] = tell_aside) -> None:
 
 def _new(workspace: Workspace) -> list[Path]:
     known = _known(workspace)
+    return [path for path in _archives(workspace) if known.get(path.name) != _stamp(path)]
+
+
+def _archives(workspace: Workspace) -> list[Path]:
     paths = [*sorted(workspace.packed_runs.glob("*.tar")), workspace.packed_measured]
-    return [path for path in paths if path.exists() and known.get(path.name) != _stamp(path)]
+    return [path for path in paths if path.exists()]
 
 
 def _unpack_or_tell(workspace: Workspace, path: Path, temporary: Path, tell: Callable[[str], None]) -> bool:
@@ -146,7 +193,7 @@ def _unpack_or_tell(workspace: Workspace, path: Path, temporary: Path, tell: Cal
     try:
         _unpack(path, folder, temporary / path.stem, tell)
     except (ResultError, tarfile.TarError) as error:
-        tell(f"{path}: {_DAMAGED} ({error})")
+        tell(f"{path}: damaged ({error}); {_REMEDY}")
         return False
     except OSError as error:
         raise unwritable(folder, error) from None

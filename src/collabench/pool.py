@@ -82,10 +82,6 @@ def train(
                     raise RunFailed(
                         f"a training process died while {run.id} was running; start again to resume"
                     ) from None
-                for state in ("done", "trained", "linked", "failed"):
-                    runs_so = getattr(result, state)
-                    getattr(outcome, state).extend(runs_so)
-                    if runs_so:
-                        finished(run, state)
+                outcome.add(result, run, finished)
                 (failed if result.failed else over).add(run.id)
     return outcome

@@ -13,9 +13,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from collabench.compatibility import KNOWN_SHAPES, input_shape_of
+from collabench.compatibility import KNOWN_IMAGES, KNOWN_SHAPES, input_shape_of
 from collabench.errors import CollabenchError
-from collabench.estimate import KNOWN_SIZES
 from collabench.methods import METHODS
 from collabench.spec import Configuration, Plan, Run
 from collabench.strict import Strict
@@ -97,7 +96,7 @@ def work_of_run(configuration: Configuration) -> int:
     shape, classes = KNOWN_SHAPES.get(dataset.source, (ASSUMED_SHAPE, 10))
     if dataset.resize is not None:
         shape = (shape[0], dataset.resize, dataset.resize)
-    images = dataset.train_images or KNOWN_SIZES.get(dataset.source, (ASSUMED_IMAGES, 0))[0]
+    images = dataset.train_images or KNOWN_IMAGES.get(dataset.source, (ASSUMED_IMAGES, 0))[0]
     passes = recipe.epochs if METHODS[configuration.method.method].Method.trains else 1
     return images * passes * _forward(configuration.model, input_shape_of(shape, recipe), classes)
 

@@ -9,7 +9,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -78,6 +78,14 @@ class Outcome:
     linked: list[Run] = field(default_factory=list)
     failed: list[tuple[Run, str]] = field(default_factory=list)
 
+    def add(self, other: Outcome, run: Run, finished: Callable[[Run, str], None]) -> None:
+        """Take in what became of ``run`` and of what it required; ``finished`` hears of the run's states."""
+        for one in fields(other):
+            became = getattr(other, one.name)
+            getattr(self, one.name).extend(became)
+            if became:
+                finished(run, one.name)
+
 
 def load_study(root: Path, profile: str) -> Study:
     """The study of a profile below the project's root, with the results that came in archives. Raises ConfigError in one line."""
@@ -85,8 +93,15 @@ def load_study(root: Path, profile: str) -> Study:
     params = load_params(workspace.params)
     wanted = profile_of(params, profile, workspace.params)
     asked = f"{workspace.params}: profiles.{profile}.papers"
-    papers = load_papers(workspace.papers, params, wanted.papers, asked) if wanted.papers else {}
-    plan = make_plan(params, profile, plan_cells(papers, wanted.seed_range()))
+    trained = workspace.trained()
+
+    def known_to_fit(configuration: Configuration) -> bool:
+        return configuration.id in trained  # the id covers all that could not fit, so it needs no second look
+
+    papers = (
+        load_papers(workspace.papers, params, wanted.papers, asked, known_to_fit=known_to_fit) if wanted.papers else {}
+    )
+    plan = make_plan(params, profile, plan_cells(papers, wanted.seed_range()), known_to_fit)
     packs.unpack(root)
     return Study(params, plan, workspace)
 

@@ -71,11 +71,7 @@ def train(
                 result = leader.train([run], device=resources.device, retry_failed=retry_failed)
             except _Parted as parted:
                 raise _ended(run, parted.__cause__) from None
-            for state in ("done", "trained", "linked", "failed"):
-                runs_so = getattr(result, state)
-                getattr(outcome, state).extend(runs_so)
-                if runs_so:
-                    finished(run, state)
+            outcome.add(result, run, finished)
         distributed.from_first(lambda: None)
         distributed.leave()
     return outcome

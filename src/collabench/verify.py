@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from collabench import packs
 from collabench.errors import CollabenchError
 from collabench.records import read_json
 from collabench.results import LOGITS, RESULT, WEIGHTS, Measured, Result, load_result
@@ -101,6 +102,7 @@ def verify(
     datasets = _verify_datasets(study, found)
     whole_noise = _verify_noise(study, datasets, found)
     results = _verify_results(study, datasets, found)
+    found.differences += packs.damaged(study.workspace)
     tell(", ".join(f"{count} {kind}" for kind, count in found.hashed.items()) + " hashed")
     if len(results) == len(study.plan.runs) and not found.differences:
         _verify_report(study, found, tell)

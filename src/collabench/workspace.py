@@ -101,6 +101,10 @@ class Workspace:
     def run(self, configuration_id: str, seed: int) -> Path:
         return self.runs / configuration_id / f"seed-{seed}"
 
+    def trained(self) -> set[str]:
+        """Ids of the configurations of which a run was finished here."""
+        return {path.parent.name for path in self.runs.glob("*/seed-*")}
+
     def measured_file(self, configuration_id: str, seed: int) -> Path:
         return self.measured / configuration_id / f"seed-{seed}.json"
 

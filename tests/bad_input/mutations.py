@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import PlainValidator
 from pydantic.fields import FieldInfo
@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from collabench.strict import Strict
 
 KeyPath = tuple[str | int, ...]
+Whole = TypeVar("Whole")
 
 #: A field that the good value leaves at its default, and the value of a key that a fault removes.
 ABSENT = object()
@@ -264,6 +265,18 @@ def _record_faults(record: type[Strict], value: dict[str, Any], path: KeyPath) -
 
 
 # ------------------------------------------------------------------------------------------------------ the file
+
+
+def one_of_every_kind(every: Iterable[tuple[Whole, Fault]]) -> list[tuple[Whole, Fault]]:
+    """Of faults and what they are put into: each kind of mistake at least once, each field at least once."""
+    seen: set[Any] = set()
+    chosen = []
+    for whole, fault in every:
+        kind, place = fault.what.split(":")[0], fault.field or fault.key
+        if kind not in seen or place not in seen:
+            seen |= {kind, place}
+            chosen.append((whole, fault))
+    return chosen
 
 
 def mutated(value: Any, fault: Fault) -> Any:

@@ -14,7 +14,17 @@ from collabench.config import Params, load_params
 from collabench.errors import ConfigError
 from collabench.papers.claims import Claims, load_claims
 from collabench.papers.tables import About, PublishedTable, Quotes, load_papers
-from tests.bad_input.mutations import NO_NAME, Fault, KeyPath, faults, fields_of, mutated, render, wrong_answer
+from tests.bad_input.mutations import (
+    NO_NAME,
+    Fault,
+    KeyPath,
+    faults,
+    fields_of,
+    mutated,
+    one_of_every_kind,
+    render,
+    wrong_answer,
+)
 
 PARAMS = """\
 datasets: {digits: {source: digits}}
@@ -41,7 +51,7 @@ GOOD: dict[str, Any] = {
     },
     "one/table.yaml": {
         "kind": "table", "title": "Errors", "metric": "top1_error", "source": SOURCE, "baseline": "plain",
-        "protocol": {"runs": 1, "epoch": "best", "split": "test", "source": WORDS}, "configuration": NAMES,
+        "protocol": {"runs": 3, "epoch": "best", "split": "test", "source": WORDS}, "configuration": NAMES,
         "columns": {
             "plain": {"title": "plain", "configuration": {"method": "individual"}, "metric": "top1_error"},
             "tree": {"title": "L_tree", "configuration": {"method": "tree"}, "not_run": "no reason"},
@@ -52,7 +62,7 @@ GOOD: dict[str, Any] = {
                       "configuration": {"noise": "noisy"}, "source": SOURCE, "not_run": "no reason",
                       "cells": {"tree": {"configuration": {"noise": "noisy"}, "source": WORDS, "metric": "top5_error",
                                          "not_run": "no reason"}}},
-            "clean": {"labels": ["clean"], "values": {"plain": 6, "tree": 5.25}},
+            "clean": {"labels": ["clean"], "values": {"plain": 6, "tree": 5.25}, "spreads": {"plain": 0.5, "tree": 0.25}},
         },
     },
     "one/figure.yaml": {
@@ -89,6 +99,10 @@ GOOD: dict[str, Any] = {
              "smallest_effect": 1, "levels": {"here": 5.0}, "scopes": ["here"],
              "compare": [{"method": "tree", "baseline": "individual"}]},
         ],
+        "untested": [
+            {"paper": "song2018", "statement": "It is elegant.", "reason": "No number says so.",
+             "source": {"file": "000_1e20208135b2abb2.txt", "place": "last line", "words": "elegant"}},
+        ],
     },
 }  # fmt: skip
 
@@ -103,7 +117,7 @@ REPEATS = {"row_titles", "labels", "published_effects"}
 #: Text and lists of text that name something: a name that does not exist is refused.
 REFERENCES = {
     "file", "baseline", "dataset", "noise", "model", "recipe", "method", "table", "row", "columns", "profile", "scopes",
-    "wide_model", "wide_recipe", "levels", "published_effects", "values", "cells",
+    "wide_model", "wide_recipe", "levels", "published_effects", "values", "spreads", "cells",
 }  # fmt: skip
 
 #: A caption or words of a text, which stand outside the files, and what ``not_run`` takes out of use.
@@ -162,7 +176,7 @@ def check(folder: Path, file: str, fault: Fault) -> str | None:
     return "is accepted" if unanswered else None
 
 
-def problems(folder: Path, chosen: Iterator[tuple[str, Fault]]) -> list[str]:
+def problems(folder: Path, chosen: Iterable[tuple[str, Fault]]) -> list[str]:
     return [f"{file}: {fault} {wrong}" for file, fault in chosen if (wrong := check(folder, file, fault)) is not None]
 
 
@@ -178,16 +192,9 @@ def test_every_field_is_tried():
 
 
 def test_every_field_with_one_mistake_of_every_kind(tmp_path):
-    """Each kind of mistake at least once, each field at least once."""
-    seen: set[Any] = set()
-    chosen = []
-    for file, fault in everything():
-        kind, place = fault.what.split(":")[0], fault.field or fault.key
-        if kind not in seen or place not in seen:
-            seen |= {kind, place}
-            chosen.append((file, fault))
+    chosen = one_of_every_kind(everything())
     assert len(chosen) > 70
-    assert problems(tmp_path, iter(chosen)) == []
+    assert problems(tmp_path, chosen) == []
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from collabench.errors import ConfigError
 from collabench.methods import METHODS
 from collabench.models import Backbone
 from collabench.spec import make_plan
+from tests.synthetic import SMALL_MODELS, configuration_of, model_of, settings_of
 
 PARAMS = """\
 datasets:
@@ -84,6 +85,21 @@ def plan_of(folder: Path, entry: str, more: str = ""):
         ("{method: wang2018, n_slots: 0}", "methods.tried.n_slots: Input should be greater than or equal to 1"),
         ("{method: wang2018, memory: none}", "methods.tried.memory: Input should be 'shared' or 'private'"),
         ("{method: wang2018, peers: [huge]}", "methods.tried.peers: 'huge' is not defined under models"),
+        ("{method: wang2018, temperature: 3.0}", "temperature belongs to consensus_weight above 0"),
+        ("{method: song2018, graph: individual, heads: 2}", "the graph individual has one head, not 2: remove heads"),
+        (
+            "{method: song2018, optimisation: alternating, scaling: loss_scaling}",
+            "scaling belongs to optimisation: simultaneous",
+        ),
+        *(
+            (f"{{method: fang2021, losses: [out], out_branches: 1, {setting}}}", "belongs to out_branches above 1")
+            for setting in (
+                "out_alpha: 0.3",
+                "out_temperature: 3.0",
+                "out_temperature_squared: true",
+                "out_shared_masks: true",
+            )
+        ),
     ],
 )
 def test_refused_in_one_line(tmp_path, entry, message):
@@ -97,6 +113,55 @@ def test_a_backbone_whose_names_the_deployed_memory_needs_is_refused():
     backbone = Backbone({"memory": torch.nn.Flatten(), "classifier": torch.nn.Linear(64, 4)})
     with pytest.raises(ValueError, match="module 'memory' has a name that the deployed memory needs"):
         METHODS["wang2018"].Settings(method="wang2018").check_fits(backbone, "float32", (1, 8, 8))
+
+
+@pytest.mark.parametrize("entry", ["{method: ensemble, of: pair}", "{method: kd, teacher: pair, teacher_members: 2}"])
+def test_an_average_over_ensembles_which_share_members_is_refused(tmp_path, entry):
+    pair = "  pair: {method: ensemble, members: 2}\n"
+    with pytest.raises(ConfigError, match=r"methods\.tried: pair is an ensemble, and several of them share") as error:
+        plan_of(tmp_path, entry, pair)
+    assert "\n" not in str(error.value)
+    (tmp_path / "params.yaml").unlink()
+    runs = plan_of(tmp_path, "{method: kd, teacher: pair}", pair).runs  # one ensemble is a teacher like another
+    students = [run for run in runs if run.configuration.method.method == "kd"]
+    assert students and all([r.configuration.method.method for r in s.requires()] == ["ensemble"] for s in students)
+
+
+@pytest.mark.parametrize("values", [{"projection_channels": 1}, {}], ids=str)
+def test_centring_what_is_one_number_is_refused(values):
+    """With a batch's centre it is a number like another."""
+    model = model_of(SMALL_MODELS[1] | ({} if values else {"width": 1}))
+    settings = settings_of("fang2021", losses=("pull_push",), centre="sample", **values)
+    with pytest.raises(
+        ConfigError, match="centre: sample leaves nothing of the one deviation that describes the layer"
+    ) as e:
+        compatibility.check(configuration_of(settings, model))
+    assert "\n" not in str(e.value)
+    compatibility.check(configuration_of(settings_of("fang2021", losses=("pull_push",), **values), model))
+
+
+MAPS = {
+    "family": "custom",
+    "import": "tests.bad_input.networks:make",
+    "stages": {"body": ("conv",), "pool": ("pool",), "classifier": ("flatten", "fc")},
+}
+
+
+@pytest.mark.parametrize("method,values", [("wang2018", {}), ("okddip", {"split_after": "body"})])
+def test_features_that_are_maps_are_refused_by_methods_that_add_layers_to_them(method, values):
+    maps, fitting = model_of(MAPS), model_of(SMALL_MODELS[0])
+    tried = [configuration_of(settings_of(method, **values), maps)]
+    if method == "wang2018":
+        tried.append(configuration_of(settings_of(method, peers=("p",)), fitting, peer_models={"p": maps}))
+        compatibility.check(configuration_of(settings_of(method, peers=("p",)), fitting, peer_models={"p": fitting}))
+    for configuration in tried:
+        with pytest.raises(
+            ConfigError, match="the stage pool, before the classifier, puts out 4x1x1: let pooling"
+        ) as error:
+            compatibility.check(configuration)
+        assert "\n" not in str(error.value)
+    for other in ("individual", "kd", "dml"):  # which ask for no features
+        compatibility.check(configuration_of(settings_of(other), maps))
 
 
 def test_a_circle_of_teachers_is_refused(tmp_path):

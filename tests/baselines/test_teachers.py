@@ -13,11 +13,13 @@ from collabench.errors import CollabenchError, ConfigError
 from collabench.methods import Requirement
 from collabench.methods.ensemble import Members
 from collabench.methods.kd import teacher_log_probabilities
-from collabench.models import build_backbone
+from collabench.methods.wang2018 import AssistedBackbone
+from collabench.models import Backbone, build_backbone
 from collabench.spec import Run
 from collabench.training import train_run
 from collabench.training.loop import make_context, make_method
 from tests.baselines.training_cases import OTHER, SHAPE, batch, same, weights
+from tests.interface.studies import CLEAN_TABLE, study_in, train_all
 from tests.synthetic import CLASSES, blobs, configuration_of, model_of, settings_of
 
 
@@ -148,3 +150,43 @@ def test_an_ensemble_teaches_its_mean_prediction(members):
         expected = torch.softmax(Members(networks)(images), dim=-1)
     assert torch.allclose(teacher_log_probabilities(given, 1.0, "probabilities").exp(), expected, atol=1e-6)
     assert not torch.allclose(teacher_log_probabilities(given, 1.0, "logits").exp(), expected, atol=1e-6)
+
+
+TEACHERS = """\
+  wang: {method: wang2018, n_slots: 8, width: 4}
+  tree: {method: song2018, graph: simple_ilr, heads: 2}
+  of-ensemble: {method: kd, teacher: ensemble-2}
+  of-wang: {method: kd, teacher: wang}
+  of-tree: {method: kd, teacher: tree, teacher_members: 2}
+  of-student: {method: kd, teacher: of-wang}
+profiles:
+"""
+
+
+def test_a_study_trains_first_whatever_a_teacher_is(tmp_path):
+    """An ensemble, a network with its frozen memory, two trees' deployed heads, another student."""
+    study = study_in(
+        tmp_path,
+        ("profiles:\n", TEACHERS),
+        ("methods: [individual, smoothed, ensemble-2]", "methods: [individual, of-ensemble, of-tree, of-student]"),
+        ("    seeds: 2\n", "    seeds: 1\n"),
+        (CLEAN_TABLE, ""),
+    )
+    train_all(study)
+    students = {
+        run.configuration.names["method"]: run for run in study.plan.runs if run.configuration.method.method == "kd"
+    }
+    assert set(students) == {"of-ensemble", "of-wang", "of-tree", "of-student"}
+    images = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+    def probabilities(run: Run) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.softmax(study.deployed(run)(images), dim=-1)
+
+    (ensemble,) = students["of-ensemble"].requires()
+    members = torch.stack([probabilities(member) for member in ensemble.requires()])
+    assert len(members) == 2 and not torch.equal(members[0], members[1])
+    assert torch.allclose(probabilities(ensemble), members.mean(dim=0), atol=1e-6)
+    assert isinstance(study.deployed(students["of-wang"].requires()[0]), AssistedBackbone)
+    assert [type(study.deployed(tree)) for tree in students["of-tree"].requires()] == [Backbone, Backbone]
+    assert students["of-student"].requires() == (students["of-wang"],)

@@ -9,7 +9,8 @@ import pytest
 
 from collabench import shards
 from collabench.study import load_study
-from tests.share.project import PROFILE, assert_done, collabench, copy_project, dvc, fabricate
+from tests.project import collabench, copy_project, dvc
+from tests.share.shared_study import PROFILE, assert_done, fabricate
 
 PARAMS = """
   fabricated:

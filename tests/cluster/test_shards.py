@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,9 +12,8 @@ from collabench import shards
 from collabench.errors import CollabenchError
 from collabench.spec import Plan
 from collabench.study import load_study
-from tests.share.project import collabench, copy_project
+from tests.project import ROOT, collabench, copy_project
 
-ROOT = Path(__file__).parents[2]
 PARAMS = """
   parts:
     description: two configurations for two hosts

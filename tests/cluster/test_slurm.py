@@ -16,7 +16,7 @@ import pytest
 
 from collabench.allocation import allocation, needs_of_run
 from collabench.study import load_study
-from tests.workflow.test_smoke import ROOT, call, collabench, contents, git
+from tests.project import collabench, commit_all, contents, copy_project, environment
 
 SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
 PROFILE = "cluster"
@@ -31,11 +31,7 @@ PARAMS = """
       - {name: students, datasets: [digits-tiny], noise: [uniform20], models: [resnet8], recipes: [smoke], methods: [individual, kd]}
 """
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1200),
-    pytest.mark.xdist_group("slurm"),
-]  # two minutes, on cores that have nothing else to do
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # two minutes, on cores that have nothing else to do
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,18 +54,9 @@ def slurm(tmp_path_factory) -> None:
 def project(tmp_path_factory) -> Path:
     """A copy of this tree with the profile above, and shorter waits between two looks at the queue."""
     folder = tmp_path_factory.mktemp("cluster") / "project"
-    names = call(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    with (folder / "params.yaml").open("a") as file:
-        file.write(PARAMS)
+    copy_project(folder, PARAMS)
     change(folder / "profiles/slurm/config.yaml", "before-status-checks: 15", "before-status-checks: 3")
-    git(folder, "init", "-q", ".")
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "before")
+    commit_all(folder, "shorter waits")
     return folder
 
 
@@ -92,19 +79,13 @@ def on_slurm(folder: Path, command: str) -> tuple[int, str, list[dict[str, str]]
     )
     done = subprocess.run(
         [SCRIPT, state, "2", "bash", "-c", beside],
-        cwd=folder, env=environment_of(folder), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        cwd=folder, env=environment(folder), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, timeout=1000,
     )  # fmt: skip
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(state) in " ".join(p.info["cmdline"] or ())]
     jobs = [dict(re.findall(r"(\S+?)=(\S+)", line)) for line in records.read_text().splitlines()]
     shutil.rmtree(state)
     return done.returncode, done.stdout, jobs
-
-
-def environment_of(folder: Path) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("COLLABENCH_", "PYTEST_", "SLURM_"))}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return kept | {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "PATH": path}
 
 
 def minutes(limit: str) -> int:

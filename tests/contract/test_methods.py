@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -38,9 +40,9 @@ def configuration(method: str, **recipe: object) -> Configuration:
     raise AssertionError(f"{method} accepts none of the small models: {refusals}")
 
 
-def teachers(run: Run) -> list[torch.nn.Module]:
+def teachers(run: Run, classes: int = CLASSES) -> list[torch.nn.Module]:
     return [
-        build_backbone(required.configuration.model, SHAPE, CLASSES, stream_seed(required.seed, "init", 0)).eval()
+        build_backbone(required.configuration.model, SHAPE, classes, stream_seed(required.seed, "init", 0)).eval()
         for required in run.requires()
     ]
 
@@ -176,3 +178,28 @@ def test_settings_are_plain_and_have_defaults(method):
     assert METHODS[method].Method.revision >= 1
     assert METHODS[method].__doc__ and len(METHODS[method].__doc__) > 80
     assert copy.deepcopy(settings) == settings
+
+
+DEGENERATE = {
+    "two classes": (blobs(9, 6, classes=2), 2),
+    "images that are all constant": (
+        replace(
+            blobs(9, 6),
+            train_images=torch.full_like(blobs(9, 6).train_images, 100),
+            test_images=torch.full_like(blobs(9, 6).test_images, 100),
+        ),
+        CLASSES,
+    ),
+    "one class alone": (replace(blobs(9, 6), train_labels=torch.zeros_like(blobs(9, 6).train_labels)), CLASSES),
+}
+
+
+@TRAINED
+@pytest.mark.parametrize("what", DEGENERATE)
+def test_degenerate_data_stay_finite(method, what):
+    """In batches of two, and a last one of one image."""
+    dataset, classes = DEGENERATE[what]
+    run = Run(configuration(method, batch_size=2), 3)
+    trained = train_run(run, dataset, device=CPU, teachers=teachers(run, classes))
+    assert all(math.isfinite(value) for values in trained.result.curves.losses.values() for value in values)
+    assert all(torch.isfinite(value).all() for value in trained.weights.values() if value.is_floating_point())

@@ -25,7 +25,7 @@ ALLOWED = {
     "methods": {"errors", "strict", "registry", "losses", "models", "distributed"},
     "config": {"errors", "strict", "methods", "models"},
     "data": {"errors", "strict", "seeding", "records", "locks", "config", "distributed"},
-    "compatibility": {"errors", "strict", "models", "config", "spec"},
+    "compatibility": {"errors", "strict", "methods", "models", "config", "spec"},
     "spec": {"errors", "strict", "config", "methods", "compatibility"},
     "papers": {"errors", "strict", "config", "spec"},
     "results": {"errors", "strict", "records", "spec"},
@@ -41,11 +41,11 @@ ALLOWED = {
     "export": {
         "errors", "compatibility", "data", "methods", "models", "records", "results", "spec", "stats", "study",
     },
-    "verify": {"errors", "data", "methods", "records", "report", "results", "seeding", "spec", "study", "workspace"},
+    "verify": {"errors", "data", "methods", "packs", "records", "report", "results", "seeding", "spec", "study", "workspace"},
     "study": {
         "errors", "config", "data", "distributed", "locks", "packs", "papers", "records", "results", "spec", "training", "compatibility", "workspace",
     },
-    "shards": {"errors", "strict", "compatibility", "counting", "estimate", "methods", "models", "spec"},
+    "shards": {"errors", "strict", "compatibility", "counting", "methods", "models", "spec"},
     "allocation": {"errors", "estimate", "records", "results", "spec", "study"},
     "merge": {"errors", "data", "locks", "packs", "records", "results", "spec", "study", "training", "workspace"},
 }  # fmt: skip

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from collabench import config
 from collabench.config import load_params, read_yaml
 from collabench.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
 
 GOOD = """\
 datasets:
@@ -112,3 +115,28 @@ def test_scalars_are_what_they_look_like(tmp_path):
     assert read_yaml(path).value == {
         "a": 1e-4, "b": "off", "c": 12, "d": "1_000", "e": "1:30", "f": None, "g": "yes", "h": -3, "i": "2001-01-01",
     }  # fmt: skip
+
+
+def test_libyaml_and_the_loader_in_python_read_the_same(monkeypatch):
+    files = [ROOT / "params.yaml", *sorted((ROOT / "papers").rglob("*.yaml"))]
+    fast = [read_yaml(path) for path in files]
+    monkeypatch.setattr(config, "_LOADERS", config._LOADERS[-1:])
+    for path, one in zip(files, fast, strict=True):
+        other = read_yaml(path)
+        assert (one.value, one._lines) == (other.value, other._lines), path
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a: [1", "a: 1\na: 2", "{" * 200, "a: &x [*x]", "a: \x07", "a: !!python/name:os.system", "\ta: 1", "é: [\n"],
+)
+def test_a_mistake_is_told_in_the_same_words_with_and_without_libyaml(monkeypatch, tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    told = []
+    for loaders in (config._LOADERS, config._LOADERS[-1:]):
+        monkeypatch.setattr(config, "_LOADERS", loaders)
+        with pytest.raises(ConfigError) as error:
+            read_yaml(path)
+        told.append(str(error.value))
+    assert told[0] == told[1]

@@ -10,6 +10,7 @@ import torch
 
 from collabench.losses import kullback_leibler, log_probabilities
 from collabench.methods import METHODS
+from collabench.methods.ensemble import Members
 from collabench.methods.kd import teacher_log_probabilities
 from collabench.methods.okddip import PeerAttention
 from collabench.methods.one import GatedBranches
@@ -17,7 +18,7 @@ from collabench.methods.wang2018 import Assistance, MutualKnowledgeBase
 from collabench.models import Backbone
 
 SIZES = pytest.mark.parametrize("images,classes", [(1, 2), (3, 4), (2, 10)])
-HEADS = pytest.mark.parametrize("heads", [2, 3, 5])
+HEADS = pytest.mark.parametrize("heads", [2, 3, 4, 5])
 
 
 # ------------------------------------------------------------------------------------- slow, from the equations
@@ -312,6 +313,27 @@ def test_reading_the_mutual_knowledge_base(images, slots, width):
         return sum(x * w for row, ws in zip(reads, weights.tolist(), strict=True) for x, w in zip(row, ws, strict=True))
 
     compare(read, slow, draw(images, width), draw(slots, width, seed=7))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4, -1e4])
+@pytest.mark.parametrize("members,images,classes", [(2, 1, 2), (3, 3, 4), (5, 2, 10)])
+def test_the_ensemble_is_the_mean_of_its_members_softmax(members, images, classes, scale):
+    """Its output is the logarithm of that mean, finite also where every member gives a class the probability 0."""
+    z = scale * draw(members, images, classes)
+
+    class Fixed(torch.nn.Module):
+        def __init__(self, logits: torch.Tensor) -> None:
+            super().__init__()
+            self.logits = logits
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.logits
+
+    found = Members([Fixed(own) for own in z])(torch.zeros(images, 1))
+    assert torch.isfinite(found).all()
+    for b in range(images):
+        expected = [sum(softmax(z[j][b].tolist())[k] for j in range(members)) / members for k in range(classes)]
+        assert found[b].exp().tolist() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
 def test_assistance_by_hand():

@@ -126,10 +126,9 @@ def test_out_added_leaves_the_cross_entropy_beside_it():
     assert list(alone) == ["out"] and alone["out"].item() == found["out"].item()
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_one_prediction_has_no_soft_part_and_alpha_is_1(alpha):
+def test_one_prediction_has_no_soft_part_and_its_hard_part_weight_1():
     labels, z = draw_labels(3, 4), draw(1, 3, 4)
-    found = terms(Outputs(None, z, None, None), labels, losses=("out",), out_branches=1, out_alpha=alpha)
+    found = terms(Outputs(None, z, None, None), labels, losses=("out",), out_branches=1)
     assert found["out"].item() == pytest.approx(
         slow.number(slow.mean_cross_entropy(slow.scalars(z[0]), labels.tolist()))
     )

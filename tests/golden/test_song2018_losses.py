@@ -58,7 +58,7 @@ def fast_terms(settings: Settings, z: torch.Tensor, labels: torch.Tensor) -> tor
     return sum(terms.values())
 
 
-@pytest.mark.parametrize("heads", [1, 2, 3, 5])
+@pytest.mark.parametrize("heads", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("images,classes", [(1, 2), (3, 4), (2, 10)])
 @pytest.mark.parametrize("squared", [True, False])
 @pytest.mark.parametrize("through_target", [True, False])

@@ -19,7 +19,7 @@ from tests.interface.studies import CLEAN_TABLE, study_in, write_params
 from tests.report.fabricated import write_measured, write_results
 
 COMMANDS = (
-    "plan", "run", "report", "reproduce", "estimate", "memory", "share", "import", "doctor", "gc", "export", "verify", "explain", "data list",
+    "plan", "run", "report", "reproduce", "memory", "share", "import", "doctor", "gc", "export", "verify", "explain", "data list",
     "data prepare", "data digest",
 )  # fmt: skip
 

@@ -126,9 +126,40 @@ def test_other_versions_are_refused_or_mixed_with_a_statement(collabench, finish
     assert contents(empty, "runs") == contents(finished, "runs")
 
 
+def half_of(finished: Path, target: Path) -> list[Path]:
+    """A copy that lacks every second run; those of ``finished`` that it lacks."""
+    shutil.copytree(finished, target)
+    for path in result_files(target)[::2]:
+        shutil.rmtree(path.parent)
+    return result_files(finished)[::2]
+
+
+def test_another_kind_of_device_is_refused_or_mixed_with_a_statement(collabench, finished, tmp_path):
+    for path in half_of(finished, tmp_path / "target"):
+        rewrite(measured_of(path), Measured, device_type="cuda", device="a GPU")
+    said = refused(collabench, tmp_path / "target", finished)
+    assert "different kinds of device: cpu here, cpu and cuda there; --allow-devices mixes them" in said
+    called = collabench("import", finished, "-p", PROFILE, "--root", tmp_path / "target", "--allow-devices")
+    assert called.code == 0 and "they are mixed since --allow-devices says so" in called.err
+    assert contents(tmp_path / "target", "runs") == contents(finished, "runs")
+
+
+def test_another_model_of_the_device_and_another_commit_are_told_and_taken(collabench, finished, tmp_path):
+    for path in half_of(finished, tmp_path / "target"):
+        rewrite(measured_of(path), Measured, device="another processor", commit="0123456789abcdef", dirty=True)
+    called = collabench("import", finished, "-p", PROFILE, "--root", tmp_path / "target")
+    assert called.code == 0 and contents(tmp_path / "target", "runs") == contents(finished, "runs")
+    (devices,) = (line for line in called.err.splitlines() if line.startswith("different devices"))
+    assert ", another processor there;" in devices and "to rounding, not to the byte" in devices
+    (commits,) = (line for line in called.err.splitlines() if line.startswith("different commits"))
+    assert ", 0123456789ab with changes there; taken" in commits
+
+
 def test_runs_without_versions_are_refused(collabench, finished, empty):
     shutil.rmtree(finished / "artifacts" / PROFILE / "measured")
-    assert "versions are unknown" in refused(collabench, empty, finished)
+    assert "versions and devices are unknown; --allow-versions" in refused(collabench, empty, finished)
+    called = collabench("import", finished, "-p", PROFILE, "--root", empty, "--allow-versions")
+    assert called.code == 0 and contents(empty, "runs") == contents(finished, "runs")
 
 
 def test_other_data_are_refused(collabench, finished, empty):

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,8 +62,8 @@ def test_without_a_target_make_lists_them(folder):
         ),
         (["smoke", "CORES=2"], "collabench: reproduce --profile smoke --cores 2 --gpus  threads="),
         (["share", "PROFILE=smoke"], "collabench: share --profile smoke threads="),
-        (["test"], "python: -m pytest -q -n auto --dist loadgroup -m not slow threads=1"),
-        (["test-all"], "python: -m pytest -q -n auto --dist loadgroup threads=1"),
+        (["test"], "python: -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m not slow threads=1"),
+        (["test-all"], "python: -m pytest -q -n auto --dist loadfile --no-loadscope-reorder threads=1"),
         (["bench"], "python: -m benchmarks threads=1"),
     ],
 )
@@ -110,3 +111,10 @@ def test_the_environment_is_made_again_when_the_lock_file_changes(folder):
 
 def test_clean_env_removes_the_environment(folder):
     assert make(folder, "clean-env").returncode == 0 and not (folder / ".venv").exists()
+
+
+def test_the_workflow_for_github_runs_the_targets_of_the_script_for_any_other_ci():
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    steps = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["test"]["steps"]
+    targets = [line.split("#")[0].strip() for line in lines if line.startswith("make ")]
+    assert targets and targets == [step["run"] for step in steps if step.get("run", "").startswith("make ")]

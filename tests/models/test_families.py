@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from collabench.config import load_params
+from collabench.counting import count as count_work
 from collabench.errors import ConfigError
 from collabench.models import FAMILIES, build_backbone
+from tests.synthetic import configuration_of, settings_of
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 SMALL = {
@@ -62,6 +64,46 @@ def test_cifar_resnet_parameters_by_hand(depth):
         count += before * width * 9 + (2 * blocks - 1) * width * width * 9 + 2 * blocks * 2 * width
         before = width
     assert parameters(f"resnet{depth}", 10) == count + 64 * 10 + 10
+
+
+def densenet_by_hand(name: str, classes: int) -> tuple[int, int]:
+    """Parameters, and multiply-adds of convolutions and of the classifier for one 32x32 image, from the architecture: three
+    blocks of equal length at 32, 16 and 8 pixels a side, every layer after batch normalisation of all channels so far."""
+    model = PARAMS.models[name]
+    layers = (model.depth - 4) // (6 if model.bottleneck else 3)
+    channels, side = 24 if model.bottleneck else 16, 32
+    count = 3 * channels * 9
+    multiply_adds = count * side**2
+    for block in range(3):
+        for _ in range(layers):
+            convolutions = channels * 48 + 48 * 12 * 9 if model.bottleneck else channels * 12 * 9
+            count += 2 * channels + convolutions + (2 * 48 if model.bottleneck else 0)
+            multiply_adds += convolutions * side**2
+            channels += 12
+        if block < 2:
+            kept = channels // 2 if model.bottleneck else channels
+            count += 2 * channels + channels * kept
+            multiply_adds += channels * kept * side**2  # before the average pooling
+            channels, side = kept, side // 2
+    count += 2 * channels + channels * classes + classes
+    multiply_adds += channels * classes
+    return count, multiply_adds
+
+
+DENSENETS = pytest.mark.parametrize("name", ["densenet40-12", "densenet-bc-100-12"])
+
+
+@DENSENETS
+@pytest.mark.parametrize("classes", [10, 100])
+def test_densenet_parameters_by_hand(name, classes):
+    assert parameters(name, classes) == densenet_by_hand(name, classes)[0]
+
+
+@pytest.mark.slow
+@DENSENETS
+def test_densenet_flops_by_hand(name):
+    configuration = configuration_of(settings_of("individual"), PARAMS.models[name], batch_size=2)
+    assert count_work(configuration, (3, 32, 32), 10).forward == 2 * densenet_by_hand(name, 10)[1]
 
 
 def test_torchvision_state_dict_loads_into_the_plain_model():

@@ -13,7 +13,7 @@ from collabench.errors import ConfigError
 from collabench.papers.claims import CLAIMS, Claims, load_claims
 from collabench.records import read_json, write_json
 from collabench.report.claims import ClaimReport, evaluate
-from collabench.report.claims_page import CSV, JSON, PAGE
+from collabench.report.claims_page import CSV, JSON, PAGE, page, verdict_table
 from collabench.report.collect import collect
 from collabench.results import RESULT, Curves
 from collabench.stats import seeds_needed, simultaneous_level
@@ -36,6 +36,7 @@ scopes:
   noisy: {profile: small, dataset: digits-500, noise: [uniform20], model: resnet8, recipe: forty}
   noise: {profile: small, dataset: digits-500, noise: [clean, uniform20, uniform40], model: resnet8, recipe: forty}
   clean: {profile: small, dataset: digits-500, model: resnet8, recipe: forty}
+  late: {profile: small, declared_after_runs: true, dataset: digits-500, noise: [uniform20], model: resnet8, recipe: forty}
   cifar: {published: true, dataset: cifar100, model: resnet32, recipe: song2018-resnet}
 """
 
@@ -85,11 +86,17 @@ def declare(study, *claims):
     (study.workspace.papers / CLAIMS).write_text(f"scopes:\n{scopes}\nclaims:\n{used}")
 
 
-def verdicts(study, *claims, kind="results"):
-    """Claim id → its verdict."""
+def evaluated(study, *claims, kind="results", partial=False):
+    """What the claims come to."""
     declare(study, *claims)
     declared = load_claims(study.workspace.papers, study.params)
-    found = evaluate(declared, study.params, collect(study.plan, study.workspace), study.workspace, kind)
+    collected = collect(study.plan, study.workspace, partial=partial)
+    return evaluate(declared, study.params, collected, study.workspace, kind, partial=partial)
+
+
+def verdicts(study, *claims, **options):
+    """Claim id → its verdict."""
+    found = evaluated(study, *claims, **options)
     return {one.id: one for one in found.claims}
 
 
@@ -187,6 +194,27 @@ def test_a_tendency_is_the_mean_over_its_comparisons(study):
     # simple-2 differs by −1 −2 −3 −1 −2 −3, simple-4 by +1 +2 +3 +1 +2 +3: the mean is zero for every seed.
     assert part.estimate == pytest.approx(0) and part.note == "all differences are equal, so that there is no interval"
     assert one.verdict == "inconclusive"
+
+
+def test_a_tendency_over_runs_that_are_missing_here_and_there_pairs_equal_seeds(study):
+    absent = {("simple-2", 0), ("simple-4", 5)}
+    for run in fabricated.cell_runs(study):
+        if (run.configuration.names["method"], run.seed) in absent:
+            (study.workspace.run(run.configuration.id, run.seed) / RESULT).unlink()
+    pairs = compare(("simple-2", "individual"), ("simple-4", "individual"))
+    (one,) = verdicts(study, claim(compare=pairs, combine="mean"), partial=True).values()
+    (part,) = one.scopes[0].parts
+    # Five seeds each, four in common: −2 −3 −1 −2 and +2 +3 +1 +2. By position the means would be −2 … +2 over two.
+    assert (part.n, part.verdict) == (4, "inconclusive")
+    assert part.estimate == pytest.approx(0) and part.note == "all differences are equal, so that there is no interval"
+
+
+def test_a_hypothesis_that_is_younger_than_its_runs_is_marked_on_the_page_and_in_the_overview(study):
+    pair = compare(("simple-2", "individual"))
+    found = evaluated(study, claim(compare=pair, scopes=["noisy"]), claim(id="two", compare=pair, scopes=["late"]))
+    _, table = verdict_table(found)
+    assert list(table["Verdict"]) == ["**supported**", "**supported** (hypothesis younger than its runs)"]
+    assert page(found).count("(hypothesis written down after these runs)") == 1
 
 
 def test_no_worse_holds_within_the_margin_only(study):
@@ -314,19 +342,24 @@ def test_page_overview_terminal_and_csv_say_the_same_and_bytes_repeat(study):
         claim(id="two", paper="wang2018", compare=compare(("simple-4", "individual")), reading="A reading."),
     )
     timed = claim(id="timed", quantity="train_seconds", compare=compare(("simple-2", "individual")))
+    timed += (
+        "untested:\n  - {paper: song2018, statement: S., reason: R.,"
+        " source: {file: 000_1e20208135b2abb2.txt, place: P, words: W}}\n"
+    )
     fabricated.write_measured(study)
     built = build(study, *texts, timed)
     one, _ = read_json(built.folder / JSON, ClaimReport).claims
     assert one.line.endswith("not run on CIFAR-100") and one.elsewhere[0].endswith("(no profile)")
     folder = study.workspace.report
-    page, overview = (folder / PAGE).read_text(), (folder / "README.md").read_text()
-    assert "**supported** on digits, 500 training images, 20 % uniform noise" in page
-    assert "this project's reading" in page and "Reading: A reading." in page
+    text, overview = (folder / PAGE).read_text(), (folder / "README.md").read_text()
+    assert "**supported** on digits, 500 training images, 20 % uniform noise" in text
+    assert "this project's reading" in text and "Reading: A reading." in text
     assert "2 verdicts on 2 claims: 1 supported, 1 refuted" in overview and "wang2018 (our reading)" in overview
     assert f"]({PAGE})" in overview
     assert "Claims of the papers" in report.terminal_summary(study.workspace)
     lines = (folder / CSV).read_text().splitlines()
     assert len(lines) == 3 and lines[1].startswith("one,song2018,noisy,simple-2 against individual,supported")
+    assert "- S. (000_1e20208135b2abb2.txt, P: “W”) R." in text and "“W”) R." not in (built.costs / PAGE).read_text()
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     costs = (built.costs / JSON).read_bytes()
     fabricated.write_measured(study, train_seconds=77.0)
@@ -395,7 +428,7 @@ def test_the_projects_claims_name_only_what_params_define():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["default", "digits", "cifar10-jpeg", "cifar10-jpeg-gpu", "paper"])
+@pytest.mark.parametrize("profile", ["default", "digits", "digits-claims", "cifar10-jpeg", "cifar10-jpeg-gpu", "paper"])
 def test_a_profile_runs_everything_that_its_claims_need(profile):
     study = load_study(fabricated.REPOSITORY, profile)
     plan, claims = study.plan, load_claims(study.workspace.papers, study.params)
@@ -422,8 +455,39 @@ def test_the_quoted_words_stand_in_the_sources(claims):
     if not SOURCES.is_dir():
         pytest.skip("the papers' texts are not here")
     texts = {path.name: " ".join(path.read_text().replace("**", "").split()) for path in SOURCES.glob("*.txt")}
-    for one in claims.claims:
-        assert one.source.words in texts[one.source.file], one.id
+    for one in (*claims.claims, *claims.untested):
+        assert one.source.words in texts[one.source.file], one.statement
+
+
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
+
+#: A part of a source that a claim's place names → its file's first digits, and the words between which it stands.
+PARTS = {
+    "Abstract": ("000", "\nAbstract\n", "\nPeer Reviews"),
+    "Results and Conclusions": ("002", "Results and Conclusions", "\n\nSimilar experiments"),
+    "Summary": ("004", "Summary:", "ISSN:"),
+    "IV.B": ("003", "B. Combination of Collaborations", "V. CONCLUSION"),
+}
+
+
+def test_a_place_that_counts_sentences_counts_right(claims):
+    if not SOURCES.is_dir():
+        pytest.skip("the papers' texts are not here")
+    checked = 0
+    for one in (*claims.claims, *claims.untested):
+        for part, (file, start, end) in PARTS.items():
+            named = re.search(rf"(?i:{re.escape(part)}), (\w+) sentence", one.source.place)
+            if not one.source.file.startswith(file) or named is None or named[1] not in ORDINALS:
+                continue
+            text = (SOURCES / one.source.file).read_text().replace("**", "").split(start, 1)[1].split(end, 1)[0]
+            sentences = re.split(r"(?<=\.)\s+(?=[A-Z])", text.strip())
+            holding = [
+                number for number, sentence in enumerate(sentences) if one.source.words in " ".join(sentence.split())
+            ]
+            if holding:  # the quoted words may be those of another place that the claim names too
+                assert holding == [ORDINALS.index(named[1])], one.statement
+                checked += 1
+    assert checked > 20
 
 
 def _table_rows(text: str) -> dict[str, dict[str, float]]:
@@ -460,10 +524,12 @@ def test_published_effects_are_differences_of_the_printed_tables(claims):
                 assert effects == (-3.53,)
                 continue
             for pair, effect in zip(one.compare, effects, strict=True):
-                method = pair.method.removeprefix("fang2021-")
-                baseline = "2x" if pair.wide_baseline else pair.baseline.removeprefix("fang2021-")
+                method, baseline = (
+                    "baseline" if name == "individual" else name.removeprefix("fang2021-")
+                    for name in (pair.method, pair.baseline)
+                )  # fmt: skip
                 values = rows[scope]
-                difference = values[method] - values["baseline" if baseline == "individual" else baseline]
+                difference = values[method] - values["2x" if pair.wide_baseline else baseline]
                 assert effect == pytest.approx(difference, abs=1e-9), (one.id, scope, pair)
                 checked += 1
     assert checked > 100

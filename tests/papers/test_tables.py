@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import scipy.stats
 
 from collabench import report
 from collabench.config import load_params
@@ -17,6 +18,9 @@ from collabench.papers.arithmetic import check_quotes, repeated, suspects
 from collabench.papers.check import check_sources, main, printed_table
 from collabench.papers.tables import load_papers
 from collabench.records import write_json
+from collabench.report.analyse import analyse
+from collabench.report.collect import collect
+from collabench.report.paper_pages import measure, write_papers
 from collabench.results import RESULT
 from collabench.spec import Run
 from collabench.study import load_study
@@ -112,8 +116,11 @@ def loaded(project: Path):
         ("table: TABLE I", "table: T, words: w", "one.yaml:5: source", "and not both"),
         ("baseline: plain", "axes: {x: a, y: b}", "one.yaml:", "axes belong to kind: figure"),
         ("epoch: best", "epoch: first", "one.yaml:4: protocol.epoch", "'last', 'best' or 'unknown'"),
+        ("labels: [noisy],", "labels: [noisy], spreads: {plain: 0.5},", "one.yaml:", "row noisy, spreads: the protocol must"),
+        ("labels: [noisy],", "labels: [noisy], spreads: {three: 0.5},", "one.yaml:", "row noisy, spreads: 'three' is no column"),
+        ("labels: [noisy],", "labels: [noisy], spreads: {plain: -1},", "one.yaml:13: rows.noisy.spreads.plain", "greater than"),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_in_a_table_is_one_line(project, old, new, where, what):
     assert TABLE.count(old) == 1
     (project / "papers" / "paper" / "one.yaml").write_text(TABLE.replace(old, new))
@@ -250,6 +257,19 @@ def test_a_number_that_no_file_has_is_found(project, tmp_path, capsys):
     assert main([str(texts), str(project / "papers")]) == 2
 
 
+def test_a_published_spread_is_compared_with_the_text(project, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT.replace("11.50\t30.00", "$11.50 \\pm 0.25$\t30.00"))
+    one = project / "papers" / "paper" / "one.yaml"
+    several = TABLE.replace("runs: 1", "runs: 3").replace("  clean: {labels", "  # clean: {labels")
+    for spreads, problems in (
+        ("", ["paper/one: row noisy, column plain: 11.5, TABLE I prints 11.50 ± 0.25"]),
+        ("spreads: {plain: 0.52}, ", ["paper/one: row noisy, column plain: 11.5 ± 0.52, TABLE I prints 11.50 ± 0.25"]),
+        ("spreads: {plain: 0.25}, ", []),
+    ):
+        one.write_text(several.replace("labels: [noisy], ", f"labels: [noisy], {spreads}"))
+        assert check_sources(load_papers(project / "papers", None), tmp_path) == problems
+
+
 def test_check_marks_are_the_headings_of_their_columns():
     text = "TABLE X\nA\n\n\\mathcal{L}_{a}\t✓\t\t✓\n$\\mathcal{L}_{b}$\t\t✓\t✓\nnet\t1.0\t2.0\t3.0\n\nrest\n"
     printed = printed_table(text, "TABLE X")
@@ -311,6 +331,41 @@ def test_the_page_shows_published_and_measured_side_by_side(project):
     before = {path.name: path.read_bytes() for path in built.folder.glob("paper*")}
     report.build(study.params, study.plan, study.workspace)
     assert {path.name: path.read_bytes() for path in built.folder.glob("paper*")} == before
+
+
+@pytest.mark.parametrize("margin,verdict", [(None, "cannot tell"), (2, "agrees")])
+def test_a_published_mean_and_spread_is_compared_by_welchs_test(project, margin, verdict):
+    """Best epochs of ours: mean 11, sd √0.5, n 5. Published 11.50 ± 0.60, n 3: difference −0.5, t −1.06; and 30 ± 1.5."""
+    text = TABLE.replace("runs: 1", "runs: 3").replace("[noisy],", "[noisy], spreads: {plain: 0.6, tree: 1.5},")
+    text += "" if margin is None else f"margin: {margin}\n"
+    (project / "papers" / "paper" / "one.yaml").write_text(text)
+    study = load_study(project, "small")
+    fill(study)
+    collected = collect(study.plan, study.workspace)
+    found = measure(load_papers(project / "papers", study.params)["paper"], collected)
+    plain = found["one", "noisy", "plain"].published.comparison
+    test = scipy.stats.ttest_ind_from_stats(11, 0.5**0.5, 5, 11.5, 0.6, 3, equal_var=False)
+    assert (plain.difference, plain.p) == (pytest.approx(-0.5), pytest.approx(test.pvalue)) and plain.verdict == verdict
+    assert found["one", "noisy", "tree"].published.comparison.verdict == "differs"
+    page = paper_page(project, study, collected)
+    assert f"| **11.50 ± 0.60**<br>11.00 ± 0.71 [10.12, 11.88], n 5<br>−0.50, {verdict}<br>" in page
+
+
+def paper_page(project, study, collected) -> str:
+    """The paper's page, written alone."""
+    content = analyse(study.params, collected)
+    write_papers(project, load_papers(project / "papers", study.params), content, collected)
+    return (project / "paper.md").read_text()
+
+
+def test_explain_says_what_is_published_of_a_cell_and_where(project):
+    study = load_study(project, "small")
+    fill(study)
+    text = report.explain(study.plan, study.workspace, "paper-one uniform20 individual")
+    assert "\npublished: 11.50 (top-1 test error (%); text.txt, TABLE I, row noisy, column plain)\n" in text
+    assert "\ntest error after the last epoch: 12.00 ± 0.71 [11.12, 12.88] %, n 5\n" in text
+    unknown = report.explain(study.plan, study.workspace, "paper-one clean simple-2")
+    assert "\npublished: not in our sources (top-1 test error (%); text.txt" in unknown
 
 
 def test_a_profile_of_other_scopes_says_so_and_points_at_its_tables(project):

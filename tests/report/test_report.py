@@ -528,6 +528,8 @@ def test_explain_leads_from_a_cell_to_its_runs(study):
         assert text.count("configuration digits-") == 1 and gone.configuration.id in text
     lines = text.splitlines()
     assert "  seed 5: failed: the loss is not finite" in lines
+    assert sum(line.startswith("test error after the last epoch: ") and line.endswith(" %, n 5") for line in lines) == 1
+    assert not any(line.startswith("published") for line in lines)  # no paper's table
     assert any(
         line.startswith("  seed 2: last epoch 11.00 %, best epoch 10.00 % (optimistic); artifacts/") for line in lines
     )

@@ -15,8 +15,21 @@ Remote = dict[str, str]
 BUCKET = "collabench"
 
 
-def local_folder(folder: Path) -> Remote:
-    return {"url": str(folder / "remote")}
+#: Kind of remote → the packages that it needs beyond DVC.
+NEEDED = {"local": (), "s3": ("dvc_s3", "moto", "flask", "boto3"), "ssh": ("dvc_ssh", "asyncssh")}
+
+
+@contextmanager
+def remote_of(kind: str, folder: Path) -> Iterator[Remote]:
+    """A remote of a kind of :data:`NEEDED`, empty, for as long as the block runs. folder: for its files."""
+    if kind == "s3":
+        with s3_server() as remote:
+            yield remote
+    elif kind == "ssh":
+        with ssh_server(folder) as remote:
+            yield remote
+    else:
+        yield {"url": str(folder / "remote")}
 
 
 @contextmanager

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from collabench import report
 from collabench.study import Study, load_study
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.project import ROOT
 
 PROFILE = """\
 profiles:
@@ -22,7 +21,7 @@ RECIPE = "  brief: {epochs: 2, batch_size: 32, learning_rate: 0.1}\n"
 
 
 def write_params(root: Path) -> None:
-    text = (REPOSITORY / "params.yaml").read_text()
+    text = (ROOT / "params.yaml").read_text()
     definitions = text[: text.index("\nprofiles:") + 1].replace("\nrecipes:\n", f"\nrecipes:\n{RECIPE}", 1)
     (root / "params.yaml").write_text(definitions + PROFILE)
 

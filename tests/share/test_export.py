@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from collabench.records import read_json
 from collabench.results import LOGITS, RESULT, WEIGHTS, Measured, Result
 from collabench.stats import summary
 from collabench.study import Study, load_study
-from tests.share import studies
+from tests.project import ROOT
 
 RECIPE = "  brief: {epochs: 1, batch_size: 32, learning_rate: 0.05}\n"
 PROFILE = """\
@@ -73,7 +74,7 @@ sys.modules["collabench"] = None
 
 
 def write_project(root: Path) -> None:
-    text = (studies.REPOSITORY / "params.yaml").read_text()
+    text = (ROOT / "params.yaml").read_text()
     text = text[: text.index("\nprofiles:") + 1]
     text = text.replace("\nrecipes:\n", f"\nrecipes:\n{RECIPE}", 1).replace("\nmodels:\n", f"\nmodels:\n{MODELS}", 1)
     text = text.replace("\ndatasets:\n", "\ndatasets:\n  colours: {source: images, path: colours, resize: 32}\n", 1)
@@ -95,7 +96,7 @@ def write_project(root: Path) -> None:
     path.write_text(path.read_text().replace("path: colours,", f"path: colours, sha256: {digest},"))
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]  # trains 23 networks
+pytestmark = pytest.mark.slow  # trains 23 networks
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +225,8 @@ def test_the_card_says_what_how_and_whence(study, tmp_path):
         f"{100 * results[1].noise.corruption:.2f} % of the training labels were wrong",
         '"epochs": 1',
         "160 training and 100 test images",
-        "CC BY 4.0",
+        TERMS["digits"].origin,
+        f"| licence or terms | {TERMS['digits'].licence} |",
         results[1].dataset_digest,
         hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest(),
         f"torch {measured.versions['torch']}",
@@ -255,6 +257,25 @@ def test_every_source_but_a_users_own_has_terms():
     from collabench.config import DatasetConfig
 
     assert TERMS.keys() == set(get_args(DatasetConfig.model_fields["source"].annotation)) - {"images"}
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "name"),
+    [
+        ("digits", "sklearn", "datasets/descr/digits.rst"),
+        ("cifar10", "torchvision", "datasets/cifar.py"),
+        ("cifar100", "torchvision", "datasets/cifar.py"),
+        ("stl10", "torchvision", "datasets/stl10.py"),
+        ("imagenet32", "torchvision", "datasets/imagenet.py"),
+        ("imagenet", "torchvision", "datasets/imagenet.py"),
+    ],
+)
+def test_the_page_of_a_source_is_the_one_that_an_installed_file_names(source, package, name):
+    (folder,) = importlib.util.find_spec(package).submodule_search_locations
+    licence = TERMS[source].licence
+    assert licence.startswith("unknown: see https://")
+    text = (Path(folder) / name).read_text()
+    assert licence.removeprefix("unknown: see https").removesuffix("/") in text
 
 
 @pytest.mark.parametrize(

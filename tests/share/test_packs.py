@@ -16,11 +16,8 @@ from collabench import packs
 from collabench.cli import app
 from collabench.errors import ResultError
 from collabench.workspace import Workspace
+from tests.project import contents
 from tests.share import studies
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def write(folder: Path, **files: str) -> None:
@@ -131,12 +128,44 @@ def test_a_damaged_archive_is_told_by_name_and_the_others_are_unpacked(workspace
     path.write_bytes(content)
     packs.unpack(there.root, told.append)
     (line,) = told
-    assert line.startswith(f"{path}: damaged; `dvc pull --force` fetches it again")
+    assert line.startswith(f"{path}: damaged (") and "`dvc pull --force` brings it again" in line
     assert not (there.runs / "one").exists() or not contents(there.runs / "one")
     assert contents(there.runs / "two") == contents(workspace.runs / "two")
     path.write_bytes((workspace.packed_runs / "one.tar").read_bytes())
     packs.unpack(there.root, told.append)
     assert contents(there.runs) == contents(workspace.runs) and len(told) == 1
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_a_bit_anywhere_is_seen(workspace, part):
+    path = workspace.packed_runs / "one.tar"
+    whole = path.read_bytes()
+    for position in range(part * 37, len(whole), 8 * 37):  # headers, contents, padding and end
+        content = bytearray(whole)
+        content[position] ^= 0x10
+        path.write_bytes(content)
+        assert [line.partition(": ")[0] for line in packs.damaged(workspace)] == [str(path)], f"byte {position}"
+    path.write_bytes(whole + b"\0")
+    assert len(packs.damaged(workspace)) == 1
+    path.write_bytes(whole)
+    assert packs.damaged(workspace) == []
+
+
+def test_a_damaged_archive_is_named_and_written_again_where_its_runs_are(workspace, capsys):
+    before = contents(workspace.home / "packed")
+    for path, damage in ((workspace.packed_runs / "one.tar", 1700), (workspace.packed_measured, -1)):
+        content = bytearray(path.read_bytes())
+        content[damage] ^= 1
+        path.write_bytes(content)
+    packs.pack_runs(workspace)
+    packs.pack_measured(workspace)
+    assert contents(workspace.home / "packed") == before
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": damaged (")[0] for line in lines] == [
+        str(workspace.packed_runs / "one.tar"),
+        str(workspace.packed_measured),
+    ]
+    assert all(line.endswith("written again") for line in lines)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/outside", "seed-0/../../outside", "a/b/c"])

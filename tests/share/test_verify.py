@@ -17,10 +17,8 @@ from collabench.results import LOGITS, RESULT, WEIGHTS, Measured, Result
 from collabench.spec import Run
 from collabench.study import Study, load_study
 from collabench.verify import TOLERANCE_WITHOUT_SPREAD, verify
+from tests.project import contents
 from tests.share import studies
-
-#: One process makes what these tests share.
-pytestmark = pytest.mark.xdist_group("verify")
 
 ALL = 100
 
@@ -53,10 +51,6 @@ def rewrite(folder: Path, **changes: object) -> None:
     result = read_json(folder / RESULT, Result)
     files = {name: sha256_of(folder / name) for name in result.files}
     write_json(folder / RESULT, result.model_copy(update={"files": files, **changes}))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.mark.slow

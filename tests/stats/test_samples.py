@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from collabench.errors import ConfigError, ResultError
 from collabench.stats import one_sample, paired, slopes, summary
@@ -221,6 +222,17 @@ def test_the_interval_excludes_zero_exactly_where_p_is_under_the_level(values):
     result = paired(first, second)
     if result.p is not None and abs(result.p - 0.05) > 1e-9:
         assert (result.low > 0 or result.high < 0) == (result.p < 0.05)
+
+
+@given(st.lists(errors, min_size=2, max_size=9), st.sampled_from((0.9, 0.95, 0.99)))
+@settings(max_examples=60, deadline=None)
+def test_it_is_the_t_test_of_scipy(values, level):
+    ours = student_t(values, level)
+    if ours.sd > 0:
+        theirs = stats.ttest_1samp(values, 0.0)
+        interval = theirs.confidence_interval(level)
+        expected = (theirs.statistic, theirs.pvalue, interval.low, interval.high)
+        assert (ours.t, ours.p, ours.low, ours.high) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_batches_equal_single_samples():

@@ -8,9 +8,6 @@ import pytest
 from collabench.stats import simulation
 from collabench.stats.simulation import Share
 
-#: One process makes what these tests share.
-pytestmark = pytest.mark.xdist_group("simulation")
-
 ROOT = Path(__file__).parents[2]
 
 

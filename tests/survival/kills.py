@@ -31,6 +31,10 @@ from tests.survival.studies import PROFILE, Started, command, contents, differin
 KINDS = ("write", "orchestrator", "training")
 #: Names of the files that a write can be hit at, by what the study does then.
 WRITES = ("arrays", "manifest", "seed-0.safetensors", ".ckpt", "logits", "weights", "result", "seed-0.json", "i")
+#: Files of DVC's own, beneath ``collabench reproduce``.
+WRITES_OF_DVC = ("rwlock", "dvc.lock")
+#: Of these there are many writes.
+OFTEN = (".ckpt", "i", *WRITES_OF_DVC)
 SECONDS_TO_DIE = 5.0
 """Within which everything that a study started must have ended when its orchestrator was killed."""
 
@@ -109,12 +113,13 @@ def _finish(folder: Path, arguments: tuple[str, ...], expected: dict[str, bytes]
 
 def _kill_write(folder: Path, arguments: tuple[str, ...], chance: random.Random, kills: Kills) -> str | None:
     there = {path.name for path in home(folder).rglob("*")}
-    names = [name for name in WRITES if name in (".ckpt", "i") or not any(name in one for one in there)]
+    names = [name for name in WRITES if name in OFTEN or not any(name in one for one in there)]
+    names += WRITES_OF_DVC if (folder / "dvc.yaml").exists() else ()
     name, count = chance.choice(names), folder.parent / f"{folder.name}-writes"
     count.unlink(missing_ok=True)
     plan = {
         "name": name,
-        "after": chance.randrange(12) if name in (".ckpt", "i") else 0,
+        "after": chance.randrange(12) if name in OFTEN else 0,
         "point": chance.choice(("half", "half", "before", "after")),
         "all": chance.random() < 0.5,
         "count": str(count),
@@ -127,7 +132,7 @@ def _kill_write(folder: Path, arguments: tuple[str, ...], chance: random.Random,
         started.wait_for_the_end_of_all(SECONDS_TO_DIE)
     finally:
         started.kill_all()
-    left = list(home(folder).rglob(".*.tmp"))
+    left = [path for place in (home(folder), folder / ".dvc" / "tmp") for path in place.rglob(".*.tmp")]
     kills.abandoned += len(left)
     if not count.exists() or count.stat().st_size <= plan["after"]:
         assert code == 0, started.output[-4000:]

@@ -6,6 +6,7 @@ The study has every kind of file that a study writes: a data set, static noise, 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).parents[2]
+from tests import project
+from tests.project import ROOT
+
 PROFILE = "small"
 #: In the environment of everything that a study starts, so that no process of it is overlooked.
 MARK = "COLLABENCH_TEST_STUDY"
@@ -58,6 +61,15 @@ def small_project(
     return folder
 
 
+def smoke_project(folder: Path) -> Path:
+    """A project with the profile ``smoke`` of this tree's ``params.yaml``, under the name of :data:`PROFILE`."""
+    folder.mkdir(parents=True)
+    definitions, profiles = (ROOT / "params.yaml").read_text().split("\nprofiles:\n")
+    (smoke,) = re.findall(r"(?m)^  smoke:\n((?:    .*\n)+)", profiles)
+    (folder / "params.yaml").write_text(f"{definitions}\nprofiles:\n  {PROFILE}:\n{smoke}")
+    return folder
+
+
 def with_workflow(folder: Path) -> Path:
     """Add what ``collabench reproduce``, ``dvc repro`` and ``snakemake`` need: the workflow, and DVC without git."""
     for name in ("src", "pipeline", "profiles"):
@@ -75,15 +87,10 @@ def with_workflow(folder: Path) -> Path:
 
 def environment(folder: Path, **further: str) -> dict[str, str]:
     """What the processes of a study see: nothing of the test's own settings."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("COLLABENCH_", "PYTEST_"))}
-    source = folder / "src" if (folder / "src").is_dir() else ROOT / "src"
-    return kept | {
-        "PYTHONPATH": str(source),
+    return project.environment(folder if (folder / "src").is_dir() else ROOT) | {
         "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "COLLABENCH_CHECKPOINT_SECONDS": "0.2",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         **further,
     }
 
@@ -198,5 +205,6 @@ def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
 def left_over(folder: Path) -> list[Path]:
     """Temporary files, and state that a finished study has no use for."""
     state = home(folder) / "state"
-    found = [path for path in (folder / "artifacts").rglob("*") if path.name.endswith((".tmp", ".old"))]
+    places = (folder / "artifacts", folder / ".dvc" / "tmp")
+    found = [path for place in places for path in place.rglob("*") if path.name.endswith((".tmp", ".old"))]
     return found + [path for part in ("checkpoints", "progress", "failures") for path in (state / part).glob("*")]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from collabench import data, report
+from collabench import data, packs, report
 from collabench.config import DatasetConfig
 from collabench.data import noise
 from collabench.errors import DataError, ResultError
@@ -22,9 +22,6 @@ from collabench.study import Study, load_study
 from collabench.training import checkpoint
 from tests import official_formats
 from tests.survival.studies import PROFILE, contents, differing, home, results, small_project
-
-#: One process makes what these tests share.
-pytestmark = pytest.mark.xdist_group("corruption")
 
 
 def flip_a_bit(path: Path, at: float = 0.5) -> None:
@@ -160,6 +157,31 @@ def test_a_damaged_copy_in_another_profile_is_not_linked(project, damage):
     assert study.train(others, device="cpu", tell=told.append).linked == others
     original = study.workspace.run(first.configuration.id, first.seed) / "weights.safetensors"
     assert original.read_bytes() != path.read_bytes()
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("kind", ["runs", "measured"])
+def test_a_damaged_archive_of_results_is_named_and_its_runs_are_made_again(project, tmp_path, capsys, kind, damage):
+    origin, clone = load_study(project, PROFILE).workspace, tmp_path / "clone"
+    packs.pack_runs(origin)
+    packs.pack_measured(origin)
+    shutil.copytree(project, clone, ignore=shutil.ignore_patterns("runs", "measured", "state"))
+    shutil.copytree(origin.packed_runs, home(clone) / "packed" / "runs")  # what `dvc pull` brings
+    path = home(clone) / "packed" / "measured.tar"
+    if kind == "runs":
+        path = next((home(clone) / "packed" / "runs").glob("*individual*.tar"))
+    damage(path)
+    study = load_study(clone, PROFILE)
+    assert f"{path}: damaged (" in capsys.readouterr().err
+    states = {status.run.configuration.names["method"]: status.state for status in study.statuses()}
+    assert states == {"individual": "todo" if kind == "runs" else "done", "kd": "done"}
+    assert kind == "runs" or not any((home(clone) / "measured").rglob("*.json")), "nothing of it is used"
+    make(study)
+    assert differing(results(clone), results(project)) == []
+    if kind == "runs":
+        packs.pack_runs(study.workspace)
+        assert f"{path}: damaged" in capsys.readouterr().err
+        assert path.read_bytes() == (origin.packed_runs / path.name).read_bytes()
 
 
 # ------------------------------------------------------------------------------------------------- checkpoints

@@ -7,39 +7,33 @@ from itertools import count
 import pytest
 
 from tests.survival.kills import kill_often
-from tests.survival.studies import contents, finish, small_project, with_workflow
+from tests.survival.studies import contents, finish, small_project, smoke_project, with_workflow
 
-EPOCHS = 12
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # most of it waiting; minutes on a busy machine
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> dict[str, bytes]:
-    folder = small_project(tmp_path_factory.mktemp("whole") / "project", epochs=EPOCHS)
-    finish(folder, "run", "--cores", "2")
-    return contents(folder)
-
-
-def test_fourteen_kills_of_collabench_run(tmp_path, uninterrupted):
-    numbers = count()
+def test_twenty_kills_of_the_smoke_study(tmp_path):
+    whole, numbers = smoke_project(tmp_path / "whole"), count()
+    finish(whole, "run", "--cores", "2")
     kills = kill_often(
-        lambda: small_project(tmp_path / f"study-{next(numbers)}", epochs=EPOCHS),
+        lambda: smoke_project(tmp_path / f"study-{next(numbers)}"),
         ("run", "--cores", "2"),
-        {"write": 5, "orchestrator": 4, "training": 5},
-        uninterrupted,
+        {"write": 7, "orchestrator": 6, "training": 7},
+        contents(whole),
         seed=1,
     )
     print(kills.describe())
     assert kills.resumed > 0
 
 
-def test_six_kills_of_collabench_reproduce(tmp_path, uninterrupted):
-    numbers = count()
+def test_four_kills_beneath_dvc_and_snakemake(tmp_path):
+    whole, numbers = small_project(tmp_path / "whole", epochs=12), count()
+    finish(whole, "run", "--cores", "2")
     kills = kill_often(
-        lambda: with_workflow(small_project(tmp_path / f"study-{next(numbers)}", epochs=EPOCHS)),
+        lambda: with_workflow(small_project(tmp_path / f"study-{next(numbers)}", epochs=12)),
         ("reproduce", "--cores", "2"),
-        {"write": 2, "orchestrator": 3, "training": 1},
-        uninterrupted,
+        {"write": 1, "orchestrator": 2, "training": 1},
+        contents(whole),
         seed=2,
     )
     print(kills.describe())

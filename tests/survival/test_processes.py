@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from collabench.locks import holder, holding, is_held
@@ -58,14 +61,21 @@ def project(folder: Path, name: str) -> Path:
 # ------------------------------------------------------------------------------------- children and their parent
 
 
+def listening(started: Started) -> Iterator[str]:
+    """The ports on which the study's processes listen."""
+    for process in started.living():
+        with suppress(psutil.Error):
+            for connection in process.net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    yield f"{connection.laddr} ({process.cmdline()})"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("name", "sent"),
     [
-        ("run", signal.SIGTERM),
-        ("run", signal.SIGKILL),
-        ("reproduce", signal.SIGTERM),
+        ("run", signal.SIGTERM),  # the other signal, of these two: test_kills.py
         ("reproduce", signal.SIGKILL),
         ("dvc", signal.SIGKILL),
         ("snakemake", signal.SIGKILL),
@@ -77,6 +87,7 @@ def test_children_die_with_their_parent_and_the_same_command_goes_on(tmp_path, e
     try:
         assert wait_for_training(started, folder), started.output
         assert len(started.living()) > 1
+        assert not list(listening(started)), "no process of a study opens a port"
         os.kill(started.process.pid, sent)
         left = started.wait_for_the_end_of_all(SECONDS_TO_DIE)
         assert not left, [process.cmdline() for process in left]

@@ -22,9 +22,6 @@ from collabench.training.loop import _Trainer
 from tests.contract.test_methods import configuration, teachers
 from tests.synthetic import blobs, configuration_of, model_of, settings_of
 
-#: One process makes what these tests share.
-pytestmark = pytest.mark.xdist_group("distributed")
-
 WORLD = 2
 CPU = torch.device("cpu")
 #: 41 training images in batches of 15: an odd batch is shared unevenly, and the last has 11.

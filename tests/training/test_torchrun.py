@@ -5,18 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
-import psutil
 import pytest
 
 from collabench import together
 from collabench.errors import DataError, RunFailed
-from collabench.records import read_json
-from collabench.results import Measured
 from collabench.study import Study, load_study
 
 PARAMS = """
@@ -84,31 +79,6 @@ def test_two_processes_share_the_runs_and_one_writes_them(root):
     alone = run(root, 1)
     assert alone.returncode == 0 and "2 already there" in alone.stdout, alone.stderr
     assert {path: path.read_bytes() for path in files} == before
-
-
-@pytest.mark.slow
-def test_a_killed_process_ends_all_and_the_next_start_goes_on_from_the_checkpoint(root, monkeypatch):
-    text = (root / "params.yaml").read_text()
-    (root / "params.yaml").write_text(
-        text.replace("epochs: 2,", "epochs: 150,").replace("methods: [individual, kd]", "methods: [individual]")
-    )
-    monkeypatch.setenv("COLLABENCH_CHECKPOINT_SECONDS", "0.2")
-    study = load_study(root, "shared")
-    (shared,) = study.plan.runs
-    with ThreadPoolExecutor() as pool:
-        started = pool.submit(run, root, 2)
-        while not study.workspace.checkpoint(shared.id).exists():
-            assert not started.done(), started.result().stderr
-            time.sleep(0.2)
-        follower = next(p for p in psutil.Process().children(recursive=True) if p.environ().get("RANK") == "1")
-        follower.kill()
-        ended = started.result()
-    assert ended.returncode != 0
-    assert study.status(shared).state == "todo"  # no run is blamed
-    again = run(root, 2)
-    assert "1 trained, 0 linked, 0 already there, 0 failed" in again.stdout, again.stderr
-    measured = study.workspace.measured_file(shared.configuration.id, shared.seed)
-    assert read_json(measured, Measured).resumed == 1
 
 
 def test_a_run_is_blamed_for_what_every_process_sees_and_not_for_a_lost_process(root, monkeypatch):

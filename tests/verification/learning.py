@@ -108,6 +108,8 @@ def render(rows: list[tuple[Configuration, list[float]]]) -> str:
         "the same model. This is a check that nothing is broken, no comparison: at this size the methods can hardly be told "
         "apart.",
         "",
+        "wang2018 is this project's reading of an abstract, all that is at hand.",
+        "",
         "| model | method | test errors, % | mean | from individual | configuration |",
         "| --- | --- | --- | --- | --- | --- |",
     ]

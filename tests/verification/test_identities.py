@@ -3,13 +3,14 @@ neighbouring methods' part."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 import torch
 from torch import nn
 
 from collabench.methods import METHODS
+from collabench.models._dropout import set_dropout_generator
 from collabench.models.tree import TrainingTree
 from collabench.seeding import stream_seed
 from tests.baselines.training_cases import (
@@ -26,16 +27,16 @@ from tests.baselines.training_cases import (
 from tests.synthetic import SMALL_MODELS
 
 RESIDUAL, VGG, SMALL_RESNET = SMALL_MODELS
+DENSENET = {"family": "densenet", "depth": 10, "growth": 3}
 
 # --------------------------------------------------------------------------------------- equal to individual
 
-#: (method, settings, models): forms in which nothing of a method's own is left. Copies of a backbone with dropout draw
-#: their masks in turn from one stream, so several of them are no individual trainings.
+#: (method, settings, models): forms in which nothing of a method's own is left. Several copies with dropout: below.
 NOTHING_OF_ITS_OWN = [
     ("individual", {"label_smoothing": 0.0}, SMALL_MODELS),
-    ("song2018", {"graph": "individual", "heads": 1}, [RESIDUAL]),
-    ("song2018", {"graph": "hierarchical_ilr", "heads": 1, "optimisation": "alternating"}, [RESIDUAL]),
-    ("song2018", {"graph": "simple_ilr", "heads": 1, "beta": 0.0, "scaling": "loss_scaling"}, [RESIDUAL]),
+    ("song2018", {"graph": "individual", "heads": 1}, SMALL_MODELS),
+    ("song2018", {"graph": "hierarchical_ilr", "heads": 1, "optimisation": "alternating"}, SMALL_MODELS),
+    ("song2018", {"graph": "simple_ilr", "heads": 1, "beta": 0.0, "scaling": "loss_scaling"}, SMALL_MODELS),
     ("song2018", {"graph": "multi_instance", "heads": 3, "beta": 1.0}, [RESIDUAL]),
     ("song2018", {"graph": "multi_instance", "heads": 3, "beta": 1.0, "scaling": "none"}, [RESIDUAL]),
     ("song2018", {"graph": "multi_instance", "heads": 2, "beta": 1.0, "gradient_through_target": True}, [RESIDUAL]),
@@ -67,6 +68,78 @@ def test_with_nothing_of_its_own_a_method_equals_individual_learning(method, val
     assert same(found, weights("individual", on=model, label_smoothing=label_smoothing))
 
 
+# Copies of a backbone with dropout draw their masks in turn from the run's one stream. What is equal all the same, and what
+# isn't (docs/methods.md):
+
+WITH_DROPOUT = pytest.mark.parametrize("model", [VGG, SMALL_RESNET], ids=["vgg", "resnet"])
+ONE_NETWORK_WITH_DROPOUT = {
+    "kd": {"weight": 0.0},
+    "auxiliary": {"weight": 0.0},
+    "dml": {"weight": 0.0, "peers": ("residual",)},
+    "dml, in turn": {"weight": 0.0, "peers": ("residual", "residual"), "optimisation": "in_turn"},
+}
+
+
+@WITH_DROPOUT
+@pytest.mark.parametrize("case", ONE_NETWORK_WITH_DROPOUT)
+def test_where_one_network_has_dropout_it_trains_as_alone(case, model):
+    values = ONE_NETWORK_WITH_DROPOUT[case]
+    models = {"residual": RESIDUAL} if "peers" in values else None
+    if "optimisation" in values:  # nobody asks network 0 again after its step
+        values = values | {"refresh_targets": False}
+    assert same(weights(case.split(",")[0], on=model, models=models, **values), weights("individual", on=model))
+
+
+SEVERAL_COPIES = {
+    "dml": {"weight": 0.0},
+    "song2018": {"graph": "multi_instance", "heads": 2, "beta": 1.0},
+    "one": {"weight": 0.0, "ensemble_weight": 0.0, "split_after": "input"},
+    "okddip": {"peer_weight": 0.0, "leader_weight": 0.0, "split_after": "input"},
+}
+
+
+@WITH_DROPOUT
+@pytest.mark.parametrize("method", SEVERAL_COPIES)
+def test_of_several_copies_with_dropout_the_first_trains_as_alone_for_one_batch(method, model):
+    """Its masks come first; in the second batch they come after those that the other copies drew in the first."""
+    values, one_batch = SEVERAL_COPIES[method], {"epochs": 1, "batch_size": ALL_IMAGES}
+    assert same(
+        weights(method, on=model, recipe=one_batch, **values), weights("individual", on=model, recipe=one_batch)
+    )
+    assert not same(weights(method, on=model, **values), weights("individual", on=model))
+
+
+@WITH_DROPOUT
+def test_multi_instance_with_beta_1_and_dropout_is_separate_trainings_that_share_one_stream_of_masks(model):
+    instance, network = built("song2018", on=model, graph="multi_instance", heads=3, beta=1.0)
+    separate = [instance.context.make_backbone(copy).double() for copy in range(3)]
+    stream = torch.Generator().manual_seed(3)
+    for backbone in separate:
+        set_dropout_generator(backbone, stream)
+    set_dropout_generator(network, torch.Generator().manual_seed(3))
+    updates, update = [sgd_step(backbone) for backbone in separate], sgd_step(network)
+    for _ in range(3):
+        instance.step(network, batch(), update)
+        for backbone, own_update in zip(separate, updates, strict=True):
+            own_update(nn.functional.cross_entropy(backbone(batch().images), LABELS))
+    for head, backbone in enumerate(separate):
+        assert same(network.path(head).state_dict(), backbone.state_dict()), head
+
+
+@WITH_DROPOUT
+def test_private_memories_keep_networks_apart_for_one_batch(model):
+    one_batch = {"epochs": 1, "batch_size": ALL_IMAGES}
+    for recipe, equal in ((one_batch, True), ({}, False)):
+        two, three = (weights("wang2018", on=model, recipe=recipe, memory="private", networks=n) for n in (2, 3))
+        assert same(two, three) == equal
+
+
+@WITH_DROPOUT
+def test_in_turn_with_fixed_targets_equals_one_step_with_dropout_too(model):
+    in_turn = weights("dml", on=model, optimisation="in_turn", refresh_targets=False, networks=3)
+    assert same(in_turn, weights("dml", on=model, networks=3))
+
+
 def test_one_head_trains_with_weight_1_whatever_beta():
     instance, network = built("song2018", graph="individual", heads=1, beta=0.3)
     (name, term), *others = instance.losses(network, batch()).items()
@@ -89,13 +162,16 @@ def test_multi_instance_with_beta_1_is_as_many_separate_individual_trainings(sca
         assert same(network.path(head).state_dict(), backbone.state_dict()), head
 
 
-def test_wang2018_with_a_memory_that_stays_silent_trains_as_individual_learning():
+@pytest.mark.parametrize(
+    "model,peers", [(RESIDUAL, ()), (VGG, ("residual",)), (SMALL_RESNET, ("residual", "residual"))], ids=str
+)
+def test_wang2018_with_a_memory_that_stays_silent_trains_as_individual_learning(model, peers):
     """Its memory has no weight to set to 0: the layer that brings back what was read is zero, and stays so."""
-    instance, network = built("wang2018")
+    instance, network = built("wang2018", on=model, peers=peers, models={"residual": RESIDUAL})
     for assistance in network.assistance:
         for parameter in assistance.assist.parameters():
             nn.init.zeros_(parameter.requires_grad_(False))
-    plain, alone = built("individual")
+    plain, alone = built("individual", on=model)
     updates = sgd_step(network), sgd_step(alone)
     for _ in range(3):
         instance.step(network, batch(), updates[0])
@@ -103,8 +179,7 @@ def test_wang2018_with_a_memory_that_stays_silent_trains_as_individual_learning(
     assert same(network.backbones[0].state_dict(), alone.state_dict())
 
 
-def test_wang2018_without_consensus_has_no_use_for_its_temperature():
-    assert same(weights("wang2018", temperature=5.0), weights("wang2018"))
+def test_wang2018_with_a_consensus_of_weight_0_has_none():
     assert same(weights("wang2018", consensus_weight=0.0), weights("wang2018"))
 
 
@@ -286,6 +361,8 @@ SWITCHES = [
         )
     ),
     ("song2018", FOUR | {"optimisation": "alternating"}, {"refresh_targets": False}, RESIDUAL),
+    ("song2018", FOUR, {"split_after": ("block1", "block2")}, DENSENET),  # before the transitions instead of after them
+    ("song2018", {}, {"splits": ({"after": "stem", "branches": 2}, {"after": "stage2", "branches": 2})}, RESIDUAL),
     *(("fang2021", OUT, change, VGG) for change in (
         {"out_branches": 3}, {"out_temperature": 3.0}, {"out_alpha": 0.4}, {"out_temperature_squared": True},
         {"out_shared_masks": True}, {"out_added": True}, {"label_smoothing": 0.1},
@@ -326,9 +403,8 @@ def test_every_setting_of_the_papers_methods_is_among_the_switches():
     tried: dict[str, set[str]] = {}
     for method, _, change, *_ in [*SWITCHES, *BASELINE_SWITCHES]:
         tried.setdefault(method, set()).update(change)
-    #: What has tests of its own: tests/core/test_tree.py, tests/baselines/test_teachers.py and test_deployment.py.
+    #: What has tests of its own: tests/baselines/test_teachers.py and test_deployment.py.
     elsewhere = {
-        "song2018": {"splits"},
         "kd": {"teacher", "teacher_model", "teacher_recipe", "teacher_file", "teacher_sha256"},
         "wang2018": {"deployment"},
     }
@@ -338,6 +414,32 @@ def test_every_setting_of_the_papers_methods_is_among_the_switches():
                 set(METHODS[method].Settings.model_fields) - {"method"} - tried[method] - elsewhere.get(method, set())
             )
             assert not missing, (method, missing)
+
+
+def test_members_of_an_ensemble_change_its_predictions():
+    few, more = (trained("ensemble", members=members).logits["deployed"] for members in (2, 3))
+    assert not torch.equal(few, more)
+
+
+SETS = [losses for size in (1, 2, 3, 4) for losses in combinations(("out", "mid", "pull_push", "kernel"), size)]
+
+
+@pytest.mark.parametrize("model", [VGG, SMALL_RESNET], ids=["vgg", "resnet"])
+def test_all_15_sets_of_losses_are_made_of_the_same_terms(model):
+    """A term is the same to the last bit, whatever else is in the set; the cross entropy is there where L_out isn't."""
+    assert len(SETS) == 15
+
+    def terms_of(losses: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        instance, network = built("fang2021", on=model, losses=losses)
+        return instance.losses(network, batch())
+
+    names = {"out": ["out"], "mid": ["mid"], "pull_push": ["pull", "push"], "kernel": ["kernel"]}
+    alone = {name: term for loss in names for name, term in terms_of((loss,)).items()}
+    for losses in SETS:
+        found = terms_of(losses)
+        expected = ([] if "out" in losses else ["hard"]) + [name for loss in losses for name in names[loss]]
+        assert list(found) == expected
+        assert all(term.item() == alone[name].item() for name, term in found.items()), losses
 
 
 # ------------------------------------------------------------------------------------------------ no dead loss
@@ -372,6 +474,23 @@ def test_no_loss_is_dead(method, values, zero, model):
     """One step with the default weights gives other weights than one step without one of the losses."""
     before = weights(method, on=model, recipe=ONE_STEP, **values)
     assert not same(before, weights(method, on=model, recipe=ONE_STEP, **values | zero))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"graph": "simple_ilr", "heads": heads} for heads in (1, 2, 5)]
+    + [{"graph": "simple_ilr", "heads": 3, "optimisation": "alternating"}],
+    ids=str,
+)
+def test_weight_decay_acts_once_on_a_parameter_whatever_the_number_of_heads(values):
+    """What a step of the trainer with weight decay takes off beside one without: (1 + momentum) x rate x decay x weight.
+    Of alternating heads a step moves its own path only: each branch is decayed once, what is shared once a head."""
+    plain, decayed = (weights("song2018", recipe=ONE_STEP | {"weight_decay": decay}, **values) for decay in (0.0, 0.1))
+    instance, _ = built("song2018", **values)
+    for name, weight in instance.context.make_backbone(0).named_parameters():
+        if values.get("optimisation") != "alternating" or name.startswith(("stage2", "stage3", "classifier")):
+            found, expected = plain[name] - decayed[name], 1.9 * 0.05 * 0.1 * weight
+            assert torch.allclose(found, expected, rtol=1e-3, atol=1e-6), name
 
 
 def test_the_seeds_of_copies_differ():

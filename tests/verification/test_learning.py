@@ -49,6 +49,11 @@ def test_every_method_learns():
             assert own <= learning.LIMIT, row
 
 
+def test_the_pages_text_is_the_scripts():
+    table = "| model | method |"
+    assert learning.PAGE.read_text(encoding="utf-8").split(table)[0] == learning.render([]).split(table)[0]
+
+
 def test_a_page_that_shows_a_method_that_does_not_learn_says_so():
     first, second = CONFIGURATIONS[:2]
     page = learning.render([(first, [1.0, 1.0, 1.0]), (second, [4.5, 4.0, 4.0])])

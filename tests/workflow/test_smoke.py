@@ -4,46 +4,20 @@ another seed trains one run per configuration; a pushed study needs no training 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-#: One process makes what these tests share.
-pytestmark = pytest.mark.xdist_group("workflow")
+from tests.project import call, clone_and_pull, collabench, commit_all, contents, copy_project, git
 
-ROOT = Path(__file__).parents[2]
 METHODS = "[individual, ensemble-2, hierarchical-4, kd]"
 TABLE = (
     "      - {name: smoke, datasets: [digits-tiny], noise: [clean, uniform20], models: [resnet8], recipes: [smoke], "
     f"methods: {METHODS}}}\n"
 )
-
-
-def call(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("COLLABENCH_", "PYTEST_"))}
-    environment |= {
-        "PYTHONPATH": str(folder / "src"),
-        "OMP_NUM_THREADS": "1",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    done = subprocess.run(
-        arguments, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500
-    )
-    assert not check or done.returncode == 0, done.stdout[-4000:]
-    return done
-
-
-def collabench(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return call(folder, sys.executable, "-c", "from collabench.cli import main; main()", *arguments, check=check)
-
-
-def git(folder: Path, *arguments: str) -> str:
-    return call(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments).stdout
 
 
 def edit(folder: Path, *pairs: tuple[str, str]) -> None:
@@ -56,25 +30,13 @@ def edit(folder: Path, *pairs: tuple[str, str]) -> None:
     path.write_text(before + profile + after)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     """A finished smoke study with fewer methods, committed."""
     folder = tmp_path_factory.mktemp("study") / "project"
-    files = call(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0")
-    for name in filter(None, files):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    shutil.rmtree(folder / "reports" / "smoke", ignore_errors=True)
-    (folder / "dvc.lock").unlink(missing_ok=True)
+    copy_project(folder)
     edit(folder, (r"(?s)(    tables:\n).*", rf"\1{TABLE}"))
-    git(folder, "init", "-q", ".")
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "before")
+    commit_all(folder, "fewer methods")
     collabench(folder, "reproduce", "-p", "smoke", "--cores", "2")
     return folder
 
@@ -88,8 +50,7 @@ def test_the_study_ends_with_tables(study):
 
 
 def test_a_second_time_trains_nothing_and_changes_no_file_in_git(study):
-    git(study, "add", "-A")
-    git(study, "commit", "-qm", "after", "--allow-empty")
+    commit_all(study, "after")
     before = contents(study / "artifacts" / "smoke" / "measured")
     assert "Tables and figures" in collabench(study, "reproduce", "-p", "smoke").stdout
     assert contents(study / "artifacts" / "smoke" / "measured") == before
@@ -97,17 +58,8 @@ def test_a_second_time_trains_nothing_and_changes_no_file_in_git(study):
 
 
 def test_a_pushed_study_needs_no_training_in_a_clone(study, tmp_path):
-    git(study, "add", "-A")
-    git(study, "commit", "-qm", "measured", "--allow-empty")
-    call(study, sys.executable, "-m", "dvc", "remote", "modify", "--local", "local", "url", str(tmp_path / "remote"))
-    collabench(study, "share", "-p", "smoke")
-    git(study, "add", "-A")
-    git(study, "commit", "-qm", "shared", "--allow-empty")
-    clone = tmp_path / "clone"
-    call(tmp_path, "git", "clone", "-q", str(study), str(clone))
-    call(clone, sys.executable, "-m", "dvc", "remote", "modify", "--local", "local", "url", str(tmp_path / "remote"))
-    stages = [f"{name}@smoke" for name in ("datasets", "noise", "train", "report", "measured")]
-    call(clone, sys.executable, "-m", "dvc", "pull", *stages)
+    commit_all(study, "measured")
+    clone = clone_and_pull(study, "smoke", tmp_path, {"url": str(tmp_path / "remote")})
     command = [sys.executable, "-m", "snakemake", "--config", "profile=smoke", "--cores", "1", "--dry-run", "--"]
     jobs = call(clone, *command, "train").stdout
     assert "Nothing to be done" in jobs, jobs

@@ -1,4 +1,8 @@
-"""Where the images of each source come from and on which terms: facts for a model card, ``unknown`` where none is stated."""
+"""Where the images of each source come from and on which terms: facts for a model card.
+
+A fact stands here only if a file says it that everybody has who has this project's packages; the comment names it. None of
+them says anything on terms: these are then unknown, with the page that knows.
+"""
 
 from __future__ import annotations
 
@@ -9,38 +13,30 @@ from collabench.config import DatasetConfig
 
 @dataclass(frozen=True)
 class Terms:
-    """origin: who made the data set, of what. licence: the terms, as their source states them."""
+    """origin: what the data set is. licence: the terms, or ``unknown`` and who states them."""
 
     origin: str
     licence: str
 
 
-_IMAGENET = (
-    "no licence for the images; access is given to researchers who agree to its terms: non-commercial research and "
-    "education only (image-net.org)"
-)
+def _see(page: str) -> str:
+    return f"unknown: see {page}"
+
 
 TERMS = {
+    # sklearn/datasets/descr/digits.rst: origin, creator, date, address
     "digits": Terms(
-        "the test part of Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak, 1998), as scikit-learn has it",
-        "CC BY 4.0, as the UCI Machine Learning Repository states",
+        "a copy, by scikit-learn, of the test set of the UCI hand-written digits (E. Alpaydin, 1998)",
+        _see("https://archive.ics.uci.edu/ml/datasets/Optical+Recognition+of+Handwritten+Digits"),
     ),
-    "cifar10": Terms(
-        "CIFAR-10 (A. Krizhevsky, V. Nair, G. Hinton, 2009), labelled images from 80 Million Tiny Images, which its makers "
-        "withdrew in 2020",
-        "unknown: its authors state none",
-    ),
-    "cifar100": Terms(
-        "CIFAR-100 (A. Krizhevsky, V. Nair, G. Hinton, 2009), labelled images from 80 Million Tiny Images, which its makers "
-        "withdrew in 2020",
-        "unknown: its authors state none",
-    ),
-    "stl10": Terms(
-        "STL-10 (A. Coates, H. Lee, A. Y. Ng, 2011), images from ImageNet",
-        "unknown: its authors state none; for ImageNet: " + _IMAGENET,
-    ),
-    "imagenet32": Terms("ImageNet at 32x32 pixels (P. Chrabaszcz, I. Loshchilov, F. Hutter, 2017)", _IMAGENET),
-    "imagenet": Terms("ImageNet, ILSVRC 2012 (O. Russakovsky and others, 2015)", _IMAGENET),
+    # torchvision/datasets/cifar.py: names, address
+    "cifar10": Terms("CIFAR-10", _see("https://www.cs.toronto.edu/~kriz/cifar.html")),
+    "cifar100": Terms("CIFAR-100", _see("https://www.cs.toronto.edu/~kriz/cifar.html")),
+    # torchvision/datasets/stl10.py: name, address
+    "stl10": Terms("STL-10", _see("https://cs.stanford.edu/~acoates/stl10/")),
+    # torchvision/datasets/imagenet.py: name, address
+    "imagenet32": Terms("ImageNet at 32x32 pixels", _see("https://image-net.org/")),
+    "imagenet": Terms("ImageNet 2012 Classification Dataset", _see("https://image-net.org/")),
 }
 
 

@@ -64,7 +64,8 @@ class MethodSettings(Strict):
 
     def check_fits(self, backbone: Backbone, precision: str, input_shape: tuple[int, int, int]) -> None:
         """Raise ValueError (one line) if the settings make no sense for this backbone (on the meta device: names and
-        shapes, no numbers), precision or shape (C, H, W) of the images."""
+        shapes, no numbers), precision or shape (C, H, W) of the images. Asked for the run's own model and for every other
+        one that the settings name."""
 
 
 @dataclass

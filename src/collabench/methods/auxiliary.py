@@ -15,6 +15,7 @@ project:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -81,7 +82,7 @@ class Method(_contract.Method):
         backbone = self.context.make_backbone(0)
         widths = self.settings.widths(backbone, self.context.input_shape)
         classifiers = [
-            self.context.make_layers(f"auxiliary {stage}", lambda width=width: nn.Linear(width, self.context.classes))
+            self.context.make_layers(f"auxiliary {stage}", partial(nn.Linear, width, self.context.classes))
             for stage, width in widths.items()
         ]
         return DeeplySupervised(backbone, tuple(widths), classifiers)

@@ -21,7 +21,7 @@ Local classifiers and projections are dropped at deployment. Terms: ``hard`` (cr
 ``losses``                   which of ``out``, ``mid``, ``pull_push``, ``kernel``: all 15 sets; default: all four
 ``out_branches``             K = 2 (published): independent masks of every branch at each of the n = 2 dropout layers
 ``out_temperature``          T = 2 (published)
-``out_alpha``                0.5 (published). With K = 1 there is no soft part, and alpha is 1
+``out_alpha``                0.5 (published). With K = 1 there is no soft part, and the hard part has weight 1
 ``out_temperature_squared``  factor T^2 on the soft part; default: off, as printed
 ``out_shared_masks``         switch: the branches of a dropout layer share their K masks; default: off
 ``out_added``                switch: added to the cross entropy (of a pass with masks of its own) instead of taking its place
@@ -37,7 +37,8 @@ Local classifiers and projections are dropped at deployment. Terms: ``hard`` (cr
 ``push_first``, ``push_last``  the same, falling
 ``projection_kernel``        side of g_i's kernel: default 3
 ``projection_channels``      channels of g_i's output: default as many as the layer's
-``centre``                   vectors are centred over the ``batch`` (default) or each ``sample`` by itself
+``centre``                   vectors are centred over the ``batch`` (default) or each ``sample`` by itself, which leaves nothing of a
+                             vector of one number: images of one channel (digits) then need ``pixels``, or S(x) is 0
 ``input_descriptor``         x is described by deviations (``std``, as printed, default) or by its ``pixels``
 ``kernel_weight``            default of this project
 ``kernel_groups``            the last 2 groups of convolutions (published); null: all
@@ -132,6 +133,10 @@ class Settings(_contract.MethodSettings):
                 for name, field in type(self).model_fields.items():
                     if name.startswith(beginnings) and getattr(self, name) != field.default:
                         raise ValueError(f"{name} belongs to the loss {loss}, which losses does not name")
+        of_soft_part = ("out_alpha", "out_temperature", "out_temperature_squared", "out_shared_masks")
+        changed = [name for name in of_soft_part if getattr(self, name) != type(self).model_fields[name].default]
+        if self.out_branches == 1 and changed:
+            raise ValueError(f"{changed[0]} belongs to out_branches above 1: one prediction has no other to learn from")
         if self.mid_divisor != "count" and not self.mid_include_own:
             raise ValueError("mid_divisor belongs to mid_include_own: true")
         if self.pull_first > self.pull_last or self.push_first < self.push_last:
@@ -157,10 +162,13 @@ class Settings(_contract.MethodSettings):
                 "kernel_shortcuts: the groups of convolutions that the loss kernel is about have no shortcut"
             )
         if "pull_push" in self.losses:
-            for layer, (_, height, width) in map_shapes(backbone, input_shape).items():
+            for layer, (channels, height, width) in map_shapes(backbone, input_shape).items():
                 if min(height, width) < 2:
                     raise ValueError(f"the loss pull_push describes maps by their deviations, which say nothing of the map of "
                                      f"{height}x{width} that the layer {layer} puts out; it needs at least 2x2")  # fmt: skip
+                if self.centre == "sample" and (self.projection_channels or channels) == 1:
+                    raise ValueError(f"centre: sample leaves nothing of the one deviation that describes the layer {layer}: "
+                                     "it needs projections of at least 2 channels")  # fmt: skip
             _, height, width = input_shape
             if min(height, width) < 2 and self.input_descriptor == "std":
                 raise ValueError(f"images of {height}x{width} have no deviation: choose input_descriptor: pixels")
@@ -338,6 +346,8 @@ class Method(_contract.Method):
         return terms
 
     def _pull_push(self, layers: list[Tensor], batch: _contract.Batch) -> dict[str, Tensor]:
+        """``pull`` and ``push`` of eq. 9, summed over the layers, from their deviations (B, C_i). Samples are compared over
+        the whole batch, also where several processes share it."""
         settings, images = self.settings, batch.images
         described = deviations(images) if settings.input_descriptor == "std" else images.flatten(1)
         described, labels = distributed.whole_batch(described), distributed.whole_batch(batch.labels)

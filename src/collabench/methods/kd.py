@@ -91,7 +91,8 @@ class Settings(_contract.MethodSettings):
 
     def check_files(self, make_backbone: Callable[[str | None], Backbone] | None) -> None:
         if self.teacher_file is not None:
-            path, weights = Path(self.teacher_file), read_weights(Path(self.teacher_file), self.teacher_sha256)
+            path = Path(self.teacher_file)
+            weights = read_weights(path, self.teacher_sha256)
             if make_backbone is not None:
                 check_weights(make_backbone(self.teacher_model), path, weights)
 
@@ -113,9 +114,9 @@ class Method(_contract.Method):
         settings = self.settings
         if settings.teacher_file is None:
             return list(self.context.teachers)
-        teacher = self.context.make_backbone(0, model=settings.teacher_model)
-        weights = read_weights(Path(settings.teacher_file), settings.teacher_sha256)
-        check_weights(teacher, Path(settings.teacher_file), weights)
+        path, teacher = Path(settings.teacher_file), self.context.make_backbone(0, model=settings.teacher_model)
+        weights = read_weights(path, settings.teacher_sha256)
+        check_weights(teacher, path, weights)
         teacher.load_state_dict(weights)
         return [teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)]
 

@@ -28,6 +28,7 @@ individual learning bit for bit.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
@@ -37,8 +38,8 @@ from torch import Tensor, nn
 from collabench.losses import hard_cross_entropy, kullback_leibler, log_probabilities
 from collabench.methods import _contract
 from collabench.methods._branches import run_branches, split_point
+from collabench.methods._features import feature_width
 from collabench.models import Backbone
-from collabench.models._backbone import feature_width
 from collabench.models.tree import TrainingTree, simple_tree
 
 
@@ -54,6 +55,7 @@ class Settings(_contract.MethodSettings):
 
     def check_fits(self, backbone: Backbone, precision: str, input_shape: tuple[int, int, int]) -> None:
         split_point(backbone, self.split_after)
+        feature_width(backbone, input_shape)
 
 
 class PeerAttention(nn.Module):
@@ -87,7 +89,7 @@ class Method(_contract.Method):
         point = split_point(backbone, settings.split_after)
         tree = TrainingTree(context.make_backbone, simple_tree(point, settings.heads))
         width = feature_width(backbone, context.input_shape)
-        attention = context.make_layers("attention", lambda: PeerAttention(width, settings.attention_width))
+        attention = context.make_layers("attention", partial(PeerAttention, width, settings.attention_width))
         return LeaderAndPeers(tree, attention)
 
     def losses(self, network: LeaderAndPeers, batch: _contract.Batch) -> dict[str, Tensor]:

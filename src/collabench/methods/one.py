@@ -27,6 +27,7 @@ with beta 1 and no scaling, and with ``split_after: input`` branch 0 equals indi
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -77,7 +78,7 @@ class Method(_contract.Method):
         tree = TrainingTree(context.make_backbone, simple_tree(point, heads))
         outputs = stage_outputs(backbone, context.input_shape)
         width = context.input_shape[0] if point == INPUT else outputs[point].width
-        return GatedBranches(tree, context.make_layers("gate", lambda: nn.Linear(width, heads)))
+        return GatedBranches(tree, context.make_layers("gate", partial(nn.Linear, width, heads)))
 
     def losses(self, network: GatedBranches, batch: _contract.Batch) -> dict[str, Tensor]:
         logits, gates = network(batch.images)

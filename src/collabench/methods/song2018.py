@@ -83,12 +83,16 @@ class Settings(_contract.MethodSettings):
         if self.splits is None:
             if self.graph == "hierarchical_ilr" and self.heads & (self.heads - 1):
                 raise ValueError(f"a binary tree has 1, 2, 4, 8, … heads, not {self.heads}")
+            if self.graph == "individual" and self.heads not in (1, defaults["heads"]):
+                raise ValueError(f"the graph individual has one head, not {self.heads}: remove heads")
             if self.split_after is not None:
                 needed = {"individual": 0, "multi_instance": 0, "simple_ilr": 1}.get(
                     self.graph, self.heads.bit_length() - 1
                 )
                 if len(self.split_after) != needed:
                     raise ValueError(f"{self.graph} with {self.heads} heads has {needed} split points")
+        if self.optimisation == "alternating" and self.scaling != type(self).model_fields["scaling"].default:
+            raise ValueError("scaling belongs to optimisation: simultaneous (alternating heads scale no gradient)")
         if not self.refresh_targets and self.optimisation != "alternating":
             raise ValueError("refresh_targets belongs to optimisation: alternating")
         return self

@@ -35,17 +35,18 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Literal
+from functools import partial
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from collabench.losses import hard_cross_entropy, kullback_leibler, log_probabilities
 from collabench.methods import _contract
+from collabench.methods._features import feature_width
 from collabench.methods._networks import NetworksSettings
 from collabench.models import Backbone
-from collabench.models._backbone import feature_width
 
 
 class Settings(NetworksSettings):
@@ -57,7 +58,14 @@ class Settings(NetworksSettings):
     temperature: float = Field(default=2.0, ge=0.01, le=1000.0)
     deployment: Literal["with_memory", "without_memory"] = "with_memory"
 
+    @model_validator(mode="after")
+    def _temperature_is_used(self) -> Self:
+        if not self.consensus_weight and self.temperature != type(self).model_fields["temperature"].default:
+            raise ValueError("temperature belongs to consensus_weight above 0")
+        return self
+
     def check_fits(self, backbone: Backbone, precision: str, input_shape: tuple[int, int, int]) -> None:
+        feature_width(backbone, input_shape)
         taken = {"assistance", "memory"} & set(backbone._modules)
         if taken and self.deployment == "with_memory":  # the deployed network's state dict has both side by side
             raise ValueError(
@@ -162,10 +170,9 @@ class Method(_contract.Method):
         assistance = []
         for index, backbone in enumerate(backbones):
             features = feature_width(backbone, context.input_shape)
-            make = lambda features=features: Assistance(features, settings.width)  # noqa: E731
-            assistance.append(context.make_layers(f"assistance {index}", make))
+            assistance.append(context.make_layers(f"assistance {index}", partial(Assistance, features, settings.width)))
         memories = [
-            context.make_layers(f"memory {index}", lambda: MutualKnowledgeBase(settings.n_slots, settings.width))
+            context.make_layers(f"memory {index}", partial(MutualKnowledgeBase, settings.n_slots, settings.width))
             for index in range(1 if settings.memory == "shared" else len(backbones))
         ]
         return CollaboratingNetworks(backbones, assistance, memories)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from collabench import distributed
 from collabench.errors import ConfigError
+from collabench.models._chain import one_line
 
 
 class SeededDropout(nn.Module):
@@ -62,7 +63,8 @@ def seed_dropout(network: nn.Module, name: str, input_shape: tuple[int, int, int
     They have no weights: the keys of the state dict stay what they are. Whether anything else draws is tried once for a
     ``key``, on the CPU, by a training pass of two images (C, H, W) on a copy; not on fake tensors, which hold no numbers.
 
-    Raises ConfigError (one line) where it does: two trainings with one seed would differ.
+    Raises ConfigError (one line) where it does, since two trainings with one seed would differ, or where the network asks
+    more of its dropout layers than to be called.
     """
     from torch._subclasses.fake_tensor import FakeTensor  # a second's import, needed by foreign networks only
 
@@ -76,7 +78,11 @@ def seed_dropout(network: nn.Module, name: str, input_shape: tuple[int, int, int
     set_dropout_generator(probe, torch.Generator())
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         before = torch.random.get_rng_state()
-        probe(torch.zeros(2, *input_shape))
+        try:
+            probe(torch.zeros(2, *input_shape))
+        except Exception as error:  # whatever a user's module raises
+            raise ConfigError(f"{name}: it does not run with dropout layers that draw from the run's stream; a layer may only "
+                              f"be called ({one_line(error)})") from None  # fmt: skip
         if not torch.equal(before, torch.random.get_rng_state()):
             raise ConfigError(f"{name}: in training it draws random numbers from torch's global generator, so that no seed "
                               "fixes a run; what draws must be nn.Dropout, nn.Dropout1d to 3d or torchvision's "

@@ -19,6 +19,7 @@ from collabench.errors import CollabenchError, ConfigError
 from collabench.papers.tables import Paper, PublishedTable, Source, load_papers
 
 NUMBER = re.compile(r"\d+\.\d+")
+VALUE = re.compile(r"(\d+\.\d+)(?:\s*±\s*(\d+\.\d+))?")
 MEASURE = re.compile(r"(\d+\.\d+)\s*(?:%|GB)")
 CHECK_MARK = "✓"
 
@@ -32,10 +33,10 @@ class Printed:
 
 
 def plain(text: str) -> str:
-    r"""Text without its markup: ``**``, ``$``, ``\mathcal{L}_{out}`` → ``L_out``, ``9.28\%`` → ``9.28%``."""
+    r"""Text without its markup: ``**``, ``$``, ``\mathcal{L}_{out}`` → ``L_out``, ``9.28\%`` → ``9.28%``, ``\pm`` → ±."""
     text = re.sub(r"\\mathcal\{(\w)\}", r"\1", text)
     text = re.sub(r"_\{([\w-]+)\}", r"_\1", text)
-    return text.replace("**", "").replace("$", "").replace("\\", "")
+    return text.replace("**", "").replace("$", "").replace("\\pm", "±").replace("\\", "")
 
 
 def check_sources(papers: dict[str, Paper], texts: Path) -> list[str]:
@@ -87,9 +88,9 @@ def printed_table(text: str, caption: str) -> Printed:
             body.append([plain(cell).strip() for cell in line.split("\t")])
         elif body:
             break
-    numeric = [row for row in body if NUMBER.fullmatch(row[-1])]
+    numeric = [row for row in body if VALUE.fullmatch(row[-1])]
     heads = [row for row in body if row not in numeric]
-    labels = next(i for i, cell in enumerate(numeric[0]) if NUMBER.fullmatch(cell))
+    labels = next(i for i, cell in enumerate(numeric[0]) if VALUE.fullmatch(cell))
     width = len(numeric[0]) - labels
     if all(cell in ("", CHECK_MARK) for row in heads for cell in row[1:]):
         parts = [[row[0] if cell else "" for cell in (row[1:] + [""] * width)[:width]] for row in heads]
@@ -119,9 +120,18 @@ def _compare_table(table: PublishedTable, texts: Path) -> Iterator[str]:
             yield f"row {name}: {len(row.values)} values, {source.table} prints {len(values)}"
             continue
         for column, value in zip(table.columns, values, strict=True):
-            if row.values[column] != float(value):
-                shown = "unknown" if row.values[column] is None else f"{row.values[column]:g}"
+            noted = row.values[column], row.spreads.get(column)
+            if noted != _numbers_of(value):
+                shown = "unknown" if noted[0] is None else f"{noted[0]:g}"
+                shown += "" if noted[1] is None else f" ± {noted[1]:g}"
                 yield f"row {name}, column {column}: {shown}, {source.table} prints {value}"
+
+
+def _numbers_of(text: str) -> tuple[float | None, float | None]:
+    """``7.51 ± 0.21`` as value and spread, None for what does not stand there."""
+    found = VALUE.fullmatch(text)
+    value, spread = (None, None) if found is None else found.groups()
+    return value and float(value), spread and float(spread)
 
 
 # -------------------------------------------------------------------------------------------------- quoted numbers

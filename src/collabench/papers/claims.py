@@ -25,6 +25,7 @@ Hypothesis = Literal["lower", "higher", "no_worse", "same"]
 #: Quantities that were measured while training, not determined by configuration and seed.
 COSTS: tuple[Quantity, ...] = ("train_seconds", "peak_memory")
 
+PaperName = Literal["song2018", "wang2018", "fang2021"]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -67,12 +68,15 @@ class ClaimSource(Strict):
     place: Line
     words: Line
 
+    def __str__(self) -> str:
+        return f"{self.file}, {self.place}: “{self.words}”"
+
 
 class Claim(Strict):
     """One claim of a paper; see the head of ``papers/claims.yaml``."""
 
     id: Name
-    paper: Literal["song2018", "wang2018", "fang2021"]
+    paper: PaperName
     statement: Line
     source: ClaimSource
     reading: Line | None = None
@@ -120,11 +124,21 @@ class Claim(Strict):
         return self.quantity != "network"
 
 
+class Untested(Strict):
+    """What a text states and no comparison of runs decides, with the reason."""
+
+    paper: PaperName
+    statement: Line
+    source: ClaimSource
+    reason: Line
+
+
 class Claims(Strict):
     """The whole of ``papers/claims.yaml``."""
 
     scopes: dict[Name, ClaimScope]
     claims: tuple[Claim, ...]
+    untested: Annotated[tuple[Untested, ...], NO_REPEATS] = ()
 
     def family_size(self, paper: str, profile: str) -> int:
         """How many tests (claim and scope) of a paper are declared for a profile."""
@@ -186,7 +200,11 @@ def load_claims(folder: Path, params: Params) -> Claims:
     for name in claims.scopes:
         if name not in used:
             raise document.error(("scopes", name), "no claim names this scope; remove it or name it")
-    return Claims(scopes={name: claims.scopes[name] for name in claims.scopes if name in tested}, claims=tuple(run))
+    return Claims(
+        scopes={name: claims.scopes[name] for name in claims.scopes if name in tested},
+        claims=tuple(run),
+        untested=tuple(one for one in claims.untested if one.paper not in waiting),
+    )
 
 
 def _check_scopes(document: Document, claims: Claims, params: Params, tested: set[str]) -> None:

@@ -18,7 +18,7 @@ from pydantic import Field, PlainValidator, model_validator
 
 from collabench.config import Document, KeyPath, Line, Name, Params, check_name, read_yaml, validate
 from collabench.errors import ConfigError
-from collabench.spec import Cell, Configuration, resolve
+from collabench.spec import Cell, Configuration, KnownToFit, nothing_is_known, resolve
 from collabench.strict import NO_REPEATS, Strict
 
 #: What an unknown value prints as.
@@ -117,11 +117,13 @@ class CellChange(Strict):
 
 
 class Row(Strict):
-    """labels: one for each of the table's ``row_titles``. values: column → number or unknown. not_run: why no
-    configuration reproduces the row."""
+    """labels: one for each of the table's ``row_titles``. values: column → number or unknown. spreads: column → sample
+    standard deviation over the protocol's runs, where one is published. not_run: why no configuration reproduces the
+    row."""
 
     labels: Annotated[tuple[Line, ...], Field(min_length=1)]
     values: dict[Name, Value]
+    spreads: dict[Name, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     metric: Metric | None = None
     configuration: Names = Names()
     not_run: Line | None = None
@@ -170,16 +172,20 @@ class PublishedTable(Strict):
         for name, row in self.rows.items():
             if len(row.labels) != len(self.row_titles):
                 raise ValueError(f"row {name}: one label for each of {', '.join(self.row_titles)} is needed")
-            for what, keys in (("values", row.values), ("cells", row.cells)):
+            for what, keys in (("values", row.values), ("spreads", row.spreads), ("cells", row.cells)):
                 for column in keys:
                     if column not in self.columns:
                         raise ValueError(
                             f"row {name}, {what}: {column!r} is no column; columns: {', '.join(self.columns)}"
                         )
+            if row.spreads and (self.protocol.runs == "unknown" or self.protocol.runs < 2):
+                raise ValueError(f"row {name}, spreads: the protocol must say over how many runs, at least 2")
             for column in self.columns:
                 if column not in row.values:
                     raise ValueError(f"row {name}: no value for the column {column}; write a number or unknown")
                 value, metric = row.values[column], self.metric_of(name, column)
+                if value is None and column in row.spreads:
+                    raise ValueError(f"row {name}, spreads: the value of the column {column} is unknown")
                 if value is not None and value > 100 and metric.endswith("_error"):
                     raise ValueError(f"row {name}, column {column}: {value:g} is no error in percent")
         return self
@@ -247,7 +253,7 @@ File = Annotated[PublishedTable | Quotes, Field(discriminator="kind")]
 
 @dataclass(frozen=True)
 class PublishedCell:
-    """One published value with all that the file says of it. value: None where it is unknown.
+    """One published value with all that the file says of it. value: None where it is unknown. sd: its published spread.
 
     names: those of ``params.yaml`` that the file gives for it. configuration: the one that reproduces it; None where
     ``not_run`` says why there is none, and where the papers were read without definitions.
@@ -265,6 +271,7 @@ class PublishedCell:
     configuration: Configuration | None
     not_run: str | None
     margin: float | None = None
+    sd: float | None = None
 
     @property
     def place(self) -> str:
@@ -320,12 +327,14 @@ def load_papers(
     names: tuple[str, ...] | None = None,
     asked: str = "",
     resolved: bool = True,
+    known_to_fit: KnownToFit = nothing_is_known,
 ) -> dict[str, Paper]:
     """The papers (all, in alphabetical order, or those of these names) of the folder ``papers/``.
 
     params: where the cells' names are defined; with None the names are neither checked nor resolved. asked: the key that
     gives the names, for messages. resolved: without it the names are checked, which is quick, and no cell has a
-    configuration. Raises ConfigError in one line that says file, line, key and what would be right.
+    configuration. known_to_fit: as for :func:`collabench.spec.resolve`. Raises ConfigError in one line that says file,
+    line, key and what would be right.
     """
     there = sorted(path.parent.name for path in folder.glob(f"*/{PAPER}"))
     known: dict[tuple[str, ...], Configuration] | None = {} if resolved else None
@@ -336,11 +345,16 @@ def load_papers(
                 f"{asked or folder}: there is no paper {name!r} (a folder of {folder} with {PAPER}); "
                 f"papers: {', '.join(there)}"
             )
-        papers[name] = _load_paper(folder / name, params, known)
+        papers[name] = _load_paper(folder / name, params, known, known_to_fit)
     return papers
 
 
-def _load_paper(folder: Path, params: Params | None, known: dict[tuple[str, ...], Configuration] | None) -> Paper:
+def _load_paper(
+    folder: Path,
+    params: Params | None,
+    known: dict[tuple[str, ...], Configuration] | None,
+    known_to_fit: KnownToFit,
+) -> Paper:
     document = read_yaml(folder / PAPER)
     about = validate(document, About, document.value)
     if about.not_run is not None:
@@ -358,7 +372,9 @@ def _load_paper(folder: Path, params: Params | None, known: dict[tuple[str, ...]
         else:
             _check_sources(document, about, content.model_dump(), ())
             cells = {
-                (row, column): _cell(document, folder.name, path.stem, content, row, column, params, known)
+                (row, column): _cell(
+                    document, folder.name, path.stem, content, row, column, params, known, known_to_fit
+                )
                 for row in content.rows
                 for column in content.columns
             }
@@ -421,6 +437,7 @@ def _cell(
     column: str,
     params: Params | None,
     known: dict[tuple[str, ...], Configuration] | None,
+    known_to_fit: KnownToFit,
 ) -> PublishedCell:
     across, down = content.rows[row], content.columns[column]
     change = across.cells.get(column, CellChange())
@@ -449,7 +466,7 @@ def _cell(
         chosen = tuple(names[part] for part in SECTIONS)
         if params is not None and known is not None and chosen not in known:
             try:
-                known[chosen] = resolve(params, **names)
+                known[chosen] = resolve(params, **names, known_to_fit=known_to_fit)
             except ConfigError as error:
                 raise document.error(("rows", row, "values", column), str(error)) from None
         configuration = None if known is None else known.get(chosen)
@@ -466,6 +483,7 @@ def _cell(
         configuration=configuration,
         not_run=not_run,
         margin=content.margin,
+        sd=across.spreads.get(column),
     )
 
 

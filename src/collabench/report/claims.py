@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collabench.config import Params
-from collabench.papers.claims import Claim, Claims, ClaimScope, Compared
+from collabench.papers.claims import Claim, Claims, ClaimScope, Compared, Untested
 from collabench.report import titles
 from collabench.report.analyse import LEVEL, rounded
 from collabench.report.collect import Collected, training_seconds
@@ -115,7 +115,7 @@ class ClaimVerdict(Strict):
 
 class ClaimReport(Strict):
     """kind: whether the verdicts rest on results or on measured costs. families: paper → number of tests declared for
-    this profile, those of the other kind included."""
+    this profile, those of the other kind included. untested: what the texts also state; beside results only."""
 
     schema_version: Literal[1] = SCHEMA
     profile: str
@@ -124,6 +124,7 @@ class ClaimReport(Strict):
     level: float
     families: dict[str, int]
     claims: tuple[ClaimVerdict, ...]
+    untested: tuple[Untested, ...] = ()
 
     def here(self) -> tuple[ClaimVerdict, ...]:
         """The claims that have a scope in this profile."""
@@ -160,6 +161,7 @@ def evaluate(
         level=LEVEL,
         families={paper: size for paper, size in families.items() if size},
         claims=tuple(_claim(claim, claims, verdicts[claim.id], where, collected.plan, params) for claim in chosen),
+        untested=claims.untested if kind == "results" else (),
     )
     return ClaimReport.model_validate_json(json.dumps(rounded(json.loads(report.model_dump_json()))))
 
@@ -208,10 +210,11 @@ class _Runs:
 
 @dataclass(frozen=True)
 class _Differences:
-    """Method minus baseline, one value per common seed (logarithms of ratios for costs). magnitude: the size of the
-    numbers that were subtracted. missing: why there are none."""
+    """Method minus baseline, one value for each of the common ``seeds`` (logarithms of ratios for costs). magnitude: the
+    size of the numbers that were subtracted. missing: why there are none."""
 
     values: NDArray[np.float64]
+    seeds: tuple[int, ...] = ()
     magnitude: float | None = None
     missing: str | None = None
 
@@ -236,8 +239,8 @@ def _differences(claim: Claim, scope_name: str, scope: ClaimScope, compared: Com
     table = np.array([[one[seed] for one in by_noise] for seed in common])
     if claim.quantity == "error_growth":
         rates = [100 * _rate(runs, scope, noise, compared) for noise in scope.noise]
-        return _Differences(slopes(table, rates), magnitude / float(np.ptp(rates)))
-    return _Differences(table[:, 0], magnitude)
+        return _Differences(slopes(table, rates), tuple(common), magnitude / float(np.ptp(rates)))
+    return _Differences(table[:, 0], tuple(common), magnitude)
 
 
 def _rate(runs: _Runs, scope: ClaimScope, noise: str, compared: Compared) -> float:
@@ -248,7 +251,19 @@ def _rate(runs: _Runs, scope: ClaimScope, noise: str, compared: Compared) -> flo
 
 
 def _none(reason: str) -> _Differences:
-    return _Differences(np.empty(0), None, reason)
+    return _Differences(np.empty(0), missing=reason)
+
+
+def _mean(parts: Sequence[_Differences]) -> _Differences:
+    """The mean over the comparisons, for every seed that all of them have."""
+    missing = next((one.missing for one in parts if one.missing), None)
+    if missing is not None:
+        return _none(missing)
+    seeds = tuple(seed for seed in parts[0].seeds if all(seed in one.seeds for one in parts))
+    if not seeds:
+        return _none("the comparisons have no seed in common")
+    rows = [[one.values[one.seeds.index(seed)] for seed in seeds] for one in parts]
+    return _Differences(np.mean(rows, axis=0), seeds, max(one.magnitude or 0.0 for one in parts))
 
 
 def _quantity(
@@ -322,13 +337,8 @@ def _tested_parts(
     names = [str(compared) for compared in claim.compare]
     effects: Sequence[float | None] = claim.published_effects.get(name, [None] * len(found))
     if claim.combine == "mean":
-        missing = next((one.missing for one in found if one.missing), None)
-        if missing is None and len({one.values.size for one in found}) > 1:
-            missing = "the comparisons have different numbers of seeds"
-        magnitude = max((one.magnitude or 0.0 for one in found), default=0.0)
-        merged = _none(missing) if missing else _Differences(np.mean([d.values for d in found], axis=0), magnitude)
         known = [effect for effect in effects if effect is not None]
-        found, names = [merged], [f"mean of {len(names)} comparisons: {'; '.join(names)}"]
+        found, names = [_mean(found)], [f"mean of {len(names)} comparisons: {'; '.join(names)}"]
         effects = [float(np.mean(known)) if known else None]
     parts, refuting, p_values = [], [], []
     for one, compared, effect in zip(found, names, effects, strict=True):
@@ -483,7 +493,7 @@ def _claim(
         id=claim.id,
         paper=claim.paper,
         statement=claim.statement,
-        source=f"{claim.source.file}, {claim.source.place}: “{claim.source.words}”",
+        source=str(claim.source),
         reading=claim.reading,
         hypothesis=_hypothesis(claim),
         unit=UNITS[claim.quantity],

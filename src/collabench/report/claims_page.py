@@ -22,9 +22,10 @@ claimed side. **Refuted**: wholly on the other side, or wholly inside the smalle
 neither. **Not run**: without runs. “No worse” needs the interval to stay within the margin; a claim with several parts
 needs all of them, and one part refutes it only at a level corrected for their number. The verdict holds for its scope
 (data set, noise, backbone, epochs) and for training randomness on a fixed test set. Estimates are method minus baseline.
-p: two-sided paired t test; sign-flip p: exact, a sensitivity check, which with n pairs cannot fall below 2 / 2ⁿ (0.0625
-with five: there it is left out). Seeds needed: for 80 % power at the published effect or, without one, the smallest
-effect of interest, from an upper 80 % limit of the standard deviation. `docs/statistics.md` says more.
+p: two-sided paired t test; of a claim with several parts the largest, 1 for a part on the other side, so that it speaks
+of support alone. Sign-flip p: exact, a sensitivity check, which with n pairs cannot fall below 2 / 2ⁿ (0.0625 with five:
+there it is left out). Seeds needed: for 80 % power at the published effect or, without one, the smallest effect of
+interest, from an upper 80 % limit of the standard deviation. `docs/statistics.md` says more.
 """
 
 _READING = {"wang2018": "Only the abstract is at hand: these are results of this project's reading of it."}
@@ -54,14 +55,14 @@ def overview(results: ClaimReport, costs: ClaimReport) -> list[str]:
     if results.here():
         shared, frame = verdict_table(results)
         lines += [
-            f"{counted(results)}. They hold for this scope only, at 95 % over all tests of a paper. Rules, intervals and "
+            f"{counted(results)}. Verdicts hold for this scope only, at 95 % over all tests of a paper. Rules, intervals and "
             f"the claims not run here: [{PAGE}]({PAGE}).",
             *([f"On {shared}:"] if shared else []),
             frame.to_markdown(index=False, disable_numparse=True),
         ]
     if costs.here():
         lines.append(
-            f"{len(costs.here())} claims about training time and memory: [costs/{PAGE}](costs/{PAGE}), as measured."
+            f"{_of(len(costs.here()), 'claim')} about training time and memory: [costs/{PAGE}](costs/{PAGE}), as measured."
         )
     return lines
 
@@ -71,7 +72,11 @@ def counted(report: ClaimReport) -> str:
     tested = report.here()
     counts = {word: sum(scope.verdict == word for claim in tested for scope in claim.scopes) for word in WORDS}
     told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    return f"{sum(counts.values())} verdicts on {len(tested)} claims: {told}"
+    return f"{_of(sum(counts.values()), 'verdict')} on {_of(len(tested), 'claim')}: {told}"
+
+
+def _of(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def verdict_table(report: ClaimReport) -> tuple[str, pandas.DataFrame]:
@@ -96,6 +101,8 @@ def _verdicts(claim: ClaimVerdict, everywhere: list[bool]) -> str:
     grouped: dict[str, list[str]] = {}
     for scope in claim.scopes:
         own = ", ".join(part for part, same in zip(scope.where, everywhere, strict=True) if not same)
+        if scope.declared_after_runs and claim.unit:
+            own = ", ".join(part for part in (own, "hypothesis younger than its runs") if part)
         grouped.setdefault(scope.verdict, []).append(own)
     return "; ".join(
         f"**{verdict}**" + (f" ({'; '.join(places)})" if any(places) else "") for verdict, places in grouped.items()
@@ -127,6 +134,8 @@ def page(report: ClaimReport) -> str:
         tested, others = [c for c in claims if c.scopes], [c for c in claims if not c.scopes]
         lines += [_lines_of(tested)] if tested else []
         lines += ["Not run in this profile:", _lines_of(others)] if others else []
+        untested = [f"- {one.statement} ({one.source}) {one.reason}" for one in report.untested if one.paper == paper]
+        lines += ["Also stated, and decided by no comparison of runs:", "\n".join(untested)] if untested else []
     lines.append("---")
     for claim in report.here():
         lines += _claim(claim)

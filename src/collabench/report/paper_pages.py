@@ -38,7 +38,8 @@ LEGEND = f"""\
 How to read a cell. First the **published** value. Below it the **measured** one, under the rule that the paper reports
 (mean ± sample standard deviation [95 % t interval], n training runs), the **difference** measured minus published in
 percentage points, and the **verdict**: *agrees*: the published value lies where one more run of ours would (95 %
-prediction interval), *differs*: outside, *cannot tell*: no such interval. The rule is the lowest test error over all
+prediction interval), *differs*: outside, *cannot tell*: no such interval; beside a published mean ± standard deviation
+Welch's test decides, and *agrees* needs a stated margin that two one-sided tests keep. The rule is the lowest test error over all
 epochs where the paper reports that (optimistic: chosen on test data), and the error after the last epoch then stands
 below; otherwise it is the last epoch. Intervals are over training randomness, with a fixed test set. A cell with the
 published value alone is not run in this profile. {MISPRINT}: looks like a misprint, see below; kept as printed.
@@ -58,8 +59,14 @@ class Measured:
 
 
 def read_papers(params: Params, workspace: Workspace) -> dict[str, Paper]:
-    """The papers of the project's folder; none where it has no such folder. Raises ConfigError in one line."""
-    return load_papers(workspace.papers, params) if workspace.papers.is_dir() else {}
+    """The papers of the project's folder; none where it has no such folder. Raises ConfigError in one line.
+
+    Whether the parts of a configuration fit each other is not looked at: of those that ran it is known, the others are
+    looked at by the plan that asks for them.
+    """
+    if not workspace.papers.is_dir():
+        return {}
+    return load_papers(workspace.papers, params, known_to_fit=lambda _: True)
 
 
 def published_values(papers: dict[str, Paper]) -> list[PublishedValue]:
@@ -82,6 +89,7 @@ def _value(cell: PublishedCell) -> PublishedValue | None:
         source=f"{cell.paper} {cell.table}",
         protocol="best" if protocol.epoch == "best" else "last",
         runs=1 if protocol.runs == "unknown" else protocol.runs,
+        sd=cell.sd,
         margin=cell.margin,
         top=1 if cell.metric == "top1_error" else 5,
     )
@@ -305,6 +313,8 @@ def _escape(text: str) -> str:
 
 def _entry(cell: PublishedCell, measured: Measured | None, suspect: bool) -> str:
     text = UNKNOWN if cell.value is None else formats.number(cell.value)
+    if cell.sd is not None:
+        text += f" ± {formats.number(cell.sd)}"
     if suspect:
         text += f" {MISPRINT}"
     if measured is None:
@@ -420,6 +430,7 @@ def _numbers(paper: Paper, cell: PublishedCell, measured: Measured | None) -> di
         "metric": cell.metric,
         "published": cell.value,
         "published_known": cell.value is not None,
+        "published_sd": cell.sd,
         "published_runs": cell.protocol.runs,
         "published_epoch": cell.protocol.epoch,
         "source": cell.source,
@@ -429,8 +440,12 @@ def _numbers(paper: Paper, cell: PublishedCell, measured: Measured | None) -> di
         **formats.summary_columns("measured", measured.error if measured else None),
         **formats.summary_columns("measured_last_epoch", measured.last if measured else None),
         "difference": comparison and comparison.difference,
-        "prediction_low": comparison and comparison.low,
-        "prediction_high": comparison and comparison.high,
+        "prediction_low": comparison and comparison.low if cell.sd is None else None,
+        "prediction_high": comparison and comparison.high if cell.sd is None else None,
+        "welch_low": comparison and comparison.low if cell.sd is not None else None,
+        "welch_high": comparison and comparison.high if cell.sd is not None else None,
+        "welch_p": comparison and comparison.p,
+        "equivalence_p": comparison and comparison.equivalence_p,
         "verdict": comparison and comparison.verdict,
         "verdict_reason": comparison and comparison.reason,
     }

@@ -6,18 +6,22 @@ import json
 from pathlib import Path
 
 from collabench.errors import ConfigError, ResultError
+from collabench.papers.tables import METRICS, UNKNOWN, Paper, load_papers
 from collabench.records import read_json
+from collabench.report import tables
+from collabench.report.analyse import LEVEL
 from collabench.report.collect import why_missing
-from collabench.results import RESULT, Measured, load_result
+from collabench.results import RESULT, Measured, Result, load_result
 from collabench.spec import Cell, Plan, Run
+from collabench.stats import summary
 from collabench.workspace import Workspace
 
 _PARTS = ("dataset", "noise", "model", "recipe", "method")
 
 
 def explain(plan: Plan, workspace: Workspace, words: str) -> str:
-    """Every cell of the plan that ``words`` point to: its configuration, and of each run seed, error, files, versions,
-    device and commit.
+    """Every cell of the plan that ``words`` point to: its number, what is published of it and where, its configuration,
+    and of each run seed, error, files, versions, device and commit.
 
     words: names of ``params.yaml``, a table's name or a configuration id, in any order, apart by spaces, ``/`` or
     ``·``; a cell must have them all. Raises ConfigError if none has.
@@ -29,34 +33,61 @@ def explain(plan: Plan, workspace: Workspace, words: str) -> str:
         raise ConfigError(
             f"no cell of {plan.profile!r} has all of {' '.join(wanted) or 'nothing'!r}; names: {', '.join(known)}"
         )
-    return "\n\n".join(_explain(cell, workspace) for cell in cells)
+    papers = load_papers(workspace.papers, None) if workspace.papers.is_dir() else {}
+    return "\n\n".join(_explain(cell, workspace, papers) for cell in cells)
 
 
 def _names(cell: Cell) -> set[str]:
     return {cell.table, cell.configuration.id, *(cell.configuration.names[part] for part in _PARTS)}
 
 
-def _explain(cell: Cell, workspace: Workspace) -> str:
+def _explain(cell: Cell, workspace: Workspace, papers: dict[str, Paper]) -> str:
     configuration = cell.configuration
-    lines = [f"{configuration.label}  (table {cell.table})", f"configuration {configuration.id}:"]
+    runs = [Run(configuration, seed) for seed in cell.seeds]
+    found = [_load(run, workspace) for run in runs]
+    errors = [100 * one.last.error for one in found if isinstance(one, Result)]
+    lines = [f"{configuration.label}  (table {cell.table})"]
+    if errors:
+        over = summary(errors, LEVEL)
+        lines.append(f"test error after the last epoch: {tables.mean_sd(over)} {tables.interval(over)} %, n {over.n}")
+    lines += _published(cell, papers)
+    lines.append(f"configuration {configuration.id}:")
     for part, value in configuration.identity().items():
         lines.append(f"  {part}: {json.dumps(value, sort_keys=True)}")
     for required in configuration.requires:
         lines.append(f"  needs first: {required.configuration.label}, member {required.member}")
     lines.append(f"runs ({len(cell.seeds)} seeds):")
-    for seed in cell.seeds:
-        lines += _run(Run(configuration, seed), workspace)
+    for run, one in zip(runs, found, strict=True):
+        lines += _run(run, one, workspace)
     return "\n".join(lines)
 
 
-def _run(run: Run, workspace: Workspace) -> list[str]:
+def _published(cell: Cell, papers: dict[str, Paper]) -> list[str]:
+    """What the papers publish of the cell, where it belongs to one of their tables."""
+    names = {part: cell.configuration.names[part] for part in _PARTS}
+    return [
+        f"published: {UNKNOWN if one.value is None else tables.number(one.value)} ({METRICS[one.metric]}; {one.source})"
+        for paper in papers.values()
+        for table in paper.tables.values()
+        if table.key == cell.table
+        for one in table.cells.values()
+        if one.not_run is None and one.names == names
+    ]
+
+
+def _load(run: Run, workspace: Workspace) -> Result | ResultError:
+    """The run's result, or why there is none."""
     folder = workspace.run(run.configuration.id, run.seed)
     try:
-        if not (folder / RESULT).exists():
-            raise ResultError(why_missing(run, workspace))
-        result = load_result(folder, run)
+        return load_result(folder, run) if (folder / RESULT).exists() else ResultError(why_missing(run, workspace))
     except ResultError as error:
-        return [f"  seed {run.seed}: {error}"]
+        return error
+
+
+def _run(run: Run, result: Result | ResultError, workspace: Workspace) -> list[str]:
+    if isinstance(result, ResultError):
+        return [f"  seed {run.seed}: {result}"]
+    folder = workspace.run(run.configuration.id, run.seed)
     best = "" if result.best_error is None else f", best epoch {100 * result.best_error:.2f} % (optimistic)"
     lines = [
         f"  seed {run.seed}: last epoch {100 * result.last.error:.2f} %{best}; {_relative(folder / RESULT, workspace)}",

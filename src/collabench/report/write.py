@@ -21,7 +21,8 @@ set; they say nothing about other test images. **Difference**: method minus base
 seed (same split, noise, data order and augmentation); negative is lower error. Its interval is unadjusted: it is not
 widened for the number of comparisons. **p**: paired t test, two-sided, the primary test. **Sign-flip p**: exact test
 without an assumption of normality, a sensitivity check, shown where n can reach 0.05 (six pairs or more). **Holm p**: p
-adjusted over the declared family of comparisons. “–”: not defined or not recorded.
+adjusted over the declared family of comparisons. How often such intervals and tests err, and for which differences more
+than 5 % of the time (skewed ones, ties with few seeds): `docs/statistics-simulation.md`. “–”: not defined or not recorded.
 """
 
 

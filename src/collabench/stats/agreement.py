@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy  # loads its parts when they are used: reading a report needs none
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from collabench.errors import ConfigError
 from collabench.stats.levels import check_level, check_positive
@@ -61,7 +61,7 @@ def prediction_interval(
     ours = summary(values, level)
     if not ours.sd:
         return None, None
-    half = float(stats.t.isf((1 - level) / 2, ours.n - 1)) * ours.sd * math.sqrt(1 / runs + 1 / ours.n)
+    half = float(scipy.stats.t.isf((1 - level) / 2, ours.n - 1)) * ours.sd * math.sqrt(1 / runs + 1 / ours.n)
     return ours.mean - half, ours.mean + half
 
 
@@ -144,12 +144,12 @@ def equivalence(comparison: Paired, margin: float, level: float = 0.95) -> Equiv
     if not comparison.sd:
         return Equivalence(False, None)
     error = comparison.sd / math.sqrt(comparison.n)
-    p = float(stats.t.sf((margin - abs(comparison.difference)) / error, comparison.n - 1))
+    p = float(scipy.stats.t.sf((margin - abs(comparison.difference)) / error, comparison.n - 1))
     return Equivalence(p < 1 - level, p)
 
 
 def _welch(difference: float, sd: float, n: int, other_sd: float, other_n: int, alternative: str):  # type: ignore[no-untyped-def]
-    return stats.ttest_ind_from_stats(
+    return scipy.stats.ttest_ind_from_stats(
         difference, sd, n, 0.0, other_sd, other_n, equal_var=False, alternative=alternative
     )
 
@@ -160,7 +160,7 @@ def _welch_interval(
     """Interval with Welch's and Satterthwaite's degrees of freedom."""
     ours, theirs = sd**2 / n, other_sd**2 / other_n
     degrees = (ours + theirs) ** 2 / (ours**2 / (n - 1) + theirs**2 / (other_n - 1))
-    half = float(stats.t.isf((1 - level) / 2, degrees)) * math.sqrt(ours + theirs)
+    half = float(scipy.stats.t.isf((1 - level) / 2, degrees)) * math.sqrt(ours + theirs)
     return difference - half, difference + half
 
 

@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from scipy import stats
-from scipy.optimize import brentq
+import scipy  # loads its parts when they are used: reading a report needs none
 
 from collabench.errors import ConfigError, ResultError
 from collabench.stats.levels import check_level, check_positive
@@ -37,7 +36,7 @@ def t_test_power(effect: float, n: int, level: float) -> float:
     effect: true difference / true standard deviation of the differences, not negative. Rejections on the wrong side
     are not counted: they detect nothing.
     """
-    return float(stats.nct.sf(stats.t.isf((1 - level) / 2, n - 1), n - 1, effect * math.sqrt(n)))
+    return float(scipy.stats.nct.sf(scipy.stats.t.isf((1 - level) / 2, n - 1), n - 1, effect * math.sqrt(n)))
 
 
 @lru_cache(maxsize=1024)
@@ -52,7 +51,7 @@ def detectable_effect(n: int, level: float = 0.95, power: float = 0.8) -> float:
     high = 1.0
     while t_test_power(high, n, level) < power:
         high *= 2
-    return float(brentq(lambda effect: t_test_power(effect, n, level) - power, 0.0, high, xtol=1e-10))
+    return float(scipy.optimize.brentq(lambda effect: t_test_power(effect, n, level) - power, 0.0, high, xtol=1e-10))
 
 
 def detectable_difference(n: int, sd: float, level: float = 0.95, power: float = 0.8) -> float:
@@ -65,7 +64,7 @@ def detectable_difference(n: int, sd: float, level: float = 0.95, power: float =
 
 def sd_upper_limit(sd: float, n: int, confidence: float = SD_LIMIT) -> float:
     """Upper limit of the true standard deviation of normal values: sd √((n-1) / χ² quantile at 1 - confidence)."""
-    return sd * math.sqrt((n - 1) / stats.chi2.ppf(1 - confidence, n - 1))
+    return sd * math.sqrt((n - 1) / scipy.stats.chi2.ppf(1 - confidence, n - 1))
 
 
 def seeds_needed(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
+import scipy  # loads its parts when they are used: reading a report needs none
 
 from collabench.errors import ResultError
 from collabench.stats.levels import check_level
@@ -11,6 +10,8 @@ from collabench.stats.levels import check_level
 
 def proportion_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
     """Clopper-Pearson interval of a share: covers with at least ``level`` for every true share and total."""
+    from statsmodels.stats.proportion import proportion_confint  # imports pandas and scipy.stats
+
     check_level(level)
     _check_counts(count, total)
     low, high = proportion_confint(count, total, alpha=1 - level, method="beta")
@@ -20,7 +21,7 @@ def proportion_interval(count: int, total: int, level: float = 0.95) -> tuple[fl
 def binomial_limit(total: int, share: float, confidence: float) -> float:
     """The largest share that ``total`` trials with true ``share`` exceed with probability of at most 1 - confidence."""
     _check_counts(0, total)
-    return float(stats.binom.isf(1 - confidence, total, share)) / total
+    return float(scipy.stats.binom.isf(1 - confidence, total, share)) / total
 
 
 def _check_counts(count: int, total: int) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # loads its parts when they are used: reading a report needs none
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from collabench.errors import ResultError
 from collabench.stats.levels import check_level
@@ -47,7 +47,7 @@ def friedman(values: ArrayLike, level: float = 0.95) -> Friedman:
     if table.ndim != 2 or table.size == 0 or not np.isfinite(table).all():
         raise ResultError(f"Friedman: a table (blocks, methods) of finite numbers is needed, got shape {table.shape}")
     blocks, methods = table.shape
-    ranks = stats.rankdata(table, axis=1)
+    ranks = scipy.stats.rankdata(table, axis=1)
     average = tuple(float(rank) for rank in ranks.mean(axis=0))
     reason = None
     if blocks < FEWEST_BLOCKS:
@@ -58,7 +58,7 @@ def friedman(values: ArrayLike, level: float = 0.95) -> Friedman:
         reason = "not computed: all methods are tied in every block"
     if reason is not None:
         return Friedman(blocks, methods, average, None, None, None, reason)
-    test = stats.friedmanchisquare(*table.T)
+    test = scipy.stats.friedmanchisquare(*table.T)
     return Friedman(
         blocks,
         methods,
@@ -72,5 +72,5 @@ def friedman(values: ArrayLike, level: float = 0.95) -> Friedman:
 
 def critical_difference(methods: int, blocks: int, level: float = 0.95) -> float:
     """Nemenyi's critical difference of average ranks (Demšar 2006, section 3.2.2)."""
-    quantile = stats.studentized_range.ppf(level, methods, np.inf) / np.sqrt(2)
+    quantile = scipy.stats.studentized_range.ppf(level, methods, np.inf) / np.sqrt(2)
     return float(quantile * np.sqrt(methods * (methods + 1) / (6 * blocks)))

@@ -1,13 +1,8 @@
-"""A copy of this project with a fabricated study in it, and the commands that share it."""
+"""A study in a copy of this project, fabricated or really trained, as DVC knows it."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,64 +13,11 @@ from collabench.results import LOGITS, RESULT, WEIGHTS
 from collabench.seeding import numpy_generator
 from collabench.study import Study, load_study
 from pipeline import plan
+from tests.project import collabench, commit_all, dvc, stages
 from tests.report import fabricated
 
-ROOT = Path(__file__).parents[2]
 PROFILE = "fabricated"
-STAGES = [f"{name}@{PROFILE}" for name in ("datasets", "noise", "train", "report", "measured")]
-
-
-def call(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command in the project; its output, both streams, in ``stdout``."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("COLLABENCH_", "PYTEST_"))}
-    environment |= {
-        "PYTHONPATH": str(folder / "src"),
-        "OMP_NUM_THREADS": "1",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    done = subprocess.run(
-        arguments, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500
-    )
-    assert not check or done.returncode == 0, done.stdout[-4000:]
-    return done
-
-
-def collabench(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return call(folder, sys.executable, "-c", "from collabench.cli import main; main()", *arguments, check=check)
-
-
-def dvc(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return call(folder, sys.executable, "-m", "dvc", *arguments, check=check)
-
-
-def git(folder: Path, *arguments: str) -> str:
-    return call(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments).stdout
-
-
-def commit_all(folder: Path, message: str) -> None:
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", message, "--allow-empty")
-
-
-def use_remote(folder: Path, remote: Mapping[str, str]) -> None:
-    """Make ``remote`` the default remote of this clone alone."""
-    dvc(folder, "remote", "add", "--local", "--default", "--force", "tested", remote["url"])
-    for name, value in remote.items():
-        if name != "url":
-            dvc(folder, "remote", "modify", "--local", "tested", name, value)
-
-
-def copy_project(folder: Path, profile: str) -> None:
-    """A copy of the tree as it stands, without reports and results, with one more profile (YAML), as a git repository."""
-    names = call(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file() and not name.startswith(("reports/", "artifacts/", "dvc.lock")):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    with (folder / "params.yaml").open("a") as file:
-        file.write(profile)
-    git(folder, "init", "-q", ".")
-    commit_all(folder, "project")
+STAGES = stages(PROFILE)
 
 
 def fabricate(folder: Path, *, weights_bytes: int = 305_616) -> Study:

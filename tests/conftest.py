@@ -1,0 +1,53 @@
+"""How the tests are spread over processes, with the Makefile's ``--dist loadfile --no-loadscope-reorder``.
+
+A module's tests run in one process, which makes what they share once; modules start in the order of collection, and the
+longest are collected first. (``--dist loadgroup`` does nothing with pytest 9.2 and pytest-xdist 3.8.)
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from collabench.resources import available_cores
+
+HERE = Path(__file__).parent
+
+#: Modules that take most of the time, by ``--durations=60``. Started last, one of them would run on alone at the end.
+LONGEST_FIRST = (
+    "cluster/test_slurm.py",
+    "survival/test_processes.py",
+    "published/test_every_configuration.py",
+    "workflow/test_smoke.py",
+    "survival/test_kills.py",
+    "share/test_remotes.py",
+    "cluster/test_import_from_remote.py",
+    "survival/test_storage.py",
+    "cluster/test_shards.py",
+    "cost/test_memory.py",
+    "training/test_distributed.py",
+    "training/test_torchrun.py",
+    "share/test_verify.py",
+    "share/test_export.py",
+    "stats/test_simulation.py",
+    "survival/test_dvc.py",
+    "bad_input/test_papers.py",
+    "bad_input/test_params.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {HERE / name: number for number, name in enumerate(LONGEST_FIRST)}
+    if gone := [str(path) for path in place if not path.is_file()]:
+        raise pytest.UsageError(f"LONGEST_FIRST in {__file__} names what is not there: {', '.join(gone)}")
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """For ``-n auto``: as many processes as there are cores for them. pytest-xdist itself counts the machine's physical
+    cores, whatever affinity and cgroup allow, and one of two where a virtual machine's cores are threads."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or config.option.numprocesses != "auto":
+        return None
+    return available_cores()[0]
