@@ -387,6 +387,7 @@ def test_a_partial_report_says_what_is_not_run_yet(project):
         (study.workspace.run(gone.configuration.id, seed) / RESULT).unlink()
     built = report.build(study.params, study.plan, study.workspace, partial=True)
     assert "**6.00**<br>no run yet (0 of 5)" in (built.folder / "paper.md").read_text()
+    assert f"(`{gone.configuration.id}`), seeds 0, 1, 2, 3, 4: not run" in (built.folder / "README.md").read_text()
 
 
 # -------------------------------------------------------------------------------------------------- missing data

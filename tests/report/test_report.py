@@ -291,7 +291,8 @@ def test_a_partial_report_goes_elsewhere_shows_n_and_pairs_the_seeds_that_both_h
     page = (built.folder / "graphs.md").read_text()
     assert "5 of 6" in page and "artial" in page
     overview = (built.folder / "README.md").read_text()
-    assert "2 of 18 runs are missing" in overview and runs[0].id in overview
+    assert "2 of 18 runs are missing" in overview
+    assert f"(`{runs[0].configuration.id}`), seed {runs[0].seed}: not run" in overview
     assert "5 of 6" in page and "(partial)" in report.terminal_summary(study.workspace, partial=True)
 
 

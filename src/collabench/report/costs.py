@@ -31,7 +31,7 @@ def write_costs(folder: Path, report: Report, collected: Collected) -> None:
     """Fill an empty folder with the tables and figures of cost."""
     (folder / "figures").mkdir()
     lines = [f"# What the runs of `{report.profile}` cost", _NOTE.strip(), *_machines(collected)]
-    frames = []
+    frames, drawings = [], []
     for table in report.tables:
         lines.append(f"## {table.title}")
         for condition in table.conditions:
@@ -42,12 +42,14 @@ def write_costs(folder: Path, report: Report, collected: Collected) -> None:
                 costs[f"{column}_relative"] = np.nan if reference.empty else costs[column] / reference[column].iloc[0]
             frames.append(costs.assign(**condition.names, table=table.name))
             lines += [f"### {condition.title}", markdown(_readable(costs))]
-            figure = figures.gain_against_cost(_points(condition, costs), condition.baseline or "")
-            if figure is not None:
+            points = _points(condition, costs)
+            if points:
                 name = f"{table.name}-{condition.key}-gain-against-cost.svg"
-                figures.save(figure, folder / "figures" / name)
+                arguments = (points, condition.baseline or "")
+                drawings.append(figures.Task(folder / "figures" / name, figures.gain_against_cost, arguments))
                 caption = f"Difference in test error against training time: {condition.title}"
                 lines.append(f"![{caption}](figures/{name})\n\n*{caption}*")
+    figures.draw(drawings)
     every = pandas.concat(frames)
     first = ["table", "dataset", "noise", "model", "recipe", "method"]
     write_csv(folder / "costs.csv", every[[*first, *(column for column in every if column not in first)]])

@@ -6,9 +6,16 @@ labels themselves.
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Iterable
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,6 +26,7 @@ from numpy.typing import NDArray
 
 from collabench.report.collect import Collected
 from collabench.report.content import Condition, Ranks, Row, Table
+from collabench.resources import choose, end_with_parent
 from collabench.results import Result
 from collabench.stats import Paired
 
@@ -45,7 +53,55 @@ _BASELINE, _MAIN, _QUIET = "#777777", "#0072B2", "#BBBBBB"
 _CHARACTER = 0.068
 """Width in inches that a character of a label takes at most, on average, in the font above."""
 
+_FEW = 8
+"""Figures that one process draws sooner than a second one has begun."""
+
 Drawn = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A figure to be drawn to ``path``, as ``make(*arguments)`` makes it; none where that is None."""
+
+    path: Path
+    make: Callable[..., Figure | None]
+    arguments: tuple[Any, ...]
+
+    def draw(self) -> bool:
+        """Whether there is something to draw."""
+        with matplotlib.rc_context(_STYLE):
+            figure = self.make(*self.arguments)
+            if figure is not None:
+                save(figure, self.path)
+        return figure is not None
+
+
+def draw(tasks: Sequence[Task]) -> list[bool]:
+    """Draw figures, on all cores that this process may use; whether each had something to draw.
+
+    Drawing is most of a large report's time: a tenth of a second a figure. Forked processes have all that it needs, where
+    others would import it for seconds. Forking is safe on Linux only; elsewhere this process draws all.
+    """
+    processes = min(choose("cpu").cores, len(tasks) // _FEW) if sys.platform == "linux" else 1
+    if processes < 2:
+        return [task.draw() for task in tasks]
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, context, _start_drawing, (os.getpid(), tasks)) as pool:
+        return list(pool.map(_draw_given, range(len(tasks))))
+
+
+_given: list[Task] = []
+"""In a process that draws: what there is to be drawn, as the fork has it. To send each task would take longer."""
+
+
+def _start_drawing(parent: int, tasks: Sequence[Task]) -> None:
+    end_with_parent(parent)
+    _given.extend(tasks)
+    gc.freeze()  # to look for garbage in what the parent process holds took a tenth of the time
+
+
+def _draw_given(index: int) -> bool:
+    return _given[index].draw()
 
 
 def draw_table(folder: Path, table: Table, collected: Collected) -> Drawn:
@@ -55,26 +111,27 @@ def draw_table(folder: Path, table: Table, collected: Collected) -> Drawn:
         for key, cells in collected.conditions.items()
         if key[0] == table.name
     }
+    tasks: list[tuple[str, str, Task]] = []  # place and caption of each
+
+    def add(place: str, kind: str, caption: str, make: Callable[..., Figure | None], *arguments: Any) -> None:
+        name = "-".join(part for part in (table.name, place, kind) if part) + ".svg"
+        tasks.append((place, caption, Task(folder / name, make, arguments)))
+
+    for number, (title, conditions) in enumerate(_noise_series(table), 1):
+        kind = f"error-against-noise-{number}"
+        add("", kind, f"Test error against noise: {title}", error_against_noise, conditions)
+    for number, ranks in enumerate(table.ranks, 1):
+        add("", f"ranks-{number}", "Average ranks and critical difference", critical_difference, ranks)
+    for condition in table.conditions:
+        found = results[condition.key]
+        where = condition.title
+        add(condition.key, "differences", f"Paired differences per seed: {where}", differences, condition, found)
+        add(condition.key, "curves", f"Training curves: {where}", training_curves, condition, found)
+        add(condition.key, "heads", f"Spread over heads: {where}", spread_over_heads, condition, found)
     drawn: Drawn = {}
-
-    def add(place: str, kind: str, caption: str, figure: Figure | None) -> None:
-        if figure is not None:
-            name = "-".join(part for part in (table.name, place, kind) if part) + ".svg"
-            save(figure, folder / name)
-            drawn.setdefault(place, {})[caption] = name
-
-    with matplotlib.rc_context(_STYLE):
-        for number, (title, conditions) in enumerate(_noise_series(table), 1):
-            kind = f"error-against-noise-{number}"
-            add("", kind, f"Test error against noise: {title}", error_against_noise(conditions))
-        for number, ranks in enumerate(table.ranks, 1):
-            add("", f"ranks-{number}", "Average ranks and critical difference", critical_difference(ranks))
-        for condition in table.conditions:
-            found = results[condition.key]
-            where = condition.title
-            add(condition.key, "differences", f"Paired differences per seed: {where}", differences(condition, found))
-            add(condition.key, "curves", f"Training curves: {where}", training_curves(condition, found))
-            add(condition.key, "heads", f"Spread over heads: {where}", spread_over_heads(condition, found))
+    for (place, caption, task), exists in zip(tasks, draw([task for *_, task in tasks]), strict=True):
+        if exists:
+            drawn.setdefault(place, {})[caption] = task.path.name
     return drawn
 
 

@@ -101,6 +101,7 @@ def _overview(report: Report, collected: Collected, papers: Sequence[str], claim
             ]
         ),
         HOW_TO_READ.strip(),
+        *_missing_runs(report),
     ]  # fmt: skip
     return "\n\n".join(lines) + "\n"
 
@@ -108,9 +109,21 @@ def _overview(report: Report, collected: Collected, papers: Sequence[str], claim
 def _missing(report: Report) -> list[str]:
     if not report.partial:
         return []
-    head = f"**Partial: {len(report.missing)} of {report.runs} runs are missing**; every row shows its n."
-    runs = "\n".join(f"- {m.label}, seed {m.seed} (`{m.run_id}`): {m.reason}" for m in report.missing)
-    return [head, runs] if runs else [head]
+    where = " Which: at the end." if report.missing else ""
+    return [f"**Partial: {len(report.missing)} of {report.runs} runs are missing**; every row shows its n.{where}"]
+
+
+def _missing_runs(report: Report) -> list[str]:
+    """The missing runs, one line for those of a configuration that lack for the same reason."""
+    seeds: dict[tuple[str, str, str], list[int]] = {}
+    for one in report.missing:
+        configuration = one.run_id.removesuffix(f"-s{one.seed}")
+        seeds.setdefault((one.label, configuration, one.reason), []).append(one.seed)
+    lines = [
+        f"- {label} (`{configuration}`), seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}: {reason}"
+        for (label, configuration, reason), numbers in seeds.items()
+    ]
+    return ["## Missing runs", "\n".join(lines)] if lines else []
 
 
 # -------------------------------------------------------------------------------------------------- table pages
