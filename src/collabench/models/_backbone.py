@@ -62,13 +62,3 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.run(self.stage_names, images)
-
-
-def feature_width(backbone: Backbone, input_shape: tuple[int, int, int]) -> int:
-    """Width of the penultimate features for images of ``input_shape``; leaves the backbone as it was."""
-    training = backbone.training
-    backbone.eval()
-    with torch.no_grad():
-        width = backbone.features(torch.zeros(1, *input_shape)).shape[1]
-    backbone.train(training)
-    return width
