@@ -16,6 +16,7 @@ import typer
 from collabench.errors import CollabenchError
 
 if TYPE_CHECKING:
+    from collabench.progress import Watcher
     from collabench.spec import Run
     from collabench.study import Outcome, Study
 
@@ -166,10 +167,10 @@ def run(
     with progress.watching(watcher):
         train = together.train if shared else pool.train
         outcome = train(study, chosen, available, retry_failed=retry_failed, finished=finished)
-    _conclude(outcome, left_out)
+    _conclude(outcome, left_out, profile)
 
 
-def _conclude(outcome: Outcome, left_out: int) -> None:
+def _conclude(outcome: Outcome, left_out: int, profile: str) -> None:
     print(f"{len(outcome.trained)} trained, {len(outcome.linked)} linked, {len(outcome.done)} already there, "
           f"{len(outcome.failed)} failed")  # fmt: skip
     for one, reason in outcome.failed:
@@ -177,7 +178,7 @@ def _conclude(outcome: Outcome, left_out: int) -> None:
     if left_out:
         print(f"{left_out} runs left out: their data sets are missing (see above)", file=sys.stderr)
     if outcome.failed:
-        print("once mended: collabench run --retry-failed", file=sys.stderr)
+        print(f"once mended: collabench run -p {profile} --retry-failed", file=sys.stderr)
     if outcome.failed or left_out:
         raise typer.Exit(1)
 
@@ -194,6 +195,8 @@ def report(
     """Build tables and figures from the results and print the tables."""
     from collabench import report as reporting
 
+    if partial and accept:
+        raise CollabenchError("--accept is for the report of a finished study; leave --accept or --partial out")
     study = _study(root, profile)
     reporting.build(study.params, study.plan, study.workspace, partial=partial)
     print(reporting.terminal_summary(study.workspace, partial=partial))
@@ -263,15 +266,40 @@ def reproduce(
         study.mend(partial(print, flush=True))
         set_aside(study)
         log.parent.mkdir(parents=True, exist_ok=True)
-        file = log.open("w")
         if shard is None:
             program, arguments = "dvc", ["repro", f"report@{profile}"]
         else:  # DVC's stages are of whole studies
             program, arguments = "snakemake", [profile, "train"]
             environment[shards.SHARD] = shard
+        command = [sys.executable, "-m", f"pipeline.{program}", *arguments]
+        code = _watched(command, workspace.root, environment, log, watcher)
+    if code:
+        failures = [status for status in map(study.status, wanted) if status.state == "failed"]
+        for status in failures:
+            print(f"failed: {status.run.configuration.label}, seed {status.run.seed}: {status.why}", file=sys.stderr)
+        if failures:
+            print(f"once mended: collabench run -p {profile} --retry-failed; "
+                  f"tables of the others: collabench report -p {profile} --partial", file=sys.stderr)  # fmt: skip
+        else:
+            print("\n".join(log.read_text().splitlines()[-25:]), file=sys.stderr)
+        print(f"collabench: error: {program} ended with exit code {code}; log: {log}", file=sys.stderr)
+        raise typer.Exit(1)
+    if shard is not None:
+        print(f"part {shard} is done: {len(wanted)} of the study's {len(study.plan.runs)} runs; "
+              f"where the tables are to be made: collabench import {workspace.root} -p {profile}")  # fmt: skip
+        return
+    print(reporting.terminal_summary(workspace))
+    _compare(study)
+
+
+def _watched(command: list[str], folder: Path, environment: dict[str, str], log: Path, watcher: Watcher) -> int:
+    """The exit code of a command whose output goes to ``log`` and that ends with this process; meanwhile shows progress."""
+    from collabench import progress, resources
+
+    with log.open("w") as file:
         child = subprocess.Popen(
-            [sys.executable, "-m", f"pipeline.{program}", *arguments],
-            cwd=workspace.root,
+            command,
+            cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -284,24 +312,7 @@ def reproduce(
             if child.poll() is None:
                 child.terminate()
                 child.wait()
-            file.close()
-    if child.returncode:
-        failures = [status for status in map(study.status, wanted) if status.state == "failed"]
-        for status in failures:
-            print(f"failed: {status.run.configuration.label}, seed {status.run.seed}: {status.why}", file=sys.stderr)
-        if failures:
-            print(f"once mended: collabench run -p {profile} --retry-failed; "
-                  f"tables of the others: collabench report -p {profile} --partial", file=sys.stderr)  # fmt: skip
-        else:
-            print("\n".join(log.read_text().splitlines()[-25:]), file=sys.stderr)
-        print(f"collabench: error: {program} ended with exit code {child.returncode}; log: {log}", file=sys.stderr)
-        raise typer.Exit(1)
-    if shard is not None:
-        print(f"part {shard} is done: {len(wanted)} of the study's {len(study.plan.runs)} runs; "
-              f"where the tables are to be made: collabench import {workspace.root} -p {profile}")  # fmt: skip
-        return
-    print(reporting.terminal_summary(workspace))
-    _compare(study)
+    return child.returncode
 
 
 def _part(study: Study, shard: str | None) -> list[Run]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from collabench.compatibility import input_shape_of
 from collabench.data.terms import terms_of
 from collabench.errors import ConfigError, ResultError
+from collabench.papers import READINGS
 from collabench.records import read_json, write_atomically
 from collabench.results import RESULT, WEIGHTS, Measured, Result, load_result
 from collabench.spec import Configuration, Run, dataset_key, digest
@@ -230,8 +231,7 @@ def _card(
 ) -> str:
     configuration = run.configuration
     names, terms = configuration.names, terms_of(configuration.dataset)
-    memory = "memory.slots" in _weights(study, run)
-    kept = "without its memory" if without_memory else "with its frozen memory" if memory else "as deployed"
+    kept = _kept(configuration, manifest, _weights(study, run), without_memory)
     path = study.workspace.measured_file(configuration.id, run.seed)
     measured = read_json(path, Measured) if path.exists() else None
     classes = ", ".join(manifest.classes[:_SHOWN]) + (", …" if len(manifest.classes) > _SHOWN else "")
@@ -252,6 +252,7 @@ def _card(
     )
     trained = [
         ("method", f"{names['method']}: {_settings(configuration.method)}"),
+        *([("reading", READINGS[configuration.method.method])] if configuration.method.method in READINGS else []),
         ("recipe", f"{names['recipe']}: {_settings(configuration.recipe)}"),
         ("label noise", noisy),
         ("seed", str(run.seed)),
@@ -302,6 +303,24 @@ def _card(
         _table(where),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _kept(
+    configuration: Configuration, manifest: Manifest, weights: dict[str, Tensor], without_memory: bool
+) -> str:
+    """What was deployed, and what a memory that stays with the network costs."""
+    if not _has_memory(weights):
+        return "as deployed"
+    if without_memory:
+        return "without its memory"
+    from collabench.counting import count
+
+    counts = count(configuration, input_shape_of(manifest.image_shape, configuration.recipe), len(manifest.classes))
+    numbers = sum(tensor.numel() for tensor in weights.values()) - sum(t.numel() for t in _plain(weights).values())
+    return (
+        f"with its frozen memory: {numbers:,} numbers beside the network's, and {counts.deployed / counts.forward:.3f} times the "
+        "network's arithmetic for an image"
+    )
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:

@@ -91,6 +91,10 @@ def plan_of(folder: Path, entry: str, more: str = ""):
             "{method: song2018, optimisation: alternating, scaling: loss_scaling}",
             "scaling belongs to optimisation: simultaneous",
         ),
+        (
+            "{method: song2018, optimisation: alternating, refresh_targets: false, gradient_through_target: true}",
+            "gradient_through_target needs refresh_targets: true",
+        ),
         *(
             (f"{{method: fang2021, losses: [out], out_branches: 1, {setting}}}", "belongs to out_branches above 1")
             for setting in (

@@ -35,11 +35,13 @@ ALLOWED = {
     },
     "surplus": {"errors", "locks", "study"},
     "report": {
-        "errors", "strict", "seeding", "records", "config", "spec", "papers", "results", "stats", "workspace",
+        "errors", "strict", "seeding", "records", "config", "spec", "papers", "resources", "results", "stats",
+        "workspace",
     },
     "packs": {"errors", "locks", "records", "results", "workspace"},
     "export": {
-        "errors", "compatibility", "data", "methods", "models", "records", "results", "spec", "stats", "study",
+        "errors", "compatibility", "counting", "data", "methods", "models", "papers", "records", "results", "spec", "stats",
+        "study",
     },
     "verify": {"errors", "data", "methods", "packs", "records", "report", "results", "seeding", "spec", "study", "workspace"},
     "study": {

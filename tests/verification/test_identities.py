@@ -361,6 +361,7 @@ SWITCHES = [
         )
     ),
     ("song2018", FOUR | {"optimisation": "alternating"}, {"refresh_targets": False}, RESIDUAL),
+    ("song2018", FOUR | {"optimisation": "alternating"}, {"gradient_through_target": True}, RESIDUAL),
     ("song2018", FOUR, {"split_after": ("block1", "block2")}, DENSENET),  # before the transitions instead of after them
     ("song2018", {}, {"splits": ({"after": "stem", "branches": 2}, {"after": "stage2", "branches": 2})}, RESIDUAL),
     *(("fang2021", OUT, change, VGG) for change in (

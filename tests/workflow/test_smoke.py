@@ -14,9 +14,10 @@ import pytest
 from tests.project import call, clone_and_pull, collabench, commit_all, contents, copy_project, git
 
 METHODS = "[individual, ensemble-2, hierarchical-4, kd]"
-TABLE = (
-    "      - {name: smoke, datasets: [digits-tiny], noise: [clean, uniform20], models: [resnet8], recipes: [smoke], "
+TABLES = (
+    "      - {name: smoke, datasets: [digits-tiny], noise: [uniform20], models: [resnet8], recipes: [smoke], "
     f"methods: {METHODS}}}\n"
+    "      - {name: clean, datasets: [digits-tiny], models: [resnet8], recipes: [smoke], methods: [individual]}\n"
 )
 
 
@@ -35,7 +36,7 @@ def study(tmp_path_factory) -> Path:
     """A finished smoke study with fewer methods, committed."""
     folder = tmp_path_factory.mktemp("study") / "project"
     copy_project(folder)
-    edit(folder, (r"(?s)(    tables:\n).*", rf"\1{TABLE}"))
+    edit(folder, (r"(?s)(    tables:\n).*", rf"\1{TABLES}"))
     commit_all(folder, "fewer methods")
     collabench(folder, "reproduce", "-p", "smoke", "--cores", "2")
     return folder
@@ -79,8 +80,8 @@ def test_another_seed_trains_one_run_per_configuration(study, tmp_path):
     assert {name: after[name] for name in before} == before
     plan = json.loads(collabench(copy, "plan", "-p", "smoke", "--json").stdout)
     added = {name for name in after.keys() - before.keys() if name.endswith("result.json")}
-    # One new seed of each configuration; individual also gets the new ensemble's second member.
-    members = sum("individual" in row["label"] for row in plan["configurations"])
+    # One new seed of each configuration; the second member of the new ensemble is a run of individual, too.
+    members = sum("ensemble" in row["label"] for row in plan["configurations"])
     assert len(added) == len(plan["configurations"]) + members
 
 

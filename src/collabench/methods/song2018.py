@@ -19,7 +19,8 @@ With one head J = CE(onehot(y), z; 1). Settings, with where they come from:
 ``beta``                     0.5 (published in Fang & Lin as the authors' setting)
 ``temperature``              2 (default of this project)
 ``temperature_squared``      factor T^2 on the soft term: on (published, "balance objectives"); off is Fang & Lin's eq. 3
-``gradient_through_target``  off: q is a constant (default); on: the gradient also flows through q
+``gradient_through_target``  off: q is a constant (default); on: the gradient also flows through q (of alternating heads' fresh
+                             targets: into what the head shares with the others)
 ``scaling``                  ``backprop_rescaling``: losses summed over heads, the gradient divided by the number of
                              branches at every split; ``loss_scaling``: losses averaged over heads; ``none``: summed
 ``optimisation``             ``simultaneous``: one step on all heads; ``alternating``: heads in turn within a batch, no
@@ -95,6 +96,8 @@ class Settings(_contract.MethodSettings):
             raise ValueError("scaling belongs to optimisation: simultaneous (alternating heads scale no gradient)")
         if not self.refresh_targets and self.optimisation != "alternating":
             raise ValueError("refresh_targets belongs to optimisation: alternating")
+        if not self.refresh_targets and self.gradient_through_target:
+            raise ValueError("gradient_through_target needs refresh_targets: true (fixed targets are constants)")
         return self
 
     def tree(self, stage_names: tuple[str, ...]) -> tuple[Split, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas
 
+from collabench.papers import READINGS
 from collabench.records import write_json
 from collabench.report.claims import ClaimReport, ClaimVerdict, PartVerdict, ScopeVerdict
 from collabench.report.tables import NOTHING, markdown, number, p_value
@@ -28,7 +29,6 @@ there it is left out). Seeds needed: for 80 % power at the published effect or, 
 interest, from an upper 80 % limit of the standard deviation. `docs/statistics.md` says more.
 """
 
-_READING = {"wang2018": "Only the abstract is at hand: these are results of this project's reading of it."}
 
 
 def write_claims(folder: Path, report: ClaimReport) -> None:
@@ -87,7 +87,7 @@ def verdict_table(report: ClaimReport) -> tuple[str, pandas.DataFrame]:
     shared = ", ".join(part for part, same in zip(first, everywhere, strict=True) if same)
     rows = [
         {
-            "Paper": claim.paper + (" (our reading)" if claim.paper in _READING else ""),
+            "Paper": claim.paper + (" (our reading)" if claim.paper in READINGS else ""),
             "Claim": claim.statement,
             "Verdict": _verdicts(claim, everywhere),
         }
@@ -130,7 +130,7 @@ def page(report: ClaimReport) -> str:
     )
     for paper in dict.fromkeys(claim.paper for claim in report.claims):
         claims = [claim for claim in report.claims if claim.paper == paper]
-        lines += [f"## {paper}", *([_READING[paper]] if paper in _READING else [])]
+        lines += [f"## {paper}", *([f"These are results of {READINGS[paper]}."] if paper in READINGS else [])]
         tested, others = [c for c in claims if c.scopes], [c for c in claims if not c.scopes]
         lines += [_lines_of(tested)] if tested else []
         lines += ["Not run in this profile:", _lines_of(others)] if others else []

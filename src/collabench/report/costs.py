@@ -13,7 +13,7 @@ from collabench.report.collect import Collected, training_seconds
 from collabench.report.content import Condition, Report
 from collabench.report.folders import OVERVIEW
 from collabench.report.tables import NOTHING, markdown, number
-from collabench.report.write import write_csv
+from collabench.report.write import reading_note, write_csv
 from collabench.spec import Cell, Run
 from collabench.stats import Paired
 
@@ -33,7 +33,7 @@ def write_costs(folder: Path, report: Report, collected: Collected) -> None:
     lines = [f"# What the runs of `{report.profile}` cost", _NOTE.strip(), *_machines(collected)]
     frames, drawings = [], []
     for table in report.tables:
-        lines.append(f"## {table.title}")
+        lines += [f"## {table.title}", *reading_note(table)]
         for condition in table.conditions:
             cells = collected.conditions[(table.name, *condition.names.values())]
             costs = pandas.DataFrame([_cost(collected, cell) for cell in cells])

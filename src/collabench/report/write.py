@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas
 
+from collabench.papers import READINGS
 from collabench.records import write_json
 from collabench.report import figures, tables
 from collabench.report.collect import Collected
@@ -71,7 +72,7 @@ def _overview(report: Report, collected: Collected, papers: Sequence[str], claim
     for table in report.tables:
         scope = tables.common_scope(table)
         lines += [f"## {table.title}", *([f"{scope}."] if scope else []), markdown(tables.overview_table(table))]
-        lines += _reading(table)
+        lines += reading_note(table)
         short = tables.short_titles(table)
         told = [
             f"- {short[condition.key] + ': ' if len(table.conditions) > 1 else ''}{text}"
@@ -134,7 +135,7 @@ def _table_page(report: Report, table: Table, drawn: dict[str, dict[str, str]]) 
     lines = [f"# {table.title}", f"[Overview](README.md) · numbers: [{table.name}.csv]({table.name}.csv)"]
     if report.partial:
         lines.append("**Partial report: some runs are missing; n says how many there are.**")
-    lines += _reading(table)
+    lines += reading_note(table)
     lines += [_figure(caption, name) for caption, name in drawn.get("", {}).items()]
     for condition in table.conditions:
         lines += _condition(condition, drawn.get(condition.key, {}))
@@ -144,12 +145,14 @@ def _table_page(report: Report, table: Table, drawn: dict[str, dict[str, str]]) 
     return "\n\n".join(lines) + "\n"
 
 
-def _reading(table: Table) -> list[str]:
-    """What has to stand wherever results of wang2018 are shown."""
-    shown = {
-        row.method for condition in table.conditions for row in condition.rows if "-wang2018-" in row.configuration_id
-    }
-    return [f"{', '.join(sorted(shown))}: this project's reading of an abstract, all that is at hand."] if shown else []
+def reading_note(table: Table) -> list[str]:
+    """What has to stand wherever results of a method are shown whose paper is not at hand."""
+    notes = []
+    for method, reading in READINGS.items():
+        rows = [row for condition in table.conditions for row in condition.rows]
+        shown = sorted({row.method for row in rows if f"-{method}-" in row.configuration_id})
+        notes += [f"{', '.join(shown)}: {reading}."] if shown else []
+    return notes
 
 
 def _figure(caption: str, name: str) -> str:
