@@ -262,7 +262,7 @@ def end_to_end(bench: Bench) -> Rows:
             6 * bench.batch,
             1,
         ),
-        ("digits 8x8, ResNet-8, 8 seeds", "individual", 8, (1, 8, 8), 64, 500, 2 if bench.quick else 10),
+        ("digits 8x8, ResNet-8, 8 seeds", "individual", 8, (1, 8, 8), 64, 500, 2 if bench.quick else 40),
     ]
     for name, graph, depth, shape, batch, images, epochs in cases:
         runs = bench.cores if shape[1] == 32 else 8

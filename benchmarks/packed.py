@@ -85,7 +85,7 @@ def seed_steps(form: str, seeds: int, threads: int, side: int, batch_size: int, 
             step(images, labels)
             yield seeds * batch_size
 
-    return throughput.rate(endless(), steps)
+    return throughput.rate(endless(), steps, clock=time.perf_counter)
 
 
 def seeds_in_processes(seeds: int, processes: int, side: int, batch_size: int, steps: int) -> float:
