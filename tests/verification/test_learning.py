@@ -26,8 +26,12 @@ def rows() -> dict[str, list[str]]:
     return {row[5]: row for row in cells}
 
 
+TEST_IMAGES = 360
+
+
 def errors_of(row: list[str]) -> list[float]:
-    return [float(value) for value in row[2].split()]
+    """Errors in percent before they were rounded for the table: each is a whole number of the test images."""
+    return [100 * round(float(value) / 100 * TEST_IMAGES) / TEST_IMAGES for value in row[2].split()]
 
 
 def test_the_page_shows_every_method_as_it_is_now():
@@ -41,7 +45,7 @@ def test_every_method_learns():
     for row in rows().values():
         model, method, _, mean, difference, _ = row
         errors = errors_of(row)
-        assert len(errors) == len(learning.SEEDS) and float(mean) == pytest.approx(statistics.mean(errors), abs=0.0101)
+        assert len(errors) == len(learning.SEEDS) and float(mean) == pytest.approx(statistics.mean(errors), abs=0.0051)
         individual.setdefault(model, float(mean))
         if method != "individual":
             own = float(difference.replace("−", "-"))
