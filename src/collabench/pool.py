@@ -35,6 +35,10 @@ def _train(run_id: str, retry_failed: bool) -> Outcome:
     return study.train([run], device=_device[0], retry_failed=retry_failed, tell=partial(print, flush=True))
 
 
+def _nothing() -> None:
+    pass
+
+
 def train(
     study: Study,
     runs: Sequence[Run],
@@ -58,30 +62,35 @@ def train(
     context = multiprocessing.get_context("spawn")
     arguments = (os.getpid(), study.workspace.root, study.workspace.profile, resources)
     with ProcessPoolExecutor(resources.workers, context, _start_worker, arguments) as pool:
-        while waiting or pending:
-            for run in list(waiting):
-                if len(pending) >= resources.workers:
-                    break
-                required = [other.id for other in run.requires() if other.id in wanted]
-                broken = [other for other in required if other in failed]
-                if broken:
-                    waiting.remove(run)
-                    failed.add(run.id)
-                    outcome.failed.append((run, f"needs {broken[0]}, which failed"))
-                    finished(run, "failed")
-                elif all(other in over for other in required):
-                    waiting.remove(run)
-                    pending[pool.submit(_train, run.id, retry_failed)] = run
-            if not pending:
-                continue
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                run = pending.pop(future)
-                try:
+        try:
+            while waiting or pending:
+                for run in list(waiting):
+                    if len(pending) >= resources.workers:
+                        break
+                    required = [other.id for other in run.requires() if other.id in wanted]
+                    broken = [other for other in required if other in failed]
+                    if broken:
+                        waiting.remove(run)
+                        failed.add(run.id)
+                        outcome.failed.append((run, f"needs {broken[0]}, which failed"))
+                        finished(run, "failed")
+                    elif all(other in over for other in required):
+                        waiting.remove(run)
+                        pending[pool.submit(_train, run.id, retry_failed)] = run
+                if not pending:
+                    continue
+                # The executor learns of the death of those processes only that it had started when it was last called: a
+                # process which `submit` itself starts is watched from the next call on.
+                pool.submit(_nothing)
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    run = pending[future]
                     result = future.result()
-                except BrokenProcessPool:
-                    raise RunFailed(
-                        f"a training process died while {run.id} was running; start again to resume"
-                    ) from None
-                outcome.add(result, run, finished)
-                (failed if result.failed else over).add(run.id)
+                    del pending[future]
+                    outcome.add(result, run, finished)
+                    (failed if result.failed else over).add(run.id)
+        except BrokenProcessPool:
+            running = ", ".join(sorted(run.id for run in pending.values())) or "no run"
+            raise RunFailed(
+                f"a training process died (killed, or short of memory) while there ran: {running}; start again to resume"
+            ) from None
     return outcome

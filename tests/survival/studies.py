@@ -86,9 +86,11 @@ def with_workflow(folder: Path) -> Path:
 
 
 def environment(folder: Path, **further: str) -> dict[str, str]:
-    """What the processes of a study see: nothing of the test's own settings."""
+    """What the processes of a study see: nothing of the test's own settings. The shell is the plain one, which stays between
+    a tool and the command that it starts."""
     return project.environment(folder if (folder / "src").is_dir() else ROOT) | {
         "PYTHONDONTWRITEBYTECODE": "1",
+        "SHELL": "/bin/sh",
         "CUDA_VISIBLE_DEVICES": "",
         "COLLABENCH_CHECKPOINT_SECONDS": "0.2",
         **further,
