@@ -95,18 +95,20 @@ def throughput_section(bench: Bench) -> Rows:
             network, loss = throughput.reference_plain(configuration.model.model_dump(), shape)
         turns = {
             "ours": throughput.library_steps(configuration, shape, 4 * batch),
+            "tuned": throughput.library_steps(throughput.tuned(configuration), shape, 4 * batch),
             "theirs": throughput.reference_steps(network, loss, shape, batch, 4 * batch, 0),
         }
-        ours, theirs = throughput.rates(turns).values()
+        ours, tuned, theirs = throughput.rates(turns).values()
         counts = count(configuration, shape, 10)
         rows.append(
             [
-                name, str(batch), f"{counts.training / 1e9:.3f}", f"{ours:,.1f}", f"{theirs:,.1f}", f"{ours / theirs:.2f}",
-                f"{throughput.share_of_peak(ours, counts, bench.peak):.0%}",
+                name, str(batch), f"{counts.training / 1e9:.3f}", f"{theirs:,.1f}", f"{ours:,.1f}", f"{ours / theirs:.2f}",
+                f"{throughput.share_of_peak(ours, counts, bench.peak):.0%}", f"{tuned:,.1f}", f"{tuned / theirs:.2f}",
+                f"{throughput.share_of_peak(tuned, counts, bench.peak):.0%}",
             ]
         )  # fmt: skip
-    head = ["what", "batch", "GFLOP an image", "library, images/s", "reference, images/s", "ratio", "share of peak"]
-    return head, rows
+    head = ["what", "batch", "GFLOP an image", "reference, images/s", "library, images/s", "ratio", "share of peak"]
+    return [*head, "tuned, images/s", "ratio, tuned", "share of peak, tuned"], rows
 
 
 def floor_section(bench: Bench) -> Rows:
@@ -159,21 +161,22 @@ def intra_model(bench: Bench) -> Rows:
             found[method] = (
                 throughput.library_steps(one, shape, 4 * batch),
                 throughput.reference_steps(network, loss, shape, batch, 4 * batch, 0),
+                throughput.library_steps(throughput.tuned(one), shape, 4 * batch),
                 count_memory(one, shape, 10, 128),
             )
-        turns = {f"{who} {method}": found[method][who] for method in INTRA_MODEL for who in (0, 1)}
+        turns = {f"{who} {method}": found[method][who] for method in INTRA_MODEL for who in (0, 1, 2)}
         speed = throughput.rates(turns)
         for method in INTRA_MODEL:
-            ours, theirs, memory = speed[f"0 {method}"], speed[f"1 {method}"], found[method][2]
-            first, alone = found["individual"][2], speed["0 individual"]
+            ours, theirs, tuned = (speed[f"{who} {method}"] for who in (0, 1, 2))
+            memory, first, alone = found[method][3], found["individual"][3], speed["0 individual"]
             rows.append(
                 [
-                    f"{model} {method}", f"{ours:,.1f}", f"{theirs:,.1f}", f"{ours / theirs:.2f}", f"{alone / ours:.2f}",
-                    f"{memory.held / first.held:.3f}",
+                    f"{model} {method}", f"{theirs:,.1f}", f"{ours:,.1f}", f"{ours / theirs:.2f}", f"{tuned:,.1f}",
+                    f"{tuned / theirs:.2f}", f"{alone / ours:.2f}", f"{memory.held / first.held:.3f}",
                 ]
             )  # fmt: skip
-    head = ["what", "library, images/s", "reference, images/s", "ratio", "time × individual", "memory × individual"]
-    return head, rows
+    head = ["what", "reference, images/s", "library, images/s", "ratio", "tuned, images/s", "ratio, tuned"]
+    return [*head, "time × individual", "memory × individual"], rows
 
 
 def cost_of_collaboration(bench: Bench) -> Rows:
@@ -248,7 +251,7 @@ def streaming(bench: Bench) -> Rows:
 
 def end_to_end(bench: Bench) -> Rows:
     """Whole trainings on all cores: several runs packed, against the reference with all threads and two loader workers."""
-    from benchmarks import packed
+    from benchmarks import packed, throughput
     from collabench.estimate import Form
 
     rows = []
@@ -272,12 +275,15 @@ def end_to_end(bench: Bench) -> Rows:
         one = one.model_copy(update={"recipe": recipe})
         form = Form(shape=shape, classes=10, train_images=images, test_images=batch)
         ours = packed.library([one] * runs, form, bench.cores)
+        tuned = packed.library([throughput.tuned(one)] * runs, form, bench.cores)
         settings = [(bench.cores, 2), (1, 2), *([(bench.cores, 0), (1, 0)] if shape[1] == 8 else [])]
         best = {setting: packed.reference_rate(depth, graph, form, batch, epochs, *setting) for setting in settings}
         (threads, workers), theirs = max(best.items(), key=lambda item: item[1])
         chosen = f"{threads} threads, {workers} workers"
-        rows.append([name, str(runs), f"{ours:,.1f}", f"{theirs:,.1f}", chosen, f"{ours / theirs:.2f}"])
-    return ["what", "runs", "library, images/s", "reference, images/s", "its best setting", "ratio"], rows
+        speeds = [f"{theirs:,.1f}", chosen, f"{ours:,.1f}", f"{ours / theirs:.2f}", f"{tuned:,.1f}", f"{tuned / theirs:.2f}"]
+        rows.append([name, str(runs), *speeds])
+    head = ["what", "runs", "reference, images/s", "its best setting", "library, images/s", "ratio"]
+    return [*head, "tuned, images/s", "ratio, tuned"], rows
 
 
 def several_seeds(bench: Bench) -> Rows:

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import throughput
 from collabench.estimate import Form, random_dataset
+from collabench.models._winograd import convolve
 from collabench.spec import Configuration, Run
 
 
@@ -28,7 +29,7 @@ def library(configurations: list[Configuration], form: Form, processes: int) -> 
 
 
 def _warm(number: int) -> int:
-    torch.nn.functional.conv2d(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 3, 3))
+    convolve(torch.zeros(1, 32, 4, 4), torch.zeros(32, 32, 3, 3))  # loads what numba compiled, once for a process
     time.sleep(0.5)  # so that every process of the pool takes one
     return number
 

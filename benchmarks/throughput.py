@@ -18,6 +18,7 @@ from collabench.counting import Counts
 from collabench.data.batches import TrainingBatches
 from collabench.methods import METHODS, Batch
 from collabench.models import FAMILIES, build_backbone
+from collabench.models._convolution import tune_convolutions
 from collabench.models._dropout import set_dropout_generator
 from collabench.spec import Configuration
 from collabench.training.loop import make_context, make_method
@@ -32,6 +33,12 @@ GRAPHS = {
 }
 RESNET32 = {"family": "cifar_resnet", "depth": 32}
 DENSENET = {"family": "densenet", "depth": 40, "growth": 12}
+
+
+def tuned(configuration: Configuration) -> Configuration:
+    """The same with every convolution in the form that suits its shape."""
+    recipe = configuration.recipe.model_copy(update={"convolution": "tuned"})
+    return configuration.model_copy(update={"recipe": recipe})
 
 
 def configuration(method: dict, model: dict, base: Configuration, batch_size: int) -> Configuration:
@@ -69,6 +76,8 @@ def library_steps(configuration: Configuration, shape: Shape, count: int) -> Ite
     """Train a configuration for ever as the training loop does; yields the images of every step."""
     method = make_method(configuration, make_context(configuration, shape, 10, 0))
     network = method.build().to(memory_format=torch.channels_last).train()
+    if configuration.recipe.convolution == "tuned":
+        tune_convolutions(network)
     generator = torch.Generator()
     set_dropout_generator(network, generator)
     optimizer = reference.optimizer_of(network)

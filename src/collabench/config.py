@@ -429,7 +429,8 @@ class RecipeConfig(Strict):
 
     ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs. ``validation_fraction`` of the
     training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``. ``processes``
-    share every batch of a run, each on a GPU or a core of its own (docs/multi-gpu.md).
+    share every batch of a run, each on a GPU or a core of its own (docs/multi-gpu.md). ``convolution``: on a CPU,
+    ``tuned`` gives every 3x3 convolution the form that suits its shape: faster, with other rounding (docs/performance.md).
     """
 
     epochs: int = Field(ge=1, le=10_000)
@@ -447,6 +448,7 @@ class RecipeConfig(Strict):
     evaluation_batch_size: int = Field(default=500, ge=1, le=65_536)
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
+    convolution: Literal["torch", "tuned"] = "torch"
     processes: int = Field(default=1, ge=1, le=1024)
 
     @model_validator(mode="after")
@@ -461,11 +463,15 @@ class RecipeConfig(Strict):
             raise ValueError("validation_noisy needs validation_fraction above 0")
         if self.processes > self.batch_size:
             raise ValueError(f"{self.processes} processes cannot share a batch of {self.batch_size} images")
+        if self.convolution == "tuned" and (self.precision != "float32" or self.compile):
+            raise ValueError("convolution: tuned goes with precision: float32 and compile: false only")
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What of the recipe can change a run's numbers: all of it. One process, the rule, goes without saying."""
-        return self.model_dump(exclude={"processes"} if self.processes == 1 else None)
+        """What of the recipe can change a run's numbers: all of it. One process and torch's convolutions, the rule, go
+        without saying."""
+        usual = {"processes": 1, "convolution": "torch"}
+        return self.model_dump(exclude={name for name, value in usual.items() if getattr(self, name) == value})
 
 
 ModelConfig = Annotated[FAMILIES.settings_union(), Field(discriminator="family")]

@@ -25,7 +25,7 @@ from collabench.compatibility import KNOWN_SHAPES, input_shape_of
 from collabench.errors import ConfigError
 from collabench.methods import Batch, Method
 from collabench.models import build_backbone
-from collabench.models._dropout import set_dropout_generator
+from collabench.models._dropout import copy_generators
 from collabench.spec import Configuration
 from collabench.training.device import autocast
 from collabench.training.loop import make_context, make_method
@@ -104,8 +104,7 @@ def fake_training(
         method, teachers = _method(configuration, shape, classes)
         network = method.build()
         network.train()
-        generator = torch.Generator()
-        set_dropout_generator(network, generator)
+        generators = copy_generators(network, torch.device("cpu"))
         optimizer = torch.optim.SGD(
             [p for p in network.parameters() if p.requires_grad] or [nn.Parameter(torch.zeros(1))],
             lr=recipe.learning_rate,
@@ -114,7 +113,7 @@ def fake_training(
             weight_decay=recipe.weight_decay,
         )
         size = batch_size or recipe.batch_size
-        batch = Batch(torch.empty(size, *shape), torch.zeros(size, dtype=torch.long), generator)
+        batch = Batch(torch.empty(size, *shape), torch.zeros(size, dtype=torch.long), generators[0])
         precision = partial(autocast, recipe.precision, torch.device("cpu"))
         yield FakeTraining(method, network, teachers, batch, optimizer, precision)
 

@@ -22,6 +22,12 @@ def stream_seed(seed: int, stream: Stream, *context: int | str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") >> 1
 
 
+def dropout_seed(seed: int, epoch: int, number: int) -> int:
+    """Where a stream of dropout begins an epoch. Stream 0 is that of a network trained alone; every further copy of the
+    network has one of its own."""
+    return stream_seed(seed, "dropout", epoch, *([number] if number else []))
+
+
 def torch_generator(
     seed: int, stream: Stream, *context: int | str, device: torch.device | str = "cpu"
 ) -> torch.Generator:

@@ -24,6 +24,10 @@ from collabench.strict import Strict
 #: Raise whenever training, evaluation or data handling changes numbers for every method.
 ENGINE_REVISION = 1
 
+#: How several networks, or passes, draw masks of dropout; part of the identity of runs where more than one does. 1: from one
+#: stream in turn. 2: every copy from a stream of its own, and the same masks for a batch that it sees again.
+DROPOUT_REVISION = 2
+
 #: Seeds that tables use lie below this; the seeds of further ensemble members above.
 MEMBER_SEED_STEP = 10_000
 
@@ -47,6 +51,8 @@ class Configuration(Strict):
 
     def identity(self) -> dict[str, Any]:
         """The resolved values that the identity's hash covers, as plain data."""
+        models = (self.model if name is None else self.peer_models[name] for name in self.method.passes())
+        drawing = sum(model.draws_dropout for model in models)
         return {
             "engine": ENGINE_REVISION,
             "method_revision": METHODS[self.method.method].Method.revision,
@@ -57,6 +63,7 @@ class Configuration(Strict):
             "method": {"method": self.method.method, **self.method.identity()},
             "peer_models": [model.model_dump() for model in self.peer_models.values()],
             "requires": [[required.configuration.id, required.member] for required in self.requires],
+            **({"dropout_revision": DROPOUT_REVISION} if drawing > 1 else {}),
         }
 
     @cached_property

@@ -432,7 +432,7 @@ class Study:
             if run.configuration.recipe.processes > 1 and self.status(run).state not in ("done", "elsewhere"):
                 self._check_processes(run)
         recipes = {c.names["recipe"]: c.recipe for c in self.plan.configurations.values()}
-        unusual = {name: r for name, r in recipes.items() if r.compile or r.precision != "float32"}
+        unusual = {name: r for name, r in recipes.items() if r.compile or r.precision != "float32" or r.convolution != "torch"}
         if not unusual:
             return  # without the seconds that torch's import takes
         import torch
@@ -441,7 +441,7 @@ class Study:
 
         for name, recipe in unusual.items():
             try:
-                check_execution(recipe.precision, recipe.compile, torch.device(device))
+                check_execution(recipe, torch.device(device))
             except ConfigError as error:
                 raise ConfigError(f"params.yaml: recipes.{name}: {error}") from None
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 import torch
 from torch import nn
 
 from collabench.methods import Batch, Method
 from collabench.models import build_backbone
-from collabench.models._dropout import set_dropout_generator
-from collabench.seeding import stream_seed
+from collabench.models._dropout import copy_generators
+from collabench.seeding import dropout_seed, stream_seed
 from collabench.spec import RequiredRun, Run
 from collabench.strict import Strict
-from collabench.training import Trained, make_context, train_run
+from collabench.training import Trained, checkpoint, make_context, train_run
 from collabench.training.loop import make_method
 from tests.synthetic import CLASSES, SMALL_MODELS, blobs, configuration_of, model_of, settings_of
 
@@ -49,10 +53,37 @@ def teachers_of(run: Run) -> list[nn.Module]:
     ]
 
 
-def trained(method: str, seed: int = 3, recipe: dict | None = None, models: dict | None = None, **values) -> Trained:
-    """Train by the trainer, two epochs on 40 images by default."""
-    run = run_of(method, seed, recipe, models, **values)
-    return train_run(run, blobs(ALL_IMAGES), device=torch.device("cpu"), teachers=teachers_of(run))
+def train(run: Run, **options: object) -> Trained:
+    """Train by the trainer, two epochs on 40 images by default. ``options``: of :func:`train_run`."""
+    return train_run(run, blobs(ALL_IMAGES), device=torch.device("cpu"), teachers=teachers_of(run), **options)
+
+
+def trained(method: str, *arguments, **values) -> Trained:
+    """:func:`train` what :func:`run_of` says."""
+    return train(run_of(method, *arguments, **values))
+
+
+def resumed(train: Callable[..., Trained], after: int, path: Path) -> Trained:
+    """``train`` with a checkpoint at ``path`` after every step, stopped after so many, and gone on from the last one."""
+
+    class Stop(Exception):
+        pass
+
+    save, written = checkpoint.save, []
+
+    def save_and_stop(*arguments: object) -> None:
+        save(*arguments)
+        written.append(path.exists())
+        if sum(written) == after:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_stop)
+        with pytest.raises(Stop):
+            train(checkpoint_path=path, checkpoint_seconds=0.0)
+    result = train(checkpoint_path=path, checkpoint_seconds=1e9)
+    assert result.measured.resumed == 1
+    return result
 
 
 def weights(method: str, *arguments, **values) -> dict[str, torch.Tensor]:
@@ -66,12 +97,13 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def built(method: str, seed: int = 3, models: dict | None = None, **values) -> tuple[Method, nn.Module]:
-    """A method and its training network in float64."""
+    """A method and its training network in float64, its dropout at the beginning of the first epoch."""
     run = run_of(method, seed, None, models, **values)
     teachers = [teacher.double() for teacher in teachers_of(run)]
     instance = make_method(run.configuration, make_context(run.configuration, SHAPE, CLASSES, seed, teachers))
     network = instance.build().double()
-    set_dropout_generator(network, torch.Generator().manual_seed(seed))
+    for number, generator in copy_generators(network, torch.device("cpu")).items():
+        generator.manual_seed(dropout_seed(seed, 0, number))
     return instance, network
 
 

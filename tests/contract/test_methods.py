@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import io
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,8 +16,9 @@ from collabench.methods import METHODS
 from collabench.models import Backbone, build_backbone
 from collabench.seeding import stream_seed
 from collabench.spec import Configuration, RequiredRun, Run
-from collabench.training import train_run
+from collabench.training import checkpoint, train_run
 from collabench.training.loop import make_context, make_method
+from tests.baselines.training_cases import resumed
 from tests.synthetic import CLASSES, SMALL_MODELS, blobs, configuration_of, model_of, settings_of
 
 SHAPE = (1, 8, 8)
@@ -87,30 +91,22 @@ def test_a_run_leaves_the_global_generator_alone(method):
 @pytest.mark.parametrize("stop_after", [1, 4])
 def test_an_interrupted_run_ends_with_the_same_bytes(method, stop_after, tmp_path):
     run = Run(configuration(method), 1)
-    whole = train(run)
-    path = tmp_path / "run.ckpt"
+    assert content(resumed(partial(train, run), stop_after, tmp_path / "run.ckpt")) == content(train(run))
 
-    class Stop(Exception):
-        pass
 
-    # A checkpoint after every step; the interruption comes when the given number has been written.
-    written = []
-
-    def count(*_: object) -> None:
-        written.append(path.exists())
-        if sum(written) >= stop_after:
-            raise Stop
-
-    from collabench.training import checkpoint
-
-    save = checkpoint.save
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "save", lambda *arguments: (save(*arguments), count()))
-        with pytest.raises(Stop):
-            train(run, checkpoint_path=path, checkpoint_seconds=0.0)
-    resumed = train(run, checkpoint_path=path, checkpoint_seconds=1e9)
-    assert resumed.measured.resumed == 1
-    assert content(resumed) == content(whole)
+@pytest.mark.parametrize(
+    "held", [{"form": checkpoint.FORM + 1, "state": {}}, {"run_id": "", "generator": torch.empty(0)}, [1]], ids=str
+)
+def test_a_checkpoint_of_another_form_is_named_and_the_run_starts_from_its_beginning(held, tmp_path):
+    """Whole files that other versions wrote: a later one, the first one, and no version at all."""
+    run, path, told = Run(configuration("individual"), 1), tmp_path / "run.ckpt", []
+    buffer = io.BytesIO()
+    torch.save(held, buffer)
+    path.write_bytes(hashlib.sha256(buffer.getvalue()).hexdigest().encode() + b"\n" + buffer.getvalue())
+    again = train(run, checkpoint_path=path, tell=told.append)
+    assert again.measured.resumed == 0 and content(again) == content(train(run))
+    (line,) = told
+    assert str(path) in line and "not a checkpoint that this version reads" in line and "from its beginning" in line
 
 
 @ALL

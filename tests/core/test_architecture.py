@@ -31,7 +31,8 @@ ALLOWED = {
     "results": {"errors", "strict", "records", "spec"},
     "workspace": set(),
     "training": {
-        "errors", "seeding", "data", "distributed", "methods", "models", "compatibility", "results", "records", "spec",
+        "errors", "seeding", "config", "data", "distributed", "methods", "models", "compatibility", "results", "records",
+        "spec",
     },
     "surplus": {"errors", "locks", "study"},
     "report": {

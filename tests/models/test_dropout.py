@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,8 @@ from collabench.models import Backbone, build_backbone
 from collabench.models._dropout import SeededDropout, set_dropout_generator
 from collabench.models._torchvision import import_torchvision
 from collabench.spec import Run
-from collabench.training import Trained, checkpoint, train_run
+from collabench.training import Trained, train_run
+from tests.baselines.training_cases import resumed
 from tests.synthetic import CLASSES, blobs, configuration_of, model_of, settings_of
 
 SHAPE = (1, 8, 8)
@@ -41,7 +44,7 @@ def test_what_is_zeroed_together_and_how_often(leading, probability):
 def test_in_testing_nothing_is_zeroed():
     x = torch.ones(4, 3, 2, 2)
     assert SeededDropout(0.5).eval()(x) is x and SeededDropout(0.0).train()(x) is x
-    with pytest.raises(RuntimeError, match="call set_dropout_generator before training"):
+    with pytest.raises(RuntimeError, match="call copy_generators before training"):
         SeededDropout(0.5).train()(x)
 
 
@@ -127,7 +130,7 @@ DRAWING = ["dropout", "dropout2d", "stochastic depth", "nested"]
 
 
 @pytest.mark.parametrize("layer", DRAWING)
-def test_the_seed_fixes_a_foreign_models_dropout(layer, tmp_path, monkeypatch):
+def test_the_seed_fixes_a_foreign_models_dropout(layer, tmp_path):
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     whole = train(layer)
@@ -135,21 +138,7 @@ def test_the_seed_fixes_a_foreign_models_dropout(layer, tmp_path, monkeypatch):
     torch.manual_seed(2)
     assert same(whole, train(layer))
     assert not same(whole, train(layer, seed=4)) and not same(whole, train("never"))
-
-    class Stop(Exception):
-        pass
-
-    def save_and_stop(*arguments: object) -> None:
-        save(*arguments)
-        raise Stop
-
-    save, path = checkpoint.save, tmp_path / "run.ckpt"
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", save_and_stop)
-        with pytest.raises(Stop):
-            train(layer, checkpoint_path=path, checkpoint_seconds=0.0)
-    resumed = train(layer, checkpoint_path=path, checkpoint_seconds=1e9)
-    assert resumed.measured.resumed == 1 and same(whole, resumed)
+    assert same(whole, resumed(partial(train, layer), 1, tmp_path / "run.ckpt"))
 
 
 @pytest.mark.parametrize("layer", DRAWING)

@@ -31,7 +31,9 @@ VGG = {"family": "vgg", "blocks": (1, 1), "width": 4, "poolings": 1, "hidden": 8
 RESNET = {"family": "resnet", "blocks": (1, 1), "width": 4, "hidden": 8}
 
 #: Those of :data:`CASES` that are trained to the end.
-TRAINED = ("individual", "song2018", "dml in turn", "fang2021 on a residual network")
+TRAINED = ("individual", "song2018", "dml in turn", "fang2021 on a residual network", "wang2018 with dropout")
+#: Those of them that are also interrupted.
+INTERRUPTED = ("individual", "wang2018 with dropout")
 
 
 def of(method: str, model: dict | None = None, **settings: object) -> Configuration:
@@ -46,6 +48,8 @@ CASES: dict[str, Configuration] = {
     "song2018 rescaled at a split": of("song2018", heads=2, split_after=("stage1",)),
     "song2018 alternating": of("song2018", graph="simple_ilr", heads=2, optimisation="alternating"),
     "dml in turn": of("dml", optimisation="in_turn"),
+    "dml in turn with dropout": of("dml", VGG, optimisation="in_turn"),
+    "wang2018 with dropout": of("wang2018", VGG),
     "fang2021 on a residual network": of("fang2021", RESNET),
     "fang2021 pixels": of("fang2021", RESNET, losses=("pull_push",), input_descriptor="pixels"),
     "fang2021 added": of("fang2021", VGG, losses=("out", "mid"), out_added=True),
@@ -67,14 +71,15 @@ def gradients(configuration: Configuration) -> list[dict[str, torch.Tensor]]:
 
     trainer.optimizer.step = note
     trainer.network.train()
-    trainer.generator.manual_seed(1)
+    for number, generator in trainer.generators.items():
+        generator.manual_seed(1 + number)
     labels = trainer.dataset.train_labels
     sizes = trainer.batches.sizes
     for number, (images, targets) in enumerate(trainer.batches.epoch(0, labels)):
         if number in (0, len(sizes) - 1):
             with distributed.batch_of(sizes[number]):
                 trainer.method.step(
-                    trainer.network, Batch(images.double(), targets, trainer.generator), trainer._update
+                    trainer.network, Batch(images.double(), targets, trainer.generators[0]), trainer._update
                 )
     found.append({n: b.clone().double() for n, b in trainer.network.named_buffers()})
     return found
@@ -125,9 +130,10 @@ def work(rank: int, folder: Path) -> None:
         found[name] = {"gradients": gradients(case)}
         if name in TRAINED:
             found[name]["trained"] = trained(in_processes(case))
-    shared = in_processes(CASES["individual"])
-    interrupted(shared, folder / "run.ckpt")
-    found["resumed"] = trained(shared, checkpoint_path=folder / "run.ckpt" if rank == 0 else None)
+    for name in INTERRUPTED:
+        shared, path = in_processes(CASES[name]), folder / f"{name}.ckpt"
+        interrupted(shared, path)
+        found[name]["resumed"] = trained(shared, checkpoint_path=path if rank == 0 else None)
     torch.save(found, folder / f"{rank}.pt")
     distributed.leave()
 
@@ -178,9 +184,10 @@ def test_a_shared_run_learns_what_one_process_learns(case, processes):
 
 
 @pytest.mark.slow
-def test_an_interrupted_shared_run_ends_with_the_same_bytes(processes):
+@pytest.mark.parametrize("case", INTERRUPTED)
+def test_an_interrupted_shared_run_ends_with_the_same_bytes(case, processes):
     for of_process in processes:
-        whole, resumed = of_process["individual"]["trained"], of_process["resumed"]
+        whole, resumed = of_process[case]["trained"], of_process[case]["resumed"]
         assert resumed["resumed"] == 1
         assert resumed["json"] == whole["json"]
         for name, value in whole["weights"].items():

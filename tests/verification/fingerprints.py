@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from collabench.methods import Batch
 from collabench.models import build_backbone
-from collabench.models._dropout import set_dropout_generator
-from collabench.seeding import stream_seed
+from collabench.models._dropout import copy_generators
+from collabench.seeding import dropout_seed, stream_seed
 from collabench.spec import RequiredRun, Run
 from collabench.training.loop import make_context, make_method
 from tests.baselines.training_cases import sgd_step
@@ -53,20 +53,24 @@ CASES: dict[str, tuple[dict, dict]] = {
     "song2018, through target": ({"gradient_through_target": True}, RESIDUAL),
     "song2018, alternating": ({"optimisation": "alternating"}, RESIDUAL),
     "song2018, alternating, fixed": ({"optimisation": "alternating", "refresh_targets": False}, RESIDUAL),
+    "song2018, vgg": ({}, VGG),
     "kd": ({}, RESIDUAL),
     "kd, ensemble": ({"teacher_members": 2}, RESIDUAL),
     "kd, ensemble, logits": ({"teacher_members": 2, "teacher_average": "logits"}, RESIDUAL),
     "dml": ({}, RESIDUAL),
     "dml, peer": ({"peers": ("other",), "gradient_through_target": True}, RESIDUAL),
     "dml, in turn": ({"networks": 3, "optimisation": "in_turn"}, RESIDUAL),
+    "dml, in turn, vgg": ({"networks": 3, "optimisation": "in_turn"}, VGG),
     "auxiliary": ({}, RESIDUAL),
     "one": ({}, RESIDUAL),
     "one, through target": ({"gradient_through_target": True}, RESIDUAL),
     "okddip": ({}, RESIDUAL),
     "okddip, through target": ({"gradient_through_target": True}, RESIDUAL),
+    "okddip, resnet": ({"split_after": "stage1"}, SMALL_RESNET),
     "wang2018": ({}, RESIDUAL),
     "wang2018, private": ({"memory": "private", "consensus_weight": 1.0}, RESIDUAL),
     "wang2018, peer": ({"peers": ("other",), "consensus_weight": 1.0}, RESIDUAL),
+    "wang2018, resnet": ({"consensus_weight": 1.0}, SMALL_RESNET),
     "fang2021": ({}, VGG),
     "fang2021, resnet": ({"kernel_shortcuts": True}, SMALL_RESNET),
     "fang2021, out": ({"losses": ("out",), "out_added": True, "out_temperature_squared": True}, VGG),
@@ -102,8 +106,9 @@ def fingerprint(case: str, rounding: float = 0.0, **changed: object) -> dict:
     ]
     method = make_method(run.configuration, make_context(run.configuration, SHAPE, CLASSES, SEED, teachers))
     network = method.build().double().train()
-    generator = torch.Generator()
-    set_dropout_generator(network, generator.manual_seed(SEED))
+    generators = copy_generators(network, torch.device("cpu"))
+    for number, generator in generators.items():
+        generator.manual_seed(dropout_seed(SEED, 0, number) if number else SEED)
     draws = torch.Generator().manual_seed(SEED)
     images = [torch.randn(IMAGES, *SHAPE, generator=draws).double() for _ in range(STEPS)]
     with torch.no_grad():
@@ -114,7 +119,7 @@ def fingerprint(case: str, rounding: float = 0.0, **changed: object) -> dict:
     if method.trains:
         update = sgd_step(network)
         for x, y in zip(images, labels, strict=True):
-            for term, value in method.step(network, Batch(x, y, generator), update).items():
+            for term, value in method.step(network, Batch(x, y, generators[0]), update).items():
                 losses.setdefault(term, []).append(_rounded(value.item()))
     with torch.no_grad():
         predicted = method.predict(network.eval(), images[0])

@@ -3,6 +3,7 @@ neighbouring methods' part."""
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations, pairwise
 
 import pytest
@@ -12,34 +13,41 @@ from torch import nn
 from collabench.methods import METHODS
 from collabench.models._dropout import set_dropout_generator
 from collabench.models.tree import TrainingTree
-from collabench.seeding import stream_seed
+from collabench.seeding import dropout_seed, stream_seed, torch_generator
+from collabench.training import loop
+from tests.baselines.test_identities import WITHOUT_EXTRA_LOSS
 from tests.baselines.training_cases import (
     ALL_IMAGES,
     IMAGES,
     LABELS,
     batch,
     built,
+    resumed,
+    run_of,
     same,
     sgd_step,
+    train,
     trained,
     weights,
 )
+from tests.models.test_dropout import entry
 from tests.synthetic import SMALL_MODELS
 
 RESIDUAL, VGG, SMALL_RESNET = SMALL_MODELS
+FOREIGN = entry("dropout")
 DENSENET = {"family": "densenet", "depth": 10, "growth": 3}
 
 # --------------------------------------------------------------------------------------- equal to individual
 
-#: (method, settings, models): forms in which nothing of a method's own is left. Several copies with dropout: below.
+#: (method, settings, models): forms in which nothing of a method's own is left. Others with dropout: below.
 NOTHING_OF_ITS_OWN = [
     ("individual", {"label_smoothing": 0.0}, SMALL_MODELS),
     ("song2018", {"graph": "individual", "heads": 1}, SMALL_MODELS),
     ("song2018", {"graph": "hierarchical_ilr", "heads": 1, "optimisation": "alternating"}, SMALL_MODELS),
     ("song2018", {"graph": "simple_ilr", "heads": 1, "beta": 0.0, "scaling": "loss_scaling"}, SMALL_MODELS),
-    ("song2018", {"graph": "multi_instance", "heads": 3, "beta": 1.0}, [RESIDUAL]),
-    ("song2018", {"graph": "multi_instance", "heads": 3, "beta": 1.0, "scaling": "none"}, [RESIDUAL]),
-    ("song2018", {"graph": "multi_instance", "heads": 2, "beta": 1.0, "gradient_through_target": True}, [RESIDUAL]),
+    ("song2018", {"graph": "multi_instance", "heads": 3, "beta": 1.0}, SMALL_MODELS),
+    ("song2018", {"graph": "multi_instance", "heads": 3, "beta": 1.0, "scaling": "none"}, SMALL_MODELS),
+    ("song2018", {"graph": "multi_instance", "heads": 2, "beta": 1.0, "gradient_through_target": True}, SMALL_MODELS),
     ("fang2021", {"losses": ("out",), "out_branches": 1}, [VGG, SMALL_RESNET]),
     ("fang2021", {"losses": ("mid",), "mid_alpha": 0.0, "mid_beta": 0.0}, [VGG, SMALL_RESNET]),
     (
@@ -68,70 +76,55 @@ def test_with_nothing_of_its_own_a_method_equals_individual_learning(method, val
     assert same(found, weights("individual", on=model, label_smoothing=label_smoothing))
 
 
-# Copies of a backbone with dropout draw their masks in turn from the run's one stream. What is equal all the same, and what
-# isn't (docs/methods.md):
-
-WITH_DROPOUT = pytest.mark.parametrize("model", [VGG, SMALL_RESNET], ids=["vgg", "resnet"])
-ONE_NETWORK_WITH_DROPOUT = {
-    "kd": {"weight": 0.0},
-    "auxiliary": {"weight": 0.0},
-    "dml": {"weight": 0.0, "peers": ("residual",)},
-    "dml, in turn": {"weight": 0.0, "peers": ("residual", "residual"), "optimisation": "in_turn"},
-}
-
-
-@WITH_DROPOUT
-@pytest.mark.parametrize("case", ONE_NETWORK_WITH_DROPOUT)
-def test_where_one_network_has_dropout_it_trains_as_alone(case, model):
-    values = ONE_NETWORK_WITH_DROPOUT[case]
-    models = {"residual": RESIDUAL} if "peers" in values else None
-    if "optimisation" in values:  # nobody asks network 0 again after its step
-        values = values | {"refresh_targets": False}
-    assert same(weights(case.split(",")[0], on=model, models=models, **values), weights("individual", on=model))
-
-
-SEVERAL_COPIES = {
-    "dml": {"weight": 0.0},
+#: Backbones with dropout: each copy draws from a stream of its own, so that the first one's masks are those of individual
+#: training.
+WITH_DROPOUT = pytest.mark.parametrize("model", [VGG, SMALL_RESNET, FOREIGN], ids=["vgg", "resnet", "custom"])
+SHARING_NOTHING = WITHOUT_EXTRA_LOSS | {
+    "dml, peers with dropout": {"weight": 0.0, "peers": ("vgg", "vgg"), "optimisation": "in_turn"},
     "song2018": {"graph": "multi_instance", "heads": 2, "beta": 1.0},
-    "one": {"weight": 0.0, "ensemble_weight": 0.0, "split_after": "input"},
-    "okddip": {"peer_weight": 0.0, "leader_weight": 0.0, "split_after": "input"},
+    "song2018, no scaling": {"graph": "multi_instance", "heads": 3, "beta": 1.0, "scaling": "none"},
+    "song2018, a split of the input": {"splits": ({"after": "input", "branches": 2},), "beta": 1.0},
 }
+PEERS = {"other": RESIDUAL, "vgg": VGG}
 
 
 @WITH_DROPOUT
-@pytest.mark.parametrize("method", SEVERAL_COPIES)
-def test_of_several_copies_with_dropout_the_first_trains_as_alone_for_one_batch(method, model):
-    """Its masks come first; in the second batch they come after those that the other copies drew in the first."""
-    values, one_batch = SEVERAL_COPIES[method], {"epochs": 1, "batch_size": ALL_IMAGES}
-    assert same(
-        weights(method, on=model, recipe=one_batch, **values), weights("individual", on=model, recipe=one_batch)
-    )
-    assert not same(weights(method, on=model, **values), weights("individual", on=model))
+@pytest.mark.parametrize("case", SHARING_NOTHING)
+def test_with_dropout_too_a_method_without_its_extra_loss_equals_individual_learning(case, model):
+    values = SHARING_NOTHING[case]
+    assert same(weights(case.split(",")[0], on=model, models=PEERS, **values), weights("individual", on=model))
 
 
 @WITH_DROPOUT
-def test_multi_instance_with_beta_1_and_dropout_is_separate_trainings_that_share_one_stream_of_masks(model):
-    instance, network = built("song2018", on=model, graph="multi_instance", heads=3, beta=1.0)
-    separate = [instance.context.make_backbone(copy).double() for copy in range(3)]
-    stream = torch.Generator().manual_seed(3)
-    for backbone in separate:
-        set_dropout_generator(backbone, stream)
-    set_dropout_generator(network, torch.Generator().manual_seed(3))
-    updates, update = [sgd_step(backbone) for backbone in separate], sgd_step(network)
-    for _ in range(3):
-        instance.step(network, batch(), update)
-        for backbone, own_update in zip(separate, updates, strict=True):
-            own_update(nn.functional.cross_entropy(backbone(batch().images), LABELS))
-    for head, backbone in enumerate(separate):
-        assert same(network.path(head).state_dict(), backbone.state_dict()), head
+@pytest.mark.parametrize("case", SHARING_NOTHING)
+@pytest.mark.parametrize("after", [1, 5])
+def test_interrupted_within_an_epoch_it_does_so_all_the_same(case, after, model, tmp_path):
+    """Three batches make an epoch: stopped after the first and after the second one of an epoch."""
+    run = run_of(case.split(",")[0], on=model, models=PEERS, **SHARING_NOTHING[case])
+    found = resumed(partial(train, run), after, tmp_path / "run.ckpt")
+    assert same(found.weights, weights("individual", on=model))
+    assert found.result == train(run).result
 
 
 @WITH_DROPOUT
-def test_private_memories_keep_networks_apart_for_one_batch(model):
-    one_batch = {"epochs": 1, "batch_size": ALL_IMAGES}
-    for recipe, equal in ((one_batch, True), ({}, False)):
-        two, three = (weights("wang2018", on=model, recipe=recipe, memory="private", networks=n) for n in (2, 3))
-        assert same(two, three) == equal
+@pytest.mark.parametrize("head", [1, 2])
+def test_every_head_of_multi_instance_is_an_individual_training_with_its_own_weights_and_masks(
+    head, model, monkeypatch
+):
+    """By the trainer, over two epochs: the further heads deployed, and a network alone that begins as they do."""
+    with monkeypatch.context() as patch:
+        patch.setattr(METHODS["song2018"].Method, "deploy", lambda _, network: network.path(head))
+        found = weights("song2018", on=model, graph="multi_instance", heads=3, beta=1.0)
+    monkeypatch.setattr(METHODS["individual"].Method, "build", lambda method: method.context.make_backbone(head))
+    with_masks_of_copy_0 = weights("individual", on=model)
+    monkeypatch.setattr(loop, "dropout_seed", lambda seed, epoch, _: dropout_seed(seed, epoch, head))
+    assert same(found, weights("individual", on=model)) and not same(found, with_masks_of_copy_0)
+
+
+@WITH_DROPOUT
+def test_private_memories_keep_networks_with_dropout_apart(model):
+    two, three = (weights("wang2018", on=model, memory="private", networks=n) for n in (2, 3))
+    assert same(two, three)
 
 
 @WITH_DROPOUT
@@ -147,11 +140,14 @@ def test_one_head_trains_with_weight_1_whatever_beta():
     assert name == "hard" and not others and term.item() == expected.item()
 
 
+@pytest.mark.parametrize("model", [*SMALL_MODELS, FOREIGN], ids=["residual", "vgg", "resnet", "custom"])
 @pytest.mark.parametrize("scaling", ["backprop_rescaling", "none"])
-def test_multi_instance_with_beta_1_is_as_many_separate_individual_trainings(scaling):
-    """Each of them begins with weights of its own; batches are shared."""
-    instance, network = built("song2018", graph="multi_instance", heads=3, beta=1.0, scaling=scaling)
+def test_multi_instance_with_beta_1_is_as_many_separate_individual_trainings(scaling, model):
+    """Each of them begins with weights and draws masks of its own; batches are shared."""
+    instance, network = built("song2018", on=model, graph="multi_instance", heads=3, beta=1.0, scaling=scaling)
     separate = [instance.context.make_backbone(copy).double() for copy in range(3)]
+    for copy, backbone in enumerate(separate):
+        set_dropout_generator(backbone, torch_generator(3, "dropout", 0, *([copy] if copy else [])))
     updates = [sgd_step(backbone) for backbone in separate]
     update = sgd_step(network)
     for _ in range(3):
@@ -163,11 +159,11 @@ def test_multi_instance_with_beta_1_is_as_many_separate_individual_trainings(sca
 
 
 @pytest.mark.parametrize(
-    "model,peers", [(RESIDUAL, ()), (VGG, ("residual",)), (SMALL_RESNET, ("residual", "residual"))], ids=str
+    "model,peers", [(RESIDUAL, ()), (VGG, ()), (VGG, ("residual",)), (SMALL_RESNET, ("residual", "vgg"))], ids=str
 )
 def test_wang2018_with_a_memory_that_stays_silent_trains_as_individual_learning(model, peers):
     """Its memory has no weight to set to 0: the layer that brings back what was read is zero, and stays so."""
-    instance, network = built("wang2018", on=model, peers=peers, models={"residual": RESIDUAL})
+    instance, network = built("wang2018", on=model, peers=peers, models={"residual": RESIDUAL, "vgg": VGG})
     for assistance in network.assistance:
         for parameter in assistance.assist.parameters():
             nn.init.zeros_(parameter.requires_grad_(False))
@@ -324,6 +320,9 @@ def after_three_steps(method: str, rename: bool, **values) -> tuple[list[dict], 
         ("one", {"heads": 3}),
         ("dml", {"networks": 3}),
         ("wang2018", {"networks": 3, "consensus_weight": 1.0}),
+        ("song2018", {"graph": "simple_ilr", "heads": 3, "on": VGG}),
+        ("dml", {"networks": 3, "optimisation": "in_turn", "refresh_targets": False, "on": SMALL_RESNET}),
+        ("wang2018", {"networks": 3, "on": VGG}),
     ],
     ids=str,
 )

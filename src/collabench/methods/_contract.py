@@ -47,6 +47,12 @@ class MethodSettings(Strict):
         """Runs that must be finished before this one."""
         return ()
 
+    def passes(self) -> tuple[str | None, ...]:
+        """Models (None: the run's own) whose layers see a batch: one entry for every copy of a network or of a part of it,
+        and one more for each time that a copy is asked again. Where dropout is in several, a run's identity says how they
+        draw (:data:`collabench.spec.DROPOUT_REVISION`)."""
+        return (None,)
+
     def identity(self) -> dict[str, Any]:
         """What of the settings can change numbers. Names are replaced by the runs and models that they stand for."""
         return self.model_dump(exclude={name for name, _, _ in self.references()})
@@ -73,7 +79,7 @@ class Batch:
     """One mini-batch on the training device.
 
     images: (B, C, H, W) float, normalised; labels: (B,) int64, noisy where the run has noise;
-    generator: the stream ``dropout``, on the training device, for every random decision inside a step.
+    generator: the stream ``dropout`` of the first copy, on the training device, for a method's own random decisions.
     """
 
     images: Tensor
@@ -95,8 +101,8 @@ class Context:
     """What a method may know of its run.
 
     make_backbone(copy, model=None): a fresh backbone on the CPU. Copy 0 has the weights that individual training of the
-    same seed begins with; every other copy is drawn independently. ``model`` names another model of ``params.yaml``
-    that the settings refer to.
+    same seed begins with, and its dropout draws the same masks; every other copy is drawn independently. ``model`` names
+    another model of ``params.yaml`` that the settings refer to.
     make_layers(name, make): ``make()``, a method's layers beside the backbones, on the CPU, with weights that depend on
     the run's seed and on ``name`` alone.
     teachers: the deployed networks of ``settings.requires()``, in order, frozen, in eval mode.

@@ -35,6 +35,9 @@ class NetworksSettings(_contract.MethodSettings):
     def references(self) -> tuple[tuple[str, str, str], ...]:
         return tuple(("peers", "models", peer) for peer in self.peers)
 
+    def passes(self) -> tuple[str | None, ...]:
+        return (None, *self.peers) if self.peers else (None,) * self.networks
+
     def identity(self) -> dict[str, Any]:
         # The run's identity lists every model that is named once; which network has which of them is said here.
         models = list(dict.fromkeys(self.peers))

@@ -14,9 +14,9 @@ this project.
 ``gradient_through_target``  off: p_j is a constant in J^(i) (default); on: network j also learns from J^(i)
 ``optimisation``             ``simultaneous``: one step on the sum; ``in_turn``: each network's own step, one after the
                              other, on its own J^(i)
-``refresh_targets``          in turn only. On (default): the others' logits are computed anew after their step; off: as
-                             they were before the batch's first step. Off equals ``simultaneous``: a network's step
-                             then depends on nothing that another network's step changes
+``refresh_targets``          in turn only. On (default): the others' logits are computed anew after their step, with the
+                             same masks of dropout; off: as they were before the batch's first step. Off equals
+                             ``simultaneous``: a network's step then depends on nothing that another's step changes
 ============================ =========================================================================================
 
 Network 0, the run's own model, is deployed.
@@ -37,6 +37,7 @@ from collabench.losses import hard_cross_entropy, kullback_leibler, log_probabil
 from collabench.methods import _contract
 from collabench.methods._networks import NetworksSettings
 from collabench.models import Backbone
+from collabench.models._dropout import SameMasks
 
 
 class Settings(NetworksSettings):
@@ -57,6 +58,11 @@ class Settings(NetworksSettings):
             raise ValueError("refresh_targets belongs to optimisation: in_turn")
         return self
 
+    def passes(self) -> tuple[str | None, ...]:
+        networks = super().passes()
+        asked_again = networks[:-1] if self.optimisation == "in_turn" and self.refresh_targets else ()
+        return networks + asked_again
+
 
 class Method(_contract.Method):
     settings: Settings
@@ -73,6 +79,7 @@ class Method(_contract.Method):
         if self.settings.optimisation == "simultaneous":
             return super().step(network, batch, update)
         # A network's step changes no other network, so the passes made here stay valid until their own network's turn.
+        masks = [SameMasks(member) for member in network]
         logits = [member(batch.images) for member in network]
         sums: dict[str, Tensor] = {}
         for own, member in enumerate(network):
@@ -82,7 +89,7 @@ class Method(_contract.Method):
                 sums[name] = sums.get(name, 0) + term.detach()
             logits[own] = logits[own].detach()
             if self.settings.refresh_targets and own + 1 < len(network):
-                with torch.no_grad(), fixed_running_statistics(member):
+                with torch.no_grad(), fixed_running_statistics(member), masks[own]:
                     logits[own] = member(batch.images)
         return sums
 

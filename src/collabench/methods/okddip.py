@@ -53,6 +53,9 @@ class Settings(_contract.MethodSettings):
     attention_width: int = Field(default=32, ge=1, le=4096)
     gradient_through_target: bool = False
 
+    def passes(self) -> tuple[str | None, ...]:
+        return (None,) * self.heads
+
     def check_fits(self, backbone: Backbone, precision: str, input_shape: tuple[int, int, int]) -> None:
         split_point(backbone, self.split_after)
         feature_width(backbone, input_shape)

@@ -51,6 +51,9 @@ class Settings(_contract.MethodSettings):
     temperature: float = Field(default=3.0, ge=0.01, le=1000.0)
     gradient_through_target: bool = False
 
+    def passes(self) -> tuple[str | None, ...]:
+        return (None,) * self.heads
+
     def check_fits(self, backbone: Backbone, precision: str, input_shape: tuple[int, int, int]) -> None:
         split_point(backbone, self.split_after)
 

@@ -119,6 +119,10 @@ class Settings(_contract.MethodSettings):
         branches = self.heads if self.graph == "simple_ilr" else 2
         return tuple(Split(point, branches) for point in points)
 
+    def passes(self) -> tuple[str | None, ...]:
+        heads = heads_of(self.splits) if self.splits is not None else 1 if self.graph == "individual" else self.heads
+        return (None,) * heads
+
     def check_fits(self, backbone: Backbone, precision: str, input_shape: tuple[int, int, int]) -> None:
         check_splits(backbone.stage_names, self.tree(backbone.stage_names))
 

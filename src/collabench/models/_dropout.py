@@ -1,4 +1,4 @@
-"""Dropout that draws from a run's own stream instead of torch's global generator."""
+"""Dropout that draws from a run's own streams, one for each copy of a network, instead of torch's global generator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from collabench.models._chain import one_line
 class SeededDropout(nn.Module):
     """In training, numbers are zeroed with ``probability`` and the others divided by ``1 - probability``.
 
-    ``generator`` lies on the training device; the trainer sets it (:func:`set_dropout_generator`) and reseeds it.
+    ``generator`` lies on the training device; the trainer sets it (:func:`copy_generators`) and reseeds it. ``copy`` is the
+    number of the copy of a backbone that the layer belongs to (:func:`number_copy`): each copy draws from a stream of its own.
 
     Args:
         leading: what is zeroed together: ``None``, every number by itself; 2, a channel's map; 1, all of an image (the
@@ -29,12 +30,13 @@ class SeededDropout(nn.Module):
             raise ValueError(f"the probability of dropout lies in [0, 1), not {probability}")
         self.probability, self.leading = probability, leading
         self.generator: torch.Generator | None = None
+        self.copy = 0
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.probability == 0:
             return x
         if self.generator is None:
-            raise RuntimeError("SeededDropout has no generator; call set_dropout_generator before training")
+            raise RuntimeError("SeededDropout has no generator; call copy_generators before training")
         shape = x.shape
         if self.leading is not None:
             shape = (*shape[: self.leading], *(1 for _ in shape[self.leading :]))
@@ -42,15 +44,59 @@ class SeededDropout(nn.Module):
         return x * kept / (1 - self.probability)
 
 
-def set_dropout_generator(network: nn.Module, generator: torch.Generator) -> None:
-    """Let every :class:`SeededDropout` of a network draw from ``generator``.
+def dropout_layers(network: nn.Module) -> list[SeededDropout]:
+    """Every :class:`SeededDropout` of a network."""
+    return [module for module in network.modules() if isinstance(module, SeededDropout)]
 
-    Where a method trains several copies with dropout they draw in turn from the one stream, so that from the second batch on
-    the first copy's masks are not those of the network trained alone; docs/methods.md says which equalities that leaves.
+
+def set_dropout_generator(network: nn.Module, generator: torch.Generator) -> None:
+    """Let every :class:`SeededDropout` of a network draw from ``generator``."""
+    for layer in dropout_layers(network):
+        layer.generator = generator
+
+
+def number_copy(backbone: nn.Module, copy: int) -> None:
+    """Say which copy of a run's backbone this one is. Its layers keep the number, in whatever training network they end."""
+    for layer in dropout_layers(backbone):
+        layer.copy = copy
+
+
+def copy_generators(network: nn.Module, device: torch.device) -> dict[int, torch.Generator]:
+    """The generators from which a network's layers draw from now on, each copy from its own: number of the stream
+    (:func:`collabench.seeding.dropout_seed`) → generator.
+
+    The first copy with dropout has stream 0, every further one that of its own number. Nothing that another copy draws
+    moves a copy's generator: the first one's masks are those of the network trained alone.
     """
-    for module in network.modules():
-        if isinstance(module, SeededDropout):
-            module.generator = generator
+    layers = dropout_layers(network)
+    first = min((layer.copy for layer in layers), default=0)
+    generators = {0: torch.Generator(device=device)}
+    for layer in layers:
+        number = 0 if layer.copy == first else layer.copy
+        layer.generator = generators.setdefault(number, torch.Generator(device=device))
+    return generators
+
+
+class SameMasks:
+    """Made before a network's pass over a batch; ``with`` it, another pass over the batch has the same masks.
+
+    The generators then stand where the first pass left them: to be asked again costs a network no random numbers.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        generators = {layer.generator for layer in dropout_layers(network)} - {None}
+        self._before = {generator: generator.get_state() for generator in generators}
+
+    def __enter__(self) -> None:
+        self._after = {generator: generator.get_state() for generator in self._before}
+        self._go_to(self._before)
+
+    def __exit__(self, *_: object) -> None:
+        self._go_to(self._after)
+
+    def _go_to(self, states: dict[torch.Generator, Tensor]) -> None:
+        for generator, state in states.items():
+            generator.set_state(state)
 
 
 _drawing_nothing_else: set[Hashable] = set()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo  # torch.compiler.disable imports the compiler: a second of every start
 
 from collabench import distributed
+from collabench.models import _convolution
 from collabench.models._backbone import Backbone
 from collabench.models._pooling import every_nth_pixel
 
@@ -174,7 +175,7 @@ class _TwoGradients(torch.autograd.Function):
                 if narrow is not None:
                     x, weight = x.to(narrow), weight.to(narrow)
                 conv, norm = path
-                before = torch.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+                before = _convolution.convolve(conv, x, weight)
                 if norm.training:
                     norm.num_batches_tracked.add_(1)
                 after, mean, deviation, reserve, kind = distributed.batch_norm_forward(
@@ -229,21 +230,16 @@ def _path_backward(
             reserve,
         )  # fmt: skip
 
-    def conv_backward(of: Tensor, wanted: list[bool]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        return aten.convolution_backward(
-            of, x, weight, None, conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups, wanted
-        )
-
     if both is None and gradient is None:
         return None, None, None, None
     of_weights, scale_gradient, shift_gradient = norm_backward(gradient if both is None else both, [True, True, True])
     if both is None:
-        x_gradient, weight_gradient, _ = conv_backward(of_weights, [saved.needs_input, True, False])
+        x_gradient, weight_gradient = _convolution.gradients(conv, of_weights, x, weight, saved.needs_input, True)
         return x_gradient, weight_gradient, scale_gradient, shift_gradient
-    _, weight_gradient, _ = conv_backward(of_weights, [False, True, False])
+    _, weight_gradient = _convolution.gradients(conv, of_weights, x, weight, False, True)
     x_gradient = None
     if gradient is not None and saved.needs_input:
         del of_weights
         of_input = norm_backward(gradient, [True, False, False])[0]
-        x_gradient, _, _ = conv_backward(of_input, [True, False, False])
+        x_gradient, _ = _convolution.gradients(conv, of_input, x, weight, True, False)
     return x_gradient, weight_gradient, scale_gradient, shift_gradient

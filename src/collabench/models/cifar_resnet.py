@@ -7,7 +7,7 @@ CIFAR: 0.46 M for depth 32.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -22,6 +22,7 @@ from collabench.strict import Strict
 class Settings(Strict):
     """``width``: channels of the first stage (16 in the literature)."""
 
+    draws_dropout: ClassVar[bool] = False
     family: Literal["cifar_resnet"]
     depth: Literal[8, 14, 20, 32, 44, 56, 110]
     width: int = Field(default=16, ge=1, le=256)

@@ -13,7 +13,7 @@ dropout layers are made to draw from the run's own stream (:func:`collabench.mod
 from __future__ import annotations
 
 import importlib
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -35,6 +35,7 @@ class Settings(ChainSettings):
     revision: part of a run's identity, which does not see the model's code: raise it when the code changes.
     """
 
+    draws_dropout: ClassVar[bool] = True
     family: Literal["custom"]
     import_: str = Field(alias="import", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
     arguments: dict[str, Plain | list[Plain]] = Field(default_factory=dict)

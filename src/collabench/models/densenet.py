@@ -10,7 +10,7 @@ compression: 0.5``.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -33,6 +33,7 @@ class Settings(Strict):
     stem_channels: of the first convolution; by default 16, and 2 k in a BC network.
     """
 
+    draws_dropout: ClassVar[bool] = False
     family: Literal["densenet"]
     depth: int = Field(default=40, ge=7, le=1000)
     growth: int = Field(default=12, ge=1, le=256)

@@ -8,7 +8,7 @@ has 11.17 M parameters.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ class Settings(Strict):
     hidden: width of the two hidden fully connected layers.
     """
 
+    draws_dropout: ClassVar[bool] = True
     family: Literal["resnet"]
     depth: Literal[18, 34] | None = None
     blocks: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)] | None = None

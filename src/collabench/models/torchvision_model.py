@@ -48,6 +48,10 @@ class Settings(ChainSettings):
     small_stem: bool = False
     hidden: int | None = Field(default=None, ge=1, le=65_536, exclude_if=lambda value: value is None)
 
+    @property
+    def draws_dropout(self) -> bool:
+        return self.hidden is not None or self.stages is not None
+
 
 def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -> Backbone:
     """Raises ConfigError for a name that torchvision does not have, an input size that the model does not take, stages

@@ -7,7 +7,7 @@ Stages: ``block1``, ``block2`` …, ``pool``, ``hidden1``, ``hidden2``, ``classi
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -31,6 +31,7 @@ class Settings(Strict):
     hidden: width of the two hidden fully connected layers.
     """
 
+    draws_dropout: ClassVar[bool] = True
     family: Literal["vgg"]
     depth: Literal[11, 13, 16, 19] | None = None
     blocks: Annotated[tuple[Annotated[int, Field(ge=1, le=16)], ...], Field(min_length=1, max_length=8)] | None = None

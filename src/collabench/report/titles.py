@@ -73,4 +73,6 @@ def recipe(settings: RecipeConfig) -> str:
         text += f", {percent(settings.validation_fraction)} held out for validation ({kind})"
     if settings.precision != "float32":
         text += f", {settings.precision}"
+    if settings.convolution != "torch":
+        text += f", {settings.convolution} convolutions"
     return text

@@ -1,7 +1,7 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped.
 
 File format: the SHA-256 of the rest in hexadecimal, a newline, then torch's own format, which is read with
-``weights_only``: no code in a checkpoint is ever executed.
+``weights_only``: no code in a checkpoint is ever executed. It holds the state and the number of its form.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ import torch
 from collabench.errors import ResultError
 from collabench.records import write_atomically
 
+#: Raise when what a state holds changes: a checkpoint of another form is refused, and its run starts from its beginning.
+FORM = 2
+
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint atomically."""
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save({"form": FORM, "state": state}, buffer)
     body = buffer.getvalue()
     write_atomically(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint. Raises ResultError naming the file if it is damaged."""
+    """Read a checkpoint. Raises ResultError naming the file if it is damaged or of another form."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -36,7 +39,11 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     if head.decode("ascii", "replace") != hashlib.sha256(body).hexdigest():
         raise ResultError(f"{path}: damaged checkpoint (checksum differs)")
     try:
-        return torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+        content = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         line = (str(error) or type(error).__name__).splitlines()[0]
         raise ResultError(f"{path}: not a checkpoint that this version reads ({line})") from None
+    form = content.get("form") if isinstance(content, dict) else None
+    if form != FORM:
+        raise ResultError(f"{path}: not a checkpoint that this version reads (form {form or 'unknown'}, not {FORM})")
+    return content["state"]

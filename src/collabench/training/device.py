@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from collabench.config import RecipeConfig
 from collabench.errors import ConfigError
 
 
@@ -45,16 +46,21 @@ def prepare_process(device: torch.device) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def check_execution(precision: str, compile: bool, device: torch.device) -> None:
-    """Raise ConfigError where a recipe's precision or compilation would only slow training down on this device."""
+def check_execution(recipe: RecipeConfig, device: torch.device) -> None:
+    """Raise ConfigError where a recipe's precision, compilation or convolution would only slow training down on this device."""
     if device.type != "cpu":
+        if recipe.convolution == "tuned":
+            raise ConfigError(
+                "convolution: tuned is for CPUs, on a GPU cuDNN chooses the form itself; write convolution: torch or train on a "
+                "CPU"
+            )
         return
-    if precision == "bfloat16" and not getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
+    if recipe.precision == "bfloat16" and not getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
         raise ConfigError(
             "precision: bfloat16 would be about ten times slower than float32 on this CPU, which has no bfloat16 "
             "arithmetic; write precision: float32 or train on a GPU"
         )
-    if compile:
+    if recipe.compile:
         raise ConfigError(
             "compile: true costs every run a minute of compilation and gains less than a tenth on a CPU "
             "(docs/performance.md); write compile: false or train on a GPU"
@@ -138,13 +144,13 @@ def describe(device: torch.device) -> str:
     return f"{model}, {os.cpu_count()} logical processors, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computes the numbers."""
+def versions(tuned: bool = False) -> dict[str, str]:
+    """Versions of what computes the numbers; with those of ``tuned`` convolutions if a run has them."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
         found["cudnn"] = str(torch.backends.cudnn.version())
-    for package in ("collabench", "numpy", "torchvision", "scikit-learn"):
+    for package in ("collabench", "numpy", "torchvision", "scikit-learn", *(("numba",) if tuned else ())):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -21,9 +21,10 @@ from collabench.data import noise
 from collabench.errors import ConfigError, ResultError, RunFailed
 from collabench.methods import METHODS, Batch, Context, Method
 from collabench.models import build_backbone
-from collabench.models._dropout import set_dropout_generator
+from collabench.models._convolution import tune_convolutions
+from collabench.models._dropout import copy_generators, number_copy
 from collabench.results import TOP5_CLASSES, Curves, Figures, Measured, NoiseRealised, Result
-from collabench.seeding import stream_seed
+from collabench.seeding import dropout_seed, stream_seed
 from collabench.spec import Configuration, Run
 from collabench.training import checkpoint
 from collabench.training.device import (
@@ -70,11 +71,13 @@ def make_context(
     seed: int,
     teachers: Sequence[nn.Module] = (),
 ) -> Context:
-    """The context of a method: backbones whose weights depend on seed and copy number alone."""
+    """The context of a method: backbones whose weights and dropout depend on seed and copy number alone."""
 
     def make_backbone(copy: int, model: str | None = None) -> nn.Module:
         settings = configuration.model if model is None else configuration.peer_models[model]
-        return build_backbone(settings, input_shape, classes, stream_seed(seed, "init", copy))
+        backbone = build_backbone(settings, input_shape, classes, stream_seed(seed, "init", copy))
+        number_copy(backbone, copy)
+        return backbone
 
     def make_layers(name: str, make: Callable[[], Any]) -> Any:
         with torch.random.fork_rng(devices=[]):
@@ -147,14 +150,14 @@ def train_run(
 
     Raises:
         RunFailed: the loss is not finite.
-        ConfigError: the recipe's precision or compilation makes no sense on this device, or its number of processes isn't
-            that of the processes that there are.
+        ConfigError: the recipe's precision, compilation or convolution makes no sense on this device, or its number of
+            processes isn't that of the processes that there are.
     """
     started = datetime.now(UTC)
     recipe = run.configuration.recipe
     if recipe.processes != distributed.world():
         raise ConfigError(f"the recipe asks for {recipe.processes} processes; there are {distributed.world()}")
-    check_execution(recipe.precision, recipe.compile, device)
+    check_execution(recipe, device)
     prepare_process(device)
     memory = PeakMemory(device)
     with watch_determinism() as nondeterministic:
@@ -180,7 +183,7 @@ def train_run(
         device_type=device.type,
         device=describe(device),
         threads=torch.get_num_threads(),
-        versions=versions(),
+        versions=versions(tuned=recipe.convolution == "tuned"),
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         resumed=history.resumed,
@@ -237,11 +240,12 @@ class _Trainer:
         self.method = make_method(configuration, make_context(configuration, shape, classes, run.seed, teachers))
         self.network = self.method.build().to(device=device, memory_format=torch.channels_last)
         distributed.share_batch_statistics(self.network)
+        if self.recipe.convolution == "tuned":
+            tune_convolutions(self.network)
         if self.recipe.compile:
             compile_in_place(self.network)
         self.parameters = list(self.network.parameters())
-        self.generator = torch.Generator(device=device)
-        set_dropout_generator(self.network, self.generator)
+        self.generators = copy_generators(self.network, device)
         self.optimizer = torch.optim.SGD(
             [p for p in self.parameters if p.requires_grad] or [nn.Parameter(torch.zeros(1))],
             lr=self.recipe.learning_rate,
@@ -275,7 +279,7 @@ class _Trainer:
             "history": vars(self.history).copy(),
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
+            "generators": {number: generator.get_state() for number, generator in self.generators.items()},
         }
 
     def resume(self, path: Path | None, tell: Callable[[str], None] | None) -> _History:
@@ -284,7 +288,8 @@ class _Trainer:
         if state is not None:
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.generator.set_state(state["generator"])
+            for number, generator in self.generators.items():
+                generator.set_state(state["generators"][number])
             self.history = _History(**state["history"])
             self.history.resumed += 1
         return self.history
@@ -346,14 +351,15 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if history.step == 0:
-            self.generator.manual_seed(stream_seed(self.run.seed, "dropout", epoch))
+            for number, generator in self.generators.items():
+                generator.manual_seed(dropout_seed(self.run.seed, epoch, number))
             history.loss_sums = []
         names: list[str] = list(history.losses)
         sums = torch.tensor(history.loss_sums, dtype=torch.float64).to(self.device) if history.loss_sums else None
         self.network.train()
         for images, targets in self.batches.epoch(epoch, labels, history.step):
             with self.precision(), distributed.batch_of(self.batches.sizes[history.step]):
-                terms = self.method.step(self.network, Batch(images, targets, self.generator), self._update)
+                terms = self.method.step(self.network, Batch(images, targets, self.generators[0]), self._update)
             names = list(terms)
             # Summed at every step, so that every process knows all that a checkpoint holds.
             values = distributed.summed(torch.stack([term.detach() for term in terms.values()]).double() * len(targets))
