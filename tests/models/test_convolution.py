@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from collabench.models import _convolution, _winograd
+from collabench.models import _convolution, _dense_convolution, _winograd
 from collabench.models._convolution import TunedConv2d, tune_convolutions
 from collabench.models._winograd import convolve, gradients
 
@@ -95,12 +95,12 @@ def test_a_network_keeps_weights_names_and_modules():
 @pytest.mark.parametrize(
     ("shape", "changes"),
     [
-        ((64, 32, 6, 8), {}), ((64, 32, 8, 6), {}), ((64, 32, 2, 2), {}), ((7, 32, 16, 4), {}), ((64, 32, 8, 8), {"stride": 2}),
+        ((64, 32, 6, 8), {}), ((64, 32, 8, 6), {}), ((64, 32, 3, 2), {}), ((15, 32, 2, 2), {}), ((7, 32, 16, 4), {}), ((64, 32, 8, 8), {"stride": 2}),
         ((64, 48, 8, 8), {"in_channels": 48}), ((64, 32, 8, 8), {"out_channels": 16}),
     ],
     ids=str,
 )  # fmt: skip
-def test_what_winograd_does_not_suit_is_convolved_by_torch(shape, changes):
+def test_what_suits_no_form_is_convolved_by_torch(shape, changes):
     """Maps without whole tiles, few small ones, strides, and other numbers of channels."""
     network = nn.Sequential(layer(**changes))
     x = torch.randn(shape)
@@ -112,11 +112,11 @@ def test_what_winograd_does_not_suit_is_convolved_by_torch(shape, changes):
 @pytest.mark.parametrize(
     ("shape", "out_channels", "stride"),
     [
-        ((64, 64, 2, 2), 64, 1),
+        ((8, 64, 2, 2), 64, 1),
         ((64, 32, 4, 4), 64, 2),
-        ((1, 3, 1, 1), 5, 1),
-        ((7, 16, 4, 3), 8, 1),
-        ((9, 4, 7, 8), 8, (2, 3)),
+        ((1, 3, 1, 1), 5, 2),
+        ((7, 16, 4, 1), 8, 1),
+        ((9, 4, 4, 5), 8, (2, 3)),
     ],
     ids=str,
 )
@@ -138,7 +138,20 @@ def test_the_weights_gradient_of_few_pixels_is_a_product(shape, out_channels, st
     )
 
 
-@pytest.mark.parametrize("shape", [(40, 32, 8, 8), (64, 32, 2, 2), (2, 32, 6, 6)], ids=str)
+@pytest.mark.parametrize("count", [16, 70])
+@pytest.mark.parametrize("pixels", [(2, 2), (1, 2), (2, 1), (1, 1)], ids=str)
+def test_the_smallest_maps_are_fully_connected(count, pixels):
+    x, weight, gradient = random_case(count, 32, 8, *pixels)
+    assert _dense_convolution.suits(x, 8)
+    x64, weight64 = x.double().requires_grad_(), weight.double().requires_grad_()
+    expected = nn.functional.conv2d(x64, weight64, padding=1)
+    expected.backward(gradient.double())
+    of_input, of_weight = _dense_convolution.gradients(gradient, x, weight)
+    assert distance(_dense_convolution.convolve(x, weight), expected.detach()) < TOLERANCE
+    assert distance(of_input, x64.grad) < TOLERANCE and distance(of_weight, weight64.grad) < TOLERANCE
+
+
+@pytest.mark.parametrize("shape", [(40, 32, 8, 8), (64, 32, 2, 2), (8, 32, 2, 2), (2, 32, 6, 6)], ids=str)
 def test_each_form_gives_its_gradients_to_autograd(shape):
     network = layer(out_channels=64)
     tune_convolutions(network)
@@ -152,9 +165,9 @@ def test_each_form_gives_its_gradients_to_autograd(shape):
 
 def test_nothing_is_computed_that_is_not_asked_for(monkeypatch):
     monkeypatch.setattr(_convolution, "_weights_by_product", None)
-    network = layer()
+    network = layer(in_channels=64)
     network.weight.requires_grad_(False)
     tune_convolutions(network)
-    x = torch.randn(4, 32, 2, 2).requires_grad_()
+    x = torch.randn(4, 64, 2, 2).requires_grad_()
     network(x).sum().backward()
     assert x.grad is not None

@@ -1,8 +1,9 @@
 """3x3 convolutions on a CPU, each in the form that suits the shape of its maps: what a recipe's ``convolution: tuned`` asks for.
 
 * Winograd's minimal filtering (:mod:`collabench.models._winograd`) where a batch has tiles and channels enough;
-* the weights' gradient as one matrix product of the gradient with the windows of the input, where the output has few pixels:
-  torch's operator takes up to ten times as long there;
+* one matrix product of images where a map has at most 2x2 pixels (:mod:`collabench.models._dense_convolution`);
+* the weights' gradient as one matrix product of the gradient with the windows of the input, where only the output has as few
+  pixels: torch's operator takes up to ten times as long there;
 * torch's operators for all else.
 
 The choice depends on shapes only, so that a run's bits are fixed by its configuration. They are not those of torch's
@@ -11,16 +12,19 @@ operators, from which values and gradients differ by rounding.
 
 from __future__ import annotations
 
+import math
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from collabench.models import _winograd
+from collabench.models import _dense_convolution, _winograd
+from collabench.models._winograd import room
 
 #: Pixels of an output up to which the weights' gradient is a product.
-FEW_PIXELS = 16
+FEW_PIXELS = 4
 
 
 def tune_convolutions(network: nn.Module) -> None:
@@ -42,7 +46,9 @@ class TunedConv2d(nn.Conv2d):
     """A convolution that :func:`can_be_tuned`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _Tuned.apply(self, x, self.weight)
+        if _form(self, x) or _by_product(self, x):
+            return _Tuned.apply(self, x, self.weight)
+        return super().forward(x)  # torch's own way to its own gradients
 
 
 class _Tuned(torch.autograd.Function):
@@ -62,8 +68,8 @@ class _Tuned(torch.autograd.Function):
 def convolve(convolution: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
     """What a convolution without bias gives of maps (N, I, H, W) with ``weight`` for its own, in its own form. For a caller that
     differentiates by hand; the gradients are :func:`gradients`."""
-    if _by_winograd(convolution, x):
-        return _winograd.convolve(x, weight)
+    if form := _form(convolution, x):
+        return form.convolve(x, weight)
     return torch.conv2d(
         x, weight, None, convolution.stride, convolution.padding, convolution.dilation, convolution.groups
     )
@@ -73,9 +79,9 @@ def gradients(
     convolution: nn.Conv2d, gradient: Tensor, x: Tensor, weight: Tensor, of_input: bool, of_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """At the input (N, I, H, W) and the weights, as far as asked for, of a loss whose gradient is ``gradient`` at the output."""
-    if _by_winograd(convolution, x):
-        return _winograd.gradients(gradient, x, weight, of_input, of_weight)
-    by_product = isinstance(convolution, TunedConv2d) and gradient.shape[2] * gradient.shape[3] <= FEW_PIXELS
+    if form := _form(convolution, x):
+        return form.gradients(gradient, x, weight, of_input, of_weight)
+    by_product = _by_product(convolution, x)
     asked = [of_input, of_weight and not by_product, False]
     to_input = to_weight = None
     if any(asked):
@@ -88,20 +94,32 @@ def gradients(
     return to_input, to_weight
 
 
-def _by_winograd(convolution: nn.Conv2d, x: Tensor) -> bool:
+def _form(convolution: nn.Conv2d, x: Tensor) -> ModuleType | None:
+    """The form other than torch's in which maps (N, I, H, W) are convolved."""
     if not isinstance(convolution, TunedConv2d) or convolution.stride != (1, 1):
+        return None
+    return next((form for form in (_winograd, _dense_convolution) if form.suits(x, convolution.out_channels)), None)
+
+
+def _by_product(convolution: nn.Conv2d, x: Tensor) -> bool:
+    if not isinstance(convolution, TunedConv2d):
         return False
-    return _winograd.suits(x, convolution.out_channels)
+    rows, columns = ((size - 1) // step + 1 for size, step in zip(x.shape[2:], convolution.stride, strict=True))
+    return rows * columns <= FEW_PIXELS
 
 
 def _weights_by_product(gradient: Tensor, x: Tensor, stride: tuple[int, ...]) -> Tensor:
     """The gradient at weights (O, I, 3, 3): over all pixels of the output, its gradient times the window that it saw."""
     count, channels, rows, columns = gradient.shape
-    padded = nn.functional.pad(x.detach().permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
+    _, channels_in, height, width = x.shape
+    shape = (count, height + 2, width + 2, channels_in)
+    padded = room("padded", math.prod(shape)).view(shape).zero_()
+    padded[:, 1:-1, 1:-1] = x.detach().permute(0, 2, 3, 1)
     image, row, column, _ = padded.stride()
     windows = padded.as_strided(
-        (count, rows, columns, 3, 3, padded.shape[3]), (image, stride[0] * row, stride[1] * column, row, column, 1)
+        (count, rows, columns, 3, 3, channels_in), (image, stride[0] * row, stride[1] * column, row, column, 1)
     )
     pixels = gradient.permute(0, 2, 3, 1).reshape(-1, channels)
-    product = pixels.T @ windows.reshape(len(pixels), -1)
+    copied = room("windows", windows.numel()).view(windows.shape).copy_(windows)
+    product = pixels.T @ copied.view(len(pixels), -1)
     return product.view(channels, 3, 3, -1).permute(0, 3, 1, 2)

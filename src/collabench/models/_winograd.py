@@ -108,13 +108,18 @@ def _chunks(x: Tensor, channels: int) -> list[slice]:
 
 
 def _tiles(name: str, x: Tensor, channels: int) -> Tensor:
-    """Room (36, tiles, channels) for the tiles of images (N, H, W, C), the same again and again: fresh memory of this size would
-    come from the system, and cost as much as what is written to it."""
+    """Room (36, tiles, channels) for the tiles of images (N, H, W, C)."""
     size = 36 * x.shape[0] * (x.shape[1] // 4) * (x.shape[2] // 4) * channels
-    room = _workspace.get(name)
-    if room is None or room.numel() < size:
-        room = _workspace[name] = torch.empty(size)
-    return room[:size].view(36, -1, channels)
+    return room(name, size).view(36, -1, channels)
+
+
+def room(name: str, size: int) -> Tensor:
+    """Memory for ``size`` numbers, the same again and again: fresh memory would come from the system, and cost as much as what is
+    written to it."""
+    found = _workspace.get(name)
+    if found is None or found.numel() < size:
+        found = _workspace[name] = torch.empty(size)
+    return found[:size]
 
 
 def _run(transform: Callable[..., None], source: Tensor, target: Tensor, channels: int) -> None:
