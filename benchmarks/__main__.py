@@ -250,39 +250,26 @@ def streaming(bench: Bench) -> Rows:
 
 
 def end_to_end(bench: Bench) -> Rows:
-    """Whole trainings on all cores: several runs packed, against the reference with all threads and two loader workers."""
+    """Trainings on all cores: several runs packed, against the reference in its best setting, in turns."""
     from benchmarks import packed, throughput
-    from collabench.estimate import Form
 
     rows = []
     cases = [
-        (
-            f"ResNet-{bench.depth} hierarchical-4",
-            "hierarchical-4",
-            bench.depth,
-            (3, 32, 32),
-            bench.batch,
-            6 * bench.batch,
-            1,
-        ),
-        ("digits 8x8, ResNet-8, 8 seeds", "individual", 8, (1, 8, 8), 64, 500, 2 if bench.quick else 40),
+        (f"ResNet-{bench.depth} hierarchical-4", "hierarchical-4", bench.depth, (3, 32, 32), bench.batch, 1),
+        ("digits 8x8, ResNet-8", "individual", 8, (1, 8, 8), 64, 100),
     ]
-    for name, graph, depth, shape, batch, images, epochs in cases:
-        runs = bench.cores if shape[1] == 32 else 8
-        model = {"family": "cifar_resnet", "depth": depth}
-        one = bench.song(graph, model, batch)
-        recipe = one.recipe.model_copy(update={"epochs": epochs, "milestones": (), "evaluate_every": epochs})
-        one = one.model_copy(update={"recipe": recipe})
-        form = Form(shape=shape, classes=10, train_images=images, test_images=batch)
-        ours = packed.library([one] * runs, form, bench.cores)
-        tuned = packed.library([throughput.tuned(one)] * runs, form, bench.cores)
+    for name, graph, depth, shape, batch, steps in cases:
+        one = bench.song(graph, {"family": "cifar_resnet", "depth": depth}, batch)
         settings = [(bench.cores, 2), (1, 2), *([(bench.cores, 0), (1, 0)] if shape[1] == 8 else [])]
-        best = {setting: packed.reference_rate(depth, graph, form, batch, epochs, *setting) for setting in settings}
-        (threads, workers), theirs = max(best.items(), key=lambda item: item[1])
+        forms = {"library": one, "tuned": throughput.tuned(one)}
+        steps, rounds = (1, 1) if bench.quick else (steps, 15)
+        rates, (threads, workers), ratios = packed.end_to_end(
+            forms, depth, graph, shape, settings, bench.cores, steps, rounds
+        )
         chosen = f"{threads} threads, {workers} workers"
-        speeds = [f"{theirs:,.1f}", chosen, f"{ours:,.1f}", f"{ours / theirs:.2f}", f"{tuned:,.1f}", f"{tuned / theirs:.2f}"]
-        rows.append([name, str(runs), *speeds])
-    head = ["what", "runs", "reference, images/s", "its best setting", "library, images/s", "ratio"]
+        row = [name, str(bench.cores), f"{rates['reference']:,.1f}", chosen]
+        rows.append([*row, *(text for form in forms for text in (f"{rates[form]:,.1f}", f"{ratios[form]:.2f}"))])
+    head = ["what", "runs at a time", "reference, images/s", "its best setting", "library, images/s", "ratio"]
     return [*head, "tuned, images/s", "ratio, tuned"], rows
 
 

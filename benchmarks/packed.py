@@ -1,68 +1,120 @@
-"""Whole trainings on all cores: the library's runs side by side, one thread each, and the reference one after the other
-with all threads and its loader's workers."""
+"""Trainings on all cores: the library's runs side by side, one thread each, and the reference with all threads and its loader's
+workers. They take turns of a second or two, since the speed of a machine that is shared changes from minute to minute."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import statistics
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 
 import torch
 
 from benchmarks import throughput
-from collabench.estimate import Form, random_dataset
-from collabench.models._winograd import convolve
-from collabench.spec import Configuration, Run
+from collabench.spec import Configuration
+from collabench.training.device import prepare_process
+
+Shape = throughput.Shape
 
 
-def library(configurations: list[Configuration], form: Form, processes: int) -> float:
-    """Images per second in training (evaluation left out) of one run per configuration, ``processes`` at a time."""
+def end_to_end(
+    configurations: dict[str, Configuration],
+    depth: int,
+    graph: str,
+    shape: Shape,
+    settings: Sequence[tuple[int, int]],
+    cores: int,
+    steps: int,
+    rounds: int,
+) -> tuple[dict[str, float], tuple[int, int], dict[str, float]]:
+    """Input pipeline and training steps, in images per second: medians over ``rounds`` turns of ``steps`` steps each.
+
+    configurations: what the library trains, a run of it on each of ``cores`` cores, by name. settings: numbers of threads and
+    loader workers between which the reference chooses.
+
+    Returns the rates of the library and of ``reference``, its setting, and the medians of the library's ratios to the
+    reference within a turn.
+    """
+    first = next(iter(configurations.values()))
+    with _workers(configurations, shape, cores) as workers:
+        reference = {s: _reference(depth, graph, shape, first.recipe.batch_size, s) for s in settings}
+        tried = {s: [_turn_of(reference[s], s[0], steps) for _ in range(2)][-1] for s in settings}
+        best = max(tried, key=lambda setting: tried[setting])
+        rates: dict[str, list[float]] = {name: [] for name in (*configurations, "reference")}
+        for _ in range(rounds):
+            for name in configurations:
+                rates[name].append(_turn_of_all(workers, name, steps))
+            rates["reference"].append(_turn_of(reference[best], best[0], steps))
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(rates[name], rates["reference"], strict=True))
+        for name in configurations
+    }
+    return {name: statistics.median(found) for name, found in rates.items()}, best, ratios
+
+
+def _reference(depth: int, graph: str, shape: Shape, batch_size: int, setting: tuple[int, int]) -> Iterator[int]:
+    network, loss = throughput.reference_tree(depth, graph, shape[0])
+    return throughput.reference_steps(network, loss, shape, batch_size, 8 * batch_size, setting[1])
+
+
+def _turn_of(steps: Iterator[int], threads: int, count: int) -> float:
+    torch.set_num_threads(threads)
+    begin = time.perf_counter()
+    seen = sum(next(steps) for _ in range(count))
+    rate = seen / (time.perf_counter() - begin)
+    torch.set_num_threads(1)
+    return rate
+
+
+def _turn_of_all(workers: Sequence[Connection], name: str, count: int) -> float:
+    begin = time.perf_counter()
+    for worker in workers:
+        worker.send((name, count))
+    seen = sum(worker.recv() for worker in workers)
+    return seen / (time.perf_counter() - begin)
+
+
+@contextmanager
+def _workers(configurations: dict[str, Configuration], shape: Shape, count: int) -> Iterator[list[Connection]]:
+    """Processes of one thread that train, each a run of its own, when they are told to."""
     os.environ["OMP_NUM_THREADS"] = "1"  # before the children import torch
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context) as pool:
-        list(pool.map(_warm, range(processes)))
-        jobs = [pool.submit(_train, one, form, seed) for seed, one in enumerate(configurations)]
-        parts = [job.result() for job in jobs]
-    images = sum(images for images, _, _ in parts)
-    return images / (max(end for _, _, end in parts) - min(begin for _, begin, _ in parts))
+    ends, processes = [], []
+    for _ in range(count):
+        here, there = context.Pipe()
+        processes.append(context.Process(target=_serve, args=(there, configurations, shape), daemon=True))
+        processes[-1].start()
+        ends.append(here)
+    try:
+        for end in ends:
+            end.recv()
+        yield ends
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _serve(told: Connection, configurations: dict[str, Configuration], shape: Shape) -> None:
+    prepare_process(torch.device("cpu"))
+    steps = {}
+    for name, configuration in configurations.items():
+        steps[name] = throughput.library_steps(configuration, shape, 8 * configuration.recipe.batch_size)
+        next(steps[name])
+    told.send("ready")
+    while True:
+        name, count = told.recv()
+        told.send(sum(next(steps[name]) for _ in range(count)))
 
 
 def _warm(number: int) -> int:
-    convolve(torch.zeros(1, 32, 4, 4), torch.zeros(32, 32, 3, 3))  # loads what numba compiled, once for a process
+    torch.nn.functional.conv2d(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 3, 3))
     time.sleep(0.5)  # so that every process of the pool takes one
     return number
-
-
-def _train(configuration: Configuration, form: Form, seed: int) -> tuple[int, float, float]:
-    from collabench.training import train_run
-
-    dataset = random_dataset(form, form.train_images, form.test_images)
-    begin = time.time()
-    trained = train_run(Run(configuration, seed), dataset, device=torch.device("cpu"))
-    images = trained.result.train_images * configuration.recipe.epochs
-    return images, begin, time.time() - trained.measured.evaluate_seconds
-
-
-def reference_rate(
-    depth: int, graph: str, form: Form, batch_size: int, epochs: int, threads: int, workers: int
-) -> float:
-    """Images per second of a reference training on ``threads`` threads with ``workers`` loader workers.
-
-    The first step, with the start of the first epoch's workers, is left out: a real training has many more.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        network, loss = throughput.reference_tree(depth, graph, form.shape[0])
-        steps = throughput.reference_steps(network, loss, form.shape, batch_size, form.train_images, workers)
-        left = epochs * form.train_images - next(steps)
-        begin, seen = time.time(), 0
-        while seen < left:
-            seen += next(steps)
-        return seen / (time.time() - begin)
-    finally:
-        torch.set_num_threads(before)
 
 
 def seed_steps(form: str, seeds: int, threads: int, side: int, batch_size: int, steps: int) -> float:

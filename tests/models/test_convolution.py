@@ -171,3 +171,17 @@ def test_nothing_is_computed_that_is_not_asked_for(monkeypatch):
     x = torch.randn(4, 64, 2, 2).requires_grad_()
     network(x).sum().backward()
     assert x.grad is not None
+
+
+@pytest.mark.parametrize("shape", [(40, 32, 8, 8), (8, 32, 2, 2)], ids=str)
+def test_training_goes_on_after_evaluation_that_came_first(shape):
+    _winograd._workspace.clear()
+    network = layer(out_channels=64)
+    tune_convolutions(network)
+    x = torch.randn(shape)
+    with torch.inference_mode():
+        network(x)
+    network(x).sum().backward()
+    assert network.weight.grad is not None
+    with torch.inference_mode():
+        network(x)

@@ -118,7 +118,8 @@ def room(name: str, size: int) -> Tensor:
     written to it."""
     found = _workspace.get(name)
     if found is None or found.numel() < size:
-        found = _workspace[name] = torch.empty(size)
+        with torch.inference_mode(False):  # or only evaluation could write to it from now on
+            found = _workspace[name] = torch.empty(size)
     return found[:size]
 
 
