@@ -255,14 +255,14 @@ def end_to_end(bench: Bench) -> Rows:
 
     rows = []
     cases = [
-        (f"ResNet-{bench.depth} hierarchical-4", "hierarchical-4", bench.depth, (3, 32, 32), bench.batch, 1),
-        ("digits 8x8, ResNet-8", "individual", 8, (1, 8, 8), 64, 100),
+        (f"ResNet-{bench.depth} hierarchical-4", "hierarchical-4", bench.depth, (3, 32, 32), bench.batch, 1, 15),
+        ("digits 8x8, ResNet-8", "individual", 8, (1, 8, 8), 64, 20, 75),
     ]
-    for name, graph, depth, shape, batch, steps in cases:
+    for name, graph, depth, shape, batch, steps, rounds in cases:
         one = bench.song(graph, {"family": "cifar_resnet", "depth": depth}, batch)
         settings = [(bench.cores, 2), (1, 2), *([(bench.cores, 0), (1, 0)] if shape[1] == 8 else [])]
         forms = {"library": one, "tuned": throughput.tuned(one)}
-        steps, rounds = (1, 1) if bench.quick else (steps, 15)
+        steps, rounds = (1, 1) if bench.quick else (steps, rounds)
         rates, (threads, workers), ratios = packed.end_to_end(
             forms, depth, graph, shape, settings, bench.cores, steps, rounds
         )
