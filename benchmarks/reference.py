@@ -203,8 +203,9 @@ def intra_model_loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tens
     return loss
 
 
-def optimizer_of(network: nn.Module) -> torch.optim.SGD:
-    return torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+def optimizer_of(network: nn.Module, **form: bool) -> torch.optim.SGD:
+    """``form``: torch's own default, or ``foreach=True``."""
+    return torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, **form)
 
 
 def steps(

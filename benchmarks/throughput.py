@@ -80,7 +80,7 @@ def library_steps(configuration: Configuration, shape: Shape, count: int) -> Ite
         tune_convolutions(network)
     generator = torch.Generator()
     set_dropout_generator(network, generator)
-    optimizer = reference.optimizer_of(network)
+    optimizer = reference.optimizer_of(network, foreach=True)
 
     def update(loss: Tensor, parameters: list[nn.Parameter] | None = None) -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from collabench.models import _convolution, _dense_convolution, _winograd
+from collabench.models import _convolution, _dense_convolution, _direct_convolution, _winograd
 from collabench.models._convolution import TunedConv2d, tune_convolutions
 from collabench.models._winograd import convolve, gradients
 
@@ -95,13 +95,13 @@ def test_a_network_keeps_weights_names_and_modules():
 @pytest.mark.parametrize(
     ("shape", "changes"),
     [
-        ((64, 32, 6, 8), {}), ((64, 32, 8, 6), {}), ((64, 32, 3, 2), {}), ((15, 32, 2, 2), {}), ((7, 32, 16, 4), {}), ((64, 32, 8, 8), {"stride": 2}),
-        ((64, 48, 8, 8), {"in_channels": 48}), ((64, 32, 8, 8), {"out_channels": 16}),
+        ((64, 32, 8, 7), {}), ((64, 32, 3, 2), {}), ((4, 20, 8, 8), {"in_channels": 20}), ((4, 32, 8, 8), {"out_channels": 24}),
+        ((2, 160, 6, 6), {"in_channels": 160}), ((4, 32, 8, 8), {"stride": (1, 2)}),
     ],
     ids=str,
 )  # fmt: skip
 def test_what_suits_no_form_is_convolved_by_torch(shape, changes):
-    """Maps without whole tiles, few small ones, strides, and other numbers of channels."""
+    """Maps whose pixels make no fours, other numbers of channels, many channels without tiles, and strides that differ."""
     network = nn.Sequential(layer(**changes))
     x = torch.randn(shape)
     expected = network(x)
@@ -112,8 +112,8 @@ def test_what_suits_no_form_is_convolved_by_torch(shape, changes):
 @pytest.mark.parametrize(
     ("shape", "out_channels", "stride"),
     [
-        ((8, 64, 2, 2), 64, 1),
-        ((64, 32, 4, 4), 64, 2),
+        ((8, 160, 2, 2), 64, 1),
+        ((64, 32, 4, 4), 160, 2),
         ((1, 3, 1, 1), 5, 2),
         ((7, 16, 4, 1), 8, 1),
         ((9, 4, 4, 5), 8, (2, 3)),
@@ -138,11 +138,40 @@ def test_the_weights_gradient_of_few_pixels_is_a_product(shape, out_channels, st
     )
 
 
+#: Images, channels in, channels out, height, width, stride: images whose sums are kept together and one that is larger; rows of
+#: four pixels and squares of them; an odd and an even number of channels in that is no multiple of 16.
+DIRECT = [
+    (9, 16, 32, 4, 8, 1), (1, 64, 16, 16, 20, 1), (5, 32, 48, 8, 8, 2), (70, 16, 64, 4, 4, 2), (6, 16, 16, 6, 10, 1), (3, 32, 16, 2, 2, 1),
+    (4, 16, 16, 12, 4, 3), (2, 1, 16, 8, 8, 1), (2, 3, 64, 9, 15, 2), (3, 6, 16, 5, 4, 1), (2, 128, 128, 4, 4, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DIRECT, ids=str)
+def test_the_direct_form_multiplies_every_pixel_with_its_weight(case):
+    *sizes, stride = case
+    x, weight, _ = random_case(*sizes)
+    assert _direct_convolution.suits(x.shape, len(weight), stride)
+    x64, weight64 = x.double().requires_grad_(), weight.double().requires_grad_()
+    expected = nn.functional.conv2d(x64, weight64, stride=stride, padding=1)
+    gradient = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    expected.backward(gradient.double())
+    actual = _direct_convolution.convolve(x, weight, stride=stride)
+    of_input, of_weight = _direct_convolution.gradients(gradient, x, weight, stride=stride)
+    assert actual.shape == expected.shape and actual.is_contiguous(memory_format=torch.channels_last)
+    assert distance(actual, expected.detach()) < TOLERANCE / 10
+    assert distance(of_input, x64.grad) < TOLERANCE / 10 and distance(of_weight, weight64.grad) < TOLERANCE / 10
+    assert torch.equal(_direct_convolution.convolve(x.contiguous(), weight.contiguous(), stride=stride), actual)
+    only_input, nothing = _direct_convolution.gradients(gradient, x, weight, of_weight=False, stride=stride)
+    assert nothing is None and torch.equal(only_input, of_input)
+    nothing, only_weight = _direct_convolution.gradients(gradient, x, weight, of_input=False, stride=stride)
+    assert nothing is None and torch.equal(only_weight, of_weight)
+
+
 @pytest.mark.parametrize("count", [16, 70])
 @pytest.mark.parametrize("pixels", [(2, 2), (1, 2), (2, 1), (1, 1)], ids=str)
 def test_the_smallest_maps_are_fully_connected(count, pixels):
     x, weight, gradient = random_case(count, 32, 8, *pixels)
-    assert _dense_convolution.suits(x, 8)
+    assert _dense_convolution.suits(x.shape, 8)
     x64, weight64 = x.double().requires_grad_(), weight.double().requires_grad_()
     expected = nn.functional.conv2d(x64, weight64, padding=1)
     expected.backward(gradient.double())
@@ -151,7 +180,9 @@ def test_the_smallest_maps_are_fully_connected(count, pixels):
     assert distance(of_input, x64.grad) < TOLERANCE and distance(of_weight, weight64.grad) < TOLERANCE
 
 
-@pytest.mark.parametrize("shape", [(40, 32, 8, 8), (64, 32, 2, 2), (8, 32, 2, 2), (2, 32, 6, 6)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(40, 32, 8, 8), (64, 32, 2, 2), (8, 32, 2, 2), (2, 32, 6, 6), (3, 32, 1, 3), (3, 32, 5, 5)], ids=str
+)
 def test_each_form_gives_its_gradients_to_autograd(shape):
     network = layer(out_channels=64)
     tune_convolutions(network)
@@ -165,10 +196,10 @@ def test_each_form_gives_its_gradients_to_autograd(shape):
 
 def test_nothing_is_computed_that_is_not_asked_for(monkeypatch):
     monkeypatch.setattr(_convolution, "_weights_by_product", None)
-    network = layer(in_channels=64)
+    network = layer(in_channels=160)
     network.weight.requires_grad_(False)
     tune_convolutions(network)
-    x = torch.randn(4, 64, 2, 2).requires_grad_()
+    x = torch.randn(4, 160, 2, 2).requires_grad_()
     network(x).sum().backward()
     assert x.grad is not None
 

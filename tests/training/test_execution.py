@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from collabench.config import RecipeConfig
 from collabench.errors import ConfigError
 from collabench.methods import METHODS
-from collabench.models import _convolution, _dense_convolution, _winograd
+from collabench.models import _convolution, _dense_convolution, _direct_convolution, _winograd
 from collabench.spec import Run
 from collabench.training import loop, train_run
 from collabench.training.device import check_execution, compile_in_place
@@ -80,7 +81,15 @@ def test_compiled_training_is_the_same_training(method, monkeypatch):
         assert actual.result.curves.losses[name] == pytest.approx(losses, rel=1e-3, abs=1e-5)
 
 
+@pytest.fixture
+def forms_chosen_anew() -> Iterator[None]:
+    _convolution._form.cache_clear()
+    yield
+    _convolution._form.cache_clear()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("forms_chosen_anew")
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].Method.trains])
 def test_training_with_tuned_convolutions_is_the_same_training(method, monkeypatch):
     """But for rounding; and the same bits when it is repeated."""
@@ -90,17 +99,17 @@ def test_training_with_tuned_convolutions_is_the_same_training(method, monkeypat
     asked = []
 
     def asking(name, function):
-        monkeypatch.setattr(name, lambda *arguments: asked.append(name) or function(*arguments))
+        monkeypatch.setattr(name, lambda *given, **named: asked.append(name) or function(*given, **named))
 
     asking("collabench.models._winograd.convolve", _winograd.convolve)
     asking("collabench.models._dense_convolution.convolve", _dense_convolution.convolve)
-    asking("collabench.models._convolution._weights_by_product", _convolution._weights_by_product)
+    asking("collabench.models._direct_convolution.convolve", _direct_convolution.convolve)
     usual = Run(configuration(method, epochs=1), 0)
     tuned = Run(configuration(method, epochs=1, convolution="tuned"), 0)
     expected = train_run(usual, blobs(), device=CPU, teachers=teachers(usual))
     assert not asked
     actual = train_run(tuned, blobs(), device=CPU, teachers=teachers(tuned))
-    assert asked
+    assert "collabench.models._direct_convolution.convolve" in asked and len(set(asked)) > 1
     assert actual.weights.keys() == expected.weights.keys()
     for name, losses in expected.result.curves.losses.items():
         assert actual.result.curves.losses[name] == pytest.approx(losses, rel=1e-2, abs=1e-4)

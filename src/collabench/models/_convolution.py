@@ -2,6 +2,7 @@
 
 * Winograd's minimal filtering (:mod:`collabench.models._winograd`) where a batch has tiles and channels enough;
 * one matrix product of images where a map has at most 2x2 pixels (:mod:`collabench.models._dense_convolution`);
+* loops of its own for what is left of few channels (:mod:`collabench.models._direct_convolution`);
 * the weights' gradient as one matrix product of the gradient with the windows of the input, where only the output has as few
   pixels: torch's operator takes up to ten times as long there;
 * torch's operators for all else.
@@ -13,14 +14,15 @@ operators, from which values and gradients differ by rounding.
 from __future__ import annotations
 
 import math
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from collabench.models import _dense_convolution, _winograd
+from collabench.models import _dense_convolution, _direct_convolution, _winograd
 from collabench.models._winograd import room
 
 #: Pixels of an output up to which the weights' gradient is a product.
@@ -46,29 +48,30 @@ class TunedConv2d(nn.Conv2d):
     """A convolution that :func:`can_be_tuned`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if _form(self, x) or _by_product(self, x):
-            return _Tuned.apply(self, x, self.weight)
-        return super().forward(x)  # torch's own way to its own gradients
+        form = _form_of(self, x)
+        if form is None:
+            return super().forward(x)  # torch's own way to its own gradients
+        return _Tuned.apply(form, x, self.weight)
 
 
 class _Tuned(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, convolution: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.convolution = convolution
+    def forward(ctx: Any, form: _Form, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.form = form
         ctx.save_for_backward(x, weight)
-        return convolve(convolution, x, weight)
+        return form.convolve(x, weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _, of_input, of_weight = ctx.needs_input_grad
-        return None, *gradients(ctx.convolution, gradient, *ctx.saved_tensors, of_input, of_weight)
+        return None, *ctx.form.gradients(gradient, *ctx.saved_tensors, of_input, of_weight)
 
 
 def convolve(convolution: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
     """What a convolution without bias gives of maps (N, I, H, W) with ``weight`` for its own, in its own form. For a caller that
     differentiates by hand; the gradients are :func:`gradients`."""
-    if form := _form(convolution, x):
+    if form := _form_of(convolution, x):
         return form.convolve(x, weight)
     return torch.conv2d(
         x, weight, None, convolution.stride, convolution.padding, convolution.dilation, convolution.groups
@@ -79,33 +82,57 @@ def gradients(
     convolution: nn.Conv2d, gradient: Tensor, x: Tensor, weight: Tensor, of_input: bool, of_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """At the input (N, I, H, W) and the weights, as far as asked for, of a loss whose gradient is ``gradient`` at the output."""
-    if form := _form(convolution, x):
+    if form := _form_of(convolution, x):
         return form.gradients(gradient, x, weight, of_input, of_weight)
-    by_product = _by_product(convolution, x)
-    asked = [of_input, of_weight and not by_product, False]
-    to_input = to_weight = None
-    if any(asked):
-        to_input, to_weight, _ = torch.ops.aten.convolution_backward(
-            gradient, x, weight, None, convolution.stride, convolution.padding, convolution.dilation, False, [0, 0],
-            convolution.groups, asked,
-        )  # fmt: skip
-    if of_weight and by_product:
-        to_weight = _weights_by_product(gradient, x, convolution.stride)
+    if not (of_input or of_weight):
+        return None, None
+    to_input, to_weight, _ = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, convolution.stride, convolution.padding, convolution.dilation, False, [0, 0],
+        convolution.groups, [of_input, of_weight, False],
+    )  # fmt: skip
     return to_input, to_weight
 
 
-def _form(convolution: nn.Conv2d, x: Tensor) -> ModuleType | None:
+class _Form(NamedTuple):
+    """``convolve(x, weight)`` and ``gradients(gradient, x, weight, of_input, of_weight)`` for one shape of maps."""
+
+    convolve: Callable[..., Tensor]
+    gradients: Callable[..., tuple[Tensor | None, Tensor | None]]
+
+
+def _form_of(convolution: nn.Conv2d, x: Tensor) -> _Form | None:
     """The form other than torch's in which maps (N, I, H, W) are convolved."""
-    if not isinstance(convolution, TunedConv2d) or convolution.stride != (1, 1):
-        return None
-    return next((form for form in (_winograd, _dense_convolution) if form.suits(x, convolution.out_channels)), None)
-
-
-def _by_product(convolution: nn.Conv2d, x: Tensor) -> bool:
     if not isinstance(convolution, TunedConv2d):
-        return False
-    rows, columns = ((size - 1) // step + 1 for size, step in zip(x.shape[2:], convolution.stride, strict=True))
-    return rows * columns <= FEW_PIXELS
+        return None
+    return _form(x.shape, convolution.out_channels, convolution.stride)
+
+
+@cache
+def _form(shape: tuple[int, ...], channels: int, strides: tuple[int, int]) -> _Form | None:
+    stride, other = strides
+    if stride == other == 1:
+        for form in (_winograd, _dense_convolution):
+            if form.suits(shape, channels):
+                return _Form(form.convolve, form.gradients)
+    if stride == other and _direct_convolution.suits(shape, channels, stride):
+        direct = _direct_convolution
+        return _Form(partial(direct.convolve, stride=stride), partial(direct.gradients, stride=stride))
+    rows, columns = ((size - 1) // step + 1 for size, step in zip(shape[2:], strides, strict=True))
+    if rows * columns <= FEW_PIXELS:
+        torchs = partial(torch.conv2d, bias=None, stride=strides, padding=1)
+        return _Form(torchs, partial(_gradients_by_product, strides=strides))
+    return None
+
+
+def _gradients_by_product(
+    gradient: Tensor, x: Tensor, weight: Tensor, of_input: bool, of_weight: bool, *, strides: tuple[int, int]
+) -> tuple[Tensor | None, Tensor | None]:
+    to_input = None
+    if of_input:
+        to_input = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, strides, (1, 1), (1, 1), False, [0, 0], 1, [True, False, False]
+        )[0]
+    return to_input, _weights_by_product(gradient, x, strides) if of_weight else None
 
 
 def _weights_by_product(gradient: Tensor, x: Tensor, stride: tuple[int, ...]) -> Tensor:

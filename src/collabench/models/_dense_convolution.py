@@ -16,10 +16,9 @@ from torch import Tensor
 REACH = 2
 
 
-def suits(x: Tensor, channels: int) -> bool:
-    """Whether maps (N, I, H, W) are so small, and images enough for the product to outweigh the making of D. Depends on their
-    shape only."""
-    count, channels_in, height, width = x.shape
+def suits(shape: tuple[int, ...], channels: int) -> bool:
+    """Whether maps of ``shape`` (N, I, H, W) are so small, and images enough for the product to outweigh the making of D."""
+    count, channels_in, height, width = shape
     return height <= REACH and width <= REACH and 2 * count >= max(channels_in, channels)
 
 

@@ -31,10 +31,9 @@ _G_BOTH = torch.kron(_G, _G).float()
 _workspace: dict[str, Tensor] = {}
 
 
-def suits(x: Tensor, channels: int) -> bool:
-    """Whether maps (N, I, H, W) can be convolved to ``channels`` in this form, and are many enough for it to pay. Depends on
-    their shape only."""
-    count, channels_in, height, width = x.shape
+def suits(shape: tuple[int, ...], channels: int) -> bool:
+    """Whether maps of ``shape`` (N, I, H, W) can be convolved to ``channels`` in this form, and are many enough for it to pay."""
+    count, channels_in, height, width = shape
     blocks = channels_in % BLOCK == 0 and channels % BLOCK == 0
     return blocks and height % 4 == 0 and width % 4 == 0 and count * height * width >= 16 * LEAST_TILES
 

@@ -252,6 +252,7 @@ class _Trainer:
             momentum=self.recipe.momentum,
             nesterov=self.recipe.nesterov,
             weight_decay=self.recipe.weight_decay,
+            foreach=True,  # all parameters by a few calls; the same bits as one by one
         )
         self.precision = partial(autocast, self.recipe.precision, device)
         self.history = _History()
