@@ -28,7 +28,7 @@ from collabench.models import build_backbone
 from collabench.models._dropout import copy_generators
 from collabench.spec import Configuration
 from collabench.training.device import autocast
-from collabench.training.loop import make_context, make_method
+from collabench.training.loop import make_context, make_method, make_optimizer
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,7 @@ def fake_training(
         network = method.build()
         network.train()
         generators = copy_generators(network, torch.device("cpu"))
-        optimizer = torch.optim.SGD(
-            [p for p in network.parameters() if p.requires_grad] or [nn.Parameter(torch.zeros(1))],
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-        )
+        optimizer = make_optimizer(list(network.parameters()), recipe)
         size = batch_size or recipe.batch_size
         batch = Batch(torch.empty(size, *shape), torch.zeros(size, dtype=torch.long), generators[0])
         precision = partial(autocast, recipe.precision, torch.device("cpu"))

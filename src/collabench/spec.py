@@ -28,8 +28,9 @@ ENGINE_REVISION = 1
 #: stream in turn. 2: every copy from a stream of its own, and the same masks for a batch that it sees again.
 DROPOUT_REVISION = 2
 
-#: Seeds that tables use lie below this; the seeds of further ensemble members above.
-MEMBER_SEED_STEP = 10_000
+#: Seeds that tables use lie below this; the seeds of further ensemble members above. (Another step stands for another way to draw
+#: what members share, since their seeds are part of what identities cover.)
+MEMBER_SEED_STEP = 100_000
 
 
 def member_seed(seed: int, member: int) -> int:
@@ -62,7 +63,7 @@ class Configuration(Strict):
             "recipe": self.recipe.identity(),
             "method": {"method": self.method.method, **self.method.identity()},
             "peer_models": [model.model_dump() for model in self.peer_models.values()],
-            "requires": [[required.configuration.id, required.member] for required in self.requires],
+            "requires": [[required.configuration.id, member_seed(0, required.member)] for required in self.requires],
             **({"dropout_revision": DROPOUT_REVISION} if drawing > 1 else {}),
         }
 
@@ -106,6 +107,12 @@ class Run:
     @property
     def id(self) -> str:
         return f"{self.configuration.id}-s{self.seed}"
+
+    @property
+    def data_seed(self) -> int:
+        """What noisy labels and the hold-out are drawn from: all members of an ensemble see the data that the seed's other runs
+        see, and differ in initial weights, order, augmentation and dropout."""
+        return self.seed % MEMBER_SEED_STEP
 
     def requires(self) -> tuple[Run, ...]:
         """The runs whose weights or logits this one needs."""

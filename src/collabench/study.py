@@ -22,7 +22,17 @@ from collabench.errors import CollabenchError, ConfigError, ResultError, RunFail
 from collabench.locks import holding, is_held
 from collabench.papers.tables import load_papers, plan_cells
 from collabench.records import read_json, remove_abandoned, write_atomically, write_json
-from collabench.results import LOGITS, RESULT, WEIGHTS, Failure, InProgress, Result, load_result, sha256_of
+from collabench.results import (
+    LOGITS,
+    RESULT,
+    WEIGHTS,
+    Failure,
+    InProgress,
+    Result,
+    load_result,
+    load_weights,
+    sha256_of,
+)
 from collabench.spec import Configuration, Plan, Run, dataset_key, differences, digest, make_plan, noise_key
 from collabench.workspace import Workspace
 
@@ -339,12 +349,12 @@ class Study:
                 return
 
     def noise_files(self) -> dict[str, list[Run]]:
-        """Noise key → one run per seed that needs a static noise file."""
+        """Noise key → one run for each static noise file that is needed."""
         needed: dict[str, dict[int, Run]] = {}
         for run in self.plan.runs:
             noise = run.configuration.noise
             if noise.kind != "none" and noise.when == "static":
-                needed.setdefault(noise_key(run.configuration.dataset, noise), {}).setdefault(run.seed, run)
+                needed.setdefault(noise_key(run.configuration.dataset, noise), {}).setdefault(run.data_seed, run)
         return {key: list(runs.values()) for key, runs in needed.items()}
 
     def static_noise(self, run: Run, tell: Tell = print) -> data.NoisyLabels | None:
@@ -366,13 +376,13 @@ class Study:
         from collabench.data import noise
 
         config, dataset = run.configuration.noise, self.dataset(run.configuration, tell)
-        drawn = noise.draw(config, dataset.train_labels, dataset.classes, run.seed)
-        noise.write_static(self.noise_file(run), drawn, config, run.seed)
+        drawn = noise.draw(config, dataset.train_labels, dataset.classes, run.data_seed)
+        noise.write_static(self.noise_file(run), drawn, config, run.data_seed)
 
     def noise_file(self, run: Run) -> Path:
         """Where the run's static noisy labels lie."""
         key = noise_key(run.configuration.dataset, run.configuration.noise)
-        return self.workspace.noise / key / f"seed-{run.seed}.safetensors"
+        return self.workspace.noise / key / f"seed-{run.data_seed}.safetensors"
 
     def prepare_noise(self, tell: Tell = print, keys: Iterable[str] | None = None) -> None:
         """Draw the static noisy labels that are missing or damaged; the data sets must be there."""
@@ -637,7 +647,6 @@ class Study:
         Raises ResultError if the run isn't there or is damaged.
         """
         import torch
-        from safetensors.torch import load
 
         from collabench.compatibility import input_shape_of
         from collabench.training.loop import make_context, make_method
@@ -652,7 +661,7 @@ class Study:
         )
         network = method.deploy(method.build())
         if method.trains:
-            network.load_state_dict(load((folder / WEIGHTS).read_bytes()))
+            network.load_state_dict(load_weights(folder))
         return network.to(memory_format=torch.channels_last).eval()
 
 

@@ -162,7 +162,7 @@ def _verify_noise(study: Study, datasets: dict[str, Dataset], found: Verificatio
                 stored = noise.read_static(path)
                 dataset = datasets.get(dataset_key(run.configuration.dataset))
                 if dataset is not None:
-                    drawn = noise.draw(config, dataset.train_labels, dataset.classes, run.seed)
+                    drawn = noise.draw(config, dataset.train_labels, dataset.classes, run.data_seed)
                     if not torch.equal(drawn.noisy, stored.noisy):
                         raise CollabenchError(f"{path}: its labels are not those that its seed draws")
                 found.hashed["noise files"] += 1

@@ -200,7 +200,7 @@ def test_the_runs_of_a_plan(tmp_path):
     assert len(students) == 2 and len(ids) == 2 + 2 + 2
     for run in students:
         assert all(ids.index(required.id) < ids.index(run.id) for required in run.requires())
-        assert run.requires()[0].seed == run.seed and run.requires()[1].seed >= 10_000
+        assert run.requires()[0].seed == run.seed and run.requires()[1].seed >= 100_000
 
 
 def test_peers_enter_the_identity_by_what_they_are(tmp_path):

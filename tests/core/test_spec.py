@@ -65,10 +65,11 @@ def test_members_are_disjoint_derived_and_counted(tmp_path):
     runs = plan(tmp_path).runs
     individual = next(r.configuration.id for r in runs if r.configuration.label.endswith("individual"))
     seeds = [run.seed for run in runs if run.configuration.id == individual]
-    assert sorted(seeds) == [0, 1, 2, 10_000, 10_001, 10_002, 20_000, 20_001, 20_002]
+    assert sorted(seeds) == [0, 1, 2, 100_000, 100_001, 100_002, 200_000, 200_001, 200_002]
     members = [[r.seed for r in run.requires()] for run in runs if run.configuration.method.method == "ensemble"]
-    assert members == [[0, 10_000, 20_000], [1, 10_001, 20_001], [2, 10_002, 20_002]]
+    assert members == [[0, 100_000, 200_000], [1, 100_001, 200_001], [2, 100_002, 200_002]]
     assert member_seed(5, 0) == 5
+    assert {run.data_seed for run in runs} == {0, 1, 2}
 
 
 @pytest.mark.parametrize(

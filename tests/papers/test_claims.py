@@ -55,7 +55,7 @@ T5 = 2.5705818366  # 97.5 % quantile of Student's t with 5 degrees of freedom
 
 def by_hand(run):
     """A method's gain over individual is the same at 20 % noise, none with clean labels, twice at 40 %."""
-    method, seed = run.configuration.names["method"], run.seed % 10_000
+    method, seed = run.configuration.names["method"], run.data_seed
     base = PERCENT["individual"][seed]
     return (base + (PERCENT[method][seed] - base) * run.configuration.noise.rate / 0.2) / 100
 
@@ -230,6 +230,8 @@ def test_no_worse_holds_within_the_margin_only(study):
     part = found["between"].scopes[0].parts[0]
     assert part.p == pytest.approx(0.2289, abs=1e-3)  # t = −0.5 / √(0.8 / 6) = −1.369, 5 degrees, against the margin
     assert part.seeds_needed == seeds_needed(2.5, 0.8**0.5, 6, simultaneous_level(0.95, 3)).seeds
+    text = " ".join(page(evaluated(study, between)).split())
+    assert "p 0.229" in text and "for “no worse” against the margin" in text  # not the p of the difference from zero
 
 
 def test_growth_with_the_noise_is_a_slope_per_seed(study):
@@ -533,6 +535,15 @@ def test_published_effects_are_differences_of_the_printed_tables(claims):
                 assert effect == pytest.approx(difference, abs=1e-9), (one.id, scope, pair)
                 checked += 1
     assert checked > 100
+
+
+def test_what_a_text_says_of_both_networks_is_claimed_for_both(claims):
+    networks: dict[str, set[str]] = {}
+    for one in claims.claims:
+        if "VGG-16 and ResNet-18" in one.source.words:
+            models = {claims.scopes[name].model for name in one.scopes if claims.scopes[name].published}
+            networks.setdefault(one.source.words, set()).update(models)
+    assert networks and all(models == {"vgg16", "resnet18"} for models in networks.values())
 
 
 def test_results_of_an_abstract_are_marked(claims):

@@ -16,7 +16,7 @@ from collabench.report.content import Report
 from collabench.report.folders import whole_folder
 from collabench.report.published import stand_beside
 from collabench.results import RESULT
-from collabench.spec import resolve
+from collabench.spec import member_seed, resolve
 from tests.report import fabricated
 
 ONE_TABLE = """\
@@ -115,11 +115,15 @@ def test_validation_selected_errors_have_columns_of_their_own(study):
     assert row.selected.error.mean == pytest.approx(13) and row.selected.epoch == 5
     frame = tables.best_epoch_table(built.report.tables[0].conditions[0])
     assert frame["Selected on validation %"][0].startswith("13.00")
+    overview = tables.overview_table(built.report.tables[0])
+    assert overview["Selected on validation %"][0] == "13.00" and overview["Test error %"][0] == "12.50"
 
 
 def test_the_page_shows_percent_with_two_decimals_scope_noise_and_rules(study):
     page = (build(study).folder / "graphs.md").read_text()
     assert "digits, 500 training images, 20 % uniform noise, ResNet-8 (width 16), 40 epochs" in page
+    for section in page.split("\n### ")[1:-1]:  # every table says which epoch it shows
+        assert "Rule: " in section or "after the last epoch" in section, section.splitlines()[0]
     assert "rate asked for 20 %" in page and "18.00 % of the training labels are wrong" in page
     line = next(line for line in page.splitlines() if line.startswith("| simple-2"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -437,7 +441,7 @@ def test_costs_are_relative_to_the_baseline_and_an_ensemble_pays_for_its_members
     fabricated.write_results(study)
     fabricated.write_measured(study)
     rows = {row["method"]: row for row in csv_rows(build(study).costs / "costs.csv")}
-    # Seeds 0 to 5 take 10 to 15 s a head; an ensemble's second member, seed 10000 + s, takes 10 + s as well.
+    # Seeds 0 to 5 take 10 to 15 s a head; an ensemble's second member, seed 100000 + s, takes 10 + s as well.
     assert float(rows["individual"]["train_seconds"]) == pytest.approx(12.5)
     assert float(rows["simple-2"]["train_seconds_relative"]) == pytest.approx(2)
     assert float(rows["ensemble-2"]["train_seconds_relative"]) == pytest.approx(2)
@@ -539,3 +543,19 @@ def test_explain_leads_from_a_cell_to_its_runs(study):
     assert any('"epochs": 40' in line for line in lines)
     with pytest.raises(ConfigError, match=r"no cell of 'small' has all of 'simple-9'; names: .*simple-2"):
         report.explain(study.plan, study.workspace, "simple-9")
+
+
+def test_explain_names_the_runs_that_an_ensemble_rests_on(tmp_path):
+    made = fabricated.make_study(tmp_path, ONE_TABLE.replace("label-smoothing, simple-2", "ensemble-2"))
+    fabricated.write_results(made, errors=lambda run: (5 + run.data_seed) / 100)
+    lines = report.explain(made.plan, made.workspace, "ensemble-2").splitlines()
+    found = [line.strip() for line in lines if line.startswith("    rests on seed ")]
+    member = next(
+        cell.configuration.id for cell in made.plan.cells if cell.configuration.names["method"] == "individual"
+    )
+    assert found == [
+        f"rests on seed {seed}: artifacts/small/runs/{member}/seed-{seed}/result.json"
+        + ("" if (made.workspace.run(member, seed) / RESULT).exists() else " (not here)")
+        for one in range(6)
+        for seed in (one, member_seed(one, 1))
+    ]

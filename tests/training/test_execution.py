@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+import math
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from pydantic import ValidationError
+from torch._dynamo.backends.common import aot_autograd
 
 from collabench.config import RecipeConfig
 from collabench.errors import ConfigError
 from collabench.methods import METHODS
-from collabench.models import _convolution, _dense_convolution, _direct_convolution, _winograd
+from collabench.models import _convolution, _dense_convolution, _direct_convolution, _winograd, build_backbone
 from collabench.spec import Run
 from collabench.training import loop, train_run
-from collabench.training.device import check_execution, compile_in_place
+from collabench.training.device import check_execution, compilation, compile_in_place
 from tests.contract import test_methods
 from tests.contract.test_methods import configuration, content, teachers
-from tests.synthetic import blobs
+from tests.synthetic import SMALL_MODELS, blobs, model_of
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -31,6 +33,9 @@ def test_compilation_is_refused_on_a_cpu():
     with pytest.raises(ConfigError, match=r"compile: true .* gains less than a tenth on a CPU"):
         check_execution(recipe(compile=True), CPU)
     check_execution(recipe(compile=True), CUDA)
+    with pytest.raises(ConfigError, match="compile: cuda-graphs costs every run"):
+        check_execution(recipe(compile="cuda-graphs"), CPU)
+    check_execution(recipe(compile="cuda-graphs"), CUDA)
     with pytest.raises(ConfigError, match="less than a tenth"):
         train_run(Run(configuration("individual", compile=True), 0), blobs(), device=CPU)
 
@@ -47,7 +52,7 @@ def test_tuned_convolutions_are_refused_on_a_gpu_and_beside_other_forms():
     check_execution(recipe(convolution="tuned"), CPU)
     with pytest.raises(ConfigError, match=r"convolution: tuned is for CPUs, .* write convolution: torch"):
         check_execution(recipe(convolution="tuned"), CUDA)
-    for other in ({"compile": True}, {"precision": "bfloat16"}):
+    for other in ({"compile": True}, {"compile": "cuda-graphs"}, {"precision": "bfloat16"}):
         with pytest.raises(ValidationError, match="tuned goes with precision: float32 and compile: false only"):
             recipe(convolution="tuned", **other)
 
@@ -59,24 +64,87 @@ def test_only_another_form_of_convolution_enters_an_id():
     assert configuration("individual", convolution="tuned").id != usual.id
 
 
+class RecordedGraphs:
+    """A compiler for torch.compile that treats memory as CUDA graphs do: what a compiled network gave holds no numbers any longer
+    once another step has begun."""
+
+    def __init__(self) -> None:
+        self.graphs = self.steps = 0
+        self.given: list[torch.Tensor] = []
+        self.backend = aot_autograd(fw_compiler=self._compile, bw_compiler=self._compile)
+
+    def _compile(self, graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        self.graphs += 1
+
+        def replay(*arguments: object) -> object:
+            kept = {a.untyped_storage().data_ptr() for a in arguments if isinstance(a, torch.Tensor)}
+            found = graph(*arguments)
+            self.given += [
+                one for one in found if isinstance(one, torch.Tensor) and one.untyped_storage().data_ptr() not in kept
+            ]
+            return found
+
+        return make_boxed_func(replay)
+
+    def begin_step(self) -> None:
+        self.steps += 1
+        for one in self.given:
+            one.data.fill_(math.nan if one.is_floating_point() else 0)
+        self.given.clear()
+
+
+@pytest.fixture
+def graphs(monkeypatch) -> RecordedGraphs:
+    recorded = RecordedGraphs()
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", recorded.begin_step)
+    monkeypatch.setattr(loop, "check_execution", lambda *arguments: None)
+    monkeypatch.setattr(loop, "compilation", lambda recipe: {"backend": recorded.backend})
+    torch._dynamo.reset()
+    return recorded
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].Method.trains])
-def test_compiled_training_is_the_same_training(method, monkeypatch):
-    plain = Run(configuration(method, epochs=1), 0)
-    compiled = Run(configuration(method, epochs=1, compile=True), 0)
-    captured = []
-
-    def count_graphs(graph, inputs):
-        captured.append(graph)
-        return graph.forward
-
-    monkeypatch.setattr(loop, "check_execution", lambda *arguments: None)
-    monkeypatch.setattr(loop, "compile_in_place", partial(compile_in_place, backend=count_graphs))
-    torch._dynamo.reset()
+def test_compiled_training_is_the_same_training_and_keeps_nothing_of_an_earlier_step(method, graphs):
+    plain = Run(configuration(method, epochs=2), 0)
+    compiled = Run(configuration(method, epochs=2, compile="cuda-graphs"), 0)
     expected = train_run(plain, blobs(), device=CPU, teachers=teachers(plain))
+    assert not graphs.graphs and not graphs.steps
     actual = train_run(compiled, blobs(), device=CPU, teachers=teachers(compiled))
-    assert captured, "nothing was compiled"
+    assert graphs.graphs > 1, "forward and backward"
+    assert graphs.steps == 2 * (3 + 1), "40 images to train on by 16, 24 to test on in one batch"
     assert actual.weights.keys() == expected.weights.keys()
+    for name, losses in expected.result.curves.losses.items():
+        assert actual.result.curves.losses[name] == pytest.approx(losses, rel=1e-3, abs=1e-5)
+    assert torch.isfinite(actual.logits["deployed"]).all()
+
+
+def test_what_is_kept_of_an_earlier_step_would_be_noticed(graphs):
+    network = build_backbone(model_of(SMALL_MODELS[0]), (1, 8, 8), 3, 0)
+    compile_in_place(network, backend=graphs.backend)
+    kept = network(torch.ones(2, 1, 8, 8))
+    assert torch.isfinite(kept).all()
+    graphs.begin_step()
+    assert kept.isnan().all()
+
+
+def test_plain_compilation_marks_no_steps(graphs):
+    train_run(Run(configuration("individual", epochs=1, compile=True), 0), blobs(), device=CPU)
+    assert graphs.graphs and not graphs.steps
+
+
+def test_cuda_graphs_are_torchs_mode_of_that_kind():
+    assert compilation(recipe(compile="cuda-graphs")) == {"mode": "reduce-overhead"}
+    assert compilation(recipe(compile=True)) == {}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: CUDA graphs are recorded on one only")
+@pytest.mark.parametrize("method", ["individual", "song2018", "dml"])
+def test_cuda_graphs_give_the_losses_of_plain_compilation(method):
+    compiled, recorded = (Run(configuration(method, epochs=2, compile=how), 0) for how in (True, "cuda-graphs"))
+    torch._dynamo.reset()
+    expected = train_run(compiled, blobs(), device=CUDA, teachers=teachers(compiled))
+    actual = train_run(recorded, blobs(), device=CUDA, teachers=teachers(recorded))
     for name, losses in expected.result.curves.losses.items():
         assert actual.result.curves.losses[name] == pytest.approx(losses, rel=1e-3, abs=1e-5)
 

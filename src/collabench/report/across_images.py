@@ -5,7 +5,6 @@ It needs the logits beside the results and the prepared data set's test labels; 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,7 +14,7 @@ from collabench.errors import ResultError
 from collabench.report.analyse import LEVEL, rounded
 from collabench.report.collect import Collected
 from collabench.report.content import AcrossImages, Report, Row
-from collabench.results import LOGITS, Result
+from collabench.results import LOGITS, Result, open_tensors
 from collabench.seeding import numpy_generator
 from collabench.spec import Cell, dataset_key
 from collabench.stats import TwoWay, two_way_bootstraps
@@ -32,7 +31,7 @@ Correct = NDArray[np.bool_]
 def add_across_images(report: Report, collected: Collected, workspace: Workspace) -> Report:
     """The report with the bootstrap's intervals filled in where logits and labels are there.
 
-    Raises ResultError where logits don't belong to the result beside them.
+    Raises ResultError where logits don't belong to the result beside them, DataError where the data set is damaged.
     """
     asked = list(_tables(report, collected, workspace))
     found: dict[tuple[str, ...], AcrossImages] = {}
@@ -132,8 +131,6 @@ def _correct(
 def _correct_of(
     cell: Cell, result: Result, workspace: Workspace, labels: dict[str, NDArray[np.int64] | None]
 ) -> Correct | None:
-    from safetensors import safe_open
-
     path = workspace.run(cell.configuration.id, result.seed) / LOGITS
     key = dataset_key(cell.configuration.dataset)
     if key not in labels:
@@ -141,8 +138,12 @@ def _correct_of(
     truth = labels[key]
     if truth is None or not path.exists():
         return None
-    with safe_open(path, framework="numpy") as file:
+    with open_tensors(path) as file:
         logits = file.get_tensor("deployed")
+    if logits.ndim != 2 or len(logits) != len(truth):
+        raise ResultError(
+            f"{path}: holds logits of shape {logits.shape} for {len(truth)} test images; delete {path.parent} to train it again"
+        )
     correct = np.asarray(logits.astype(np.float32).argmax(axis=1) == truth)
     # Rounding to float16 keeps the order of logits but can make the two largest equal: only such images may differ.
     ties = np.mean((logits == logits.max(axis=1, keepdims=True)).sum(axis=1) > 1)
@@ -154,15 +155,14 @@ def _correct_of(
 
 
 def _labels(key: str, result: Result, workspace: Workspace) -> NDArray[np.int64] | None:
-    """Test labels of the prepared data set; None where it is not here, or is another than the one trained on."""
-    from safetensors import safe_open
+    """Test labels of the prepared data set; None where it is not here, or is another than the one trained on.
+
+    Raises DataError naming the file if it is damaged.
+    """
+    from collabench import data
 
     folder = workspace.datasets / key
-    try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        if manifest["digest"] != result.dataset_digest:
-            return None
-        with safe_open(folder / "arrays.safetensors", framework="numpy") as file:
-            return np.asarray(file.get_tensor("test_labels"))
-    except (OSError, ValueError, KeyError):
+    if not folder.is_dir():
         return None
+    dataset = data.load(folder)
+    return np.asarray(dataset.test_labels) if dataset.digest == result.dataset_digest else None

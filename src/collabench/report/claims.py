@@ -21,7 +21,7 @@ from collabench.papers.claims import Claim, Claims, ClaimScope, Compared, Untest
 from collabench.report import titles
 from collabench.report.analyse import LEVEL, rounded
 from collabench.report.collect import Collected, training_seconds
-from collabench.results import WEIGHTS, Result
+from collabench.results import WEIGHTS, Result, open_tensors
 from collabench.spec import Cell, Plan, Run
 from collabench.stats import (
     Paired,
@@ -196,13 +196,11 @@ class _Runs:
 
     def weights(self, cell: Cell) -> tuple[int, dict[str, tuple[int, ...]]] | None:
         """Parameters of the deployed network, and the shape of each of its tensors where its weights are stored."""
-        from safetensors import safe_open
-
         for seed, result in self.collected.of(cell).items():
             path = self.workspace.run(cell.configuration.id, seed) / WEIGHTS
             if not path.exists():
                 return result.parameters, {}
-            with safe_open(path, framework="numpy") as file:
+            with open_tensors(path) as file:
                 names = sorted(file.keys())
                 return result.parameters, {name: tuple(file.get_slice(name).get_shape()) for name in names}
         return None

@@ -23,12 +23,12 @@ claimed side. **Refuted**: wholly on the other side, or wholly inside the smalle
 neither. **Not run**: without runs. “No worse” needs the interval to stay within the margin; a claim with several parts
 needs all of them, and one part refutes it only at a level corrected for their number. The verdict holds for its scope
 (data set, noise, backbone, epochs) and for training randomness on a fixed test set. Estimates are method minus baseline.
-p: two-sided paired t test; of a claim with several parts the largest, 1 for a part on the other side, so that it speaks
-of support alone. Sign-flip p: exact, a sensitivity check, which with n pairs cannot fall below 2 / 2ⁿ (0.0625 with five:
-there it is left out). Seeds needed: for 80 % power at the published effect or, without one, the smallest effect of
-interest, from an upper 80 % limit of the standard deviation. `docs/statistics.md` says more.
+p: two-sided paired t test against zero, for “no worse” against the margin, on either side of it; of a claim with
+several parts the largest, 1 for a part on the other side, so that it speaks of support alone. Sign-flip p: exact, of the
+same hypothesis, a sensitivity check, which with n pairs cannot fall below 2 / 2ⁿ (0.0625 with five: there it is left
+out). Seeds needed: for 80 % power at the published effect or, without one, the smallest effect of interest, for “no
+worse” the margin, from an upper 80 % limit of the standard deviation. `docs/statistics.md` says more.
 """
-
 
 
 def write_claims(folder: Path, report: ClaimReport) -> None:

@@ -56,6 +56,9 @@ _CHARACTER = 0.068
 _FEW = 8
 """Figures that one process draws sooner than a second one has begun."""
 
+_FEW_EPOCHS = 10
+"""With so few evaluated epochs a curve marks them: a line alone would look as if there were a value at every epoch."""
+
 Drawn = dict[str, dict[str, str]]
 
 
@@ -223,7 +226,7 @@ def training_curves(condition: Condition, results: dict[str, dict[int, Result]])
     highest, lowest = max(float(mean.max()) for mean in means), min(float(mean.min()) for mean in means)
     # On a linear axis the fall of the first epochs would hide what the methods differ in.
     logarithmic = lowest > 0 and highest > 4 * lowest
-    limits = (0.8 * lowest, min(100.0, 1.15 * highest)) if logarithmic else _with_margin(lowest, highest)
+    limits = (0.8 * lowest, min(100.0, 1.15 * highest)) if logarithmic else _with_margin(*_reach(known.values()))
     for index, method in enumerate(methods):
         line, column = divmod(index, columns)
         x = left + column * (width + gap_x)
@@ -257,6 +260,15 @@ def _curves(results: Iterable[Result]) -> NDArray[np.float64]:
     return np.array(rows, dtype=np.float64) if rows and len({len(row) for row in rows}) == 1 else np.empty((0, 0))
 
 
+def _reach(curves: Iterable[NDArray[np.float64]]) -> tuple[float, float]:
+    """The lowest and the highest error that the bands (mean ± one standard deviation) of these curves hold."""
+    evaluated = [values[:, ~np.isnan(values).any(axis=0)] for values in curves]
+    middle = [values.mean(axis=0) for values in evaluated]
+    spread = [values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1]) for values in evaluated]
+    bands = list(zip(middle, spread, strict=True))
+    return min(float((m - s).min()) for m, s in bands), max(float((m + s).max()) for m, s in bands)
+
+
 def _with_margin(lowest: float, highest: float) -> tuple[float, float]:
     margin = 0.06 * (highest - lowest + 1)
     return max(0.0, lowest - margin), min(100.0, highest + margin)
@@ -270,7 +282,8 @@ def _band(axes: Axes, values: NDArray[np.float64], colour: str, floor: float) ->
     if len(values) > 1:
         sd = values.std(axis=0, ddof=1)
         axes.fill_between(epochs, np.maximum(mean - sd, floor), mean + sd, color=colour, alpha=0.22, linewidth=0)
-    axes.plot(epochs, mean, color=colour)
+    few = len(epochs) <= _FEW_EPOCHS
+    axes.plot(epochs, mean, color=colour, marker="o" if few else None, markersize=2.8)
 
 
 def spread_over_heads(condition: Condition, results: dict[str, dict[int, Result]]) -> Figure | None:

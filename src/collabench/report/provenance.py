@@ -21,7 +21,7 @@ _PARTS = ("dataset", "noise", "model", "recipe", "method")
 
 def explain(plan: Plan, workspace: Workspace, words: str) -> str:
     """Every cell of the plan that ``words`` point to: its number, what is published of it and where, its configuration,
-    and of each run seed, error, files, versions, device and commit.
+    and of each run seed, error, files, the runs that it rests on, versions, device and commit.
 
     words: names of ``params.yaml``, a table's name or a configuration id, in any order, apart by spaces, ``/`` or
     ``·``; a cell must have them all. Raises ConfigError if none has.
@@ -94,6 +94,11 @@ def _run(run: Run, result: Result | ResultError, workspace: Workspace) -> list[s
         f"    data {result.dataset_digest[:12]}, {result.train_images:,} training, {result.test_images:,} test images; "
         f"{100 * result.noise.corruption:.2f} % wrong labels; deterministic: {'yes' if result.deterministic else 'no'}",
     ]
+    for first in run.requires():
+        path = workspace.run(first.configuration.id, first.seed) / RESULT
+        lines.append(
+            f"    rests on seed {first.seed}: {_relative(path, workspace)}{'' if path.exists() else ' (not here)'}"
+        )
     path = workspace.measured_file(run.configuration.id, run.seed)
     if not path.exists():
         return [*lines, "    not measured here"]

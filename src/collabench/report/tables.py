@@ -224,13 +224,19 @@ def ranks_table(ranks: Ranks) -> Frame:
 
 
 def overview_table(table: Table) -> Frame:
-    """Methods and conditions of a table crossed: mean error, and in brackets the difference to the baseline."""
+    """Methods and conditions of a table crossed: mean error, and in brackets the difference to the baseline.
+
+    A table of one condition also has the mean error of the epochs that were selected on validation, where there are any.
+    """
     heading = short_titles(table)
     methods = [row.method for row in table.conditions[0].rows]
     by_condition = {
         heading[condition.key]: {row.method: _overview_cell(row) for row in condition.rows}
         for condition in table.conditions
     }
+    selected = {row.method: number(row.selected.error.mean) for row in table.conditions[0].rows if row.selected}
+    if len(table.conditions) == 1 and selected:
+        by_condition["Selected on validation %"] = selected
     frame = Frame(by_condition).reindex(methods).fillna(NOTHING)
     frame.index = [f"{method} (baseline)" if method == table.conditions[0].baseline else method for method in methods]
     if len(table.conditions) > len(methods):

@@ -19,10 +19,11 @@ HOW_TO_READ = """\
 How to read the tables. **Test error** is the deployed head's on the test split, in percent: mean ± sample standard
 deviation over n training runs (one per seed). Intervals are 95 % t intervals over training randomness with a fixed test
 set; they say nothing about other test images. **Difference**: method minus baseline in percentage points, paired by
-seed (same split, noise, data order and augmentation); negative is lower error. Its interval is unadjusted: it is not
-widened for the number of comparisons. **p**: paired t test, two-sided, the primary test. **Sign-flip p**: exact test
-without an assumption of normality, a sensitivity check, shown where n can reach 0.05 (six pairs or more). **Holm p**: p
-adjusted over the declared family of comparisons. How often such intervals and tests err, and for which differences more
+seed (same split, noise, data order and augmentation; of an ensemble's members the first has that order, and all have that
+noise); negative is lower error. Its interval is unadjusted: it is not widened for the number of
+comparisons. **p**: paired t test, two-sided, the primary test. **Sign-flip p**: exact test without an assumption of
+normality, a sensitivity check, shown where n can reach 0.05 (six pairs or more). **Holm p**: p adjusted over the
+declared family of comparisons. How often such intervals and tests err, and for which differences more
 than 5 % of the time (skewed ones, ties with few seeds): `docs/statistics-simulation.md`. “–”: not defined or not recorded.
 """
 
@@ -198,9 +199,9 @@ def _condition(condition: Condition, drawn: dict[str, str]) -> list[str]:
         (
             tables.resolution_table,
             "What the number of seeds can show",
-            "Effect size: mean over standard deviation of the paired differences, with Hedges' correction. Detectable "
-            "difference: the smallest true difference (points) that so many pairs of this spread show "
-            "at 5 %, unadjusted, with 80 % power.",
+            "Rule: last epoch. Effect size: mean over standard deviation of the paired differences, with Hedges' "
+            "correction. Detectable difference: the smallest true difference (points) that so many pairs of this spread "
+            "show at 5 %, unadjusted, with 80 % power.",
         ),
     )
     for make, title, note in sections:
@@ -251,9 +252,10 @@ def _ranks(ranks: Ranks, several: bool) -> list[str]:
     return [
         title,
         markdown(tables.ranks_table(ranks)),
-        f"Ranks of the mean test errors within {test.blocks} blocks (combinations of data set, backbone and noise, "
-        f"never seeds); 1 is the lowest error. Friedman's test: p {_equals(test.p)}. Nemenyi's critical difference at "
-        f"5 %: {tables.number(test.critical_difference)} ranks; methods that lie closer are not told apart.",
+        f"Ranks of the mean test errors after the last epoch within {test.blocks} blocks (combinations of data set, "
+        f"backbone and noise, never seeds); 1 is the lowest error. Friedman's test: p {_equals(test.p)}. Nemenyi's "
+        f"critical difference at 5 %: {tables.number(test.critical_difference)} ranks; methods that lie closer are not "
+        "told apart.",
     ]
 
 

@@ -62,9 +62,14 @@ def check_execution(recipe: RecipeConfig, device: torch.device) -> None:
         )
     if recipe.compile:
         raise ConfigError(
-            "compile: true costs every run a minute of compilation and gains less than a tenth on a CPU "
+            f"compile: {str(recipe.compile).lower()} costs every run a minute of compilation and gains less than a tenth on a CPU "
             "(docs/performance.md); write compile: false or train on a GPU"
         )
+
+
+def compilation(recipe: RecipeConfig) -> dict[str, Any]:
+    """What :func:`compile_in_place` is told for a recipe that compiles."""
+    return {"mode": "reduce-overhead"} if recipe.compile == "cuda-graphs" else {}
 
 
 def compile_in_place(network: nn.Module, **options: Any) -> None:
@@ -82,6 +87,14 @@ def compile_in_place(network: nn.Module, **options: Any) -> None:
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     """The context in which losses are computed."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def computing(recipe: RecipeConfig, device: torch.device) -> AbstractContextManager:
+    """The context of one training step, or of one batch in evaluation. CUDA graphs write to the same memory in every one of them:
+    what is kept for longer must be a copy."""
+    if recipe.compile == "cuda-graphs":
+        torch.compiler.cudagraph_mark_step_begin()
+    return autocast(recipe.precision, device)
 
 
 @contextmanager

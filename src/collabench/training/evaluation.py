@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -13,15 +14,16 @@ CALIBRATION_BINS = 15
 
 
 def collect_logits(
-    predict: Callable[[Tensor], Tensor], batches: Iterable[Tensor], precision: Callable[[], object]
+    predict: Callable[[Tensor], Tensor], batches: Iterable[Tensor], computing: Callable[[], AbstractContextManager]
 ) -> Tensor:
-    """Logits (heads, N, m) in float32 over batches of images, on the images' device, without gradients."""
+    """Logits (heads, N, m) in float32 over batches of images, on the images' device, without gradients. ``computing``: the context
+    of every batch."""
     with torch.inference_mode():
         parts = []
         for images in batches:
-            with precision():
+            with computing():
                 logits = predict(images)
-            parts.append(logits.float())
+            parts.append(logits.to(torch.float32, copy=True))  # the next batch may take its memory
         return torch.cat(parts, dim=1)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from collabench import data, distributed
 from collabench.compatibility import input_shape_of
+from collabench.config import RecipeConfig
 from collabench.data import noise
 from collabench.errors import ConfigError, ResultError, RunFailed
 from collabench.methods import METHODS, Batch, Context, Method
@@ -29,9 +30,10 @@ from collabench.spec import Configuration, Run
 from collabench.training import checkpoint
 from collabench.training.device import (
     PeakMemory,
-    autocast,
     check_execution,
+    compilation,
     compile_in_place,
+    computing,
     describe,
     prepare_process,
     versions,
@@ -90,6 +92,18 @@ def make_context(
 def make_method(configuration: Configuration, context: Context) -> Method:
     """The configuration's method, ready to build its network."""
     return METHODS[configuration.method.method].Method(configuration.method, context)
+
+
+def make_optimizer(parameters: Sequence[nn.Parameter], recipe: RecipeConfig) -> torch.optim.SGD:
+    """The recipe's optimizer, of a network's parameters that are trained."""
+    return torch.optim.SGD(
+        [p for p in parameters if p.requires_grad] or [nn.Parameter(torch.zeros(1))],
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+        foreach=True,  # all parameters by a few calls; the same bits as one by one
+    )
 
 
 def _as_float16(logits: Tensor) -> Tensor:
@@ -243,24 +257,17 @@ class _Trainer:
         if self.recipe.convolution == "tuned":
             tune_convolutions(self.network)
         if self.recipe.compile:
-            compile_in_place(self.network)
+            compile_in_place(self.network, **compilation(self.recipe))
         self.parameters = list(self.network.parameters())
         self.generators = copy_generators(self.network, device)
-        self.optimizer = torch.optim.SGD(
-            [p for p in self.parameters if p.requires_grad] or [nn.Parameter(torch.zeros(1))],
-            lr=self.recipe.learning_rate,
-            momentum=self.recipe.momentum,
-            nesterov=self.recipe.nesterov,
-            weight_decay=self.recipe.weight_decay,
-            foreach=True,  # all parameters by a few calls; the same bits as one by one
-        )
-        self.precision = partial(autocast, self.recipe.precision, device)
+        self.optimizer = make_optimizer(self.parameters, self.recipe)
+        self.computing = partial(computing, self.recipe, device)
         self.history = _History()
         self.last_logits: Tensor | None = None
 
         fraction = self.recipe.validation_fraction
         if fraction:
-            self.train_index, self.validation_index = data.validation_split(dataset.train_labels, fraction, run.seed)
+            self.train_index, self.validation_index = data.validation_split(dataset.train_labels, fraction, run.data_seed)
         else:
             self.train_index, self.validation_index = None, None
         if self.method.trains:
@@ -333,7 +340,7 @@ class _Trainer:
             labels, corruption = self.static_noise.noisy, self.static_noise.corruption
         else:
             drawn = noise.draw(
-                configuration.noise, self.dataset.train_labels, self.dataset.classes, self.run.seed, epoch
+                configuration.noise, self.dataset.train_labels, self.dataset.classes, self.run.data_seed, epoch
             )
             labels, corruption = drawn.noisy, drawn.corruption
         if len(self.history.corruption) == epoch:
@@ -359,7 +366,7 @@ class _Trainer:
         sums = torch.tensor(history.loss_sums, dtype=torch.float64).to(self.device) if history.loss_sums else None
         self.network.train()
         for images, targets in self.batches.epoch(epoch, labels, history.step):
-            with self.precision(), distributed.batch_of(self.batches.sizes[history.step]):
+            with self.computing(), distributed.batch_of(self.batches.sizes[history.step]):
                 terms = self.method.step(self.network, Batch(images, targets, self.generators[0]), self._update)
             names = list(terms)
             # Summed at every step, so that every process knows all that a checkpoint holds.
@@ -416,7 +423,7 @@ class _Trainer:
         batches = data.open_evaluation_batches(
             self.dataset, split, self.recipe.augmentation, self.recipe.evaluation_batch_size, self.device, index
         )
-        logits = collect_logits(partial(self.method.predict, self.network), batches, self.precision)
+        logits = collect_logits(partial(self.method.predict, self.network), batches, self.computing)
         return distributed.gathered(logits, count, dim=1) if shared else logits
 
     def _evaluate_epoch(self, epoch: int, labels: Tensor) -> None:
