@@ -21,7 +21,8 @@ except CollabenchError as error:
 
 PROFILE = STUDY.workspace.profile
 HOME = f"artifacts/{PROFILE}"
-STAGES = f"exec {sys.executable} -m pipeline.stages"  # exec: the stage's parent is then Snakemake, with which it ends
+# exec: the stage's parent is then Snakemake, with which it ends. Snakemake fills in the interpreter's path, quoted.
+STAGES = "exec {sys.executable:q} -m pipeline.stages"
 # What profiles/slurm has those jobs ask for of which nothing is known.
 DEFAULTS = workflow.resource_settings.default_resources or {}
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collabench.errors import CollabenchError
+from collabench.errors import CollabenchError, one_line
 
 if TYPE_CHECKING:
     from collabench.progress import Watcher
@@ -38,6 +38,9 @@ ShardOption = Annotated[
 ]
 Gpus = Annotated[str | None, typer.Option("--gpus", help="GPUs to use: 0,1 or none; default: all visible.")]
 HERE = Path(".")
+
+#: The exit code of a command that was interrupted: 128 and the number of SIGINT.
+_INTERRUPTED = 130
 
 
 def _study(root: Path, profile: str) -> Study:
@@ -258,6 +261,10 @@ def reproduce(
         print(available.describe(), flush=True)
     study.check_device(available.device)
     study.check_files(wanted)
+    possible, lacking = study.without_missing_data(wanted)
+    if lacking:
+        others = f"; what needs other data trains with: collabench run -p {profile}" if possible else ""
+        raise CollabenchError("; ".join(lacking) + others)
     environment = os.environ | available.environment() | {resources.ANCESTOR: resources.this_process()}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     log = workspace.state / "logs" / "reproduce.log"
@@ -444,11 +451,11 @@ def import_(
             allow_versions=allow_versions,
             allow_devices=allow_devices,
             planned_only=planned_only,
-            tell=lambda line: print(line, file=sys.stderr),
+            tell=lambda line: print(one_line(line), file=sys.stderr),
         )
     for name, values in (("devices", merged.devices), ("commits", merged.commits)):
         if values:
-            print(f"{name}: {', '.join(sorted(values))}")
+            print(one_line(f"{name}: {', '.join(sorted(values))}"))
     left = sum(status.state != "done" for status in study.statuses())
     print(
         f"{len(merged.imported)} runs imported, {len(merged.already)} already here; "
@@ -494,7 +501,7 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder to write model.safetensors and MODEL_CARD.md to.")],
     configuration: Annotated[str, typer.Option(help="A configuration id (see plan).")],
     profile: Profile = "default",
-    seed: Annotated[int, typer.Option(help="Of the run.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of the run; default: the profile's first.")] = None,
     without_memory: Annotated[
         bool, typer.Option("--without-memory", help="Of wang2018: the plain network, without its frozen memory.")
     ] = False,
@@ -509,7 +516,9 @@ def export(
 
     if out.is_file() or out.suffix == ".safetensors":
         raise CollabenchError(f"--out {out}: must be a folder; model.safetensors and MODEL_CARD.md are written to it")
-    written = write(_study(root, profile), configuration, seed, out, without_memory=without_memory)
+    study = _study(root, profile)
+    seed = study.profile.first_seed if seed is None else seed
+    written = write(study, configuration, seed, out, without_memory=without_memory)
     print(f"{written.model}: test error {written.error:.2f} %; how to load it: {written.card}")
 
 
@@ -597,14 +606,24 @@ def data_digest(name: Annotated[str, typer.Argument(help="Of a data set in param
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line and exit code 2."""
+    """Entry point: a user's mistake is one line and exit code 2; after Ctrl-C, 130."""
     try:
         try:
             app()
         finally:
             sys.stdout.flush()
+    except (SystemExit, KeyboardInterrupt) as end:
+        if isinstance(end, SystemExit) and end.code != _INTERRUPTED:  # typer makes this of Ctrl-C, and says nothing
+            raise
+        print("collabench: interrupted; start again to go on", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
     except CollabenchError as error:
         print(f"collabench: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (error.name or "collabench").partition(".")[0] == "collabench":
+            raise
+        print(f"collabench: error: the package {error.name} is missing; collabench doctor says more", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that must not be written
         if isinstance(error, BrokenPipeError):  # what reads the output, such as `head`, has seen enough
@@ -614,6 +633,3 @@ def main() -> None:
             raise
         print(f"collabench: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("collabench: interrupted; start again to go on", file=sys.stderr)
-        sys.exit(130)

@@ -90,6 +90,9 @@ for _loader in _LOADERS:
 #: Digits of a whole number: what fits 64 bits. No field means a larger one.
 _MAX_DIGITS = 18
 
+#: What no title, name or path holds and no file may: control characters, and halves of characters.
+_HIDDEN = yaml.reader.Reader.NON_PRINTABLE
+
 KeyPath = tuple[str | int, ...]
 
 
@@ -190,6 +193,8 @@ def _check_nodes(
     count[0] += 1 + (len(node.value) // 100 if isinstance(node, yaml.ScalarNode) else 0)
     if count[0] > MAX_YAML_VALUES or len(parents) > MAX_YAML_DEPTH:
         raise refuse(f"more than {MAX_YAML_VALUES:,} values" if count[0] > MAX_YAML_VALUES else "nested too deeply")
+    if isinstance(node, yaml.ScalarNode) and (hidden := _HIDDEN.search(node.value)):
+        raise refuse(f"the character {hidden[0]!r} cannot stand here, nor be written as an escape")
     parents = parents | {id(node)}
     if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
         seen: dict[str, int] = {}
@@ -204,6 +209,8 @@ def _check_nodes(
                 raise refuse(f"stands here and on line {seen[key]}; keep one of them", key_line, (*key_path, key))
             seen[key] = key_line
             lines[(*key_path, key)] = key_line
+            if hidden := _HIDDEN.search(key):
+                raise refuse(f"the character {hidden[0]!r} cannot stand here, nor be written as an escape", key_line)
             text = yaml.ScalarNode(f"{_TAG}str", key, key_node.start_mark, key_node.end_mark)
             node.value[position] = (text, value_node)
             _check_nodes(path, value_node, (*key_path, key), lines, parents, count)
@@ -330,7 +337,7 @@ def _shorten(value: Any) -> str:
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
 #: Text in one line.
-Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\r\n]*$")]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\r\n\x85\u2028\u2029]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 #: Data sets whose files the project can find or fetch without being told a checksum.
@@ -431,6 +438,8 @@ class RecipeConfig(Strict):
     training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``. ``processes``
     share every batch of a run, each on a GPU or a core of its own (docs/multi-gpu.md). ``convolution``: on a CPU,
     ``tuned`` gives every 3x3 convolution the form that suits its shape: faster, with other rounding (docs/performance.md).
+    ``compile``: by ``torch.compile``, with ``cuda-graphs`` also recorded as CUDA graphs, which a GPU replays without waiting for
+    the host to launch one kernel after the other.
     """
 
     epochs: int = Field(ge=1, le=10_000)
@@ -447,7 +456,7 @@ class RecipeConfig(Strict):
     evaluate_every: int = Field(default=1, ge=1, le=10_000)
     evaluation_batch_size: int = Field(default=500, ge=1, le=65_536)
     precision: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False
+    compile: bool | Literal["cuda-graphs"] = False
     convolution: Literal["torch", "tuned"] = "torch"
     processes: int = Field(default=1, ge=1, le=1024)
 
@@ -558,6 +567,8 @@ _SECTION_OF = {
 
 def load_params(path: Path) -> Params:
     """Read and check ``params.yaml``. Raises ConfigError in one line."""
+    if not path.exists() and path.parent.is_dir():
+        raise ConfigError(f"{path}: does not exist; call collabench in the project's folder, or name it with --root")
     document = read_yaml(path)
     params: Params = validate(document, Params, document.value)
     params._document = document

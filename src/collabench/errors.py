@@ -4,6 +4,13 @@
 LONGEST = 2000
 
 
+def one_line(message: str) -> str:
+    """A message on one line of bounded length, whatever is quoted in it: also nothing that a terminal would obey."""
+    line = " ".join(part.strip() for part in message.splitlines())
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 600]} … {text[-500:]}"
+
+
 class CollabenchError(Exception):
     """A problem with a remedy. The message is one line: what is wrong, where, what would be right.
 
@@ -11,9 +18,7 @@ class CollabenchError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        line = " ".join(part.strip() for part in message.splitlines())
-        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST - 600]} … {text[-500:]}")
+        super().__init__(one_line(message))
 
 
 class ConfigError(CollabenchError):

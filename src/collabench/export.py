@@ -15,7 +15,7 @@ from collabench.data.terms import terms_of
 from collabench.errors import ConfigError, ResultError
 from collabench.papers import READINGS
 from collabench.records import read_json, write_atomically
-from collabench.results import RESULT, WEIGHTS, Measured, Result, load_result
+from collabench.results import RESULT, WEIGHTS, Measured, Result, load_result, load_weights
 from collabench.spec import Configuration, Run, dataset_key, digest
 
 if TYPE_CHECKING:
@@ -94,9 +94,7 @@ def _content(study: Study, run: Run) -> bytes:
 
 
 def _weights(study: Study, run: Run) -> dict[str, Tensor]:
-    from safetensors.torch import load
-
-    return load(_content(study, run))
+    return load_weights(study.workspace.run(run.configuration.id, run.seed))
 
 
 def _bytes_of(weights: dict[str, Tensor]) -> bytes:

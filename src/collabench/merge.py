@@ -7,6 +7,7 @@ their place, checked again, and moved into it, each run's result last. What is i
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from collabench import packs
 from collabench.errors import CollabenchError, ResultError
 from collabench.locks import holding, is_held
 from collabench.records import folder_beside, read_json, unwritable
-from collabench.results import LOGITS, RESULT, WEIGHTS, Failure, Measured, Result, load_result, sha256_of
+from collabench.results import LOGITS, RESULT, Failure, Measured, Result, load_result, sha256_of
 from collabench.spec import Run, dataset_key, differences, digest
 from collabench.study import Study
 from collabench.workspace import Workspace
@@ -132,14 +133,13 @@ def merge(
 
 def _read(study: Study, source: Workspace, planned_only: bool, problems: list[str], tell: Tell) -> Iterator[_Found]:
     """The other copy's finished runs of the plan, each with its files checked."""
-    planned = {(run.configuration.id, run.seed): run for run in study.plan.runs}
+    planned = {(run.configuration.id, f"seed-{run.seed}"): run for run in study.plan.runs}
     others: list[Path] = []
     folders = [path.parent for path in sorted(source.runs.glob(f"*/seed-*/{RESULT}"))]
     if not folders:
         raise CollabenchError(f"{source.runs}: holds no finished run")
     for folder in folders:
-        number = folder.name.removeprefix("seed-")
-        run = planned.get((folder.parent.name, int(number))) if number.isdecimal() else None
+        run = planned.get((folder.parent.name, folder.name))
         if run is None:
             others.append(folder)
             continue
@@ -158,10 +158,9 @@ def _read(study: Study, source: Workspace, planned_only: bool, problems: list[st
 
 
 def _checked(source: Workspace, folder: Path, run: Run) -> _Found:
-    result = read_json(folder / RESULT, Result)
-    if LOGITS not in result.files or not result.files.keys() <= {LOGITS, WEIGHTS}:
-        raise ResultError(f"{folder / RESULT}: names other files than {LOGITS} and {WEIGHTS}")
-    load_result(folder, run)
+    result = load_result(folder, run)
+    if LOGITS not in result.files:
+        raise ResultError(f"{folder / RESULT}: names no {LOGITS}")
     if digest(result.identity) != digest(run.configuration.identity()) or result.seed != run.seed:
         raise ResultError(f"{folder / RESULT}: its identity is not that of {run.id}")
     measured_file = source.measured_file(run.configuration.id, run.seed)
@@ -185,7 +184,7 @@ def _why_not_planned(study: Study, folder: Path) -> str:
     nearest, ours = min(candidates, key=lambda candidate: len(candidate[0]))
     if len(nearest) > 4:
         return "this study has no such configuration"
-    return f"this study has {ours.label} instead: {'; '.join(nearest)}"
+    return f"this study has {ours.label} instead: {'; '.join(nearest) or 'the folder has not its name'}"
 
 
 def _data_problems(study: Study, found: Iterable[_Found]) -> list[str]:
@@ -377,7 +376,11 @@ def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]
         raise CollabenchError(f"{remote}: is neither the folder of a copy of this project nor a DVC remote")
     if not lock.is_file():
         raise CollabenchError(f"{lock}: is missing; --lock names the dvc.lock of the copy that pushed")
-    stages = [stage for stage in (f"train@{profile}", f"measured@{profile}") if f"{stage}:" in lock.read_text()]
+    try:
+        text = lock.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CollabenchError(f"{lock}: cannot be read ({error})") from None
+    stages = [stage for stage in (f"train@{profile}", f"measured@{profile}") if f"{stage}:" in text]
     if f"train@{profile}" not in stages:
         raise CollabenchError(f"{lock}: says nothing of train@{profile}; take the dvc.lock of the copy that pushed it")
     with tempfile.TemporaryDirectory(prefix="collabench-import-") as name:
@@ -395,9 +398,28 @@ def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]
         for file in ("dvc.yaml", "params.yaml"):
             shutil.copy(root / file, folder / file)
         shutil.copy(lock, folder / "dvc.lock")
-        _dvc(folder, "pull", "-r", remote, *stages)
+        cache = folder / ".dvc" / "cache"  # its own, wherever this project's is
+        _dvc(folder, "config", "-q", "--local", "cache.dir", str(cache))
+        _dvc(folder, "fetch", "-r", remote, *stages)
+        _refuse_other_places(cache, remote)
+        _dvc(folder, "checkout", *stages)
         packs.unpack(folder)
         yield folder
+
+
+def _refuse_other_places(cache: Path, remote: str) -> None:
+    """Raise CollabenchError unless the listings of folders that DVC has fetched hold plain names: it would write wherever they
+    say."""
+    for path in sorted(cache.rglob("*.dir")):
+        try:
+            names = [str(entry["relpath"]) for entry in json.loads(path.read_bytes())]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            raise CollabenchError(
+                f"{remote}: {path.parent.name}{path.name} is no listing of a folder; refused"
+            ) from None
+        for name in names:
+            if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name:
+                raise CollabenchError(f"{remote}: it holds {name!r}, which leads out of its folder; refused")
 
 
 def _address(root: Path, name: str) -> str | None:

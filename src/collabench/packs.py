@@ -31,6 +31,9 @@ class SupportsWrite(Protocol):
     def write(self, content: bytes, /) -> int: ...
 
 
+#: What an archive that is damaged, or that somebody made to harm, raises: tarfile reads numbers of extended headers unchecked.
+_DAMAGE = (tarfile.TarError, ResultError, ValueError)
+
 #: The entry of an archive's header that holds the digest of its content.
 _DIGEST = "COLLABENCH.sha256"
 
@@ -94,7 +97,7 @@ def _write(path: Path, folder: Path, names: list[str]) -> None:
                 return
     except FileNotFoundError:
         pass
-    except (tarfile.TarError, ResultError) as error:
+    except _DAMAGE as error:
         tell_aside(f"{path}: damaged ({error}); written again")
     with replacing(path) as temporary, temporary.open("wb") as file:
         _pack(file, digest, ((name, (folder / name).stat().st_size, (folder / name).open("rb")) for name in names))
@@ -120,7 +123,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     """An archive that is whole: its members' names and contents are those of the digest in its header, and packing them
     gives every one of its bytes.
 
-    Raises ResultError if it isn't, TarError and OSError if it cannot be read.
+    Raises one of :data:`_DAMAGE` if it isn't, OSError if it cannot be read.
     """
     with path.open("rb") as file, tarfile.open(path, "r:") as archive:
         members = archive.getmembers()
@@ -152,7 +155,7 @@ def damaged(workspace: Workspace) -> list[str]:
         try:
             with _opened(path):
                 pass
-        except (OSError, tarfile.TarError, ResultError) as error:
+        except (OSError, *_DAMAGE) as error:
             lines.append(f"{path}: damaged ({error}); {_REMEDY}")
     return lines
 
@@ -192,7 +195,7 @@ def _unpack_or_tell(workspace: Workspace, path: Path, temporary: Path, tell: Cal
     folder = workspace.measured if path == workspace.packed_measured else workspace.runs / path.stem
     try:
         _unpack(path, folder, temporary / path.stem, tell)
-    except (ResultError, tarfile.TarError) as error:
+    except _DAMAGE as error:
         tell(f"{path}: damaged ({error}); {_REMEDY}")
         return False
     except OSError as error:

@@ -88,6 +88,10 @@ def train(
                     del pending[future]
                     outcome.add(result, run, finished)
                     (failed if result.failed else over).add(run.id)
+        except KeyboardInterrupt:  # a terminal's Ctrl-C reaches the children too, `kill -INT` doesn't: nobody waits
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
         except BrokenProcessPool:
             running = ", ".join(sorted(run.id for run in pending.values())) or "no run"
             raise RunFailed(

@@ -30,16 +30,22 @@ class Watcher:
     """Reads the progress files of training processes; needs nothing of how they were started.
 
     runs: those that are waited for. workers: how many are trained side by side. note: what is going on while no run is
-    trained, in a line.
+    trained, in a line. clock: seconds.
     """
 
     def __init__(
-        self, study: Study, workers: int, runs: Sequence[Run] | None = None, note: Callable[[], str] = lambda: ""
+        self,
+        study: Study,
+        workers: int,
+        runs: Sequence[Run] | None = None,
+        note: Callable[[], str] = lambda: "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._workspace, self._workers, self._note = study.workspace, max(1, workers), note
         self._runs = list(study.plan.runs if runs is None else runs)
         self._left = {run.id: run for run in self._runs}
         self._seconds: dict[str, list[float]] = {}  # by configuration, of the runs that ended while this watched
+        self._clock, self._nothing_until = clock, clock()  # the last time at which no run had begun
         self._take_finished(timed=False)
 
     def _take_finished(self, *, timed: bool = True) -> None:
@@ -74,20 +80,30 @@ class Watcher:
 
     def _seconds_left(self, running: list[InProgress], failed: set[str]) -> float | None:
         """Until the study ends: what runs in progress still need, and for each of the others the time of its
-        configuration's runs, or of all, as far as they were seen here. None before anything is known."""
+        configuration's runs, or of all, and that around a run, as far as they were seen here. None before anything is known."""
         known = {name: statistics.fmean(values) for name, values in self._seconds.items()}
         for record in running:
             if 0 < record.epoch < record.epochs:
                 whole = record.seconds_left * record.epochs / (record.epochs - record.epoch)
                 known.setdefault(self._left[record.run_id].configuration.id, whole)
         if not known:
+            self._nothing_until = self._clock()
             return None
         usual = statistics.fmean(known.values())
         ahead = self._left.keys() - {record.run_id for record in running} - failed
         work = sum(record.seconds_left for record in running)
-        work += sum(known.get(self._left[name].configuration.id, usual) for name in ahead)
+        around = self._around_a_run(running)
+        work += sum(known.get(self._left[name].configuration.id, usual) + around for name in ahead)
         longest = max((record.seconds_left for record in running), default=0.0)
         return max(work / max(self._workers, len(running)), longest)
+
+    def _around_a_run(self, running: list[InProgress]) -> float:
+        """Seconds for each run that ended which were not spent training: processes that start, data that are opened."""
+        ended = sum(map(len, self._seconds.values()))
+        trained = sum(map(sum, self._seconds.values()))
+        trained += sum(r.seconds_left * r.epoch / (r.epochs - r.epoch) for r in running if r.epoch < r.epochs)
+        passed = (self._clock() - self._nothing_until) * self._workers
+        return max(0.0, passed - trained) / ended if ended else 0.0
 
     def study_line(self) -> str:
         """How many runs are done, and the time left for all."""

@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -27,8 +28,17 @@ T = TypeVar("T", bound=Strict)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
+def open_file(path: Path) -> IO[bytes]:
+    """A file, opened for reading. Raises OSError, also for a pipe or a device: one would be waited for, or read, without end."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 (handed out)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "is no file", str(path))
+    return file
+
+
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -152,7 +162,8 @@ def read_json(
     remedy: what a person can do about a damaged file.
     """
     try:
-        body = json.loads(path.read_bytes())
+        with open_file(path) as file:
+            body = json.loads(file.read())
         checksum = body.pop("checksum")
     except OSError as error:
         raise error_type(f"{path}: cannot be read ({error.strerror})") from None

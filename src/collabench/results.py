@@ -6,8 +6,10 @@ the same machine and versions. ``measured.json`` holds time, memory, device, ver
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -15,6 +17,9 @@ from collabench.errors import ResultError
 from collabench.records import read_json, sha256_of
 from collabench.spec import Run
 from collabench.strict import Strict
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA = 1
 #: From so many classes on a run records its top-5 error after every epoch, as papers on ImageNet publish it.
@@ -157,6 +162,8 @@ def load_result(folder: Path, run: Run, *, check_files: bool = True) -> Result:
     result = read_json(folder / RESULT, Result)
     if result.run_id != run.id:
         raise ResultError(f"{folder / RESULT}: holds run {result.run_id}, expected {run.id}")
+    if not result.files.keys() <= {LOGITS, WEIGHTS}:
+        raise ResultError(f"{folder / RESULT}: names other files than {LOGITS} and {WEIGHTS}")
     if check_files:
         for name, expected in result.files.items():
             try:
@@ -166,3 +173,36 @@ def load_result(folder: Path, run: Run, *, check_files: bool = True) -> Result:
             if actual != expected:
                 raise ResultError(f"{folder / name}: damaged (checksum differs); delete {folder} to train it again")
     return result
+
+
+# A checksum says that a file is the one that its result names, not what is in it: what comes from elsewhere may be anything.
+
+
+@contextmanager
+def open_tensors(path: Path) -> Iterator[Any]:
+    """A run's file of tensors, opened for numpy by safetensors' ``safe_open``.
+
+    Raises ResultError naming it, also for what is read of it within the block, if it is no such file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise _not_tensors(path, error) from None
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """Name → tensor of the weights in a run's folder, on the CPU. Raises ResultError naming the file if it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load((folder / WEIGHTS).read_bytes())
+    except SafetensorError as error:
+        raise _not_tensors(folder / WEIGHTS, error) from None
+
+
+def _not_tensors(path: Path, error: Exception) -> ResultError:
+    return ResultError(f"{path}: does not hold a run's tensors ({error}); delete {path.parent} to train it again")

@@ -1,4 +1,4 @@
-"""The base of every typed record: unknown keys are errors, types are not converted, and records are immutable."""
+"""The base of every typed record: unknown keys are errors, types are not converted, numbers are finite, and records are immutable."""
 
 from __future__ import annotations
 
@@ -31,4 +31,4 @@ NO_REPEATS = AfterValidator(_no_repeats)
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -91,6 +91,7 @@ COMMANDS = {
     "an unknown configuration": (["run", "-p", "tiny", "--configuration", "x"], "no run of profile tiny fits these options"),
     "a shard that is none": (["run", "-p", "tiny", "--shard", "3/2"], "--shard 3/2: write i/k"),
     "data that is not there": (["run", "-p", "absent"], "data set photos: "),
+    "the same data, reproduced": (["reproduce", "-p", "absent"], "data set photos: "),
     "a teacher that is not there": (["run", "-p", "taught"], "teacher.safetensors: cannot be read"),
     "the same, reproduced": (["reproduce", "-p", "taught"], "params.yaml:12: digits · clean · small · fast · student: methods"),
     "a paper that is not there": (["plan", "-p", "published"], "params.yaml: profiles.published.papers: there is no paper"),

@@ -168,15 +168,16 @@ def test_an_alias_of_a_key_is_text_and_its_value_stays_what_it_is(tmp_path):
 
 def test_what_is_no_file(tmp_path):
     path = tmp_path / "params.yaml"
-    assert refusal(path) == " cannot be read (No such file or directory)"
+    assert refusal(path) == " does not exist; call collabench in the project's folder, or name it with --root"
+    assert refusal(path, read_yaml) == " cannot be read (No such file or directory)"
     path.mkdir()
     assert refusal(path) == " is no file"
     path.rmdir()
     path.symlink_to(tmp_path / "nowhere")
-    assert "cannot be read" in refusal(path)
+    assert "does not exist" in refusal(path) and "cannot be read" in refusal(path, read_yaml)
     path.unlink()
     path.symlink_to(path)
-    assert "cannot be read" in refusal(path)
+    assert "does not exist" in refusal(path) and "cannot be read" in refusal(path, read_yaml)
     path.unlink()
     os.mkfifo(path)
     assert refusal(path) == " is no file"  # and does not wait for somebody to write into it
@@ -248,3 +249,14 @@ def test_the_files_of_papers_are_read_by_the_same_reader(tmp_path, what):
             path.mkdir()
             refusal(path, lambda _, read=read: read(folder, params))
             path.rmdir()
+
+
+@pytest.mark.parametrize("escape", ["\\0", "\\a", "\\e[31m", "\\ud800", "\\x7f"])
+@pytest.mark.parametrize(("place", "key"), [('"a \\"test\\""', "profiles.tiny.description"), ("tiny:", "profiles")])
+def test_a_character_that_is_only_written_as_an_escape_is_refused_by_line_and_key(tmp_path, escape, place, key):
+    """Terminals obey them, XML has none of them, and half a character cannot be encoded."""
+    path = tmp_path / "params.yaml"
+    path.write_text(GOOD.replace(place, f'"a{escape}"' if place.startswith('"') else f'"tiny{escape}":'))
+    line, said = refusal(path).split(":", 1)
+    assert int(line) == GOOD[: GOOD.index(place)].count("\n") + 1
+    assert said.startswith(f" {key}: the character") and "cannot stand here" in said

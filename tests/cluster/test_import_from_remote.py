@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -81,8 +84,35 @@ def test_a_remote_that_lacks_the_runs_or_a_lock_without_them_is_one_line(hosts, 
     done = collabench(
         second, "import", str(tmp_path / "nothing"), "-p", PROFILE, "--lock", str(first / "dvc.lock"), check=False
     )
-    assert done.returncode == 2 and "Traceback" not in done.stdout and "dvc pull" in done.stdout
+    assert done.returncode == 2 and "Traceback" not in done.stdout and "dvc fetch" in done.stdout
     (tmp_path / "empty.lock").write_text("schema: '2.0'\nstages: {}\n")
-    for lock, what in (("empty.lock", "says nothing of train@"), ("none.lock", "is missing")):
+    (tmp_path / "other.lock").write_bytes(b"\xff\xfe\x00")
+    locks = {"empty.lock": "says nothing of train@", "none.lock": "is missing", "other.lock": "cannot be read"}
+    for lock, what in locks.items():
         done = collabench(second, "import", "local", "-p", PROFILE, "--lock", str(tmp_path / lock), check=False)
         assert done.returncode == 2 and what in done.stdout and "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../../../outside.txt", "/OUTSIDE/outside.txt", "a/../../../../../../outside.txt"]
+)
+def test_a_remote_cannot_write_outside(hosts, tmp_path, monkeypatch, name):
+    """DVC writes the files of a folder wherever the folder's listing on the remote says."""
+    first, second = hosts
+    remote, lock = tmp_path / "remote", tmp_path / "their.lock"
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the files are fetched to
+
+    def put(content: bytes, suffix: str = "") -> str:
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        path = remote / "files" / "md5" / md5[:2] / f"{md5[2:]}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return md5
+
+    file = put(b"not theirs to write")
+    entry = {"md5": file, "relpath": name.replace("/OUTSIDE", str(tmp_path))}
+    listing = put(json.dumps([entry]).encode(), ".dir")
+    lock.write_text(re.sub(r"md5: \w+\.dir", f"md5: {listing}.dir", (first / "dvc.lock").read_text()))
+    done = collabench(second, "import", str(remote), "-p", PROFILE, "--lock", str(lock), check=False)
+    assert done.returncode == 2 and "leads out of its folder" in done.stdout, done.stdout
+    assert not list(tmp_path.rglob("outside.txt"))

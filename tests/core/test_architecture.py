@@ -36,7 +36,7 @@ ALLOWED = {
     },
     "surplus": {"errors", "locks", "study"},
     "report": {
-        "errors", "strict", "seeding", "records", "config", "spec", "papers", "resources", "results", "stats",
+        "errors", "strict", "seeding", "records", "config", "data", "spec", "papers", "resources", "results", "stats",
         "workspace",
     },
     "packs": {"errors", "locks", "records", "results", "workspace"},

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -254,7 +255,14 @@ def test_mixed_sizes_need_a_resize(tmp_path):
             lambda f: (f / "train/dog/x.png").write_bytes((f / "train/dog/0000.png").read_bytes()[:200]),
             r"x\.png: not an",
         ),
+        (lambda f: (f / "train/dog/x.png").write_bytes(b""), r"x\.png: not an image .*\(none of JPEG, PNG"),
         (lambda f: (f / "train/dog/notes.txt").write_text("x"), r"train/dog/notes\.txt is not an image"),
+        (lambda f: (f / "train/dog/x.png").symlink_to("nowhere"), r"train/dog/x\.png is no file .*\(a broken link"),
+        (lambda f: (f / "train/dog/more").mkdir(), "train/dog/more/ lies in a folder within its class"),
+        (lambda f: (f / b"train/dog/\xff.png".decode(errors="surrogateescape")).touch(), r"\\udcff\.png' is not UTF-8"),
+        (lambda f: save_deep(f / "train/dog/x.png", np.uint16), r"x\.png: has more than 8 bits a pixel"),
+        (lambda f: save_deep(f / "train/dog/x.tif", np.float32), r"x\.tif: has more than 8 bits a pixel"),
+        (lambda f: [shutil.rmtree(f / s / "dog") for s in ("train", "test")], r"one class only \('cat'\)"),
         (lambda f: shutil.rmtree(f / "test/dog"), "the class 'dog' has no images in test/"),
         (lambda f: shutil.rmtree(f / "test"), "holds no folder test/"),
         (lambda f: shutil.rmtree(f), "does not exist"),
@@ -267,6 +275,36 @@ def test_wrong_folders_are_named(tmp_path, change, message):
     with pytest.raises(DataError, match=message):
         prepared(tmp_path, pinned(tmp_path, source="images", path=str(folder)))
     assert files_in(tmp_path / "prepared") == []
+
+
+def save_deep(path: Path, kind: type) -> None:
+    """An image of formats.write_images' size whose values Pillow would cut off at 255."""
+    Image.fromarray(np.arange(120, dtype=kind).reshape(10, 12) * 500).save(path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_what_lies_too_deep_in_an_archive_is_named(tmp_path, kind):
+    formats.write_images(tmp_path / "pets")
+    (tmp_path / "pets/train/dog/more").mkdir()
+    shutil.copy(tmp_path / "pets/train/dog/0000.png", tmp_path / "pets/train/dog/more")
+    for archive in (
+        shutil.make_archive(str(tmp_path / "plain"), kind, tmp_path / "pets"),
+        shutil.make_archive(str(tmp_path / "within"), kind, tmp_path, "pets"),
+    ):
+        with pytest.raises(DataError, match=r"train/dog/more/0000\.png lies in a folder within its class"):
+            prepared(tmp_path, pinned(tmp_path, source="images", path=archive))
+
+
+@pytest.mark.parametrize("top", ["", "pets/"])
+def test_what_a_mac_adds_to_an_archive_is_left_aside(tmp_path, top):
+    formats.write_images(tmp_path / "pets")
+    with zipfile.ZipFile(tmp_path / "mac.zip", "w") as archive:
+        for file in sorted((tmp_path / "pets").rglob("*.png")):
+            name = file.relative_to(tmp_path / "pets")
+            archive.write(file, f"{top}{name}")
+            archive.writestr(f"__MACOSX/{top}{name.parent}/._{name.name}", b"attributes")
+    config = pinned(tmp_path, source="images", path=str(tmp_path / "mac.zip"))
+    assert prepared(tmp_path, config).classes == ("cat", "dog")
 
 
 def test_subset_of_image_files(tmp_path):

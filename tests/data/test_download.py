@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -62,7 +63,9 @@ class Server:
         handler.send_header("Content-Length", str(len(content) - begin))
         handler.end_headers()
         rest = content[begin:]
-        handler.wfile.write(rest[: len(rest) // 2] if what == "drop" else rest)
+        handler.wfile.write(rest[: len(rest) // 2] if what in ("drop", "stall") else rest)
+        if what == "stall":
+            time.sleep(1)
 
 
 @pytest.fixture
@@ -100,6 +103,13 @@ def test_dropped_connection_is_taken_up_where_it_broke_off(server, official, tmp
     assert [wanted for _, wanted in server.requests] == [None, f"bytes={half}-", f"bytes={most}-", f"bytes={most}-"]
     assert any("the connection dropped after" in line for line in lines)
     assert left(tmp_path) == {NAME}
+
+
+def test_what_arrived_before_a_connection_stalls_is_kept(server, official, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.3)
+    server.plan["official"] = ["stall"]
+    assert obtain(official, tmp_path, None, (), print).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.requests] == [None, f"bytes={len(CONTENT) // 2}-"]
 
 
 def test_a_part_left_by_an_earlier_attempt_is_used(server, official, tmp_path):
@@ -155,6 +165,15 @@ def test_mirrors_come_after_the_official_address_in_their_order(server, official
     mirrors = (server.url("first").removesuffix(f"/{NAME}"), server.url("second"), server.url("third"))
     assert obtain(official, tmp_path, None, mirrors, print).read_bytes() == CONTENT
     assert [path for path, _ in server.requests] == [f"/{place}/{NAME}" for place in ("official", "first", "second")]
+
+
+@pytest.mark.parametrize("mirror", ["http://[broken", "http://two words/"])
+def test_a_mirror_that_is_no_address_is_named_at_once(server, official, tmp_path, mirror):
+    server.plan = {"official": ["404"]}
+    lines: list[str] = []
+    path = obtain(official, tmp_path, None, (mirror, server.url("second")), lines.append)
+    assert path.read_bytes() == CONTENT
+    assert sum("not an address" in line for line in lines) == 1 and len(lines) == 2
 
 
 def test_local_copies_come_first(server, official, tmp_path):

@@ -79,6 +79,15 @@ def test_help_needs_no_torch():
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_a_package_that_is_missing_is_named(fresh):
+    code = "import sys; from collabench.cli import main; sys.modules['torch'] = None; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "plan", "-p", "small"], cwd=fresh, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "collabench: error: the package torch is missing; collabench doctor says more\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -293,6 +302,15 @@ def test_export_writes_weights_that_the_plain_backbone_loads(collabench, finishe
     images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     network = network.to(memory_format=torch.channels_last).eval()
     assert torch.equal(network(images), study.deployed(run)(images))
+
+
+def test_export_takes_the_profiles_first_seed_where_none_is_named(collabench, finished, tmp_path):
+    write_params(finished, ("seeds: 2\n    seeds_per_job", "seeds: 1\n    first_seed: 1\n    seeds_per_job"))
+    run = next(run for run in load_study(finished, "small").plan.runs if run.seed == 1)
+    options = ("-p", "small", "--root", finished, "--configuration", run.configuration.id)
+    assert collabench("export", *options, "--out", tmp_path / "first").code == 0
+    assert collabench("export", *options, "--out", tmp_path / "named", "--seed", 1).code == 0
+    assert files(tmp_path / "first") == files(tmp_path / "named")
 
 
 def test_export_of_what_has_no_weights_says_so(collabench, finished, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -279,3 +280,39 @@ def test_a_part_that_is_none_is_refused(collabench, empty):
     called = collabench("run", "-p", PROFILE, "--root", empty, "--shard", "9/9")
     assert called.code == 2 and "empty" in called.err
     assert not (empty / "artifacts").exists()
+
+
+def test_numbers_that_are_not_finite_are_refused_before_anything_is_written(collabench, finished, empty):
+    path = result_files(finished)[0]
+    body = json.loads(path.read_bytes())
+    del body["checksum"]
+    body["last"]["negative_log_likelihood"] = float("nan")
+    body["checksum"] = hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    path.write_text(json.dumps(body))
+    said = refused(collabench, empty, finished)
+    assert str(path) in said and "negative_log_likelihood" in said and not (empty / "artifacts").exists()
+
+
+@pytest.mark.parametrize("name", ["seed-00", "seed-\N{ARABIC-INDIC DIGIT ZERO}", "seed-x"])
+def test_a_run_has_one_name(collabench, finished, empty, name):
+    folder = result_files(finished)[0].parent
+    shutil.copytree(folder, folder.with_name(name))
+    assert name in refused(collabench, empty, finished)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(collabench, finished, empty):
+    path = result_files(finished)[0]
+    for place in (path, path.with_name(LOGITS), measured_of(path)):
+        content = place.read_bytes()
+        place.unlink()
+        os.mkfifo(place)
+        assert f"{place}: cannot be read (is no file)" in refused(collabench, empty, finished)
+        place.unlink()
+        place.write_bytes(content)
+
+
+def test_what_another_copy_says_cannot_write_to_the_terminal(collabench, finished, empty):
+    path = measured_of(result_files(finished)[0])
+    rewrite(path, Measured, versions={"torch\x1b[2J\ninnocent line": "1"})
+    said = refused(collabench, empty, finished)
+    assert "\x1b" not in said and "\ninnocent" not in said and r"\x1b[2J" in said

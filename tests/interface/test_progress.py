@@ -81,6 +81,19 @@ def test_the_time_left_follows_what_each_configuration_took(study):
     assert watcher.study_line() == f"2 of {len(runs)} runs done, about {progress._duration(expected)} left"
 
 
+def test_the_time_left_counts_what_passes_around_the_runs(study):
+    """Runs of a second in processes that take nine to start: the clock says so, their own times don't."""
+    now = [0.0]
+    watcher = Watcher(study, 2, clock=lambda: now[0])
+    now[0] = 100.0
+    assert "time left unknown" in watcher.study_line()  # data are prepared: no run's time
+    for number, run in enumerate(study.plan.runs[:2], 1):
+        finish(study, run, seconds=1.0)
+        now[0] = 100.0 + 5 * number
+        ahead = len(study.plan.runs) - number
+        assert watcher.study_line().endswith(f"about {progress._duration(10 * ahead / 2)} left")
+
+
 def test_runs_that_were_done_before_say_nothing_about_this_machine(study):
     finish(study, study.plan.runs[0], seconds=1000.0)
     watcher = Watcher(study, 2)

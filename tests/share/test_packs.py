@@ -213,3 +213,20 @@ def test_sharing_where_dvc_is_not_set_up_is_refused_before_anything_is_written(t
     done = CliRunner().invoke(app, ["share", "-p", "small", "--root", str(tmp_path)])
     assert "has no folder .dvc" in str(done.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    "header", [{"GNU.sparse.map": "a,b"}, {"GNU.sparse.size": "x"}, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}]
+)
+def test_an_archive_with_headers_made_to_harm_is_told_by_name(workspace, tmp_path, header):
+    """tarfile raises other errors than its own where it reads numbers of extended headers."""
+    path, told = workspace.packed_runs / "one.tar", []
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("seed-0/result.json")
+        member.size, member.pax_headers = 2, header
+        archive.addfile(member, io.BytesIO(b"{}"))
+    there = pulled(workspace, tmp_path / "clone")
+    packs.unpack(there.root, told.append)
+    assert len(told) == 1 and f"{there.packed_runs / 'one.tar'}: damaged" in told[0]
+    assert contents(there.runs / "one") == {} and contents(there.runs / "two") != {}
+    assert len(packs.damaged(workspace)) == 1

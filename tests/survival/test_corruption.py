@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -10,14 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from collabench import data, packs, report
 from collabench.config import DatasetConfig
 from collabench.data import noise
 from collabench.errors import DataError, ResultError
 from collabench.locks import holder, holding
-from collabench.records import read_json, write_json
-from collabench.results import Failure, InProgress, Measured, load_result
+from collabench.records import read_json, sha256_of, write_json
+from collabench.results import Failure, InProgress, Measured, Result, load_result, load_weights
 from collabench.study import Study, load_study
 from collabench.training import checkpoint
 from tests import official_formats
@@ -351,3 +353,51 @@ def test_what_a_kill_leaves_between_the_result_and_the_end_is_cleared(project):
         path.write_bytes(b"left")
     assert study.train([run], device="cpu").done == [run]
     assert not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("kind", ["data set", "manifest"])
+def test_a_report_refuses_a_damaged_data_set_by_name(project, kind, damage):
+    path = kinds(project)[kind]
+    damage(path)
+    study = load_study(project, PROFILE)
+    with pytest.raises(DataError) as caught:
+        report.build(study.params, study.plan, study.workspace)
+    assert str(path) in str(caught.value)
+
+
+def test_a_report_uses_no_label_that_changed(project):
+    study, path = load_study(project, PROFILE), kinds(project)["data set"]
+    header = int.from_bytes(path.read_bytes()[:8], "little")
+    offsets = json.loads(path.read_bytes()[8 : 8 + header])["test_labels"]["data_offsets"]
+    flip_a_bit(path, (8 + header + offsets[0]) / path.stat().st_size)
+    with pytest.raises(DataError, match="checksum differs"):
+        report.build(study.params, study.plan, study.workspace)
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors", (2**62).to_bytes(8, "little") + b"{}"])
+@pytest.mark.parametrize("kind", ["logits", "weights"])
+def test_a_file_that_holds_no_tensors_is_named_although_its_checksum_fits(project, kind, content):
+    path, study = kinds(project)[kind], load_study(project, PROFILE)
+    path.write_bytes(content)
+    _sign(path)
+    with pytest.raises(ResultError) as caught:
+        report.build(study.params, study.plan, study.workspace) if kind == "logits" else load_weights(path.parent)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_logits_of_another_shape_are_named_although_their_checksum_fits(project):
+    path, study = kinds(project)["logits"], load_study(project, PROFILE)
+    save_file({"deployed": torch.zeros(3, 2).half()}, path)
+    _sign(path)
+    with pytest.raises(ResultError, match="logits of shape") as caught:
+        report.build(study.params, study.plan, study.workspace)
+    assert str(path) in str(caught.value)
+
+
+def _sign(path: Path) -> None:
+    """Let the result beside a file name the checksum that it has now."""
+    result = read_json(path.with_name("result.json"), Result)
+    write_json(
+        path.with_name("result.json"), result.model_copy(update={"files": result.files | {path.name: sha256_of(path)}})
+    )

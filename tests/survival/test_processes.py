@@ -104,6 +104,23 @@ def test_children_die_with_their_parent_and_the_same_command_goes_on(tmp_path, e
         assert left_over(folder) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [True, False], ids=["as Ctrl-C does", "as kill does"])
+def test_an_interrupted_run_ends_at_once_in_one_line(tmp_path, group):
+    folder = small_project(tmp_path / "project", epochs=2000)  # longer than anybody waits
+    started = Started(folder, COMMANDS["run"])
+    try:
+        assert wait_for_training(started, folder), started.output
+        (os.killpg if group else os.kill)(started.process.pid, signal.SIGINT)
+        assert started.wait(20) == 130, started.output
+        assert not started.wait_for_the_end_of_all(SECONDS_TO_DIE)
+        assert "Traceback" not in started.output
+        assert started.output.splitlines().count("collabench: interrupted; start again to go on") == 1, started.output
+    finally:
+        started.kill_all()
+    assert_whole(folder)  # no failure is recorded, either
+
+
 # --------------------------------------------------------------------------------------------------- two at once
 
 

@@ -107,6 +107,10 @@ def test_nothing_listens_on_the_network(path):
 def test_shell_lines_of_the_workflow_hold_names_of_this_project_only():
     """Snakemake's rules and DVC's stages are lines for a shell. What stands in them: the interpreter, the profile's name,
     whose letters the configuration's reader restricts, and quoted keys that are made of digests."""
+    stages = [
+        line for line in (ROOT / "pipeline/rules/common.smk").read_text().splitlines() if line.startswith("STAGES")
+    ]
+    assert stages == ['STAGES = "exec {sys.executable:q} -m pipeline.stages"'], "a path with a space is one word"
     for path in (ROOT / "pipeline/rules").glob("*.smk"):
         text = path.read_text()
         for line in text.splitlines():

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from collabench.methods import Batch
+from collabench.methods import METHODS, Batch
 from collabench.models import build_backbone
 from collabench.models._dropout import copy_generators
 from collabench.seeding import dropout_seed, stream_seed
@@ -85,6 +85,10 @@ CASES: dict[str, tuple[dict, dict]] = {
 
 def method_of(case: str) -> str:
     return case.split(",")[0]
+
+
+# A method that is new has a case from its first day, with its default settings.
+CASES |= {name: ({}, RESIDUAL) for name in METHODS if name not in map(method_of, CASES)}
 
 
 def fingerprint(case: str, rounding: float = 0.0, **changed: object) -> dict:

@@ -52,8 +52,8 @@ CONSTANTS = [
     ("dml, in turn, vgg", "collabench.methods.dml", "SameMasks", lambda f: lambda network: nullcontext()),
     *(
         (name, f"collabench.methods.{name}", "hard_cross_entropy", lambda f: lambda *a, **k: 1.001 * f(*a, **k))
-        for name in METHODS
-        if name not in ("ensemble", "fang2021")
+        for name, module in METHODS.items()
+        if hasattr(module, "hard_cross_entropy") and name != "fang2021"
     ),
 ]
 

@@ -130,10 +130,11 @@ def _fetch(url: str, target: Path, checksum: str, tell: Tell) -> None:
 def _receive(url: str, part: Path, tell: Tell) -> None:
     """Append to ``part`` what is missing; raises _Failed, leaving what has arrived."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "collabench", "Accept-Encoding": "identity"})
+    headers = {"User-Agent": "collabench", "Accept-Encoding": "identity"}
     if have:
-        request.add_header("Range", f"bytes={have}-")
+        headers["Range"] = f"bytes={have}-"
     try:
+        request = urllib.request.Request(url, headers=headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
             have, total = _extent(response, have)
             if total is not None and total > MAX_BYTES:
@@ -147,6 +148,8 @@ def _receive(url: str, part: Path, tell: Tell) -> None:
             part.unlink()
             raise _Failed("the part on disk does not fit the file") from None
         raise _Failed(f"HTTP {error.code} {error.reason}", final=400 <= error.code < 500) from None
+    except (http.client.InvalidURL, ValueError) as error:
+        raise _Failed(f"not an address ({error})", final=True) from None
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", None) or error
         raise _Failed(f"{type(error).__name__}: {reason}".splitlines()[0]) from None
@@ -167,7 +170,7 @@ def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | N
 
 def _copy(response: http.client.HTTPResponse, file, have: int, total: int | None, name: str, tell: Tell) -> int:
     told = time.monotonic()
-    while chunk := response.read(_CHUNK):
+    while chunk := response.read1(_CHUNK):  # what has arrived: read would lose it if the connection breaks
         file.write(chunk)
         have += len(chunk)
         if have > (total if total is not None else MAX_BYTES):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from collabench.data.archives import is_archive, members
@@ -86,8 +86,8 @@ def read_image_file(path: Path, size: int, checksum: int | None = None) -> bytes
 def find_images(path: Path, splits: tuple[str, str]) -> ImageFiles:
     """List the images of a folder or archive. splits: names of the training and the test folder.
 
-    Raises DataError if there is nothing there, if a class has no images in a split, or for a file in a class folder
-    that is not an image (hidden files are left aside).
+    Raises DataError if there is nothing there, if there is one class only or one has no images in a split, or for what is
+    in a class folder and is not an image (what is hidden is left aside).
     """
     if not path.exists():
         raise DataError(f"{path}: does not exist; expected a folder or archive of {splits[0]}/<class>/<image>")
@@ -98,18 +98,18 @@ def find_images(path: Path, splits: tuple[str, str]) -> ImageFiles:
     top_folders: set[str] = set()
     for name, size in listing:
         parts = name.split("/")
-        if len(parts) == 4 and parts[1] in splits:
-            top_folders.add(parts[0])
-            parts = parts[1:]
-        elif len(parts) == 3 and parts[0] in splits:
-            top_folders.add("")
-        else:
+        depth = 1 if len(parts) > 3 and parts[1] in splits else 0
+        if len(parts) < depth + 3 or parts[depth] not in splits or any(part.startswith(".") for part in parts):
             continue
-        if parts[2].startswith("."):
-            continue
-        if not parts[2].lower().endswith(ENDINGS):
+        top_folders.add(parts[0] if depth else "")
+        split, class_name, *rest = parts[depth:]
+        if len(rest) > 1:
+            raise DataError(f"{path}: {name} lies in a folder within its class; expected {split}/<class>/<image>")
+        if not name.lower().endswith(ENDINGS):
             raise DataError(f"{path}: {name} is not an image (a name ends in {', '.join(ENDINGS)})")
-        found.append((splits.index(parts[0]), parts[1], parts[2], name, size))
+        if not _is_utf8(name):
+            raise DataError(f"{path}: the name {name!r} is not UTF-8; give the file another one")
+        found.append((splits.index(split), class_name, rest[0], name, size))
     if len(top_folders) > 1:
         raise DataError(f"{path}: holds {splits[0]}/ or {splits[1]}/ in more than one folder; expected one data set")
     classes_of = [{entry[1] for entry in found if entry[0] == split} for split in (0, 1)]
@@ -118,6 +118,8 @@ def find_images(path: Path, splits: tuple[str, str]) -> ImageFiles:
     for split in (0, 1):
         if missing := sorted(classes_of[1 - split] - classes_of[split]):
             raise DataError(f"{path}: the class {missing[0]!r} has no images in {splits[split]}/")
+    if len(classes_of[0]) == 1:
+        raise DataError(f"{path}: holds one class only ({min(classes_of[0])!r}); a classifier needs two or more")
     if len({entry[3] for entry in found}) != len(found):
         raise DataError(f"{path}: holds two members of the same name")
     classes = tuple(sorted(classes_of[0]))
@@ -146,8 +148,21 @@ def _list_folder(path: Path, splits: tuple[str, str]) -> Iterator[tuple[str, int
             if not class_folder.is_dir() or class_folder.name.startswith("."):
                 continue
             for entry in os.scandir(class_folder.path):
-                if entry.is_file():
-                    yield f"{split}/{class_folder.name}/{entry.name}", entry.stat().st_size
+                name = f"{split}/{class_folder.name}/{entry.name}"
+                if entry.is_dir():
+                    yield f"{name}/", 0  # named as lying too deep, unless it is hidden
+                elif entry.is_file():
+                    yield name, entry.stat().st_size
+                elif not entry.name.startswith("."):
+                    raise DataError(f"{path}: {name} is no file that can be read (a broken link?)")
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def digest_of_files(path: Path, names: Iterable[str]) -> str:
@@ -160,14 +175,19 @@ def digest_of_files(path: Path, names: Iterable[str]) -> str:
 
 
 def open_image(content: bytes, name: str) -> Image.Image:
-    """The decoded image as RGB. Raises DataError naming it if it is damaged, truncated or absurdly large."""
+    """The decoded image as RGB. Raises DataError naming it if it is damaged, truncated, absurdly large, or has more than 8
+    bits a channel, which would be cut off at 255."""
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise DataError(f"{name}: {image.width} x {image.height} pixels are more than {MAX_PIXELS:,}; refused")
+        if image.mode[0] in "IF":
+            raise DataError(f"{name}: has more than 8 bits a pixel (Pillow's mode {image.mode}); convert it to 8 bits")
         return image.convert("RGB")
     except DataError:
         raise
+    except UnidentifiedImageError:
+        raise DataError(f"{name}: not an image that can be decoded (none of {', '.join(FORMATS)})") from None
     except Exception as error:  # decoders raise many kinds, and all mean the same here
         raise DataError(f"{name}: not an image that can be decoded ({str(error).splitlines()[0]})") from None
 
