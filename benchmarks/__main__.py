@@ -256,7 +256,7 @@ def end_to_end(bench: Bench) -> Rows:
     rows = []
     cases = [
         (f"ResNet-{bench.depth} hierarchical-4", "hierarchical-4", bench.depth, (3, 32, 32), bench.batch, 1, 15),
-        ("digits 8x8, ResNet-8", "individual", 8, (1, 8, 8), 64, 20, 75),
+        ("digits 8x8, ResNet-8", "individual", 8, (1, 8, 8), 64, 20, 40),
     ]
     for name, graph, depth, shape, batch, steps, rounds in cases:
         one = bench.song(graph, {"family": "cifar_resnet", "depth": depth}, batch)

@@ -36,23 +36,26 @@ def end_to_end(
     configurations: what the library trains, a run of it on each of ``cores`` cores, by name. settings: numbers of threads and
     loader workers between which the reference chooses.
 
-    Returns the rates of the library and of ``reference``, its setting, and the medians of the library's ratios to the
-    reference within a turn.
+    Returns the rates of the library and of ``reference`` in its best setting (by the median, as well), that setting, and the
+    medians of the library's ratios to it within a turn.
     """
     first = next(iter(configurations.values()))
     with _workers(configurations, shape, cores) as workers:
         reference = {s: _reference(depth, graph, shape, first.recipe.batch_size, s) for s in settings}
-        tried = {s: [_turn_of(reference[s], s[0], steps) for _ in range(2)][-1] for s in settings}
-        best = max(tried, key=lambda setting: tried[setting])
-        rates: dict[str, list[float]] = {name: [] for name in (*configurations, "reference")}
+        for setting in settings:
+            _turn_of(reference[setting], setting[0], steps)  # its loader starts, its memory is found
+        rates: dict[str, list[float]] = {name: [] for name in configurations}
+        tried: dict[tuple[int, int], list[float]] = {setting: [] for setting in settings}
         for _ in range(rounds):
             for name in configurations:
                 rates[name].append(_turn_of_all(workers, name, steps))
-            rates["reference"].append(_turn_of(reference[best], best[0], steps))
+            for setting in settings:
+                tried[setting].append(_turn_of(reference[setting], setting[0], steps))
+    best = max(tried, key=lambda setting: statistics.median(tried[setting]))
     ratios = {
-        name: statistics.median(a / b for a, b in zip(rates[name], rates["reference"], strict=True))
-        for name in configurations
+        name: statistics.median(a / b for a, b in zip(found, tried[best], strict=True)) for name, found in rates.items()
     }
+    rates["reference"] = tried[best]
     return {name: statistics.median(found) for name, found in rates.items()}, best, ratios
 
 

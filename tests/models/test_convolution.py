@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numba
 import pytest
 import torch
 from torch import nn
 
 from collabench.models import _convolution, _dense_convolution, _direct_convolution, _winograd
+from collabench.models._compiled import compiled
 from collabench.models._convolution import TunedConv2d, tune_convolutions
 from collabench.models._winograd import convolve, gradients
 
@@ -62,6 +64,14 @@ def test_bits_depend_on_neither_memory_layout_nor_what_ran_before():
     assert torch.equal(convolve(x.contiguous(), weight), value)
     again = gradients(gradient.contiguous(), x.contiguous(), weight.contiguous())
     assert all(torch.equal(one, other) for one, other in zip(again, found, strict=True))
+
+
+def test_loops_are_compiled_where_nothing_can_be_kept():
+    namespace: dict[str, object] = {}
+    exec("def twice(x): return 2 * x", namespace)  # of no file, so that numba finds no place beside it
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        numba.njit(cache=True)(namespace["twice"])
+    assert compiled(namespace["twice"])(3) == 6
 
 
 def layer(**changes: object) -> nn.Conv2d:

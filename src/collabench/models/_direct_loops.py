@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-#: Channels that are computed at once: two registers of 8 numbers.
-BLOCK = 16
+from collabench.models._compiled import compiled
+from collabench.models._direct_convolution import BLOCK
 
-_LANES = 8
+_LANES = 8  # numbers of a register; a block takes two
 _VECTOR = ir.VectorType(ir.FloatType(), _LANES)
 _UNDEFINED, _FIRST = ir.Constant(_VECTOR, ir.Undefined), ir.Constant(ir.IntType(32), 0)
 _EVERYWHERE = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
@@ -37,8 +37,6 @@ _0, _1, _2, _3, _4, _6, _8, _9, _16 = (_U(number) for number in (0, 1, 2, 3, 4, 
 
 #: Numbers of padded images that are worked on together, so that sums stay in registers for more of small images; half of a first cache.
 _CACHED = _U(4096)
-
-_COMPILED: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 @intrinsic
@@ -61,7 +59,27 @@ def _sum_of_products(rows: int) -> Any:
 
     @intrinsic
     def function(
-        context, c, c_at, c_near, c_far, a, a_at, a_near, a_far, a_0, a_1, a_2, b, b_at, b_0, b_1, b_2, n_0, n_1, n_2, add
+        context,
+        c,
+        c_at,
+        c_near,
+        c_far,
+        a,
+        a_at,
+        a_near,
+        a_far,
+        a_0,
+        a_1,
+        a_2,
+        b,
+        b_at,
+        b_0,
+        b_1,
+        b_2,
+        n_0,
+        n_1,
+        n_2,
+        add,
     ):
         arguments = (
             c, c_at, c_near, c_far, a, a_at, a_near, a_far, a_0, a_1, a_2, b, b_at, b_0, b_1, b_2, n_0, n_1, n_2, add
@@ -122,7 +140,7 @@ def _sum_of_products(rows: int) -> Any:
 _three_rows, _four_rows, _six_rows = (_sum_of_products(rows) for rows in (3, 4, 6))
 
 
-@njit(**_COMPILED)
+@compiled
 def _pad(x, padded, at, image, height, width, channels):
     """One image of ``x`` into the middle of that (height + 2, width + 2, channels) of ``padded``, whose edge is zero."""
     count, distance = width * channels, (width + _2) * channels
@@ -132,7 +150,7 @@ def _pad(x, padded, at, image, height, width, channels):
             padded[target + j] = x[source + j]
 
 
-@njit(**_COMPILED)
+@compiled
 def _packed(weights, channels_in, channels):
     """Weights of the order (channel out, row, column, channel in) in the order (block of 16 channels out, row, column, channel in,
     channel out within its block)."""
@@ -145,7 +163,7 @@ def _packed(weights, channels_in, channels):
     return packed
 
 
-@njit(**_COMPILED)
+@compiled
 def _packed_for_gradient(weights, channels_in, channels):
     """The same of the convolution whose values are the gradient at the input: kernels turned about, channels in for channels out."""
     packed = np.empty(_9 * channels_in * channels, np.float32)
@@ -159,13 +177,13 @@ def _packed_for_gradient(weights, channels_in, channels):
     return packed
 
 
-@njit(**_COMPILED)
+@compiled
 def _of_four(columns):
     """Rows and columns of four pixels that are computed at once."""
     return (_2, _2) if columns % _4 else (_1, _4)
 
 
-@njit(**_COMPILED)
+@compiled
 def _convolve(x, kernels, y, images, height, width, channels_in, channels, stride, rows, columns):
     distance, seen, step = (width + _2) * channels_in, _3 * channels_in, stride * channels_in
     high, wide = _of_four(columns)
@@ -183,7 +201,7 @@ def _convolve(x, kernels, y, images, height, width, channels_in, channels, strid
                     )  # fmt: skip
 
 
-@njit(**_COMPILED)
+@compiled
 def maps(x, weights, y, images, height, width, channels_in, channels, stride, rows, columns):
     """``y`` (images, rows, columns, channels) of ``x`` (images, height, width, channels in); weights are of the order (channel out,
     row, column, channel in). ``columns`` is a multiple of 4, or rows and columns of 2; ``channels`` one of 16."""
@@ -194,7 +212,7 @@ def maps(x, weights, y, images, height, width, channels_in, channels, stride, ro
     _convolve(x, kernels, y, images, height, width, channels_in, channels, stride, rows, columns)
 
 
-@njit(**_COMPILED)
+@compiled
 def at_input(gradient, weights, result, images, height, width, channels_in, channels, stride, rows, columns):
     """``result`` (images, height, width, channels in), the gradient at the input, of ``gradient`` (images, rows, columns,
     channels). ``columns`` is a multiple of 4, or rows and columns of 2; channels in and out are multiples of 16."""
@@ -228,7 +246,7 @@ def at_input(gradient, weights, result, images, height, width, channels_in, chan
                 result[target + j] = padded[source + j]
 
 
-@njit(**_COMPILED)
+@compiled
 def at_weights(x, gradient, result, images, height, width, channels_in, channels, stride, rows, columns):
     """``result`` (channel out, row, column, channel in), the gradient at the weights, of ``gradient`` (images, rows, columns,
     channels); ``channels`` is a multiple of 16."""

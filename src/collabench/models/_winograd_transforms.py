@@ -19,131 +19,75 @@ unsigned, since numba asks of every signed index whether it counts from the end,
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
+from collabench.models._compiled import compiled, inlined
 from collabench.models._winograd import BLOCK
 
 _U = np.uintp
-_0, _1, _4, _6, _36 = _U(0), _U(1), _U(4), _U(6), _U(36)
-_C, _2C, _3C, _4C, _5C, _6C = (_U(k * BLOCK) for k in (1, 2, 3, 4, 5, 6))
-_8C, _12C, _16C, _18C, _20C, _24C, _30C = (_U(k * BLOCK) for k in (8, 12, 16, 18, 20, 24, 30))
-_2, _5, _8 = np.float32(2), np.float32(5), np.float32(8)
-_FOUR = np.float32(4)
+_0, _1, _2, _3, _4, _5, _6, _36 = (_U(k) for k in (0, 1, 2, 3, 4, 5, 6, 36))
+_C, _4C, _6C = (_U(k * BLOCK) for k in (1, 4, 6))
+_TWO, _FOUR, _FIVE, _EIGHT = (np.float32(k) for k in (2, 4, 5, 8))
 _TILE, _HALF, _OUTPUT = 36 * BLOCK, 24 * BLOCK, 16 * BLOCK
 
-_COMPILED: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 
-
-@njit(forceinline=True, **_COMPILED)
-def _b_rows(x, y, start):  # y = B^T x for six vectors that lie one block apart
+@inlined
+def _b(x, y, start, step):  # y = B^T x for six vectors of a block's channels that lie ``step`` apart
     for c in range(_C):
-        i = start + c
-        x0, x1, x2, x3, x4, x5 = x[i], x[i + _C], x[i + _2C], x[i + _3C], x[i + _4C], x[i + _5C]
-        y[i] = _FOUR * x0 - _5 * x2 + x4
+        i0 = start + c
+        i1, i2, i3, i4, i5 = i0 + step, i0 + _2 * step, i0 + _3 * step, i0 + _4 * step, i0 + _5 * step
+        x0, x1, x2, x3, x4, x5 = x[i0], x[i1], x[i2], x[i3], x[i4], x[i5]
+        y[i0] = _FOUR * x0 - _FIVE * x2 + x4
         even, odd = x4 - _FOUR * x2, x3 - _FOUR * x1
-        y[i + _C] = even + odd
-        y[i + _2C] = even - odd
-        even, odd = x4 - x2, _2 * (x3 - x1)
-        y[i + _3C] = even + odd
-        y[i + _4C] = even - odd
-        y[i + _5C] = _FOUR * x1 - _5 * x3 + x5
+        y[i1] = even + odd
+        y[i2] = even - odd
+        even, odd = x4 - x2, _TWO * (x3 - x1)
+        y[i3] = even + odd
+        y[i4] = even - odd
+        y[i5] = _FOUR * x1 - _FIVE * x3 + x5
 
 
-@njit(forceinline=True, **_COMPILED)
-def _b_columns(x, y, start):  # the same, six blocks apart
+@inlined
+def _b_transposed(y, x, start, step):  # x = B y
     for c in range(_C):
-        i = start + c
-        x0, x1, x2, x3, x4, x5 = x[i], x[i + _6C], x[i + _12C], x[i + _18C], x[i + _24C], x[i + _30C]
-        y[i] = _FOUR * x0 - _5 * x2 + x4
-        even, odd = x4 - _FOUR * x2, x3 - _FOUR * x1
-        y[i + _6C] = even + odd
-        y[i + _12C] = even - odd
-        even, odd = x4 - x2, _2 * (x3 - x1)
-        y[i + _18C] = even + odd
-        y[i + _24C] = even - odd
-        y[i + _30C] = _FOUR * x1 - _5 * x3 + x5
+        i0 = start + c
+        i1, i2, i3, i4, i5 = i0 + step, i0 + _2 * step, i0 + _3 * step, i0 + _4 * step, i0 + _5 * step
+        y0, y1, y2, y3, y4, y5 = y[i0], y[i1], y[i2], y[i3], y[i4], y[i5]
+        x[i0] = _FOUR * y0
+        x[i1] = _FOUR * (y5 - (y1 - y2)) - _TWO * (y3 - y4)
+        x[i2] = -_FIVE * y0 - _FOUR * (y1 + y2) - (y3 + y4)
+        x[i3] = (y1 - y2) + _TWO * (y3 - y4) - _FIVE * y5
+        x[i4] = y0 + (y1 + y2) + (y3 + y4)
+        x[i5] = y5
 
 
-@njit(forceinline=True, **_COMPILED)
-def _b_transposed_rows(y, x, start):  # x = B y
-    for c in range(_C):
-        i = start + c
-        y0, y1, y2, y3, y4, y5 = y[i], y[i + _C], y[i + _2C], y[i + _3C], y[i + _4C], y[i + _5C]
-        x[i] = _FOUR * y0
-        x[i + _C] = _FOUR * (y5 - (y1 - y2)) - _2 * (y3 - y4)
-        x[i + _2C] = -_5 * y0 - _FOUR * (y1 + y2) - (y3 + y4)
-        x[i + _3C] = (y1 - y2) + _2 * (y3 - y4) - _5 * y5
-        x[i + _4C] = y0 + (y1 + y2) + (y3 + y4)
-        x[i + _5C] = y5
-
-
-@njit(forceinline=True, **_COMPILED)
-def _b_transposed_columns(y, x, start):
-    for c in range(_C):
-        i = start + c
-        y0, y1, y2, y3, y4, y5 = y[i], y[i + _6C], y[i + _12C], y[i + _18C], y[i + _24C], y[i + _30C]
-        x[i] = _FOUR * y0
-        x[i + _6C] = _FOUR * (y5 - (y1 - y2)) - _2 * (y3 - y4)
-        x[i + _12C] = -_5 * y0 - _FOUR * (y1 + y2) - (y3 + y4)
-        x[i + _18C] = (y1 - y2) + _2 * (y3 - y4) - _5 * y5
-        x[i + _24C] = y0 + (y1 + y2) + (y3 + y4)
-        x[i + _30C] = y5
-
-
-@njit(forceinline=True, **_COMPILED)
-def _a_rows(m, y, start, to):  # y = A^T m: six vectors one block apart, four one block apart
+@inlined
+def _a(m, y, start, to, step):  # y = A^T m: from six vectors to four
     for c in range(_C):
         i, k = start + c, to + c
-        m0, m1, m2, m3, m4, m5 = m[i], m[i + _C], m[i + _2C], m[i + _3C], m[i + _4C], m[i + _5C]
+        m0, m1, m2, m3 = m[i], m[i + step], m[i + _2 * step], m[i + _3 * step]
+        m4, m5 = m[i + _4 * step], m[i + _5 * step]
         y[k] = m0 + (m1 + m2) + (m3 + m4)
-        y[k + _C] = (m1 - m2) + _2 * (m3 - m4)
-        y[k + _2C] = (m1 + m2) + _FOUR * (m3 + m4)
-        y[k + _3C] = (m1 - m2) + _8 * (m3 - m4) + m5
+        y[k + step] = (m1 - m2) + _TWO * (m3 - m4)
+        y[k + _2 * step] = (m1 + m2) + _FOUR * (m3 + m4)
+        y[k + _3 * step] = (m1 - m2) + _EIGHT * (m3 - m4) + m5
 
 
-@njit(forceinline=True, **_COMPILED)
-def _a_columns(m, y, start):  # six and four vectors, four blocks apart
-    for c in range(_C):
-        i = start + c
-        m0, m1, m2, m3, m4, m5 = m[i], m[i + _4C], m[i + _8C], m[i + _12C], m[i + _16C], m[i + _20C]
-        y[i] = m0 + (m1 + m2) + (m3 + m4)
-        y[i + _4C] = (m1 - m2) + _2 * (m3 - m4)
-        y[i + _8C] = (m1 + m2) + _FOUR * (m3 + m4)
-        y[i + _12C] = (m1 - m2) + _8 * (m3 - m4) + m5
-
-
-@njit(forceinline=True, **_COMPILED)
-def _a_transposed_columns(y, m, start):  # m = A y
-    for c in range(_C):
-        i = start + c
-        y0, y1, y2, y3 = y[i], y[i + _4C], y[i + _8C], y[i + _12C]
-        m[i] = y0
-        m[i + _4C] = (y0 + y2) + (y1 + y3)
-        m[i + _8C] = (y0 + y2) - (y1 + y3)
-        even, odd = y0 + _FOUR * y2, _2 * y1 + _8 * y3
-        m[i + _12C] = even + odd
-        m[i + _16C] = even - odd
-        m[i + _20C] = y3
-
-
-@njit(forceinline=True, **_COMPILED)
-def _a_transposed_rows(y, m, start, to):
+@inlined
+def _a_transposed(y, m, start, to, step):  # m = A y
     for c in range(_C):
         i, k = start + c, to + c
-        y0, y1, y2, y3 = y[i], y[i + _C], y[i + _2C], y[i + _3C]
+        y0, y1, y2, y3 = y[i], y[i + step], y[i + _2 * step], y[i + _3 * step]
         m[k] = y0
-        m[k + _C] = (y0 + y2) + (y1 + y3)
-        m[k + _2C] = (y0 + y2) - (y1 + y3)
-        even, odd = y0 + _FOUR * y2, _2 * y1 + _8 * y3
-        m[k + _3C] = even + odd
-        m[k + _4C] = even - odd
-        m[k + _5C] = y3
+        m[k + step] = (y0 + y2) + (y1 + y3)
+        m[k + _2 * step] = (y0 + y2) - (y1 + y3)
+        even, odd = y0 + _FOUR * y2, _TWO * y1 + _EIGHT * y3
+        m[k + _3 * step] = even + odd
+        m[k + _4 * step] = even - odd
+        m[k + _5 * step] = y3
 
 
-@njit(**_COMPILED)
+@compiled
 def input_tiles(x, tiles, images, height, width, channels):
     """``tiles = B^T x B`` of every tile of ``x``; sizes are of unsigned type."""
     d, e = np.empty(_TILE, np.float32), np.empty(_TILE, np.float32)
@@ -165,9 +109,9 @@ def input_tiles(x, tiles, images, height, width, channels):
                                 for c in range(_C):
                                     d[o + c] = np.float32(0)
                     for i in range(_6):
-                        _b_rows(d, e, i * _6C)
+                        _b(d, e, i * _6C, _C)
                     for j in range(_6):
-                        _b_columns(e, d, j * _C)
+                        _b(e, d, j * _C, _6C)
                     for k in range(_36):
                         p = (k * count + t) * channels + block
                         for c in range(_C):
@@ -175,7 +119,7 @@ def input_tiles(x, tiles, images, height, width, channels):
                 t += _1
 
 
-@njit(**_COMPILED)
+@compiled
 def input_tiles_transposed(tiles, x, images, height, width, channels):
     """The transpose of :func:`input_tiles`: ``x`` becomes the sum of what its tiles, ``B tiles B^T``, hold of each pixel."""
     d, e = np.empty(_TILE, np.float32), np.empty(_TILE, np.float32)
@@ -192,9 +136,9 @@ def input_tiles_transposed(tiles, x, images, height, width, channels):
                         for c in range(_C):
                             d[k * _C + c] = tiles[p + c]
                     for i in range(_6):
-                        _b_transposed_rows(d, e, i * _6C)
+                        _b_transposed(d, e, i * _6C, _C)
                     for j in range(_6):
-                        _b_transposed_columns(e, d, j * _C)
+                        _b_transposed(e, d, j * _C, _6C)
                     for i in range(_6):
                         row = _4 * a + i
                         for j in range(_6):
@@ -206,7 +150,7 @@ def input_tiles_transposed(tiles, x, images, height, width, channels):
                 t += _1
 
 
-@njit(**_COMPILED)
+@compiled
 def output_tiles(tiles, y, images, height, width, channels):
     """``y = A^T tiles A`` for every tile of ``y``."""
     d, e, f = np.empty(_TILE, np.float32), np.empty(_HALF, np.float32), np.empty(_OUTPUT, np.float32)
@@ -221,9 +165,9 @@ def output_tiles(tiles, y, images, height, width, channels):
                         for c in range(_C):
                             d[k * _C + c] = tiles[p + c]
                     for i in range(_6):
-                        _a_rows(d, e, i * _6C, i * _4C)
+                        _a(d, e, i * _6C, i * _4C, _C)
                     for j in range(_4):
-                        _a_columns(e, f, j * _C)
+                        _a(e, f, j * _C, j * _C, _4C)
                     for i in range(_4):
                         for j in range(_4):
                             p = ((n * height + _4 * a + i) * width + _4 * b + j) * channels + block
@@ -233,7 +177,7 @@ def output_tiles(tiles, y, images, height, width, channels):
                 t += _1
 
 
-@njit(**_COMPILED)
+@compiled
 def output_tiles_transposed(y, tiles, images, height, width, channels):
     """The transpose of :func:`output_tiles`: ``tiles = A y A^T`` of every tile of ``y``."""
     d, e, f = np.empty(_TILE, np.float32), np.empty(_HALF, np.float32), np.empty(_OUTPUT, np.float32)
@@ -250,9 +194,9 @@ def output_tiles_transposed(y, tiles, images, height, width, channels):
                             for c in range(_C):
                                 f[o + c] = y[p + c]
                     for j in range(_4):
-                        _a_transposed_columns(f, e, j * _C)
+                        _a_transposed(f, e, j * _C, j * _C, _4C)
                     for i in range(_6):
-                        _a_transposed_rows(e, d, i * _4C, i * _6C)
+                        _a_transposed(e, d, i * _4C, i * _6C, _C)
                     for k in range(_36):
                         p = (k * count + t) * channels + block
                         for c in range(_C):
