@@ -15,6 +15,7 @@ ENVIRONMENT := .venv/installed
 PYTEST := OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 $(ENVIRONMENT): requirements.lock pyproject.toml
+	@case "$(TORCH)" in ""|cpu) ;; *) echo "TORCH=$(TORCH): there is cpu; leave TORCH out for the build with CUDA"; exit 2;; esac
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "collabench needs Python 3.11, 3.12 or 3.13, this is " + sys.version.split()[0] + "; choose another: make PYTHON=python3.12 …")'
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python lacks its venv module; mend it with: apt-get install python3-venv"; exit 2; }
 	@echo "creating the environment in .venv (once; a few minutes)"

@@ -7,13 +7,15 @@ import json
 import os
 import subprocess
 import sys
+from collections import deque
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from collabench.errors import CollabenchError, one_line
+from collabench.errors import CollabenchError, StorageError, one_line
 
 if TYPE_CHECKING:
     from collabench.progress import Watcher
@@ -279,8 +281,13 @@ def reproduce(
             program, arguments = "snakemake", [profile, "train"]
             environment[shards.SHARD] = shard
         command = [sys.executable, "-m", f"pipeline.{program}", *arguments]
-        code = _watched(command, workspace.root, environment, log, watcher)
+        code, said = _watched(command, workspace.root, environment, log, watcher)
     if code:
+        full = os.strerror(errno.ENOSPC)
+        if any(full in line for line in said):
+            raise StorageError(
+                f"{workspace.root}: cannot be written ({full}); free some space and start again to go on; log: {log}"
+            )
         failures = [status for status in map(study.status, wanted) if status.state == "failed"]
         for status in failures:
             print(f"failed: {status.run.configuration.label}, seed {status.run.seed}: {status.why}", file=sys.stderr)
@@ -288,7 +295,7 @@ def reproduce(
             print(f"once mended: collabench run -p {profile} --retry-failed; "
                   f"tables of the others: collabench report -p {profile} --partial", file=sys.stderr)  # fmt: skip
         else:
-            print("\n".join(log.read_text().splitlines()[-25:]), file=sys.stderr)
+            print("\n".join(said[-25:]), file=sys.stderr)
         print(f"collabench: error: {program} ended with exit code {code}; log: {log}", file=sys.stderr)
         raise typer.Exit(1)
     if shard is not None:
@@ -299,27 +306,45 @@ def reproduce(
     _compare(study)
 
 
-def _watched(command: list[str], folder: Path, environment: dict[str, str], log: Path, watcher: Watcher) -> int:
-    """The exit code of a command whose output goes to ``log`` and that ends with this process; meanwhile shows progress."""
+def _watched(
+    command: list[str], folder: Path, environment: dict[str, str], log: Path, watcher: Watcher
+) -> tuple[int, list[str]]:
+    """The exit code and the last lines of a command whose output goes to ``log`` and that ends with this process; meanwhile
+    shows progress."""
+    from threading import Thread
+
     from collabench import progress, resources
 
-    with log.open("w") as file:
+    with log.open("wb", buffering=0) as file:
         child = subprocess.Popen(
             command,
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=file,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             preexec_fn=resources.ending_with_parent(),
         )
+        assert child.stdout is not None
+        last: deque[bytes] = deque(maxlen=1000)
+        reader = Thread(target=_keep, args=(child.stdout, file, last), name="log", daemon=True)
+        reader.start()
         try:
             progress.watch(watcher, lambda: child.poll() is None)
         finally:
             if child.poll() is None:
                 child.terminate()
                 child.wait()
-    return child.returncode
+            reader.join(10)  # what the command started may have its output open a moment longer
+    return child.returncode, [line.decode(errors="replace").rstrip() for line in last]
+
+
+def _keep(output: IO[bytes], file: IO[bytes], last: deque[bytes]) -> None:
+    """Copy what a command says to a file, and its last lines to ``last``: those are there also where the disk is full."""
+    for line in output:
+        last.append(line)
+        with suppress(OSError):
+            file.write(line)
 
 
 def _part(study: Study, shard: str | None) -> list[Run]:

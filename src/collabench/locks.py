@@ -7,6 +7,7 @@ that lies there after a kill is free.
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import os
 import shlex
 import socket
@@ -96,7 +97,8 @@ def _record(path: Path) -> Path:
 
 
 def _this_process() -> Holder:
-    command = shlex.join(arguments_of(os.getpid()) or sys.argv)
+    pool = multiprocessing.parent_process()  # the command line of its workers says nothing to a person
+    command = shlex.join(arguments_of(os.getpid() if pool is None or pool.pid is None else pool.pid) or sys.argv)
     return Holder(
         pid=os.getpid(),
         host=socket.gethostname(),

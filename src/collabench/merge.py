@@ -402,7 +402,7 @@ def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]
         _dvc(folder, "config", "-q", "--local", "cache.dir", str(cache))
         _dvc(folder, "fetch", "-r", remote, *stages)
         _refuse_other_places(cache, remote)
-        _dvc(folder, "checkout", *stages)
+        _dvc(folder, "pull", "-r", remote, *stages)  # says clearly what the remote lacks
         packs.unpack(folder)
         yield folder
 

@@ -272,7 +272,7 @@ class Study:
             nearest = min(candidates, key=len, default=None)
             if any((self.workspace.runs / identifier).glob("seed-*")):
                 reasons[identifier] = "new seeds"
-            elif nearest is None or len(nearest) > 4:
+            elif not nearest or len(nearest) > 4:
                 reasons[identifier] = "never run"
             else:
                 reasons[identifier] = "changed: " + "; ".join(nearest)
@@ -478,7 +478,8 @@ class Study:
         checkpoint_seconds()  # a mistake there is no run's fault
         outcome = Outcome()
         for run in runs:
-            with holding(self.workspace.lock(run.id), run.id, tell):
+            everywhere = self.workspace.lock_of_all_profiles(run.id)
+            with holding(self.workspace.lock(run.id), run.id, tell), holding(everywhere, run.id, tell):
                 self._make_available(run, outcome, device, retry_failed, tell)
         return outcome
 

@@ -84,7 +84,7 @@ def test_a_remote_that_lacks_the_runs_or_a_lock_without_them_is_one_line(hosts, 
     done = collabench(
         second, "import", str(tmp_path / "nothing"), "-p", PROFILE, "--lock", str(first / "dvc.lock"), check=False
     )
-    assert done.returncode == 2 and "Traceback" not in done.stdout and "dvc fetch" in done.stdout
+    assert done.returncode == 2 and "Traceback" not in done.stdout and "dvc pull" in done.stdout
     (tmp_path / "empty.lock").write_text("schema: '2.0'\nstages: {}\n")
     (tmp_path / "other.lock").write_bytes(b"\xff\xfe\x00")
     locks = {"empty.lock": "says nothing of train@", "none.lock": "is missing", "other.lock": "cannot be read"}

@@ -106,7 +106,7 @@ def test_damaged_files(tmp_path, content, what):
 
 
 def test_missing_file(tmp_path):
-    assert "cannot be read" in refusal(tmp_path / "params.yaml")
+    assert "does not exist" in refusal(tmp_path / "params.yaml")
 
 
 def test_scalars_are_what_they_look_like(tmp_path):

@@ -100,6 +100,13 @@ def test_a_python_without_its_venv_module_is_mended_in_a_line(folder):
     assert done.stdout == "Python lacks its venv module; mend it with: apt-get install python3-venv\n"
 
 
+def test_another_build_of_torch_than_there_is_is_named_before_anything_is_installed(folder):
+    (folder / ".venv" / "installed").unlink()
+    done = make(folder, "reproduce", "TORCH=CPU")
+    assert done.returncode == 2
+    assert done.stdout == "TORCH=CPU: there is cpu; leave TORCH out for the build with CUDA\n"
+
+
 def test_the_environment_is_made_again_when_the_lock_file_changes(folder):
     (folder / ".venv" / "installed").touch()
     later = (folder / ".venv" / "installed").stat().st_mtime + 10

@@ -94,7 +94,7 @@ def result_of(run: Run, error: float, **changes: object) -> Result:
         "noise": NoiseRealised(
             kind=configuration.noise.kind,
             rate=configuration.noise.rate,
-            corruption=realised + 1e-4 * run.seed * realised,
+            corruption=realised + 1e-4 * (run.seed % 1000) * realised,
         ),
         "last": heads[0],
         "best_error": min(curve) if curve else None,

@@ -147,6 +147,25 @@ def test_two_studies_in_one_folder_share_the_work(tmp_path, expected):
 
 
 @pytest.mark.slow
+def test_two_profiles_that_have_runs_in_common_train_them_once(tmp_path):
+    folder = small_project(tmp_path / "project", epochs=60, methods="individual")
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text + text[text.index("  small:") :].replace("  small:", "  other:", 1))
+    small = command("run", "--cores", "1")
+    other = ["other" if word == PROFILE else word for word in small]
+    studies = [Started(folder, small), Started(folder, other)]
+    try:
+        for one in studies:
+            assert one.wait() == 0, one.output[-4000:]
+        counts = [re.search(r"(\d+) trained, (\d+) linked", one.output) for one in studies]
+        assert sum(int(count[1]) for count in counts) == sum(int(count[2]) for count in counts) == 1, counts
+        assert any(re.search(r"held by process \d+ \(.*collabench", one.output) for one in studies)
+    finally:
+        for one in studies:
+            one.kill_all()
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_second_reproduce_in_one_folder_waits_and_names_the_first(tmp_path, expected):
     folder = project(tmp_path / "project", "reproduce")

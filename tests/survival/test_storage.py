@@ -122,13 +122,25 @@ def test_a_study_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmpfs, ex
 
 
 @pytest.mark.slow
+def test_a_full_disk_beneath_dvc_and_snakemake_is_one_line_too(tmpfs):
+    folder = with_workflow(small_project(tmpfs / "project", epochs=2, methods="individual"))
+    for free in (0, 150_000):  # not even room for the log; within the data or the training
+        resize(tmpfs, free)
+        one_line(finish(folder, "reproduce", "--cores", "1", expect=2), str(folder), "No space left on device")
+        resize(tmpfs, 4_000_000)
+        assert_whole(folder)
+        assert not [path for path in (folder / "artifacts").rglob("*.tmp")]
+    finish(folder, "reproduce", "--cores", "1")
+
+
+@pytest.mark.slow
 def test_a_report_on_a_full_disk_keeps_the_old_one(tmpfs, expected):
     folder = small_project(tmpfs / "project")
     finish(folder, "run", "--cores", "1")
     finish(folder, "report")
     before = {path.name: path.read_bytes() for path in home(folder).joinpath("report").rglob("*") if path.is_file()}
     resize(tmpfs, 8_000)
-    one_line(finish(folder, "report", expect=2), "No space left on device")
+    one_line(finish(folder, "report", expect=2), str(home(folder) / "report"), "No space left on device")
     after = {path.name: path.read_bytes() for path in home(folder).joinpath("report").rglob("*") if path.is_file()}
     assert after == before and not list(folder.rglob("*.tmp"))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from collabench.records import exchange, folder_beside, remove_abandoned
+from collabench.records import exchange, folder_beside, remove_abandoned, unwritable
 from collabench.workspace import Workspace
 
 CONTENT = "report.json"
@@ -17,17 +17,23 @@ COSTS = "costs"
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A new folder that takes the place of ``target`` when the block ends without an error. The old one is there until then."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(target.parent)
-    with folder_beside(target) as place:
-        new = place / target.name
-        new.mkdir()
-        yield new
-        if target.exists():
-            exchange(new, target)
-        else:
-            os.replace(new, target)
+    """A new folder that takes the place of ``target`` when the block ends without an error. The old one is there until then.
+
+    Raises StorageError where it cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(target.parent)
+        with folder_beside(target) as place:
+            new = place / target.name
+            new.mkdir()
+            yield new
+            if target.exists():
+                exchange(new, target)
+            else:
+                os.replace(new, target)
+    except OSError as error:
+        raise unwritable(target, error) from None
 
 
 def report_folder(workspace: Workspace, *, partial: bool = False) -> Path:
