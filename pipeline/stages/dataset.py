@@ -7,7 +7,7 @@ from pipeline.stages import ROOT, run_stage, tell
 
 
 def prepare(profile: str, key: str) -> None:
-    load_study(ROOT, profile).prepare_dataset(key, tell=tell)
+    load_study(ROOT, profile, planned=True).prepare_dataset(key, tell=tell)
 
 
 if __name__ == "__main__":

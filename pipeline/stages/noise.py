@@ -9,7 +9,7 @@ from pipeline.stages import ROOT, run_stage, tell
 
 
 def draw(profile: str, key: str) -> None:
-    study = load_study(ROOT, profile)
+    study = load_study(ROOT, profile, planned=True)
     study.prepare_noise(tell, [key])
     write_atomically(noise_marker(study, key), b"")
 

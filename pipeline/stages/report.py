@@ -10,7 +10,7 @@ from pipeline.stages import ROOT, run_stage
 
 
 def build(profile: str) -> None:
-    study = load_study(ROOT, profile)
+    study = load_study(ROOT, profile, planned=True)
     report.build(study.params, study.plan, study.workspace)
     write_atomically(report_marker(study), b"")
 

@@ -17,7 +17,7 @@ def train(profile: str, job_id: str) -> int:
         from collabench.study import load_study  # imports torch, which must see the leased GPU only
         from pipeline.plan import report_marker
 
-        study = load_study(ROOT, profile)
+        study = load_study(ROOT, profile, planned=True)
         job = study.job(job_id)
         outcome = study.train(job.runs, device=resources.device, tell=tell)
     if outcome.failed:

@@ -41,6 +41,14 @@ ShardOption = Annotated[
 Gpus = Annotated[str | None, typer.Option("--gpus", help="GPUs to use: 0,1 or none; default: all visible.")]
 HERE = Path(".")
 
+#: Why files cannot be written, as a program beneath this one says it in the system's words, and what mends it.
+_UNWRITABLE = {
+    errno.ENOSPC: "free some space and start again to go on",
+    errno.EDQUOT: "free some space and start again to go on",
+    errno.EROFS: "the folder must be writable",
+    errno.EACCES: "the folder must be writable",
+}
+
 #: The exit code of a command that was interrupted: 128 and the number of SIGINT.
 _INTERRUPTED = 130
 
@@ -283,11 +291,12 @@ def reproduce(
         command = [sys.executable, "-m", f"pipeline.{program}", *arguments]
         code, said = _watched(command, workspace.root, environment, log, watcher)
     if code:
-        full = os.strerror(errno.ENOSPC)
-        if any(full in line for line in said):
-            raise StorageError(
-                f"{workspace.root}: cannot be written ({full}); free some space and start again to go on; log: {log}"
-            )
+        for number, remedy in _UNWRITABLE.items():
+            line = next((line for line in said if os.strerror(number) in line), None)
+            if line is not None:
+                raise StorageError(
+                    f"{program}: {line.removeprefix('collabench: error: ').strip()[:400]}; {remedy}; log: {log}"
+                )
         failures = [status for status in map(study.status, wanted) if status.state == "failed"]
         for status in failures:
             print(f"failed: {status.run.configuration.label}, seed {status.run.seed}: {status.why}", file=sys.stderr)

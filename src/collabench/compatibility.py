@@ -145,6 +145,15 @@ _fitting: set[tuple[object, ...]] = set()
 @lru_cache(maxsize=256)
 def _backbone(model: Strict, shape: tuple[int, int, int], classes: int) -> Backbone:
     import torch
+    from torch.overrides import TorchFunctionMode
 
-    with torch.device("meta"):  # names and shapes only: no memory, no arithmetic
+    class NothingDrawn(TorchFunctionMode):
+        """No numbers are drawn where there are none: torch would import its compiler for it, more than a second."""
+
+        def __torch_function__(self, function, types, arguments=(), named=None):
+            if function in (torch.Tensor.normal_, torch.Tensor.uniform_):
+                return arguments[0]
+            return function(*arguments, **(named or {}))
+
+    with torch.device("meta"), NothingDrawn():  # names and shapes only: no memory, no arithmetic
         return build_backbone(model, shape, classes, weights_seed=0)

@@ -26,7 +26,7 @@ def _start_worker(parent: int, root: Path, profile: str, resources: Resources) -
     if resources.gpus:
         _held.enter_context(lease_gpu(resources.gpus, resources.slots_per_gpu))
     _device.append(resources.device)
-    _worker["study"] = load_study(root, profile)
+    _worker["study"] = load_study(root, profile, planned=True)
 
 
 def _train(run_id: str, retry_failed: bool) -> Outcome:

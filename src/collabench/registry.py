@@ -15,7 +15,7 @@ from collabench.strict import Strict
 
 
 class Registry(Mapping[str, ModuleType]):
-    """The modules of ``package`` by name.
+    """The modules of ``package`` by name, but for those whose name starts with an underscore.
 
     Each has a class ``Settings`` whose field ``discriminator`` is a ``Literal`` holding the module's name: the key that
     chooses the entry in ``params.yaml``.
@@ -24,7 +24,8 @@ class Registry(Mapping[str, ModuleType]):
     def __init__(self, package: str, discriminator: str) -> None:
         self._discriminator = discriminator
         path = importlib.import_module(package).__path__
-        modules = {info.name: importlib.import_module(f"{package}.{info.name}") for info in pkgutil.iter_modules(path)}
+        names = [info.name for info in pkgutil.iter_modules(path) if not info.name.startswith("_")]
+        modules = {name: importlib.import_module(f"{package}.{name}") for name in names}
         self._modules = {name: module for name, module in modules.items() if hasattr(module, "Settings")}
         for name, module in self._modules.items():
             settings: type[Strict] = module.Settings

@@ -97,8 +97,11 @@ class Outcome:
                 finished(run, one.name)
 
 
-def load_study(root: Path, profile: str) -> Study:
-    """The study of a profile below the project's root, with the results that came in archives. Raises ConfigError in one line."""
+def load_study(root: Path, profile: str, *, planned: bool = False) -> Study:
+    """The study of a profile below the project's root, with the results that came in archives. Raises ConfigError in one line.
+
+    planned: the process that started this one has made this plan, and found that its parts fit each other.
+    """
     workspace = Workspace(root, profile)
     params = load_params(workspace.params)
     wanted = profile_of(params, profile, workspace.params)
@@ -106,7 +109,7 @@ def load_study(root: Path, profile: str) -> Study:
     trained = workspace.trained()
 
     def known_to_fit(configuration: Configuration) -> bool:
-        return configuration.id in trained  # the id covers all that could not fit, so it needs no second look
+        return planned or configuration.id in trained  # the id covers all that could not fit, so it needs no second look
 
     papers = (
         load_papers(workspace.papers, params, wanted.papers, asked, known_to_fit=known_to_fit) if wanted.papers else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import torch
 
 from collabench import report
 from collabench.data.tensors import read_tensors, write_tensors
-from collabench.errors import StorageError
+from collabench.errors import DataError, StorageError
 from collabench.records import write_atomically
 from collabench.study import load_study
 from collabench.training import checkpoint, loop
@@ -196,6 +197,33 @@ def test_a_folder_without_permission_is_named(tmp_path, expected, without_privil
         place.chmod(0o755)
     finish(folder, "run", "--cores", "1")
     assert differing(contents(folder), expected) == []
+
+
+@pytest.mark.slow
+def test_a_folder_without_permission_beneath_dvc_and_snakemake_is_one_line_too(tmp_path, without_privilege):
+    folder = with_workflow(small_project(tmp_path / "project", epochs=2, methods="individual"))
+    place = home(folder) / "runs"
+    place.mkdir(parents=True)
+    place.chmod(0o555)
+    started = Started(folder, [*without_privilege, *command("reproduce", "--cores", "1")])
+    try:
+        assert started.wait() == 2, started.output
+        one_line(started.output, str(folder), "Permission denied", "must be writable")
+    finally:
+        started.kill_all()
+        place.chmod(0o755)
+
+
+def test_an_array_that_may_not_be_read_is_not_called_missing(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"a": torch.zeros(1)}, {})
+
+    def refuse(*arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)"):
+        read_tensors(path)
 
 
 # ------------------------------------------------------------------------------------------------- clock jumps

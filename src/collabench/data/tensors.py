@@ -57,6 +57,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     Raises DataError naming the file if it is missing, truncated, or differs in any bit of its content.
     """
     try:
+        path.open("rb").close()  # safetensors says of any file that it cannot open that there is none
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[_ENTRY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

@@ -29,7 +29,7 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def prepare_process(device: torch.device) -> None:
+def prepare_process(device: torch.device, *, compiles: bool = False) -> None:
     """Settle what would otherwise depend on the machine's state: threads, deterministic algorithms, float32 arithmetic.
 
     On a CPU one process uses one thread: several processes side by side are faster than one with several threads, and
@@ -38,7 +38,10 @@ def prepare_process(device: torch.device) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if device.type == "cpu":
         torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if compiles:
+        torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler, too, and imports it: more than a second
+    else:
+        torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time; nothing here reads such memory
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

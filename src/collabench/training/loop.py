@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -40,6 +41,9 @@ from collabench.training.device import (
     watch_determinism,
 )
 from collabench.training.evaluation import collect_logits, errors, figures, top5_error
+
+#: One update by torch's SGD, without what torch puts around it: that imports the compiler, more than a second of every process.
+_step: Callable[[torch.optim.SGD], None] = inspect.unwrap(torch.optim.SGD.step)
 
 #: Seconds between checkpoints. Writing one must cost little beside the work that it saves.
 CHECKPOINT_SECONDS = 60.0
@@ -172,7 +176,7 @@ def train_run(
     if recipe.processes != distributed.world():
         raise ConfigError(f"the recipe asks for {recipe.processes} processes; there are {distributed.world()}")
     check_execution(recipe, device)
-    prepare_process(device)
+    prepare_process(device, compiles=bool(recipe.compile))
     memory = PeakMemory(device)
     with watch_determinism() as nondeterministic:
         trainer = _Trainer(run, dataset, device, static_noise, teachers)
@@ -322,13 +326,15 @@ class _Trainer:
 
     def _update(self, loss: Tensor, parameters: Sequence[nn.Parameter] | None = None) -> None:
         """:class:`collabench.methods.Update`."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         if distributed.world() > 1:
             loss = loss * distributed.share()
         with torch.autocast(self.device.type, enabled=False) if self.recipe.precision != "float32" else nullcontext():
             loss.backward(inputs=None if parameters is None else list(parameters))
         distributed.sum_gradients(self.parameters)
-        self.optimizer.step()
+        with torch.no_grad():
+            _step(self.optimizer)
 
     def _epoch_labels(self, epoch: int) -> Tensor:
         """Training labels (N,) of an epoch, on the CPU, over the whole training split (held-out images included)."""
