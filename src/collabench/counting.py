@@ -28,7 +28,8 @@ from collabench.models import build_backbone
 from collabench.models._dropout import copy_generators
 from collabench.spec import Configuration
 from collabench.training.device import autocast
-from collabench.training.loop import make_context, make_method, make_optimizer
+from collabench.training.loop import make_context, make_method
+from collabench.training.optimizer import make_optimizer
 
 
 @dataclass(frozen=True)

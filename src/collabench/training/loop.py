@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 
 from collabench import data, distributed
 from collabench.compatibility import input_shape_of
-from collabench.config import RecipeConfig
 from collabench.data import noise
 from collabench.errors import ConfigError, ResultError, RunFailed
 from collabench.methods import METHODS, Batch, Context, Method
@@ -41,9 +39,7 @@ from collabench.training.device import (
     watch_determinism,
 )
 from collabench.training.evaluation import collect_logits, errors, figures, top5_error
-
-#: One update by torch's SGD, without what torch puts around it: that imports the compiler, more than a second of every process.
-_step: Callable[[torch.optim.SGD], None] = inspect.unwrap(torch.optim.SGD.step)
+from collabench.training.optimizer import make_optimizer
 
 #: Seconds between checkpoints. Writing one must cost little beside the work that it saves.
 CHECKPOINT_SECONDS = 60.0
@@ -96,18 +92,6 @@ def make_context(
 def make_method(configuration: Configuration, context: Context) -> Method:
     """The configuration's method, ready to build its network."""
     return METHODS[configuration.method.method].Method(configuration.method, context)
-
-
-def make_optimizer(parameters: Sequence[nn.Parameter], recipe: RecipeConfig) -> torch.optim.SGD:
-    """The recipe's optimizer, of a network's parameters that are trained."""
-    return torch.optim.SGD(
-        [p for p in parameters if p.requires_grad] or [nn.Parameter(torch.zeros(1))],
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-        foreach=True,  # all parameters by a few calls; the same bits as one by one
-    )
 
 
 def _as_float16(logits: Tensor) -> Tensor:
@@ -326,15 +310,13 @@ class _Trainer:
 
     def _update(self, loss: Tensor, parameters: Sequence[nn.Parameter] | None = None) -> None:
         """:class:`collabench.methods.Update`."""
-        for parameter in self.parameters:
-            parameter.grad = None
+        self.optimizer.zero_grad(set_to_none=True)
         if distributed.world() > 1:
             loss = loss * distributed.share()
         with torch.autocast(self.device.type, enabled=False) if self.recipe.precision != "float32" else nullcontext():
             loss.backward(inputs=None if parameters is None else list(parameters))
         distributed.sum_gradients(self.parameters)
-        with torch.no_grad():
-            _step(self.optimizer)
+        self.optimizer.step()
 
     def _epoch_labels(self, epoch: int) -> Tensor:
         """Training labels (N,) of an epoch, on the CPU, over the whole training split (held-out images included)."""

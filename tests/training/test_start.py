@@ -1,0 +1,44 @@
+"""What a training process imports before it can begin: not what takes a second and isn't used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from collabench.config import RecipeConfig
+from collabench.training.optimizer import make_optimizer
+
+ROOT = Path(__file__).parents[2]
+TRAINS = """
+import sys, torch
+from collabench.spec import Run
+from collabench.training import train_run
+from tests.synthetic import SMALL_MODELS, blobs, configuration_of, model_of, settings_of
+train_run(Run(configuration_of(settings_of("individual"), model_of(SMALL_MODELS[0]), epochs=1), 0), blobs(), device=torch.device("cpu"))
+print(*sorted({"torch._dynamo", "torch._inductor", "sympy", "numba", "pandas", "matplotlib"} & set(sys.modules)))
+"""
+
+
+def test_neither_compiler_is_imported():
+    ran = subprocess.run([sys.executable, "-c", TRAINS], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout.strip()) == (0, ""), ran.stderr
+
+
+def test_the_optimizer_takes_the_steps_of_torchs_own():
+    recipe = RecipeConfig(epochs=1, batch_size=2, learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2)
+    ours, theirs = (torch.nn.Linear(5, 3) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    plain = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2)
+    optimizer = make_optimizer(list(ours.parameters()), recipe)
+    for step in range(4):
+        if step == 2:  # as after an interruption
+            state, optimizer = optimizer.state_dict(), make_optimizer(list(ours.parameters()), recipe)
+            optimizer.load_state_dict(state)
+        for network, one in ((ours, optimizer), (theirs, plain)):
+            one.zero_grad(set_to_none=True)
+            network(torch.linspace(-1, step, 10).view(2, 5)).square().sum().backward()
+            one.step()
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
