@@ -151,7 +151,7 @@ def _backbone(model: Strict, shape: tuple[int, int, int], classes: int) -> Backb
         """No numbers are drawn where there are none: torch would import its compiler for it, more than a second."""
 
         def __torch_function__(self, function, types, arguments=(), named=None):
-            if function in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            if function in (torch.Tensor.normal_, torch.Tensor.uniform_) and arguments[0].is_meta:
                 return arguments[0]
             return function(*arguments, **(named or {}))
 

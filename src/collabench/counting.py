@@ -10,7 +10,6 @@ convolution costs what its forward costs, whatever its groups.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,9 +132,7 @@ def _method(configuration: Configuration, shape: tuple[int, int, int], classes: 
 
 
 def _deployed(method: Method, network: nn.Module) -> nn.Module:
-    with warnings.catch_warnings():  # a method may copy modules, which asks a fake tensor for an address in passing
-        warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
-        return method.deploy(network).eval()
+    return method.deploy(network).eval()
 
 
 def _convolution_backward(

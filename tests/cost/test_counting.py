@@ -93,6 +93,18 @@ def test_grouped_convolution_costs_what_its_groups_cost_one_by_one(groups):
     assert as_one == as_loop == 3 * flops_of(lambda: grouped(images.detach()))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_deploys_deep_copies_of_fake_tensors(method, monkeypatch):
+    """In torch 2.13 they damage the memory of the process, which ended some time later in training that had nothing to do with it."""
+
+    def refuse(tensor: torch.Tensor, memo: object) -> torch.Tensor:
+        raise AssertionError(f"deep copy of a tensor of shape {tuple(tensor.shape)}")
+
+    monkeypatch.setattr(torch.Tensor, "__deepcopy__", refuse)
+    monkeypatch.setattr(nn.Parameter, "__deepcopy__", refuse)
+    assert count(small_configuration(method), (1, 8, 8), 3).deployed > 0
+
+
 def test_counting_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

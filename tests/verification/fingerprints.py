@@ -105,8 +105,8 @@ def fingerprint(case: str, rounding: float = 0.0, **changed: object) -> dict:
     requires = tuple(RequiredRun(configuration=plain, member=r.member) for r in settings.requires())
     run = Run(configuration_of(settings, model, requires=requires, peer_models={"other": model_of(OTHER)}), SEED)
     teachers = [
-        build_backbone(model, SHAPE, CLASSES, stream_seed(required.seed + 1, "init", 0)).double().eval()
-        for required in run.requires()
+        build_backbone(model, SHAPE, CLASSES, stream_seed(SEED + 1 + 10_000 * required.member, "init", 0)).double().eval()
+        for required in run.configuration.requires
     ]
     method = make_method(run.configuration, make_context(run.configuration, SHAPE, CLASSES, SEED, teachers))
     network = method.build().double().train()

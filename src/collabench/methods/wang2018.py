@@ -84,6 +84,12 @@ class MutualKnowledgeBase(nn.Module):
         """The vectors (B, d) read for queries (B, d)."""
         return self.attention(query) @ self.slots
 
+    def frozen_copy(self) -> MutualKnowledgeBase:
+        """The same memory for itself, which no training changes."""
+        copied = copy.copy(self)
+        copied._parameters = {"slots": nn.Parameter(self.slots.detach().clone(), requires_grad=False)}
+        return copied
+
     def attention(self, query: Tensor) -> Tensor:
         """Weights (B, n_slots) of the slots for queries (B, d)."""
         return torch.softmax(query @ self.slots.T / math.sqrt(self.slots.shape[1]), dim=-1)
@@ -139,7 +145,7 @@ class AssistedBackbone(nn.Module):
         self._modules.update(backbone._modules)
         self.stages = backbone.stages
         self.assistance = assistance
-        self.memory = copy.deepcopy(memory).requires_grad_(False)
+        self.memory = memory.frozen_copy()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, m)."""
