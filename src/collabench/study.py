@@ -227,7 +227,8 @@ class Study:
         results: False where no result is about to be used; data sets and noise only, which takes a moment.
         """
         if self.workspace.home.is_dir():
-            remove_abandoned(self.workspace.home)
+            for folder in (self.workspace.home, self.workspace.locks_of_all_profiles):
+                remove_abandoned(folder)
             self.drop_damaged_data(tell)
             if results:
                 self.drop_stale_markers(tell)

@@ -121,9 +121,13 @@ class Workspace:
     def lock(self, name: str) -> Path:
         return self.state / "locks" / f"{name}.lock"
 
-    def lock_of_all_profiles(self, name: str) -> Path:
+    @property
+    def locks_of_all_profiles(self) -> Path:
         """Profiles have runs in common: which of them trains one is decided here."""
-        return self.root / "artifacts" / ".locks" / f"{name}.lock"
+        return self.root / "artifacts" / ".locks"
+
+    def lock_of_all_profiles(self, name: str) -> Path:
+        return self.locks_of_all_profiles / f"{name}.lock"
 
     def progress(self, name: str) -> Path:
         return self.state / "progress" / f"{name}.json"
