@@ -290,7 +290,8 @@ def predict(configuration: Configuration, form: Form, device_type: str, workers:
     affordable = int(BATCH_FLOPS[device.type] / max(counts.training, counts.predict, 1))
     share = -(-recipe.batch_size // recipe.processes)  # of one of the processes that share a batch
     batch = max(2, min(share, form.train_images, affordable))
-    trials = _Trials(configuration, form, batch, device)
+    # After all but the last epoch only what would be deployed is evaluated.
+    trials = _Trials(configuration, form, batch, device, counts.deployed / max(counts.predict, 1))
     before = _resident_bytes() if device.type == "cpu" else 0
     trained = trials.timed(counts.training > 0)
     held = count_memory(configuration, form.shape, form.classes, max(2, share)).held
@@ -306,7 +307,7 @@ def predict(configuration: Configuration, form: Form, device_type: str, workers:
         torch=torch.__version__,
         form=form,
         train_seconds=trained.train * kept * passes / recipe.processes,  # what they tell each other comes on top
-        evaluate_seconds=trained.evaluate * evaluated * evaluations / recipe.processes,
+        evaluate_seconds=trained.evaluate * evaluated * trials.evaluations(evaluations) / recipe.processes,
         memory_bytes=before + held,
         disk_bytes=trained.weights
         + trained.logits * form.test_images
@@ -325,7 +326,7 @@ def _resident_bytes() -> int:
 
 @dataclass(frozen=True)
 class _Timed:
-    """Seconds per image in training and in evaluation; bytes of weights, of logits per test image, of the record."""
+    """Seconds per image in training and in evaluation of all heads; bytes of weights, of logits per test image, of the record."""
 
     train: float
     evaluate: float
@@ -338,8 +339,13 @@ class _Timed:
 class _Trials:
     """Short trainings of a configuration on random images, by the training loop."""
 
-    def __init__(self, configuration: Configuration, form: Form, batch: int, device) -> None:
+    def __init__(self, configuration: Configuration, form: Form, batch: int, device, deployed_share: float) -> None:
         self._configuration, self._form, self._batch, self._device = configuration, form, batch, device
+        self._deployed_share = deployed_share
+
+    def evaluations(self, times: int) -> float:
+        """What ``times`` evaluations cost, in evaluations of all heads: the last is one, the others are of what is deployed."""
+        return 1 + (times - 1) * self._deployed_share
 
     def timed(self, trains: bool) -> _Timed:
         steps = math.ceil(self._form.train_images / self._batch)
@@ -391,7 +397,7 @@ class _Trials:
         record, curves = len(result.model_dump_json()), len(result.curves.model_dump_json())
         return _Timed(
             train=trained.measured.train_seconds / (epochs * result.train_images) if steps else 0.0,
-            evaluate=trained.measured.evaluate_seconds / (epochs * result.test_images),
+            evaluate=trained.measured.evaluate_seconds / (self.evaluations(epochs) * result.test_images),
             weights=sum(t.nbytes for t in (trained.weights or {}).values()),
             logits=sum(t.nbytes for t in trained.logits.values()) // result.test_images,
             record=record - curves,

@@ -446,7 +446,7 @@ class Study:
             if run.configuration.recipe.processes > 1 and self.status(run).state not in ("done", "elsewhere"):
                 self._check_processes(run)
         recipes = {c.names["recipe"]: c.recipe for c in self.plan.configurations.values()}
-        unusual = {name: r for name, r in recipes.items() if r.compile or r.precision != "float32" or r.convolution != "torch"}
+        unusual = {name: r for name, r in recipes.items() if r.compile or r.precision != "float32"}
         if not unusual:
             return  # without the seconds that torch's import takes
         import torch

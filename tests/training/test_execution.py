@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from functorch.compile import make_boxed_func
 from pydantic import ValidationError
+from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 
 from collabench.config import RecipeConfig
@@ -48,10 +50,18 @@ def test_bfloat16_is_refused_only_where_the_cpu_lacks_it(monkeypatch):
     check_execution(recipe(precision="bfloat16"), CPU)
 
 
-def test_tuned_convolutions_are_refused_on_a_gpu_and_beside_other_forms():
+def test_tuned_convolutions_change_nothing_but_those_of_a_cpu():
+    check_execution(recipe(convolution="tuned"), CUDA)
+    network = build_backbone(model_of(SMALL_MODELS[0]), (3, 8, 8), 10, 0)
+    elsewhere = copy.deepcopy(network).to("meta")
+    for tuned in (network, elsewhere):
+        _convolution.tune_convolutions(tuned)
+    kinds = [{type(m) for m in tuned.modules() if isinstance(m, nn.Conv2d)} for tuned in (network, elsewhere)]
+    assert kinds == [{_convolution.TunedConv2d}, {nn.Conv2d}]
+
+
+def test_tuned_convolutions_are_refused_beside_other_forms():
     check_execution(recipe(convolution="tuned"), CPU)
-    with pytest.raises(ConfigError, match=r"convolution: tuned is for CPUs, .* write convolution: torch"):
-        check_execution(recipe(convolution="tuned"), CUDA)
     for other in ({"compile": True}, {"compile": "cuda-graphs"}, {"precision": "bfloat16"}):
         with pytest.raises(ValidationError, match="tuned goes with precision: float32 and compile: false only"):
             recipe(convolution="tuned", **other)

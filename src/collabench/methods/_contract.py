@@ -150,6 +150,7 @@ class Method(ABC):
     @abstractmethod
     def deploy(self, network: nn.Module) -> nn.Module:
         """What is kept after training: by rule a plain :class:`Backbone` whose output equals ``predict(…)[0]``.
+        Called after every epoch that is evaluated, too: the network that is trained stays as it is.
 
         What it copies it clones, tensor by tensor: costs are counted on fake tensors, and a ``deepcopy`` of those damages the
         process's memory (torch 2.13; it ended some time later, in unrelated work).

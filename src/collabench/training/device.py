@@ -50,13 +50,8 @@ def prepare_process(device: torch.device, *, compiles: bool = False) -> None:
 
 
 def check_execution(recipe: RecipeConfig, device: torch.device) -> None:
-    """Raise ConfigError where a recipe's precision, compilation or convolution would only slow training down on this device."""
+    """Raise ConfigError where a recipe's precision or compilation would only slow training down on this device."""
     if device.type != "cpu":
-        if recipe.convolution == "tuned":
-            raise ConfigError(
-                "convolution: tuned is for CPUs, on a GPU cuDNN chooses the form itself; write convolution: torch or train on a "
-                "CPU"
-            )
         return
     if recipe.precision == "bfloat16" and not getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
         raise ConfigError(

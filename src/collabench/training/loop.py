@@ -152,7 +152,7 @@ def train_run(
 
     Raises:
         RunFailed: the loss is not finite.
-        ConfigError: the recipe's precision, compilation or convolution makes no sense on this device, or its number of
+        ConfigError: the recipe's precision or compilation makes no sense on this device, or its number of
             processes isn't that of the processes that there are.
     """
     started = datetime.now(UTC)
@@ -185,7 +185,7 @@ def train_run(
         device_type=device.type,
         device=describe(device),
         threads=torch.get_num_threads(),
-        versions=versions(tuned=recipe.convolution == "tuned"),
+        versions=versions(tuned=recipe.convolution == "tuned" and device.type == "cpu"),
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         resumed=history.resumed,
@@ -242,7 +242,7 @@ class _Trainer:
         self.method = make_method(configuration, make_context(configuration, shape, classes, run.seed, teachers))
         self.network = self.method.build().to(device=device, memory_format=torch.channels_last)
         distributed.share_batch_statistics(self.network)
-        if self.recipe.convolution == "tuned":
+        if self.recipe.convolution == "tuned":  # on a GPU cuDNN chooses
             tune_convolutions(self.network)
         if self.recipe.compile:
             compile_in_place(self.network, **compilation(self.recipe))
@@ -399,8 +399,8 @@ class _Trainer:
 
     # --------------------------------------------------------------------------------------------- evaluation
 
-    def _logits(self, split: str) -> Tensor:
-        """Logits (heads, N, m) of the ``test`` or the ``validation`` split."""
+    def _logits(self, split: str, predict: Callable[[Tensor], Tensor]) -> Tensor:
+        """Logits (heads, N, m) of the ``test`` or the ``validation`` split, ``predict`` giving those of a batch."""
         self.network.eval()
         index = self.validation_index if split == "validation" else None
         count = len(self.test_labels) if index is None else len(index)
@@ -411,11 +411,16 @@ class _Trainer:
         batches = data.open_evaluation_batches(
             self.dataset, split, self.recipe.augmentation, self.recipe.evaluation_batch_size, self.device, index
         )
-        logits = collect_logits(partial(self.method.predict, self.network), batches, self.computing)
+        logits = collect_logits(predict, batches, self.computing)
         return distributed.gathered(logits, count, dim=1) if shared else logits
 
+    def _all_heads(self) -> Tensor:
+        """Test logits (heads, N, m) of every head."""
+        return self._logits("test", partial(self.method.predict, self.network))
+
     def _evaluate_epoch(self, epoch: int, labels: Tensor) -> None:
-        """Append this epoch's test and validation errors, None where the recipe skips them."""
+        """Append this epoch's test and validation errors, None where the recipe skips them: those of what would be deployed. The
+        other heads count after the last epoch only."""
         history, begin = self.history, time.monotonic()
         last = epoch + 1 == self.recipe.epochs
         if not last and (epoch + 1) % self.recipe.evaluate_every:
@@ -423,7 +428,12 @@ class _Trainer:
             history.validation_error.append(None)
             history.test_top5_error.append(None)
             return
-        logits = self._logits("test")
+        deployed = self.method.deploy(self.network).eval()
+
+        def predict(images: Tensor) -> Tensor:
+            return deployed(images).unsqueeze(0)
+
+        logits = self._all_heads() if last else self._logits("test", predict)
         self.last_logits = logits if last else None
         history.test_error.append(errors(logits, self.test_labels)[0].item())
         history.test_top5_error.append(top5_error(logits[0], self.test_labels) if self.records_top5 else None)
@@ -432,7 +442,7 @@ class _Trainer:
         else:
             source = labels if self.recipe.validation_noisy else self.dataset.train_labels
             wanted = source[self.validation_index].to(self.device)
-            error = errors(self._logits("validation"), wanted)[0].item()
+            error = errors(self._logits("validation", predict), wanted)[0].item()
             previous = [value for value in history.validation_error if value is not None]
             history.validation_error.append(error)
             if not previous or error < min(previous):
@@ -442,7 +452,7 @@ class _Trainer:
 
     def final_evaluation(self) -> _Final:
         """Logits and figures of every head after the last epoch, and the network that is deployed."""
-        logits = self._logits("test") if self.last_logits is None else self.last_logits
+        logits = self._all_heads() if self.last_logits is None else self.last_logits
         if not torch.isfinite(logits).all():
             raise RunFailed("the test logits are not finite after the last epoch")
         kept = {"deployed": _as_float16(logits[0])}
