@@ -325,7 +325,7 @@ def overhead(bench: Bench) -> Rows:
     return ["what", "value"], [
         ["training and evaluation of one run", f"{pure / len(parts):.2f} s"],
         ["everything else of one run: building, writing, checksums", f"{each:.3f} s"],
-        ["share of a run of 10 s (the default profile's are 6 to 17 s)", f"{each / 10:.1%}"],
+        ["share of a run of 5 s (the default profile's are 2 to 11 s)", f"{each / 5:.1%}"],
     ]
 
 
