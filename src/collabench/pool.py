@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from collabench.errors import RunFailed
@@ -16,23 +16,21 @@ from collabench.resources import Resources, end_with_parent, lease_gpu
 from collabench.spec import Run
 from collabench.study import Outcome, Study, load_study
 
-_worker: dict[str, Study] = {}
-_device: list[str] = []
 _held = ExitStack()
 
 
-def _start_worker(parent: int, root: Path, profile: str, resources: Resources) -> None:
-    end_with_parent(parent)
+@cache
+def _study(root: Path, profile: str, resources: Resources) -> Study:
+    """This process's study; with it comes the GPU that the process trains on."""
     if resources.gpus:
         _held.enter_context(lease_gpu(resources.gpus, resources.slots_per_gpu))
-    _device.append(resources.device)
-    _worker["study"] = load_study(root, profile, planned=True)
+    return load_study(root, profile, planned=True)
 
 
-def _train(run_id: str, retry_failed: bool) -> Outcome:
-    study = _worker["study"]
+def _train(root: Path, profile: str, resources: Resources, run_id: str, retry_failed: bool) -> Outcome:
+    study = _study(root, profile, resources)
     run = next(run for run in study.plan.runs if run.id == run_id)
-    return study.train([run], device=_device[0], retry_failed=retry_failed, tell=partial(print, flush=True))
+    return study.train([run], device=resources.device, retry_failed=retry_failed, tell=partial(print, flush=True))
 
 
 def _nothing() -> None:
@@ -60,8 +58,9 @@ def train(
     over: set[str] = set()
     pending: dict[Future[Outcome], Run] = {}
     context = multiprocessing.get_context("spawn")
-    arguments = (os.getpid(), study.workspace.root, study.workspace.profile, resources)
-    with ProcessPoolExecutor(resources.workers, context, _start_worker, arguments) as pool:
+    arguments = (study.workspace.root, study.workspace.profile, resources)
+    # The first that a child does: what it trains with takes seconds to import, and it must not outlive this process meanwhile.
+    with ProcessPoolExecutor(resources.workers, context, end_with_parent, (os.getpid(),)) as pool:
         try:
             while waiting or pending:
                 for run in list(waiting):
@@ -76,7 +75,7 @@ def train(
                         finished(run, "failed")
                     elif all(other in over for other in required):
                         waiting.remove(run)
-                        pending[pool.submit(_train, run.id, retry_failed)] = run
+                        pending[pool.submit(_train, *arguments, run.id, retry_failed)] = run
                 if not pending:
                     continue
                 # The executor learns of the death of those processes only that it had started when it was last called: a

@@ -43,7 +43,7 @@ def trained_by(monkeypatch):
                 future: Future[Outcome] = Future()
                 if not arguments:
                     return future
-                run_id, _ = arguments
+                *_, run_id, _ = arguments
                 asked.append(run_id)
                 try:
                     state = train(run_id)

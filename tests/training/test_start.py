@@ -27,6 +27,12 @@ def test_neither_compiler_is_imported():
     assert (ran.returncode, ran.stdout.strip()) == (0, ""), ran.stderr
 
 
+def test_what_ends_a_child_with_its_parent_is_there_before_what_takes_long_to_import():
+    """A training process asks the kernel for its end first of all: a parent killed meanwhile would leave it importing."""
+    code = "import sys, collabench.resources; print(sorted({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_the_optimizer_takes_the_steps_of_torchs_own():
     recipe = RecipeConfig(epochs=1, batch_size=2, learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2)
     ours, theirs = (torch.nn.Linear(5, 3) for _ in range(2))
