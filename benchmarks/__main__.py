@@ -9,15 +9,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "performance.md"
-Rows = tuple[list[str], list[list[str]]]
+from benchmarks.page import ROOT, Rows, write
+from collabench.study.runner import Runner
 
 
 class Bench:
@@ -25,8 +23,8 @@ class Bench:
 
     def __init__(self, quick: bool, cores: int) -> None:
         from benchmarks import throughput
-        from collabench.config import load_params
-        from collabench.spec import resolve
+        from collabench.config.params import load_params
+        from collabench.config.plan import resolve
 
         self.quick, self.cores = quick, cores
         self.params = load_params(ROOT / "params.yaml")
@@ -80,7 +78,7 @@ def machine(bench: Bench) -> Rows:
 def throughput_section(bench: Bench) -> Rows:
     """One thread; the reference's loader decodes in the same process, so that both have one core."""
     from benchmarks import throughput
-    from collabench.counting import count
+    from collabench.training.flops import count
 
     shape, rows = (3, 32, 32), []
     cases = [(f"ResNet-{bench.depth} {graph}", bench.song(graph), graph) for graph in throughput.GRAPHS]
@@ -114,7 +112,7 @@ def throughput_section(bench: Bench) -> Rows:
 def floor_section(bench: Bench) -> Rows:
     """Arithmetic at the convolution peak and bytes at the memory's speed, beside what a step takes; one thread."""
     from benchmarks import floor, throughput
-    from collabench.counting import count
+    from collabench.training.flops import count
 
     shape, rows, bandwidth = (3, 32, 32), [], floor.memory_bandwidth(8 if bench.quick else 64)
     for graph in throughput.GRAPHS:
@@ -140,7 +138,7 @@ INTRA_MODEL = ("individual", "fang2021-out", "fang2021-mid", "fang2021-pull-push
 def intra_model(bench: Bench) -> Rows:
     """VGG-16 and ResNet-18 with each fang2021 loss: against the reference, and against training without the loss."""
     from benchmarks import throughput
-    from collabench.memory import count_memory
+    from collabench.training.memory import count_memory
 
     shape, rows, batch = (3, 32, 32), [], 4 if bench.quick else 16
     for model in ("vgg16-small", "resnet18-small") if bench.quick else ("vgg16", "resnet18"):
@@ -182,8 +180,8 @@ def intra_model(bench: Bench) -> Rows:
 def cost_of_collaboration(bench: Bench) -> Rows:
     """Counted arithmetic and memory, and measured time, of training graphs, relative to one plain network."""
     from benchmarks import throughput
-    from collabench.counting import count
-    from collabench.memory import count_memory
+    from collabench.training.flops import count
+    from collabench.training.memory import count_memory
 
     shape, rows, first = (3, 32, 32), [], None
     for graph in throughput.GRAPHS:
@@ -222,7 +220,7 @@ TARGETS = {"32x32": 60_000, "224x224": 3_000}
 def streaming(bench: Bench) -> Rows:
     """Images that do not fit in memory, decoded from JPEG files in the file system's cache."""
     from benchmarks.streaming import rate, write_images
-    from collabench.config import Augmentation
+    from collabench.config.sections import Augmentation
 
     rows = []
     cases = {
@@ -297,7 +295,7 @@ def several_seeds(bench: Bench) -> Rows:
 
 def overhead(bench: Bench) -> Rows:
     """What a run costs beside training and evaluation, in a study of its own."""
-    from collabench.study import load_study
+    from collabench.study.study import load_study
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "params.yaml").write_text(
@@ -309,17 +307,15 @@ def overhead(bench: Bench) -> Rows:
             "[{name: t, datasets: [digits], models: [small], recipes: [r], methods: [individual]}]}}\n"
         )
         study = load_study(Path(folder), "p")
-        study.prepare_datasets(lambda line: None)
-        study.train(study.plan.runs[:1], device="cpu")
+        study.inputs.prepare_datasets(lambda line: None)
+        Runner(study).train(study.plan.runs[:1], device="cpu")
         begin = time.perf_counter()
-        study.train(study.plan.runs[1:], device="cpu")
+        Runner(study).train(study.plan.runs[1:], device="cpu")
         wall = time.perf_counter() - begin
-        from collabench.records import read_json
-        from collabench.results import Measured
+        from collabench.storage.files import read_json
+        from collabench.storage.results import Measured
 
-        parts = [
-            read_json(study.workspace.measured_file(r.configuration.id, r.seed), Measured) for r in study.plan.runs[1:]
-        ]
+        parts = [read_json(study.workspace.measured_file(r), Measured) for r in study.plan.runs[1:]]
     pure = sum(part.train_seconds + part.evaluate_seconds for part in parts)
     each = (wall - pure) / len(parts)
     return ["what", "value"], [
@@ -349,15 +345,6 @@ SECTIONS: dict[str, Callable[[Bench], Rows]] = {
     "overhead": overhead,
     "scale": scaling,
 }
-
-
-def write(name: str, table: str, page: Path = PAGE) -> None:
-    """Replace the table between ``<!-- measured: name -->`` and ``<!-- end -->`` of the page."""
-    text = page.read_text(encoding="utf-8")
-    pattern = re.compile(rf"(<!-- measured: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise SystemExit(f"{page}: there is no place for the table {name!r}")
-    page.write_text(pattern.sub(lambda match: f"{match[1]}\n{table}\n\n{match[2]}", text), encoding="utf-8")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from benchmarks import throughput
-from collabench.spec import Configuration
+from collabench.config.configuration import Configuration
 from collabench.training.device import prepare_process
 
 Shape = throughput.Shape
@@ -124,7 +124,7 @@ def seed_steps(form: str, seeds: int, threads: int, side: int, batch_size: int, 
     """Images per second of a step of :mod:`benchmarks.seeds` (in a process of its own, or in this one)."""
     from benchmarks.seeds import FORMS
     from collabench.models import build_backbone
-    from collabench.models.cifar_resnet import Settings
+    from collabench.models.families.cifar_resnet import Settings
 
     torch.set_num_threads(threads)
     shape = (1, side, side)

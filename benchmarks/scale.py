@@ -109,14 +109,14 @@ def profile(noises: int, models: int, methods: int, *, seeds: int = SEEDS, per_j
 
 def prepare(scratch: Scratch, name: str):
     """The study of a profile, its data sets and noisy labels made in this process as Snakemake's stages make them."""
-    from collabench.records import write_atomically
-    from collabench.study import load_study
+    from collabench.storage.files import write_atomically
+    from collabench.study.study import load_study
     from pipeline.plan import noise_marker
 
     study = load_study(scratch.root, name)
-    study.prepare_datasets(lambda line: None)
-    study.prepare_noise(lambda line: None)
-    for key in study.noise_files():
+    study.inputs.prepare_datasets(lambda line: None)
+    study.inputs.prepare_noise(lambda line: None)
+    for key in study.inputs.noise_files():
         write_atomically(noise_marker(study, key), b"")
     return study
 
@@ -126,19 +126,19 @@ def fabricate(scratch: Scratch, name: str) -> int:
     import torch
     from safetensors.torch import save
 
-    from collabench.records import sha256_of, write_atomically, write_json
-    from collabench.results import LOGITS, RESULT, WEIGHTS
+    from collabench.storage.files import sha256_of, write_atomically, write_json
+    from collabench.storage.results import LOGITS, RESULT, WEIGHTS
     from tests.report.fabricated import measured_of, plausible, result_of
 
     study = prepare(scratch, name)
     weights = save({"weight": torch.zeros(1000)})
     for run in study.plan.runs:
-        dataset = study.dataset(run.configuration)
+        dataset = study.inputs.dataset(run.configuration)
         labels = dataset.test_labels
         error = plausible(run)
         wrong = torch.arange(len(labels)) < round(error * len(labels))
         logits = torch.nn.functional.one_hot((labels + wrong) % len(dataset.classes), len(dataset.classes)).half()
-        folder = study.workspace.run(run.configuration.id, run.seed)
+        folder = study.workspace.folder(run)
         for file, content in ((LOGITS, save({"deployed": logits})), (WEIGHTS, weights)):
             write_atomically(folder / file, content, durable=False)
         checksums = {file: sha256_of(folder / file) for file in (LOGITS, WEIGHTS)}
@@ -147,9 +147,9 @@ def fabricate(scratch: Scratch, name: str) -> int:
             run, error, dataset_digest=dataset.digest, test_images=len(labels), train_images=500, files=checksums
         )
         write_json(folder / RESULT, result, durable=False)
-        write_json(study.workspace.measured_file(run.configuration.id, run.seed), measured_of(run), durable=False)
-    for job in study.jobs():
-        study.finish_job(job)
+        write_json(study.workspace.measured_file(run), measured_of(run), durable=False)
+    for job in study.jobs:
+        study.jobs.finish(job)
     return len(study.plan.runs)
 
 
@@ -182,16 +182,16 @@ def trivial_jobs(scratch: Scratch, name: str) -> tuple[int, float]:
 def job_overhead(scratch: Scratch, name: str) -> tuple[float, float, float]:
     """Seconds of (starting a training job's process, a run beside training and evaluation, its training and evaluation):
     from a job of one seed and one of several, the way Snakemake starts them."""
-    from collabench.records import read_json
-    from collabench.results import Measured
+    from collabench.storage.files import read_json
+    from collabench.storage.results import Measured
 
     study = prepare(scratch, name)
     spent, pure = {}, {}
-    for job in study.jobs():
+    for job in study.jobs:
         begin = time.perf_counter()
         scratch.call("-m", "pipeline.stages.train", name, job.id)
         wall = time.perf_counter() - begin
-        parts = [read_json(study.workspace.measured_file(r.configuration.id, r.seed), Measured) for r in job.runs]
+        parts = [read_json(study.workspace.measured_file(r), Measured) for r in job.runs]
         trained = sum(part.train_seconds + part.evaluate_seconds for part in parts)
         spent.setdefault(len(job.runs), []).append(wall - trained)
         pure.setdefault(len(job.runs), []).append(trained / len(parts))
@@ -256,7 +256,7 @@ def main() -> None:
     head, rows = measure(options.quick, options.cores, options.times)
     print(tabulate(rows, head, disable_numparse=True))
     if options.write:
-        from benchmarks.__main__ import write
+        from benchmarks.page import write
 
         write("scale", tabulate(rows, head, tablefmt="pipe", disable_numparse=True))
 

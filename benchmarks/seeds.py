@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.reference import optimizer_of
 from collabench.models import Backbone
-from collabench.models.cifar_resnet import BasicBlock, PadShortcut
+from collabench.models.families.cifar_resnet import BasicBlock, PadShortcut
 
 Step = Callable[[Tensor, Tensor], Tensor]
 

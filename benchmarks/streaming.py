@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from collabench.config import Augmentation
+from collabench.config.sections import Augmentation
 from collabench.data.images import find_images
 from collabench.data.streaming import StreamedBatches, pack_files, unpack_files
 

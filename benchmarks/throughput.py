@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import reference
-from collabench.config import Augmentation
-from collabench.counting import Counts
+from collabench.config.configuration import Configuration
+from collabench.config.sections import Augmentation
 from collabench.data.batches import TrainingBatches
 from collabench.methods import METHODS, Batch
 from collabench.models import FAMILIES, build_backbone
-from collabench.models._convolution import tune_convolutions
-from collabench.models._dropout import set_dropout_generator
-from collabench.spec import Configuration
-from collabench.training.loop import make_context, make_method
+from collabench.models.convolution.tuned import tune_convolutions
+from collabench.models.dropout import set_dropout_generator
+from collabench.training.context import make_context, make_method
+from collabench.training.flops import Counts
 
 Shape = tuple[int, int, int]
 

@@ -19,8 +19,8 @@ from dvc.cli import main as run
 from dvc.fs import LocalFileSystem
 from dvc.lock import make_lock
 
-from collabench.records import folder_beside, remove_abandoned
-from collabench.resources import end_with_parent
+from collabench.core.processes import end_with_parent
+from collabench.storage.files import folder_beside, remove_abandoned
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPORARY = ROOT / ".dvc" / "tmp"

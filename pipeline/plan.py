@@ -6,9 +6,10 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from collabench.resources import Resources, allocated, choose, on_cluster
-from collabench.shards import from_environment, runs_of
-from collabench.study import Job, Study, load_study
+from collabench.core.resources import Resources, allocated, choose, on_cluster
+from collabench.study.jobs import Job
+from collabench.study.shards import from_environment, runs_of
+from collabench.study.study import Study, load_study
 
 #: The noise stage's marker: there exactly if every static noise file of its key is.
 NOISE_MARKER = "drawn"
@@ -30,16 +31,16 @@ def load(root: Path, profile: str) -> tuple[Study, Resources]:
 
 def drop_stale_markers(study: Study) -> None:
     """Remove the markers of jobs whose files are not all there, so that Snakemake runs them."""
-    study.drop_stale_markers()
-    for key, runs in study.noise_files().items():
-        if not all(study.noise_file(run).exists() for run in runs):
+    study.jobs.drop_stale_markers()
+    for key, runs in study.inputs.noise_files().items():
+        if not all(study.inputs.noise_file(run).exists() for run in runs):
             noise_marker(study, key).unlink(missing_ok=True)
 
 
 def jobs_of_part(study: Study) -> list[Job]:
     """The jobs that this host trains: those of the part that $COLLABENCH_SHARD names, all where it names none."""
     ids = {run.configuration.id for run in runs_of(study.plan, from_environment())}
-    return [job for job in study.jobs() if job.configuration.id in ids]
+    return [job for job in study.jobs if job.configuration.id in ids]
 
 
 def noise_marker(study: Study, key: str) -> Path:

@@ -12,11 +12,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from collabench import packs
-from collabench.errors import CollabenchError
-from collabench.locks import holding
-from collabench.resources import ANCESTOR, end_with_parent, on_cluster, this_process
-from collabench.surplus import set_aside
+from collabench.core.errors import CollabenchError
+from collabench.core.processes import ANCESTOR, end_with_parent, this_process
+from collabench.core.resources import on_cluster
+from collabench.storage import archives
+from collabench.storage.locks import holding
+from collabench.study.cleanup import set_aside
 from pipeline import plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,7 +66,7 @@ def schedule(profile: str, target: str, further: list[str]) -> int:
             ]
         )  # fmt: skip
         if target == "train" and code == 0:
-            packs.pack_runs(study.workspace)
+            archives.pack_runs(study.workspace)
         return code
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from collabench.resources import available_cores
+from collabench.core.resources import available_cores
 
 HERE = Path(__file__).parent
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from collabench.config import DatasetConfig
+from collabench.config.sections import DatasetConfig
 from collabench.data import source_digest
 from collabench.data.download import Official
 from collabench.data.sources import IMAGENET32_TEST, IMAGENET32_TRAIN, OFFICIAL

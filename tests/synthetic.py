@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from collabench.config import DatasetConfig, NoiseConfig, RecipeConfig
+from collabench.config.configuration import Configuration, RequiredRun
+from collabench.config.sections import DatasetConfig, NoiseConfig, RecipeConfig
+from collabench.core.record import Strict
 from collabench.data import Dataset
 from collabench.methods import METHODS, MethodSettings
 from collabench.models import FAMILIES
-from collabench.spec import Configuration, RequiredRun
-from collabench.strict import Strict
 
 CLASSES = 4
 

@@ -7,10 +7,12 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
-from collabench.allocation import allocation, needs_of_run
-from collabench.errors import CollabenchError
-from collabench.resources import on_cluster
-from collabench.spec import dataset_key, noise_key
+from collabench.study.allocation import allocation
+from collabench.study.allocation import needs_of_run
+from collabench.core.errors import CollabenchError
+from collabench.core.resources import on_cluster
+from collabench.config.configuration import dataset_key
+from collabench.config.configuration import noise_key
 from pipeline import plan
 from snakemake.exceptions import WorkflowError
 

@@ -1,6 +1,6 @@
 """Training: a job is one configuration and one block of its seeds, and trains those that are missing."""
 
-JOBS = {relative(job.marker): job for job in STUDY.jobs()}
+JOBS = {relative(job.marker): job for job in STUDY.jobs}
 PART = [relative(job.marker) for job in plan.jobs_of_part(STUDY)]  # of a host, if a study is split over several
 MARKER_OF = {job.id: marker for marker, job in JOBS.items()}
 

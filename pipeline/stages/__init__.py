@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from collabench.errors import CollabenchError
+from collabench.core.errors import CollabenchError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -18,7 +18,7 @@ def tell(text: str) -> None:
 
 def run_stage(stage: Callable[..., int | None]) -> None:
     """Run a stage on the command line's arguments; a user's mistake is one line and exit code 2."""
-    from collabench.resources import end_with_parent
+    from collabench.core.processes import end_with_parent
 
     end_with_parent()
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collabench.study import load_study
+from collabench.study.study import load_study
 from pipeline.stages import ROOT, run_stage, tell
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collabench.records import write_atomically
-from collabench.study import load_study
+from collabench.storage.files import write_atomically
+from collabench.study.study import load_study
 from pipeline.plan import noise_marker
 from pipeline.stages import ROOT, run_stage, tell
 
 
 def draw(profile: str, key: str) -> None:
     study = load_study(ROOT, profile, planned=True)
-    study.prepare_noise(tell, [key])
+    study.inputs.prepare_noise(tell, [key])
     write_atomically(noise_marker(study, key), b"")
 
 

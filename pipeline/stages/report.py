@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collabench import report
-from collabench.records import write_atomically
-from collabench.study import load_study
+from collabench.storage.files import write_atomically
+from collabench.study.study import load_study
 from pipeline.plan import report_marker
 from pipeline.stages import ROOT, run_stage
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 
-from collabench.resources import ALLOCATED, Resources, lease_gpu
+from collabench.core.resources import ALLOCATED, Resources, lease_gpu
+from collabench.study.runner import Runner
 from pipeline.stages import ROOT, run_stage, tell
 
 
@@ -14,16 +15,16 @@ def train(profile: str, job_id: str) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     gpus = () if resources.gpus == (ALLOCATED,) else resources.gpus
     with lease_gpu(gpus, resources.slots_per_gpu) if gpus else nullcontext():
-        from collabench.study import load_study  # imports torch, which must see the leased GPU only
+        from collabench.study.study import load_study  # imports torch, which must see the leased GPU only
         from pipeline.plan import report_marker
 
         study = load_study(ROOT, profile, planned=True)
-        job = study.job(job_id)
-        outcome = study.train(job.runs, device=resources.device, tell=tell)
+        job = study.jobs.find(job_id)
+        outcome = Runner(study).train(job.runs, device=resources.device, tell=tell)
     if outcome.failed:
         return 1
     report_marker(study).unlink(missing_ok=True)  # older than these results, whatever the clock says
-    study.finish_job(job)
+    study.jobs.finish(job)
     return 0
 
 

@@ -1,5 +1,5 @@
 """``python -m collabench``, and ``torchrun -m collabench``: the command."""
 
-from collabench.cli import main
+from collabench.cli.app import main
 
 main()

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import PlainValidator
 from pydantic.fields import FieldInfo
 
-from collabench.strict import Strict
+from collabench.core.record import Strict
 
 KeyPath = tuple[str | int, ...]
 Whole = TypeVar("Whole")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from safetensors.torch import save
 
-from collabench.config import load_params
-from collabench.errors import ConfigError
+from collabench.config.configuration import Run
+from collabench.config.params import load_params
+from collabench.core.errors import ConfigError
 from collabench.models import build_backbone
-from collabench.spec import Run
-from collabench.study import load_study
+from collabench.study.study import load_study
 from tests.bad_input.mutations import render
 from tests.bad_input.test_params import base_with, outcome
 
@@ -239,7 +239,7 @@ def test_a_teacher_file_of_another_data_set(tmp_path):
 def test_a_finished_student_needs_its_teacher_file_no_more(tmp_path):
     study = study_with(tmp_path, "a" * 64)
     for run in study.plan.runs:
-        folder = study.workspace.run(run.configuration.id, run.seed)
+        folder = study.workspace.folder(run)
         folder.mkdir(parents=True)
         (folder / "result.json").write_text("{}")
     study.check_files(study.plan.runs)

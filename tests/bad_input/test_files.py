@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from collabench.config import MAX_YAML_BYTES, load_params, read_yaml
-from collabench.errors import ConfigError
+from collabench.config.params import load_params
+from collabench.config.yaml_file import MAX_YAML_BYTES, read_yaml
+from collabench.core.errors import ConfigError
 from collabench.papers.claims import CLAIMS, load_claims
 from collabench.papers.tables import PAPER, load_papers
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from collabench.config import Params, load_params
-from collabench.errors import ConfigError
+from collabench.config.params import Params, load_params
+from collabench.core.errors import ConfigError
 from collabench.papers.claims import Claims, load_claims
-from collabench.papers.tables import About, PublishedTable, Quotes, load_papers
+from collabench.papers.schema import About, PublishedTable, Quotes
+from collabench.papers.tables import load_papers
 from tests.bad_input.mutations import (
     NO_NAME,
     Fault,

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from collabench.config import Params
-from collabench.errors import ConfigError
+from collabench.config.params import Params
+from collabench.core.errors import ConfigError
 from collabench.methods import METHODS
 from collabench.models import FAMILIES
-from collabench.study import load_study
+from collabench.study.study import load_study
 from tests.bad_input.mutations import (
     NO_NAME,
     Fault,

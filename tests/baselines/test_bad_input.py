@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from collabench import compatibility
-from collabench.config import load_params
-from collabench.errors import ConfigError
+from collabench.config import compatibility
+from collabench.config.params import load_params
+from collabench.config.plan import make_plan
+from collabench.core.errors import ConfigError
 from collabench.methods import METHODS
 from collabench.models import Backbone
-from collabench.spec import make_plan
 from tests.synthetic import SMALL_MODELS, configuration_of, model_of, settings_of
 
 PARAMS = """\

@@ -9,10 +9,10 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from collabench.config.configuration import RequiredRun, Run
 from collabench.data import Dataset
 from collabench.methods import Batch
 from collabench.models import Backbone, build_backbone
-from collabench.spec import RequiredRun, Run
 from collabench.training import train_run
 from tests.baselines.training_cases import batch, built, reached
 from tests.synthetic import configuration_of, model_of, settings_of

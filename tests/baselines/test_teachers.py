@@ -9,15 +9,16 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from collabench.errors import CollabenchError, ConfigError
+from collabench.config.configuration import Run
+from collabench.core.errors import CollabenchError, ConfigError
 from collabench.methods import Requirement
 from collabench.methods.ensemble import Members
 from collabench.methods.kd import teacher_log_probabilities
 from collabench.methods.wang2018 import AssistedBackbone
 from collabench.models import Backbone, build_backbone
-from collabench.spec import Run
+from collabench.study.runner import Runner
 from collabench.training import train_run
-from collabench.training.loop import make_context, make_method
+from collabench.training.context import make_context, make_method
 from tests.baselines.training_cases import OTHER, SHAPE, batch, same, weights
 from tests.interface.studies import CLEAN_TABLE, study_in, train_all
 from tests.synthetic import CLASSES, blobs, configuration_of, model_of, settings_of
@@ -181,12 +182,12 @@ def test_a_study_trains_first_whatever_a_teacher_is(tmp_path):
 
     def probabilities(run: Run) -> torch.Tensor:
         with torch.no_grad():
-            return torch.softmax(study.deployed(run)(images), dim=-1)
+            return torch.softmax(Runner(study).deployed(run)(images), dim=-1)
 
     (ensemble,) = students["of-ensemble"].requires()
     members = torch.stack([probabilities(member) for member in ensemble.requires()])
     assert len(members) == 2 and not torch.equal(members[0], members[1])
     assert torch.allclose(probabilities(ensemble), members.mean(dim=0), atol=1e-6)
-    assert isinstance(study.deployed(students["of-wang"].requires()[0]), AssistedBackbone)
-    assert [type(study.deployed(tree)) for tree in students["of-tree"].requires()] == [Backbone, Backbone]
+    assert isinstance(Runner(study).deployed(students["of-wang"].requires()[0]), AssistedBackbone)
+    assert [type(Runner(study).deployed(tree)) for tree in students["of-tree"].requires()] == [Backbone, Backbone]
     assert students["of-student"].requires() == (students["of-wang"],)

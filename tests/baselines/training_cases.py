@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from collabench.config.configuration import RequiredRun, Run
+from collabench.core.record import Strict
+from collabench.core.seeding import dropout_seed, stream_seed
 from collabench.methods import Batch, Method
 from collabench.models import build_backbone
-from collabench.models._dropout import copy_generators
-from collabench.seeding import dropout_seed, stream_seed
-from collabench.spec import RequiredRun, Run
-from collabench.strict import Strict
+from collabench.models.dropout import copy_generators
 from collabench.training import Trained, checkpoint, make_context, train_run
-from collabench.training.loop import make_method
+from collabench.training.context import make_method
 from tests.synthetic import CLASSES, SMALL_MODELS, blobs, configuration_of, model_of, settings_of
 
 SHAPE = (1, 8, 8)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from collabench.allocation import (
+from collabench.storage.files import write_json
+from collabench.study.allocation import (
     MEMORY_MARGIN,
     SCHEDULER_MEGABYTES,
     STARTUP_MINUTES,
@@ -16,9 +17,9 @@ from collabench.allocation import (
     needs_of_run,
     without_needs,
 )
-from collabench.estimate import Form, Prediction
-from collabench.records import write_json
-from collabench.study import Job, Study
+from collabench.study.jobs import Job
+from collabench.study.study import Study
+from collabench.study.timing import Form, Prediction
 from tests.interface.studies import study_in
 from tests.report.fabricated import measured_of
 
@@ -32,7 +33,7 @@ def study(tmp_path: Path) -> Study:
 
 @pytest.fixture
 def job(study) -> Job:
-    found = study.jobs()[0]
+    found = study.jobs[0]
     assert len(found.seeds) > 1
     return found
 
@@ -55,7 +56,7 @@ def measure(study: Study, job: Job, seconds: list[float], **values: object) -> N
         measured = measured_of(run).model_copy(
             update={"train_seconds": train_seconds, "evaluate_seconds": 0.0, "device_type": "cpu"} | values
         )
-        write_json(study.workspace.measured_file(run.configuration.id, run.seed), measured)
+        write_json(study.workspace.measured_file(run), measured)
 
 
 def test_without_runs_and_estimate_nothing_is_known(study, job):
@@ -90,7 +91,7 @@ def test_only_the_same_type_of_device_counts_and_a_gpu_s_memory_is_not_the_host_
 def test_a_damaged_estimate_or_measurement_counts_for_nothing(study, job):
     measure(study, job, [60.0])
     for path in (
-        study.workspace.measured_file(job.configuration.id, job.seeds[0]),
+        study.workspace.measured / job.configuration.id / f"seed-{job.seeds[0]}.json",
         study.workspace.estimate(job.configuration.id),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from collabench import shards
-from collabench.study import load_study
+from collabench.study import shards
+from collabench.study.study import load_study
 from tests.project import collabench, copy_project, dvc
 from tests.share.shared_study import PROFILE, assert_done, fabricate
 
@@ -38,9 +38,9 @@ def hosts(tmp_path_factory) -> list[Path]:
         mine = {run.id for run in shards.runs_of(study.plan, shards.Shard(number, 2))}
         for run in study.plan.runs:
             if run.id not in mine:
-                shutil.rmtree(study.workspace.run(run.configuration.id, run.seed))
-                study.workspace.measured_file(run.configuration.id, run.seed).unlink()
-        study.drop_stale_markers()
+                shutil.rmtree(study.workspace.folder(run))
+                study.workspace.measured_file(run).unlink()
+        study.jobs.drop_stale_markers()
         shutil.rmtree(study.workspace.home / "packed")
         found.append(root)
     dvc(found[0], "remote", "modify", "--local", "local", "url", str(folder / "remote"))

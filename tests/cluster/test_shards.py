@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from collabench import shards
-from collabench.errors import CollabenchError
-from collabench.spec import Plan
-from collabench.study import load_study
+from collabench.config.plan import Plan
+from collabench.core.errors import CollabenchError
+from collabench.study import shards
+from collabench.study.study import load_study
 from tests.project import ROOT, collabench, copy_project
 
 PARAMS = """

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from collabench.allocation import allocation, needs_of_run
-from collabench.study import load_study
+from collabench.study.allocation import allocation, needs_of_run
+from collabench.study.study import load_study
 from tests.project import collabench, commit_all, contents, copy_project, environment
 
 SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
@@ -105,7 +105,7 @@ KILL_ONE = (
 def test_a_study_on_slurm_gives_the_bytes_of_a_study_on_this_machine(project, tmp_path):
     collabench(project, "plan", "--estimate", "-p", PROFILE, "--cores", "2")
     study = load_study(project, PROFILE)
-    teacher, student = sorted(study.jobs(), key=lambda job: len(job.requires))
+    teacher, student = sorted(study.jobs, key=lambda job: len(job.requires))
     expected = allocation(needs_of_run(study, teacher.configuration, "cpu"), len(teacher.seeds))
     study.workspace.estimate(student.configuration.id).unlink()  # the student's job asks for the profile's default
 

@@ -12,12 +12,12 @@ from functools import partial
 import pytest
 import torch
 
+from collabench.config.configuration import Configuration, RequiredRun, Run
+from collabench.core.seeding import stream_seed
 from collabench.methods import METHODS
 from collabench.models import Backbone, build_backbone
-from collabench.seeding import stream_seed
-from collabench.spec import Configuration, RequiredRun, Run
 from collabench.training import checkpoint, train_run
-from collabench.training.loop import make_context, make_method
+from collabench.training.context import make_context, make_method
 from tests.baselines.training_cases import resumed
 from tests.synthetic import CLASSES, SMALL_MODELS, blobs, configuration_of, model_of, settings_of
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from collabench import config
-from collabench.config import load_params, read_yaml
-from collabench.errors import ConfigError
+from collabench.config import yaml_file
+from collabench.config.params import load_params
+from collabench.config.yaml_file import read_yaml
+from collabench.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,7 +121,7 @@ def test_scalars_are_what_they_look_like(tmp_path):
 def test_libyaml_and_the_loader_in_python_read_the_same(monkeypatch):
     files = [ROOT / "params.yaml", *sorted((ROOT / "papers").rglob("*.yaml"))]
     fast = [read_yaml(path) for path in files]
-    monkeypatch.setattr(config, "_LOADERS", config._LOADERS[-1:])
+    monkeypatch.setattr(yaml_file, "_LOADERS", yaml_file._LOADERS[-1:])
     for path, one in zip(files, fast, strict=True):
         other = read_yaml(path)
         assert (one.value, one._lines) == (other.value, other._lines), path
@@ -134,8 +135,8 @@ def test_a_mistake_is_told_in_the_same_words_with_and_without_libyaml(monkeypatc
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
     told = []
-    for loaders in (config._LOADERS, config._LOADERS[-1:]):
-        monkeypatch.setattr(config, "_LOADERS", loaders)
+    for loaders in (yaml_file._LOADERS, yaml_file._LOADERS[-1:]):
+        monkeypatch.setattr(yaml_file, "_LOADERS", loaders)
         with pytest.raises(ConfigError) as error:
             read_yaml(path)
         told.append(str(error.value))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from collabench import compatibility
-from collabench.errors import ConfigError
-from collabench.study import load_study
+from collabench.config import compatibility
+from collabench.core.errors import ConfigError
+from collabench.study.study import load_study
 
 ROOT = Path(__file__).parents[2]
 PROFILE = """

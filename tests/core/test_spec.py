@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from collabench.config import load_params
-from collabench.errors import ConfigError
+from collabench.config.configuration import dataset_key, differences, member_seed, noise_key
+from collabench.config.params import load_params
+from collabench.config.plan import make_plan
+from collabench.core.errors import ConfigError
 from collabench.methods import METHODS
-from collabench.spec import dataset_key, differences, make_plan, member_seed, noise_key
 
 TEXT = """\
 datasets:

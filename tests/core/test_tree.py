@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from collabench.core.seeding import stream_seed
 from collabench.models import build_backbone
-from collabench.models.cifar_resnet import Settings
+from collabench.models.families.cifar_resnet import Settings
 from collabench.models.tree import INPUT, Split, TrainingTree, simple_tree
-from collabench.seeding import stream_seed
 
 SHAPE, CLASSES = (1, 8, 8), 5
 MODEL = Settings(family="cifar_resnet", depth=8, width=4)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from collabench.counting import count, flops_of
 from collabench.methods import METHODS
+from collabench.training.flops import count, flops_of
 from tests.contract.test_methods import configuration as small_configuration
 from tests.synthetic import configuration_of, model_of, settings_of
 

@@ -9,21 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from collabench.errors import CollabenchError, ConfigError, RunFailed
-from collabench.estimate import (
-    Cost,
-    Estimate,
-    Form,
-    Prediction,
-    _predict_all,
-    describe_estimate,
-    estimate,
-    print_estimate,
-)
-from collabench.records import write_json
-from collabench.resources import Resources
-from collabench.results import Measured
-from collabench.study import load_study
+from collabench.cli.estimate import describe_estimate, print_estimate
+from collabench.core.errors import CollabenchError, ConfigError, RunFailed
+from collabench.core.resources import Resources
+from collabench.storage.files import write_json
+from collabench.storage.results import Measured
+from collabench.study.estimate import Cost, Estimate, estimate
+from collabench.study.study import load_study
+from collabench.study.timing import Form, Prediction, _predict_all
 
 ROOT = Path(__file__).parents[2]
 ONE_CORE = Resources(1, (), 1, "a test")
@@ -101,7 +94,7 @@ def test_estimate_times_every_configuration_once_and_compares_with_what_was_meas
 
     for name, cost in found.costs.items():
         write_json(
-            study.workspace.measured_file(name, 0),
+            study.workspace.measured / name / "seed-0.json",
             Measured(
                 run_id=f"{name}-s0", train_seconds=2 * cost.predicted.seconds, evaluate_seconds=0.0,
                 images_per_second=1.0, device_type="cpu", device="d", threads=1, versions={}, started="", finished="",
@@ -111,7 +104,7 @@ def test_estimate_times_every_configuration_once_and_compares_with_what_was_meas
     def timed(*_: object) -> list:
         raise AssertionError("everything was timed before")
 
-    monkeypatch.setattr("collabench.estimate.predict", timed)
+    monkeypatch.setattr("collabench.study.timing.predict", timed)
     again = estimate(study, ONE_CORE)
     assert {name: cost.predicted for name, cost in again.costs.items()} == {
         name: cost.predicted for name, cost in found.costs.items()
@@ -167,8 +160,8 @@ def prediction_of(identifier: str, workers: int, form: Form) -> Prediction:
 
 @pytest.mark.slow
 def test_a_process_that_dies_is_followed_by_another_and_named_if_that_dies_too(tmp_path, monkeypatch):
-    from collabench.config import load_params
-    from collabench.spec import resolve
+    from collabench.config.params import load_params
+    from collabench.config.plan import resolve
 
     parts = {"dataset": "digits", "noise": "clean", "model": "resnet8", "recipe": "digits"}
     params = load_params(Path(__file__).parents[2] / "params.yaml")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from collabench.cli import app
-from collabench.memory import count_memory, parts_of
+from collabench.cli.app import app
 from collabench.methods import METHODS
+from collabench.training.memory import count_memory, parts_of
 from tests.contract.test_methods import configuration as small_configuration
 from tests.synthetic import configuration_of, model_of, settings_of
 
@@ -37,7 +37,7 @@ def test_saved_memory_is_what_autograd_keeps_of_real_tensors():
     """The same step on real tensors, with the saved storages counted by their addresses."""
     configuration = small_configuration("song2018")
     from collabench.methods import Batch
-    from collabench.training.loop import make_context, make_method
+    from collabench.training.context import make_context, make_method
 
     method = make_method(configuration, make_context(configuration, (1, 8, 8), 4, 0))
     network = method.build().train()

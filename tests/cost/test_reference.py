@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from benchmarks import reference, seeds
-from collabench.config import Augmentation
+from collabench.config.sections import Augmentation
 from collabench.data.batches import TrainingBatches
 from collabench.methods import METHODS, Batch
 from collabench.models import build_backbone
-from collabench.models._dropout import SeededDropout
-from collabench.models.cifar_resnet import Settings
-from collabench.training.loop import make_context, make_method
+from collabench.models.dropout import SeededDropout
+from collabench.models.families.cifar_resnet import Settings
+from collabench.training.context import make_context, make_method
 from tests.synthetic import configuration_of, model_of, settings_of
 
 MODEL = Settings(family="cifar_resnet", depth=8)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from collabench.core.errors import DataError
 from collabench.data.archives import members, read_pickle
-from collabench.errors import DataError
 from tests.official_formats import python2_pickle
 
 LARGEST = 1_000_000

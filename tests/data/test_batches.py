@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from collabench.config import Augmentation
+from collabench.config.sections import Augmentation
+from collabench.core.errors import DataError
+from collabench.core.seeding import numpy_generator, torch_generator
 from collabench.data import validation_split
 from collabench.data.batches import TrainingBatches, random_crop_boxes, test_batches
 from collabench.data.splits import rest_of, stratified_subset
-from collabench.errors import DataError
-from collabench.seeding import numpy_generator, torch_generator
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from collabench import data
-from collabench.config import Augmentation, DatasetConfig
+from collabench.config.sections import Augmentation, DatasetConfig
+from collabench.core.errors import DataError
 from collabench.data import sources
 from collabench.data.dataset import statistics
 from collabench.data.sources import OFFICIAL
-from collabench.errors import DataError
-from collabench.models._torchvision import import_torchvision
+from collabench.models.torchvision_import import import_torchvision
 from tests import official_formats as formats
 
 ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.tar.xz"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from collabench.core.errors import DataError
 from collabench.data import download
 from collabench.data.download import Official, obtain
-from collabench.errors import DataError
 
 CONTENT = bytes(range(256)) * 4000
 NAME = "images.tar.gz"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from collabench.config import NoiseConfig
+from collabench.config.sections import NoiseConfig
+from collabench.core.errors import DataError
 from collabench.data import noise
-from collabench.errors import DataError
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LETTERS = ("a", "b", "c", "d")

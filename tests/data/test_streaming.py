@@ -11,11 +11,11 @@ import torch
 from PIL import Image, ImageOps
 
 from collabench import data
-from collabench.config import Augmentation, DatasetConfig
+from collabench.config.sections import Augmentation, DatasetConfig
+from collabench.core.errors import DataError
+from collabench.core.seeding import numpy_generator
 from collabench.data.batches import TrainingBatches, random_crop_boxes
 from collabench.data.streaming import StreamedBatches, StreamedImages
-from collabench.errors import DataError
-from collabench.seeding import numpy_generator
 from tests import official_formats as formats
 
 CROP = Augmentation(flip=True, random_resized_crop=16)

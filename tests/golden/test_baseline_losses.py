@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 
-from collabench.losses import kullback_leibler, log_probabilities
 from collabench.methods import METHODS
 from collabench.methods.ensemble import Members
 from collabench.methods.kd import teacher_log_probabilities
+from collabench.methods.losses import kullback_leibler, log_probabilities
 from collabench.methods.okddip import PeerAttention
 from collabench.methods.one import GatedBranches
 from collabench.methods.wang2018 import Assistance, MutualKnowledgeBase

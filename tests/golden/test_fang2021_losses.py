@@ -20,8 +20,8 @@ from collabench.methods._intra_model import (
 )
 from collabench.methods.fang2021 import Method, Outputs, Settings, hierarchical_predictions
 from collabench.models import build_backbone
-from collabench.models._dropout import set_dropout_generator
-from collabench.models._intermediate import intermediate_layers
+from collabench.models.dropout import set_dropout_generator
+from collabench.models.intermediate import intermediate_layers
 from tests.golden import fang2021_reference as slow
 from tests.synthetic import model_of
 

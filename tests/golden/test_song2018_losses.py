@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from collabench.losses import consensus, hard_cross_entropy, soft_cross_entropy
+from collabench.methods.losses import consensus, hard_cross_entropy, soft_cross_entropy
 from collabench.methods.song2018 import Method, Settings
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from collabench.study import Study, load_study
+from collabench.study.runner import Runner
+from collabench.study.study import Study, load_study
 
 PARAMS = """\
 datasets:
@@ -54,9 +55,9 @@ def study_in(root: Path, *changes: tuple[str, str]) -> Study:
 def train_all(study: Study) -> None:
     """Train every run in this process, and mark the jobs as Snakemake's stages do."""
     quiet: list[str] = []
-    study.prepare_datasets(quiet.append)
-    study.prepare_noise(quiet.append)
-    outcome = study.train(study.plan.runs, device="cpu", tell=quiet.append)
+    study.inputs.prepare_datasets(quiet.append)
+    study.inputs.prepare_noise(quiet.append)
+    outcome = Runner(study).train(study.plan.runs, device="cpu", tell=quiet.append)
     assert not outcome.failed, outcome.failed
-    for job in study.jobs():
-        study.finish_job(job)
+    for job in study.jobs:
+        study.jobs.finish(job)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from collabench.records import write_json
-from collabench.results import Failure
-from collabench.study import load_study
+from collabench.storage.files import write_json
+from collabench.storage.results import Failure
+from collabench.study.runner import Runner
+from collabench.study.study import load_study
 from tests.interface.studies import CLEAN_TABLE, study_in, write_params
 from tests.report.fabricated import write_measured, write_results
 
@@ -62,7 +63,7 @@ def test_help_says_what_a_command_does_and_what_each_option_is_for(collabench, m
 def test_every_command_has_a_test_of_its_help():
     from typer.main import get_command
 
-    from collabench.cli import app
+    from collabench.cli.app import app
 
     group = get_command(app)
     names = {
@@ -167,11 +168,11 @@ def test_plan_says_which_field_makes_a_run_necessary_again(collabench, finished,
 
 
 def test_plan_says_what_the_engines_revision_makes_necessary(collabench, finished, monkeypatch):
-    from collabench import spec
+    from collabench.config import configuration as identity
 
-    monkeypatch.setattr(spec, "ENGINE_REVISION", spec.ENGINE_REVISION + 1)
+    monkeypatch.setattr(identity, "ENGINE_REVISION", identity.ENGINE_REVISION + 1)
     out = collabench("plan", "-p", "small", "--root", finished).out
-    assert f"(changed: engine: {spec.ENGINE_REVISION - 1} → {spec.ENGINE_REVISION})" in out
+    assert f"(changed: engine: {identity.ENGINE_REVISION - 1} → {identity.ENGINE_REVISION})" in out
 
 
 def test_a_title_or_another_name_makes_nothing_necessary(collabench, finished):
@@ -254,7 +255,7 @@ def test_report_prints_the_tables_and_where_they_lie(collabench, reported):
 def test_a_report_that_lacks_a_run_says_which_and_a_partial_one_lies_elsewhere(collabench, reported):
     study = load_study(reported, "small")
     run = study.plan.runs[0]
-    shutil.rmtree(study.workspace.run(run.configuration.id, run.seed))
+    shutil.rmtree(study.workspace.folder(run))
     called = collabench("report", "-p", "small", "--root", reported)
     assert called.code == 2 and run.id in called.err and "lacks 1 of" in called.err and "partial" in called.err
     partial = collabench("report", "-p", "small", "--root", reported, "--partial")
@@ -301,7 +302,7 @@ def test_export_writes_weights_that_the_plain_backbone_loads(collabench, finishe
     network.load_state_dict(load_file(out / "model.safetensors"))
     images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     network = network.to(memory_format=torch.channels_last).eval()
-    assert torch.equal(network(images), study.deployed(run)(images))
+    assert torch.equal(network(images), Runner(study).deployed(run)(images))
 
 
 def test_export_takes_the_profiles_first_seed_where_none_is_named(collabench, finished, tmp_path):
@@ -327,8 +328,8 @@ def test_data_lists_and_prepares(collabench, fresh):
     assert collabench("data", "list", "--root", fresh).out.splitlines() == ["few: digits", "fewer: digits"]
     assert collabench("data", "prepare", "-p", "small", "--root", fresh).code == 0
     study = load_study(fresh, "small")
-    assert all((study.workspace.datasets / key / "manifest.json").is_file() for key in study.dataset_keys())
-    assert all(study.noise_file(run).is_file() for runs in study.noise_files().values() for run in runs)
+    assert all((study.workspace.datasets / key / "manifest.json").is_file() for key in study.inputs.dataset_keys())
+    assert all(study.inputs.noise_file(run).is_file() for runs in study.inputs.noise_files().values() for run in runs)
     before = files(fresh)
     collabench("data", "prepare", "-p", "small", "--root", fresh)
     assert files(fresh) == before

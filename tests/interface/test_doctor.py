@@ -10,7 +10,7 @@ from collections import namedtuple
 
 import pytest
 
-from collabench import doctor
+from collabench.cli import doctor
 from tests.interface.studies import write_params
 
 VERSION = namedtuple("VERSION", "major minor micro releaselevel serial")
@@ -106,7 +106,7 @@ def test_torch_that_cannot_be_loaded(project, monkeypatch):
     def fails() -> str:
         raise OSError("libcudart.so.13: cannot open shared object file:\nNo such file")
 
-    monkeypatch.setattr("collabench.resources.torch_build", fails)
+    monkeypatch.setattr("collabench.core.resources.torch_build", fails)
     line = finding(project, "torch").line()
     assert line.startswith("MISSING  torch: cannot be imported (libcudart.so.13") and "\n" not in line
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from collabench import merge, shards
-from collabench.locks import holding
-from collabench.records import read_json, write_json
-from collabench.results import LOGITS, RESULT, WEIGHTS, Measured, Result, load_result
-from collabench.study import load_study
+from collabench.sharing import import_runs
+from collabench.storage.files import read_json, write_json
+from collabench.storage.locks import holding
+from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Measured, Result, load_result
+from collabench.study import shards
+from collabench.study.study import load_study
 from tests.interface.studies import study_in, write_params
 
 PROFILE = "small"
@@ -221,7 +222,7 @@ def test_a_failed_run_is_told_and_a_damaged_one_here_is_replaced(collabench, fin
 
 
 def test_a_disk_that_fills_up_leaves_nothing(collabench, finished, empty, monkeypatch):
-    copied, copy = [], merge._copy
+    copied, copy = [], import_runs._copy
 
     def full(source: Path, target: Path) -> None:
         if len(copied) == 5:
@@ -229,7 +230,7 @@ def test_a_disk_that_fills_up_leaves_nothing(collabench, finished, empty, monkey
         copied.append(source)
         copy(source, target)
 
-    monkeypatch.setattr(merge, "_copy", full)
+    monkeypatch.setattr(import_runs, "_copy", full)
     assert "No space left" in refused(collabench, empty, finished)
 
 
@@ -243,14 +244,14 @@ def test_an_end_in_the_middle_leaves_whole_runs_and_the_next_import_takes_the_re
             raise KeyboardInterrupt  # this run's logits are there, its weights aren't
         move(source, target)
 
-    monkeypatch.setattr(merge.os, "replace", ends)
+    monkeypatch.setattr(import_runs.os, "replace", ends)
     assert collabench("import", finished, "-p", PROFILE, "--root", empty).code == 130
     study = load_study(empty, PROFILE)
     whole = [status.run for status in study.statuses() if status.state == "done"]
     begun = list((empty / "artifacts" / PROFILE / "runs").rglob(LOGITS))
     assert 0 < len(whole) == len(begun) - 1 < len(result_files(finished)) - 1
     for run in whole:
-        load_result(study.workspace.run(run.configuration.id, run.seed), run)
+        load_result(study.workspace.folder(run), run)
     monkeypatch.undo()
     called = collabench("import", finished, "-p", PROFILE, "--root", empty)
     assert called.code == 0 and f"{len(whole)} already here; the study is complete" in called.out

@@ -11,12 +11,12 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from collabench import pool
-from collabench.errors import RunFailed, StorageError
-from collabench.records import read_json
-from collabench.resources import Resources
-from collabench.results import InProgress
-from collabench.study import Outcome
+from collabench.core.errors import RunFailed, StorageError
+from collabench.core.resources import Resources
+from collabench.storage.files import read_json
+from collabench.storage.results import InProgress
+from collabench.study import pool
+from collabench.study.runner import Outcome
 from tests.interface.studies import CLEAN_TABLE, study_in
 
 TWO_CORES = Resources(2, (), 1, "for a test")
@@ -123,7 +123,7 @@ def test_only_the_runs_asked_for_are_trained(study, trained_by):
 
 @pytest.mark.slow
 def test_real_processes_train_a_study(study, tmp_path):
-    study.prepare_for(study.plan.runs, lambda line: None)
+    study.inputs.prepare_for(study.plan.runs, lambda line: None)
     outcome = pool.train(study, study.plan.runs, TWO_CORES)
     assert len(outcome.trained) == len(study.plan.runs) and not outcome.failed
     assert {status.state for status in study.statuses()} == {"done"}
@@ -133,7 +133,7 @@ def test_real_processes_train_a_study(study, tmp_path):
 def test_a_run_that_diverges_fails_its_dependants_in_real_processes(tmp_path):
     broken = CLEAN_TABLE.replace("[short], methods: [individual]", "[broken], methods: [individual, ensemble-2]")
     study = study_in(tmp_path / "project", (CLEAN_TABLE, broken))
-    study.prepare_for(study.plan.runs, lambda line: None)
+    study.inputs.prepare_for(study.plan.runs, lambda line: None)
     outcome = pool.train(study, study.plan.runs, TWO_CORES)
     failed = {run.id for run, _ in outcome.failed}
     assert failed == {run.id for run in study.plan.runs if run.configuration.names["recipe"] == "broken"}
@@ -147,7 +147,7 @@ def test_a_worker_killed_from_outside_leaves_a_study_that_resumes(tmp_path, star
     """And it is noticed at once, not when the next run ends: the other is in the midst of its 2,000 epochs."""
     long = ("{epochs: 2, batch_size: 20, learning_rate: 0.1}", "{epochs: 2000, batch_size: 20, learning_rate: 0.1}")
     study = study_in(tmp_path / "project", long)
-    study.prepare_for(study.plan.runs, lambda line: None)
+    study.inputs.prepare_for(study.plan.runs, lambda line: None)
     begun = study.workspace.state / "progress"
 
     def kill() -> None:

@@ -9,11 +9,11 @@ import time
 import pytest
 from rich.console import Console
 
-from collabench import progress
-from collabench.locks import holding
-from collabench.progress import Watcher, watch, watching
-from collabench.records import write_json
-from collabench.results import RESULT, Failure, InProgress
+from collabench.storage.files import write_json
+from collabench.storage.locks import holding
+from collabench.storage.results import RESULT, Failure, InProgress
+from collabench.study import progress
+from collabench.study.progress import Watcher, watch, watching
 from tests.interface.studies import study_in
 from tests.report.fabricated import measured_of, result_of
 
@@ -26,8 +26,8 @@ def study(tmp_path):
 def finish(study, run, seconds: float = 9.0) -> None:
     """As a training process leaves a run: what it cost, then the result."""
     cost = measured_of(run, train_seconds=seconds - 1, evaluate_seconds=1.0)
-    write_json(study.workspace.measured_file(run.configuration.id, run.seed), cost)
-    write_json(study.workspace.run(run.configuration.id, run.seed) / RESULT, result_of(run, 0.1))
+    write_json(study.workspace.measured_file(run), cost)
+    write_json(study.workspace.folder(run) / RESULT, result_of(run, 0.1))
 
 
 def fail(study, run) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from collabench import resources
-from collabench.errors import CollabenchError
-from collabench.resources import Resources, available_cores, cgroup_quota, choose, lease_gpu, visible_gpus
+from collabench.core import resources
+from collabench.core.errors import CollabenchError
+from collabench.core.resources import Resources, available_cores, cgroup_quota, choose, lease_gpu, visible_gpus
 
 NAMES = (resources.CORES, resources.GPUS, resources.SLOTS, resources.SCHEDULER, "CUDA_VISIBLE_DEVICES")
 
@@ -243,7 +243,7 @@ def test_processes_never_share_a_slot(tmp_path, gpus, slots):
 def test_a_slot_is_free_again_when_its_holder_is_killed(tmp_path):
     holder = start(tmp_path / "leases", ("0",), 1, 1, tmp_path / "diary", 600)
     lock = tmp_path / "leases" / "gpu-0-slot-0.lock"
-    from collabench.locks import is_held
+    from collabench.storage.locks import is_held
 
     deadline = time.monotonic() + 120
     while not is_held(lock):

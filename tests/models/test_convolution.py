@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from collabench.models import _convolution, _dense_convolution, _direct_convolution, _winograd
-from collabench.models._compiled import compiled
-from collabench.models._convolution import TunedConv2d, tune_convolutions
-from collabench.models._winograd import convolve, gradients
+from collabench.models.convolution import dense, direct, tuned, winograd
+from collabench.models.convolution.compiled import compiled
+from collabench.models.convolution.tuned import TunedConv2d, tune_convolutions
+from collabench.models.convolution.winograd import convolve, gradients
 
 #: Images, channels in, channels out, height, width: one tile; several chunks; both kinds of channels; maps that aren't square.
 SHAPES = [(1, 32, 32, 4, 4), (70, 32, 64, 8, 8), (9, 96, 32, 16, 16), (130, 64, 64, 8, 4), (5, 64, 128, 12, 20)]
@@ -57,7 +57,7 @@ def test_each_gradient_alone_has_the_bits_that_it_has_beside_the_other():
 
 def test_bits_depend_on_neither_memory_layout_nor_what_ran_before():
     x, weight, gradient = random_case(*SHAPES[1])
-    _winograd._workspace.clear()
+    winograd._workspace.clear()
     value, found = convolve(x, weight), gradients(gradient, x, weight)
     convolve(*random_case(*SHAPES[2])[:2])
     gradients(*(random_case(*SHAPES[4])[i] for i in (2, 0, 1)))
@@ -132,8 +132,8 @@ def test_what_suits_no_form_is_convolved_by_torch(shape, changes):
 )
 def test_the_weights_gradient_of_few_pixels_is_a_product(shape, out_channels, stride, monkeypatch):
     asked = []
-    product = _convolution._weights_by_product
-    monkeypatch.setattr(_convolution, "_weights_by_product", lambda *given: asked.append(1) or product(*given))
+    product = tuned._weights_by_product
+    monkeypatch.setattr(tuned, "_weights_by_product", lambda *given: asked.append(1) or product(*given))
     network = layer(in_channels=shape[1], out_channels=out_channels, stride=stride)
     x = torch.randn(shape).requires_grad_()
     expected = nn.functional.conv2d(x.double(), network.weight.double(), stride=stride, padding=1)
@@ -160,20 +160,20 @@ DIRECT = [
 def test_the_direct_form_multiplies_every_pixel_with_its_weight(case):
     *sizes, stride = case
     x, weight, _ = random_case(*sizes)
-    assert _direct_convolution.suits(x.shape, len(weight), stride)
+    assert direct.suits(x.shape, len(weight), stride)
     x64, weight64 = x.double().requires_grad_(), weight.double().requires_grad_()
     expected = nn.functional.conv2d(x64, weight64, stride=stride, padding=1)
     gradient = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
     expected.backward(gradient.double())
-    actual = _direct_convolution.convolve(x, weight, stride=stride)
-    of_input, of_weight = _direct_convolution.gradients(gradient, x, weight, stride=stride)
+    actual = direct.convolve(x, weight, stride=stride)
+    of_input, of_weight = direct.gradients(gradient, x, weight, stride=stride)
     assert actual.shape == expected.shape and actual.is_contiguous(memory_format=torch.channels_last)
     assert distance(actual, expected.detach()) < TOLERANCE / 10
     assert distance(of_input, x64.grad) < TOLERANCE / 10 and distance(of_weight, weight64.grad) < TOLERANCE / 10
-    assert torch.equal(_direct_convolution.convolve(x.contiguous(), weight.contiguous(), stride=stride), actual)
-    only_input, nothing = _direct_convolution.gradients(gradient, x, weight, of_weight=False, stride=stride)
+    assert torch.equal(direct.convolve(x.contiguous(), weight.contiguous(), stride=stride), actual)
+    only_input, nothing = direct.gradients(gradient, x, weight, of_weight=False, stride=stride)
     assert nothing is None and torch.equal(only_input, of_input)
-    nothing, only_weight = _direct_convolution.gradients(gradient, x, weight, of_input=False, stride=stride)
+    nothing, only_weight = direct.gradients(gradient, x, weight, of_input=False, stride=stride)
     assert nothing is None and torch.equal(only_weight, of_weight)
 
 
@@ -181,12 +181,12 @@ def test_the_direct_form_multiplies_every_pixel_with_its_weight(case):
 @pytest.mark.parametrize("pixels", [(2, 2), (1, 2), (2, 1), (1, 1)], ids=str)
 def test_the_smallest_maps_are_fully_connected(count, pixels):
     x, weight, gradient = random_case(count, 32, 8, *pixels)
-    assert _dense_convolution.suits(x.shape, 8)
+    assert dense.suits(x.shape, 8)
     x64, weight64 = x.double().requires_grad_(), weight.double().requires_grad_()
     expected = nn.functional.conv2d(x64, weight64, padding=1)
     expected.backward(gradient.double())
-    of_input, of_weight = _dense_convolution.gradients(gradient, x, weight)
-    assert distance(_dense_convolution.convolve(x, weight), expected.detach()) < TOLERANCE
+    of_input, of_weight = dense.gradients(gradient, x, weight)
+    assert distance(dense.convolve(x, weight), expected.detach()) < TOLERANCE
     assert distance(of_input, x64.grad) < TOLERANCE and distance(of_weight, weight64.grad) < TOLERANCE
 
 
@@ -200,12 +200,12 @@ def test_each_form_gives_its_gradients_to_autograd(shape):
     y = network(x)
     gradient = torch.randn_like(y)
     y.backward(gradient)
-    expected = _convolution.gradients(network, gradient, x, network.weight, True, True)
+    expected = tuned.gradients(network, gradient, x, network.weight, True, True)
     assert torch.equal(x.grad, expected[0]) and torch.equal(network.weight.grad, expected[1])
 
 
 def test_nothing_is_computed_that_is_not_asked_for(monkeypatch):
-    monkeypatch.setattr(_convolution, "_weights_by_product", None)
+    monkeypatch.setattr(tuned, "_weights_by_product", None)
     network = layer(in_channels=160)
     network.weight.requires_grad_(False)
     tune_convolutions(network)
@@ -216,7 +216,7 @@ def test_nothing_is_computed_that_is_not_asked_for(monkeypatch):
 
 @pytest.mark.parametrize("shape", [(40, 32, 8, 8), (8, 32, 2, 2)], ids=str)
 def test_training_goes_on_after_evaluation_that_came_first(shape):
-    _winograd._workspace.clear()
+    winograd._workspace.clear()
     network = layer(out_channels=64)
     tune_convolutions(network)
     x = torch.randn(shape)

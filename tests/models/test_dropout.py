@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from collabench.counting import count
-from collabench.errors import ConfigError
+from collabench.config.configuration import Run
+from collabench.core.errors import ConfigError
 from collabench.models import Backbone, build_backbone
-from collabench.models._dropout import SeededDropout, set_dropout_generator
-from collabench.models._torchvision import import_torchvision
-from collabench.spec import Run
+from collabench.models.dropout import SeededDropout, set_dropout_generator
+from collabench.models.torchvision_import import import_torchvision
 from collabench.training import Trained, train_run
+from collabench.training.flops import count
 from tests.baselines.training_cases import resumed
 from tests.synthetic import CLASSES, blobs, configuration_of, model_of, settings_of
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from collabench.config import load_params
-from collabench.counting import count as count_work
-from collabench.errors import ConfigError
+from collabench.config.params import load_params
+from collabench.core.errors import ConfigError
 from collabench.models import FAMILIES, build_backbone
+from collabench.training.flops import count as count_work
 from tests.synthetic import configuration_of, settings_of
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
@@ -107,7 +107,7 @@ def test_densenet_flops_by_hand(name):
 
 
 def test_torchvision_state_dict_loads_into_the_plain_model():
-    from collabench.models._torchvision import import_torchvision
+    from collabench.models.torchvision_import import import_torchvision
 
     backbone = build_backbone(settings("torchvision_model", name="resnet18"), (3, 64, 64), 7, 3).eval()
     plain = import_torchvision().models.resnet18(num_classes=7).eval()

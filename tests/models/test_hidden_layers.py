@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from collabench.errors import ConfigError
+from collabench.core.errors import ConfigError
 from collabench.models import build_backbone
-from collabench.models.torchvision_model import Settings
+from collabench.models.families.torchvision_model import Settings
 
 
 def settings(**values: object) -> Settings:

@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from collabench.methods import Batch
-from collabench.models._dropout import set_dropout_generator
-from collabench.models._pooling import GlobalAveragePool, every_nth_pixel
-from collabench.training.loop import make_context, make_method
+from collabench.models.dropout import set_dropout_generator
+from collabench.models.pooling import GlobalAveragePool, every_nth_pixel
+from collabench.training.context import make_context, make_method
 from tests.baselines.training_cases import sgd_step
 from tests.synthetic import CLASSES, configuration_of, model_of, settings_of
 
@@ -57,7 +57,11 @@ class _MixedLayouts(TorchDispatchMode):
         layouts = {self._layout(leaf) for leaf in tree_leaves((args, output)) if isinstance(leaf, Tensor)}
         self.maps += "channels-last" in layouts
         # A permutation or a copy into another layout moves nothing, or is what it is for.
-        if layouts >= {"channels-last", "other"} and function.overloadpacket.__name__ not in ("permute", "clone", "copy_"):
+        if layouts >= {"channels-last", "other"} and function.overloadpacket.__name__ not in (
+            "permute",
+            "clone",
+            "copy_",
+        ):
             self.found.add(str(function))
         return output
 

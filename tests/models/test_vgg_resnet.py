@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from collabench.config import load_params
-from collabench.errors import ConfigError
+from collabench.config.params import load_params
+from collabench.core.errors import ConfigError
 from collabench.models import FAMILIES, Backbone, build_backbone
-from collabench.models._dropout import set_dropout_generator
-from collabench.models._intermediate import (
+from collabench.models.dropout import set_dropout_generator
+from collabench.models.intermediate import (
     IntermediateLayer,
     intermediate_groups,
     intermediate_layers,
     map_shapes,
     tapped,
 )
-from collabench.models._torchvision import import_torchvision
+from collabench.models.torchvision_import import import_torchvision
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 SHAPE = (1, 8, 8)

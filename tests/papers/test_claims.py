@@ -8,16 +8,19 @@ import re
 import pytest
 
 from collabench import report
-from collabench.config import load_params, read_yaml, validate
-from collabench.errors import ConfigError
+from collabench.config.params import load_params
+from collabench.config.validation import validate
+from collabench.config.yaml_file import read_yaml
+from collabench.core.errors import ConfigError
 from collabench.papers.claims import CLAIMS, Claims, load_claims
-from collabench.records import read_json, write_json
-from collabench.report.claims import ClaimReport, evaluate
-from collabench.report.claims_page import CSV, JSON, PAGE, page, verdict_table
+from collabench.report.claim_records import ClaimReport
 from collabench.report.collect import collect
-from collabench.results import RESULT, Curves
+from collabench.report.pages.claims import CSV, JSON, PAGE, page, verdict_table
+from collabench.report.verdicts import evaluate
 from collabench.stats import seeds_needed, simultaneous_level
-from collabench.study import load_study
+from collabench.storage.files import read_json, write_json
+from collabench.storage.results import RESULT, Curves
+from collabench.study.study import load_study
 from tests.report import fabricated
 
 SOURCES = fabricated.REPOSITORY.parent / "shared" / "papers"
@@ -200,7 +203,7 @@ def test_a_tendency_over_runs_that_are_missing_here_and_there_pairs_equal_seeds(
     absent = {("simple-2", 0), ("simple-4", 5)}
     for run in fabricated.cell_runs(study):
         if (run.configuration.names["method"], run.seed) in absent:
-            (study.workspace.run(run.configuration.id, run.seed) / RESULT).unlink()
+            (study.workspace.folder(run) / RESULT).unlink()
     pairs = compare(("simple-2", "individual"), ("simple-4", "individual"))
     (one,) = verdicts(study, claim(compare=pairs, combine="mean"), partial=True).values()
     (part,) = one.scopes[0].parts
@@ -260,7 +263,7 @@ def test_convergence_is_the_first_epoch_at_the_level_and_never_counts_as_one_mor
         if names["method"] == "simple-2":
             curve[7 + run.seed :] = [0.2] * (33 - run.seed)  # epoch 8 + seed
         result = fabricated.result_of(run, by_hand(run), curves=Curves(test_error=tuple(curve)))
-        write_json(study.workspace.run(run.configuration.id, run.seed) / RESULT, result)
+        write_json(study.workspace.folder(run) / RESULT, result)
     (one,) = verdicts(
         study,
         claim(quantity="epochs_to_level", levels={"noisy": 20}, smallest_effect=1, compare=compare(("simple-2", "individual"))),
@@ -278,7 +281,7 @@ def test_costs_are_ratios_and_stand_beside_the_costs_alone(study):
         if run.configuration.names["method"] == "simple-4":  # three times simple-2's, not always exactly
             seconds = 3 * 2 * (10.0 + run.seed) * (1.01 if run.seed % 2 else 1 / 1.01)
             measured = fabricated.measured_of(run, train_seconds=seconds)
-            write_json(study.workspace.measured_file(run.configuration.id, run.seed), measured)
+            write_json(study.workspace.measured_file(run), measured)
     found = verdicts(study, time, memory, claim(), kind="costs")
     (part,) = found["time"].scopes[0].parts
     assert (part.estimate, found["time"].verdict, found["time"].unit) == (pytest.approx(3), "supported", "ratio")
@@ -295,7 +298,7 @@ def test_costs_of_two_devices_decide_nothing(study):
     fabricated.write_measured(study)
     run = next(run for run in fabricated.cell_runs(study) if run.configuration.names["method"] == "simple-2")
     measured = fabricated.measured_of(run, device="another processor")
-    write_json(study.workspace.measured_file(run.configuration.id, run.seed), measured)
+    write_json(study.workspace.measured_file(run), measured)
     noise = run.configuration.names["noise"]
     assert noise == "clean"
     declare(study, claim(quantity="train_seconds", scopes=["clean"], compare=compare(("simple-2", "individual"))))
@@ -315,13 +318,13 @@ def test_the_same_network_needs_the_same_parameters_and_tensors(study):
     (one,) = verdicts(study, text).values()
     assert one.verdict == "inconclusive" and "weights are not stored" in one.scopes[0].parts[0].note
     for run in fabricated.cell_runs(study):
-        folder = study.workspace.run(run.configuration.id, run.seed)
+        folder = study.workspace.folder(run)
         save_file({"a.weight": np.zeros((3, 2), np.float32)}, folder / "weights.safetensors")
     (one,) = verdicts(study, text).values()
     assert one.verdict == "supported" and one.scopes[0].p is None
     for run in fabricated.cell_runs(study):
         if run.configuration.names["method"] == "simple-2":
-            folder = study.workspace.run(run.configuration.id, run.seed)
+            folder = study.workspace.folder(run)
             save_file({"a.weight": np.zeros((2, 3), np.float32)}, folder / "weights.safetensors")
     (one,) = verdicts(study, text).values()
     assert one.verdict == "refuted"

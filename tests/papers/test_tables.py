@@ -12,18 +12,19 @@ import pytest
 import scipy.stats
 
 from collabench import report
-from collabench.config import load_params
-from collabench.errors import ConfigError
+from collabench.config.configuration import Run
+from collabench.config.params import load_params
+from collabench.core.errors import ConfigError
 from collabench.papers.arithmetic import check_quotes, repeated, suspects
 from collabench.papers.check import check_sources, main, printed_table
 from collabench.papers.tables import load_papers
-from collabench.records import write_json
 from collabench.report.analyse import analyse
 from collabench.report.collect import collect
-from collabench.report.paper_pages import measure, write_papers
-from collabench.results import RESULT
-from collabench.spec import Run
-from collabench.study import load_study
+from collabench.report.pages.papers import write_papers
+from collabench.report.published import measure
+from collabench.storage.files import write_json
+from collabench.storage.results import RESULT
+from collabench.study.study import load_study
 from tests.report import fabricated
 
 ROOT = fabricated.REPOSITORY
@@ -198,10 +199,10 @@ def test_cells_of_a_table_become_runs_once(project):
 
 def test_missing_data_sets_are_said_and_stop_nothing_else():
     study = load_study(ROOT, "paper")
-    missing = study.missing_datasets()
+    missing = study.inputs.missing_datasets()
     for key, line in missing.items():
         assert key.startswith("imagenet") and "\n" not in line and ("Place there" in line or "not pinned" in line)
-    possible, lacking = study.without_missing_data(study.plan.runs)
+    possible, lacking = study.inputs.without_missing_data(study.plan.runs)
     assert lacking == [missing[key] for key in sorted(missing)]
     assert {run.configuration.dataset.source for run in possible} >= {"cifar10", "cifar100"}
     assert len(possible) == sum(
@@ -305,7 +306,7 @@ PERCENT = {"individual": (12, 13, 11, 12, 12), "simple-2": (10, 11, 9, 10, 10), 
 def fill(study) -> None:
     for run in fabricated.cell_runs(study):
         error = PERCENT.get(run.configuration.names["method"], (20,) * 5)[run.seed] / 100
-        write_json(study.workspace.run(run.configuration.id, run.seed) / RESULT, fabricated.result_of(run, error))
+        write_json(study.workspace.folder(run) / RESULT, fabricated.result_of(run, error))
 
 
 def test_the_page_shows_published_and_measured_side_by_side(project):
@@ -371,7 +372,7 @@ def test_explain_says_what_is_published_of_a_cell_and_where(project):
 def test_a_profile_of_other_scopes_says_so_and_points_at_its_tables(project):
     study = load_study(project, "other")
     for run in fabricated.cell_runs(study):
-        write_json(study.workspace.run(run.configuration.id, run.seed) / RESULT, fabricated.result_of(run, 0.1))
+        write_json(study.workspace.folder(run) / RESULT, fabricated.result_of(run, 0.1))
     built = report.build(study.params, study.plan, study.workspace)
     page = (built.folder / "paper.md").read_text()
     assert "No published value of this paper is comparable with a run of this profile" in page
@@ -384,7 +385,7 @@ def test_a_partial_report_says_what_is_not_run_yet(project):
     fill(study)
     gone = next(r for r in fabricated.cell_runs(study) if r.configuration.noise.kind == "none" and r.seed == 0)
     for seed in range(5):
-        (study.workspace.run(gone.configuration.id, seed) / RESULT).unlink()
+        (study.workspace.runs / gone.configuration.id / f"seed-{seed}" / RESULT).unlink()
     built = report.build(study.params, study.plan, study.workspace, partial=True)
     assert "**6.00**<br>no run yet (0 of 5)" in (built.folder / "paper.md").read_text()
     assert f"(`{gone.configuration.id}`), seeds 0, 1, 2, 3, 4: not run" in (built.folder / "README.md").read_text()

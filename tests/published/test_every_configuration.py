@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from collabench import data
-from collabench.compatibility import input_shape_of
+from collabench.config.compatibility import input_shape_of
+from collabench.config.configuration import Configuration, Run
+from collabench.core.seeding import stream_seed
 from collabench.models import build_backbone
-from collabench.seeding import stream_seed
-from collabench.spec import Configuration, Run
-from collabench.study import load_study
+from collabench.study.study import load_study
 from collabench.training import checkpoint, train_run
 from collabench.training.evaluation import errors
 from tests import official_formats

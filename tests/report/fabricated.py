@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from collabench.config import Params, load_params
-from collabench.records import write_json
-from collabench.results import RESULT, Curves, Failure, Figures, Measured, NoiseRealised, Result
-from collabench.seeding import numpy_generator
-from collabench.spec import Plan, Run, make_plan
-from collabench.workspace import Workspace
+from collabench.config.configuration import Run
+from collabench.config.params import Params, load_params
+from collabench.config.plan import Plan, make_plan
+from collabench.core.seeding import numpy_generator
+from collabench.storage.files import write_json
+from collabench.storage.results import RESULT, Curves, Failure, Figures, Measured, NoiseRealised, Result
+from collabench.storage.workspace import Workspace
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -131,13 +132,13 @@ def measured_of(run: Run, **changes: object) -> Measured:
 
 def write_results(study: Study, runs: Iterable[Run] | None = None, errors: Errors = plausible) -> None:
     for run in cell_runs(study) if runs is None else runs:
-        folder = study.workspace.run(run.configuration.id, run.seed)
+        folder = study.workspace.folder(run)
         write_json(folder / RESULT, result_of(run, errors(run)))
 
 
 def write_measured(study: Study, runs: Iterable[Run] | None = None, **changes: object) -> None:
     for run in study.plan.runs if runs is None else runs:
-        write_json(study.workspace.measured_file(run.configuration.id, run.seed), measured_of(run, **changes))
+        write_json(study.workspace.measured_file(run), measured_of(run, **changes))
 
 
 def write_failure(study: Study, run: Run, reason: str) -> None:

@@ -9,16 +9,16 @@ import pytest
 from safetensors.numpy import save_file
 
 from collabench import report
+from collabench.config.configuration import dataset_key
+from collabench.core.errors import ResultError
+from collabench.core.seeding import numpy_generator
 from collabench.data import load, prepare
-from collabench.errors import ResultError
-from collabench.records import write_json
 from collabench.report.across_images import RESAMPLES, add_across_images
 from collabench.report.analyse import analyse
 from collabench.report.collect import collect
-from collabench.results import LOGITS, RESULT
-from collabench.seeding import numpy_generator
-from collabench.spec import dataset_key
 from collabench.stats import two_way_bootstrap
+from collabench.storage.files import write_json
+from collabench.storage.results import LOGITS, RESULT
 from tests.report import fabricated
 
 PROFILE = """\
@@ -50,7 +50,7 @@ def study(tmp_path_factory):
         logits = np.zeros((len(labels), 10), np.float16)
         logits[np.arange(len(labels)), (labels + wrong) % 10] = 1
         result = fabricated.result_of(run, float(wrong.mean()), dataset_digest=data.digest, test_images=len(labels))
-        place = made.workspace.run(run.configuration.id, run.seed)
+        place = made.workspace.folder(run)
         write_json(place / RESULT, result)
         save_file({"deployed": logits}, place / LOGITS)
     return made
@@ -105,7 +105,7 @@ def test_without_labels_or_logits_nothing_is_shown_and_foreign_logits_are_refuse
     assert all(row.across_images is None for row in rows(study).values())
     hidden.rename(dataset)
     run = next(run for run in fabricated.cell_runs(study) if run.configuration.names["method"] == "simple-2")
-    path = study.workspace.run(run.configuration.id, run.seed) / LOGITS
+    path = study.workspace.folder(run) / LOGITS
     stored = path.read_bytes()
     path.unlink()
     found = rows(study)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from matplotlib.figure import Figure
 
-from collabench.report import figures
+from collabench.report.pages import figures
 
 
 def _figure(number: int, processes: Path) -> Figure | None:

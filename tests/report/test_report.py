@@ -9,14 +9,16 @@ import sys
 import pytest
 
 from collabench import report
-from collabench.errors import ConfigError, ResultError
-from collabench.records import read_json, write_json
-from collabench.report import tables, titles
+from collabench.config.configuration import member_seed
+from collabench.config.plan import resolve
+from collabench.core.errors import ConfigError, ResultError
+from collabench.report import titles
 from collabench.report.content import Report
 from collabench.report.folders import whole_folder
+from collabench.report.pages import tables
 from collabench.report.published import stand_beside
-from collabench.results import RESULT
-from collabench.spec import member_seed, resolve
+from collabench.storage.files import read_json, write_json
+from collabench.storage.results import RESULT
 from tests.report import fabricated
 
 ONE_TABLE = """\
@@ -109,7 +111,7 @@ def test_validation_selected_errors_have_columns_of_their_own(study):
     for run in fabricated.cell_runs(study):
         figures = fabricated.figures(by_hand(run) + 0.005)
         changed = fabricated.result_of(run, by_hand(run), selected=figures, selected_epoch=4)
-        write_json(study.workspace.run(run.configuration.id, run.seed) / RESULT, changed)
+        write_json(study.workspace.folder(run) / RESULT, changed)
     built = build(study)
     row = rows_of(built)["individual"]
     assert row.selected.error.mean == pytest.approx(13) and row.selected.epoch == 5
@@ -260,9 +262,9 @@ def test_missing_failed_and_damaged_runs_are_named_and_nothing_is_written(study)
     runs = fabricated.cell_runs(study)
     gone, failed, damaged = runs[0], runs[7], runs[13]
     for run in (gone, failed):
-        (study.workspace.run(run.configuration.id, run.seed) / RESULT).unlink()
+        (study.workspace.folder(run) / RESULT).unlink()
     fabricated.write_failure(study, failed, "the loss 'hard' is not finite in epoch 3")
-    path = study.workspace.run(damaged.configuration.id, damaged.seed) / RESULT
+    path = study.workspace.folder(damaged) / RESULT
     path.write_text(path.read_text().replace('"parameters": 77000', '"parameters": 77001'))
     with pytest.raises(ResultError) as caught:
         build(study)
@@ -286,7 +288,7 @@ def test_a_partial_report_goes_elsewhere_shows_n_and_pairs_the_seeds_that_both_h
     runs = [run for run in fabricated.cell_runs(study) if (run.configuration.names["method"], run.seed) in
             {("individual", 0), ("simple-2", 1)}]  # fmt: skip
     for run in runs:
-        (study.workspace.run(run.configuration.id, run.seed) / RESULT).unlink()
+        (study.workspace.folder(run) / RESULT).unlink()
     built = build(study, partial=True)
     assert built.folder == study.workspace.home / "partial-report" and not study.workspace.report.exists()
     row = rows_of(built)["simple-2"]
@@ -321,7 +323,7 @@ def test_runs_that_the_plan_does_not_ask_for_are_never_read(study):
 )
 def test_runs_on_other_images_or_labels_are_not_compared(study, changes, named):
     run = fabricated.cell_runs(study)[8]
-    path = study.workspace.run(run.configuration.id, run.seed) / RESULT
+    path = study.workspace.folder(run) / RESULT
     write_json(path, fabricated.result_of(run, by_hand(run), **changes))
     with pytest.raises(ResultError, match=f"table 'graphs'.*{named}.*{run.id}"):
         build(study)
@@ -526,7 +528,7 @@ def test_explain_leads_from_a_cell_to_its_runs(study):
     runs = fabricated.cell_runs(study)
     fabricated.write_measured(study, [run for run in runs if run.seed != 3])
     gone = next(run for run in runs if run.configuration.names["method"] == "simple-2" and run.seed == 5)
-    (study.workspace.run(gone.configuration.id, 5) / RESULT).unlink()
+    (study.workspace.runs / gone.configuration.id / "seed-5" / RESULT).unlink()
     fabricated.write_failure(study, gone, "the loss is not finite")
     for words in ("graphs simple-2", "digits-500/uniform20/simple-2", gone.configuration.id):
         text = report.explain(study.plan, study.workspace, words)
@@ -555,7 +557,7 @@ def test_explain_names_the_runs_that_an_ensemble_rests_on(tmp_path):
     )
     assert found == [
         f"rests on seed {seed}: artifacts/small/runs/{member}/seed-{seed}/result.json"
-        + ("" if (made.workspace.run(member, seed) / RESULT).exists() else " (not here)")
+        + ("" if (made.workspace.runs / member / f"seed-{seed}" / RESULT).exists() else " (not here)")
         for one in range(6)
         for seed in (one, member_seed(one, 1))
     ]

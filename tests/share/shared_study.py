@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from collabench import packs, report
-from collabench.records import sha256_of, write_atomically, write_json
-from collabench.results import LOGITS, RESULT, WEIGHTS
-from collabench.seeding import numpy_generator
-from collabench.study import Study, load_study
+from collabench import report
+from collabench.core.seeding import numpy_generator
+from collabench.storage import archives
+from collabench.storage.files import sha256_of, write_atomically, write_json
+from collabench.storage.results import LOGITS, RESULT, WEIGHTS
+from collabench.study.runner import Runner
+from collabench.study.study import Study, load_study
 from pipeline import plan
 from tests.project import collabench, commit_all, dvc, stages
 from tests.report import fabricated
@@ -23,16 +25,16 @@ STAGES = stages(PROFILE)
 def fabricate(folder: Path, *, weights_bytes: int = 305_616) -> Study:
     """Write every run of the profile :data:`PROFILE`, of the sizes of a ResNet-8's on digits, without training."""
     study = load_study(folder, PROFILE)
-    study.prepare_datasets(lambda line: None)
+    study.inputs.prepare_datasets(lambda line: None)
     digests = {
         key: (study.workspace.datasets / key / "manifest.json").read_text().split('"digest": "')[1][:64]
-        for key in study.dataset_keys()
+        for key in study.inputs.dataset_keys()
     }
     (digest,) = digests.values()
-    study.prepare_noise(lambda line: None)
+    study.inputs.prepare_noise(lambda line: None)
     study.workspace.noise.mkdir(parents=True, exist_ok=True)
     for run in study.plan.runs:
-        target = study.workspace.run(run.configuration.id, run.seed)
+        target = study.workspace.folder(run)
         target.mkdir(parents=True)
         random = numpy_generator(run.seed, "bootstrap", run.configuration.id)
         for name, size in ((LOGITS, 26_020), (WEIGHTS, weights_bytes)):
@@ -40,32 +42,30 @@ def fabricate(folder: Path, *, weights_bytes: int = 305_616) -> Study:
         result = fabricated.result_of(run, fabricated.plausible(run), dataset_digest=digest)
         files = {name: sha256_of(target / name) for name in (LOGITS, WEIGHTS)}
         write_json(target / RESULT, result.model_copy(update={"files": files}), durable=False)
-        write_json(
-            study.workspace.measured_file(run.configuration.id, run.seed), fabricated.measured_of(run), durable=False
-        )
-    for job in study.jobs():
-        study.finish_job(job)
+        write_json(study.workspace.measured_file(run), fabricated.measured_of(run), durable=False)
+    for job in study.jobs:
+        study.jobs.finish(job)
     study.workspace.report.mkdir()
     (study.workspace.report / "README.md").write_text("fabricated\n")
-    packs.pack_runs(study.workspace)
-    packs.pack_measured(study.workspace)
+    archives.pack_runs(study.workspace)
+    archives.pack_measured(study.workspace)
     return study
 
 
 def train(folder: Path) -> Study:
     """Train every run of the profile :data:`PROFILE` in this process and build its report."""
     study = load_study(folder, PROFILE)
-    study.prepare_datasets(lambda line: None)
-    study.prepare_noise(lambda line: None)
-    for key in study.noise_files():
+    study.inputs.prepare_datasets(lambda line: None)
+    study.inputs.prepare_noise(lambda line: None)
+    for key in study.inputs.noise_files():
         write_atomically(plan.noise_marker(study, key), b"")
-    assert not study.train(study.plan.runs, device="cpu", tell=lambda line: None).failed
-    for job in study.jobs():
-        study.finish_job(job)
+    assert not Runner(study).train(study.plan.runs, device="cpu", tell=lambda line: None).failed
+    for job in study.jobs:
+        study.jobs.finish(job)
     report.build(study.params, study.plan, study.workspace)
     report.accept(study.workspace)
-    packs.pack_runs(study.workspace)
-    packs.pack_measured(study.workspace)
+    archives.pack_runs(study.workspace)
+    archives.pack_measured(study.workspace)
     return study
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from collabench import report
-from collabench.study import Study, load_study
+from collabench.study.runner import Runner
+from collabench.study.study import Study, load_study
 from tests.project import ROOT
 
 PROFILE = """\
@@ -31,9 +32,9 @@ def trained(root: Path) -> Study:
     write_params(root)
     study = load_study(root, "small")
     quiet = lambda line: None  # noqa: E731
-    study.prepare_datasets(quiet)
-    study.prepare_noise(quiet)
-    outcome = study.train(study.plan.runs, device="cpu", tell=quiet)
+    study.inputs.prepare_datasets(quiet)
+    study.inputs.prepare_noise(quiet)
+    outcome = Runner(study).train(study.plan.runs, device="cpu", tell=quiet)
     assert not outcome.failed and len(outcome.trained) == len(study.plan.runs)
     report.build(study.params, study.plan, study.workspace)
     report.accept(study.workspace)

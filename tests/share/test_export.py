@@ -15,12 +15,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from collabench.cli import app
-from collabench.data.terms import TERMS
-from collabench.records import read_json
-from collabench.results import LOGITS, RESULT, WEIGHTS, Measured, Result
+from collabench.cli.app import app
+from collabench.config.known_datasets import TERMS
 from collabench.stats import summary
-from collabench.study import Study, load_study
+from collabench.storage.files import read_json
+from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Measured, Result
+from collabench.study.runner import Runner
+from collabench.study.study import Study, load_study
 from tests.project import ROOT
 
 RECIPE = "  brief: {epochs: 1, batch_size: 32, learning_rate: 0.05}\n"
@@ -88,7 +89,7 @@ def write_project(root: Path) -> None:
             for number in range(count):
                 pixels = random.integers(0, 128, (32, 32, 3), dtype=np.uint8) + (0 if kind == "dark" else 120)
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
-    from collabench.config import load_params
+    from collabench.config.params import load_params
     from collabench.data import source_digest
 
     digest = source_digest(load_params(root / "params.yaml").datasets["colours"], root)
@@ -107,9 +108,9 @@ def study(tmp_path_factory) -> Study:
         patch.syspath_prepend(str(root))
         write_project(root)
         study = load_study(root, "small")
-        study.prepare_datasets(lambda line: None)
-        study.prepare_noise(lambda line: None)
-        outcome = study.train(study.plan.runs, device="cpu", tell=lambda line: None)
+        study.inputs.prepare_datasets(lambda line: None)
+        study.inputs.prepare_noise(lambda line: None)
+        outcome = Runner(study).train(study.plan.runs, device="cpu", tell=lambda line: None)
         assert not outcome.failed
         yield study
 
@@ -139,7 +140,7 @@ def logits_of_the_card(study: Study, configuration: str, out: Path, monkeypatch)
     monkeypatch.chdir(out)
     names: dict = {}
     exec(compile(code_of((out / "MODEL_CARD.md").read_text()), "MODEL_CARD.md", "exec"), names)
-    dataset = study.dataset(study.plan.configurations[configuration])
+    dataset = study.inputs.dataset(study.plan.configurations[configuration])
     return names["predict"](dataset.test_images.permute(0, 3, 1, 2)), dataset.test_labels, names["network"]
 
 
@@ -163,7 +164,7 @@ def test_the_cards_code_gives_the_logits_that_the_run_stored(study, tmp_path, mo
     done = export(study, configuration, tmp_path / "out")
     assert done.exit_code == 0, done.output
     logits, _, network = logits_of_the_card(study, configuration, tmp_path / "out", monkeypatch)
-    folder = study.workspace.run(configuration, 1)
+    folder = study.workspace.runs / configuration / "seed-1"
     stored = load_file(folder / LOGITS)["deployed"].float()
     assert logits.shape == stored.shape
     # float16 logits, and pixels normalised in another order of operations
@@ -211,9 +212,9 @@ def test_the_card_says_what_how_and_whence(study, tmp_path):
     configuration = one(study, "resnet8", "individual", "digits")
     assert export(study, configuration, tmp_path).exit_code == 0
     card = (tmp_path / "MODEL_CARD.md").read_text()
-    folders = [study.workspace.run(configuration, seed) for seed in (0, 1)]
+    folders = [study.workspace.runs / configuration / f"seed-{seed}" for seed in (0, 1)]
     results = [read_json(folder / RESULT, Result) for folder in folders]
-    measured = read_json(study.workspace.measured_file(configuration, 1), Measured)
+    measured = read_json(study.workspace.measured / configuration / "seed-1.json", Measured)
     found = summary([100 * result.last.error for result in results])
     interval = (
         f"95 % interval of the mean {found.low:.2f} to {found.high:.2f} %" if found.low is not None else "no interval"
@@ -238,7 +239,7 @@ def test_the_card_says_what_how_and_whence(study, tmp_path):
 
 def test_what_is_not_known_is_called_unknown(study, tmp_path):
     configuration = one(study, "assembled", "individual")
-    path = study.workspace.measured_file(configuration, 1)
+    path = study.workspace.measured / configuration / "seed-1.json"
     content = path.read_bytes()
     path.unlink()
     try:
@@ -254,7 +255,7 @@ def test_what_is_not_known_is_called_unknown(study, tmp_path):
 def test_every_source_but_a_users_own_has_terms():
     from typing import get_args
 
-    from collabench.config import DatasetConfig
+    from collabench.config.sections import DatasetConfig
 
     assert TERMS.keys() == set(get_args(DatasetConfig.model_fields["source"].annotation)) - {"images"}
 
@@ -303,7 +304,7 @@ def test_an_unknown_configuration_and_a_file_as_folder_are_refused(study, tmp_pa
 
 def test_damaged_weights_are_not_exported(study, tmp_path):
     configuration = one(study, "assembled", "individual")
-    path = study.workspace.run(configuration, 1) / WEIGHTS
+    path = study.workspace.runs / configuration / "seed-1" / WEIGHTS
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     try:

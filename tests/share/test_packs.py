@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from collabench import packs
-from collabench.cli import app
-from collabench.errors import ResultError
-from collabench.workspace import Workspace
+from collabench.cli.app import app
+from collabench.core.errors import ResultError
+from collabench.storage import archives
+from collabench.storage.workspace import Workspace
 from tests.project import contents
 from tests.share import studies
 
@@ -32,12 +32,16 @@ def workspace(tmp_path) -> Workspace:
     found = Workspace(tmp_path / "project", "study")
     for configuration in ("one", "two"):
         for seed in (0, 1):
-            write(found.run(configuration, seed), result_json=f"{configuration} {seed}", weights_safetensors="w" * 999)
-            path = found.measured_file(configuration, seed)
+            write(
+                found.runs / configuration / f"seed-{seed}",
+                result_json=f"{configuration} {seed}",
+                weights_safetensors="w" * 999,
+            )
+            path = found.measured / configuration / f"seed-{seed}.json"
             write(path.parent, **{path.name.replace(".", "_"): f"{configuration} {seed} took long"})
         write(found.runs / configuration, **{"seeds-0-1_done": ""})
-    packs.pack_runs(found)
-    packs.pack_measured(found)
+    archives.pack_runs(found)
+    archives.pack_measured(found)
     return found
 
 
@@ -54,7 +58,7 @@ def pulled(workspace: Workspace, root: Path) -> Workspace:
 def test_one_archive_for_each_configuration_restores_every_file(workspace, tmp_path):
     assert sorted(path.name for path in workspace.packed_runs.iterdir()) == ["one.tar", "two.tar"]
     there = pulled(workspace, tmp_path / "clone")
-    packs.unpack(there.root)
+    archives.unpack(there.root)
     assert contents(there.runs) == contents(workspace.runs) != {}
     assert contents(there.measured) == contents(workspace.measured) != {}
     assert not list(there.home.rglob("*.tmp"))
@@ -72,7 +76,7 @@ def test_the_same_files_give_the_same_bytes_whatever_their_times(workspace):
         os.utime(path, (1, 1))
     for path in workspace.packed_runs.iterdir():
         path.unlink()
-    packs.pack_runs(workspace)
+    archives.pack_runs(workspace)
     assert contents(workspace.home / "packed") == before
 
 
@@ -81,34 +85,34 @@ def test_packing_again_writes_only_what_changed_and_drops_what_is_gone(workspace
         return {path.name: path.stat().st_mtime_ns for path in workspace.packed_runs.iterdir()}
 
     before = stamps()
-    packs.pack_runs(workspace)
+    archives.pack_runs(workspace)
     assert stamps() == before
-    write(workspace.run("one", 2), result_json="one 2")
+    write(workspace.runs / "one" / "seed-2", result_json="one 2")
     for path in sorted((workspace.runs / "two").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    write(workspace.run("three", 0), result_json="three 0")
-    packs.pack_runs(workspace)
+    write(workspace.runs / "three" / "seed-0", result_json="three 0")
+    archives.pack_runs(workspace)
     assert set(stamps()) == {"one.tar", "three.tar"} and stamps()["one.tar"] != before["one.tar"]
 
 
 def test_what_is_packed_here_or_was_unpacked_once_is_not_unpacked_again(workspace, tmp_path):
     there = pulled(workspace, tmp_path / "clone")
-    packs.unpack(there.root)
+    archives.unpack(there.root)
     for known in (workspace, there):
         (known.run("one", 0) / "result.json").unlink()  # by `collabench gc`, or because it was damaged
-        packs.unpack(known.root)
+        archives.unpack(known.root)
         assert not (known.run("one", 0) / "result.json").exists()
 
 
 def test_a_result_that_is_there_stays_and_a_run_that_was_not_finished_is_completed(workspace, tmp_path):
     there, told = pulled(workspace, tmp_path / "clone"), []
-    write(there.run("one", 0), result_json="found here")
-    write(there.run("one", 1), weights_safetensors="w" * 999)
-    packs.unpack(there.root, told.append)
-    assert contents(there.run("one", 0)) == {"result.json": b"found here"}
-    assert contents(there.run("one", 1)) == contents(workspace.run("one", 1))
+    write(there.runs / "one" / "seed-0", result_json="found here")
+    write(there.runs / "one" / "seed-1", weights_safetensors="w" * 999)
+    archives.unpack(there.root, told.append)
+    assert contents(there.runs / "one" / "seed-0") == {"result.json": b"found here"}
+    assert contents(there.runs / "one" / "seed-1") == contents(workspace.runs / "one" / "seed-1")
     (line,) = told
-    assert str(there.run("one", 0) / "result.json") in line and "stays" in line
+    assert str(there.runs / "one" / "seed-0" / "result.json") in line and "stays" in line
 
 
 @pytest.mark.parametrize("damage", ["content", "name", "truncated", "empty", "no tar"])
@@ -126,13 +130,13 @@ def test_a_damaged_archive_is_told_by_name_and_the_others_are_unpacked(workspace
     else:
         content = bytearray(b"" if damage == "empty" else b"no tar" * 500)
     path.write_bytes(content)
-    packs.unpack(there.root, told.append)
+    archives.unpack(there.root, told.append)
     (line,) = told
     assert line.startswith(f"{path}: damaged (") and "`dvc pull --force` brings it again" in line
     assert not (there.runs / "one").exists() or not contents(there.runs / "one")
     assert contents(there.runs / "two") == contents(workspace.runs / "two")
     path.write_bytes((workspace.packed_runs / "one.tar").read_bytes())
-    packs.unpack(there.root, told.append)
+    archives.unpack(there.root, told.append)
     assert contents(there.runs) == contents(workspace.runs) and len(told) == 1
 
 
@@ -144,11 +148,11 @@ def test_a_bit_anywhere_is_seen(workspace, part):
         content = bytearray(whole)
         content[position] ^= 0x10
         path.write_bytes(content)
-        assert [line.partition(": ")[0] for line in packs.damaged(workspace)] == [str(path)], f"byte {position}"
+        assert [line.partition(": ")[0] for line in archives.damaged(workspace)] == [str(path)], f"byte {position}"
     path.write_bytes(whole + b"\0")
-    assert len(packs.damaged(workspace)) == 1
+    assert len(archives.damaged(workspace)) == 1
     path.write_bytes(whole)
-    assert packs.damaged(workspace) == []
+    assert archives.damaged(workspace) == []
 
 
 def test_a_damaged_archive_is_named_and_written_again_where_its_runs_are(workspace, capsys):
@@ -157,8 +161,8 @@ def test_a_damaged_archive_is_named_and_written_again_where_its_runs_are(workspa
         content = bytearray(path.read_bytes())
         content[damage] ^= 1
         path.write_bytes(content)
-    packs.pack_runs(workspace)
-    packs.pack_measured(workspace)
+    archives.pack_runs(workspace)
+    archives.pack_measured(workspace)
     assert contents(workspace.home / "packed") == before
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(": damaged (")[0] for line in lines] == [
@@ -172,12 +176,12 @@ def test_a_damaged_archive_is_named_and_written_again_where_its_runs_are(workspa
 def test_an_archive_cannot_write_outside_of_its_configuration(workspace, tmp_path, name):
     there, told = pulled(workspace, tmp_path / "clone"), []
     path, evil = there.packed_runs / "one.tar", b"evil"
-    digest = packs._digest([(name, hashlib.sha256(evil).hexdigest())])
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={packs._DIGEST: digest}) as archive:
+    digest = archives._digest([(name, hashlib.sha256(evil).hexdigest())])
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={archives._DIGEST: digest}) as archive:
         info = tarfile.TarInfo(name)
         info.size = len(evil)
         archive.addfile(info, io.BytesIO(evil))
-    packs.unpack(there.root, told.append)
+    archives.unpack(there.root, told.append)
     assert len(told) == 1 and "which is no file of a result" in told[0]
     assert not any(
         path.read_bytes() == evil for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".tar"
@@ -190,21 +194,21 @@ def test_a_link_in_an_archive_is_refused(workspace, tmp_path):
         info = tarfile.TarInfo("seed-0/result.json")
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(info)
-    packs.unpack(there.root, told.append)
-    assert len(told) == 1 and not (there.run("one", 0) / "result.json").exists()
+    archives.unpack(there.root, told.append)
+    assert len(told) == 1 and not (there.runs / "one" / "seed-0" / "result.json").exists()
 
 
 def test_without_measurements_there_is_nothing_to_pack(tmp_path):
     workspace = Workspace(tmp_path, "study")
     with pytest.raises(ResultError, match="no run was measured"):
-        packs.pack_measured(workspace)
-    packs.unpack(tmp_path)
+        archives.pack_measured(workspace)
+    archives.unpack(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_record_of_what_was_unpacked_is_made_again(workspace):
     workspace.unpacked.write_text("{")
-    packs.unpack(workspace.root)
+    archives.unpack(workspace.root)
     assert set(json.loads(workspace.unpacked.read_text())) == {"one.tar", "two.tar", "measured.tar"}
 
 
@@ -226,7 +230,7 @@ def test_an_archive_with_headers_made_to_harm_is_told_by_name(workspace, tmp_pat
         member.size, member.pax_headers = 2, header
         archive.addfile(member, io.BytesIO(b"{}"))
     there = pulled(workspace, tmp_path / "clone")
-    packs.unpack(there.root, told.append)
+    archives.unpack(there.root, told.append)
     assert len(told) == 1 and f"{there.packed_runs / 'one.tar'}: damaged" in told[0]
     assert contents(there.runs / "one") == {} and contents(there.runs / "two") != {}
-    assert len(packs.damaged(workspace)) == 1
+    assert len(archives.damaged(workspace)) == 1

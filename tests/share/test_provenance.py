@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from collabench.records import read_json
-from collabench.results import RESULT, Measured, Result
-from collabench.spec import digest
-from collabench.study import load_study
+from collabench.config.configuration import digest
+from collabench.storage.files import read_json
+from collabench.storage.results import RESULT, Measured, Result
+from collabench.study.runner import Runner
+from collabench.study.study import load_study
 from tests.share import studies
 
 
@@ -38,12 +39,12 @@ def root(tmp_path_factory) -> Path:
 def trained(root: Path, seed: int) -> tuple[Measured, Result, str]:
     """A run's record and result, and the digest of its configuration."""
     study = load_study(root, "small")
-    study.prepare_datasets(lambda line: None)
-    study.prepare_noise(lambda line: None)
+    study.inputs.prepare_datasets(lambda line: None)
+    study.inputs.prepare_noise(lambda line: None)
     (run,) = (r for r in study.plan.runs if r.configuration.names["method"] == "individual" and r.seed == seed)
-    assert len(study.train([run], device="cpu", tell=lambda line: None).trained) == 1
-    measured = read_json(study.workspace.measured_file(run.configuration.id, seed), Measured)
-    result = read_json(study.workspace.run(run.configuration.id, seed) / RESULT, Result)
+    assert len(Runner(study).train([run], device="cpu", tell=lambda line: None).trained) == 1
+    measured = read_json(study.workspace.measured / run.configuration.id / f"seed-{seed}.json", Measured)
+    result = read_json(study.workspace.runs / run.configuration.id / f"seed-{seed}" / RESULT, Result)
     return measured, result, digest(run.configuration.identity())
 
 

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from collabench.cli import app
+from collabench.cli.app import app
+from collabench.config.configuration import Run
 from collabench.data import noise
-from collabench.records import read_json, sha256_of, write_json
-from collabench.results import LOGITS, RESULT, WEIGHTS, Measured, Result
-from collabench.spec import Run
-from collabench.study import Study, load_study
-from collabench.verify import TOLERANCE_WITHOUT_SPREAD, verify
+from collabench.sharing.verify import TOLERANCE_WITHOUT_SPREAD, verify
+from collabench.storage.files import read_json, sha256_of, write_json
+from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Measured, Result
+from collabench.study.study import Study, load_study
 from tests.project import contents
 from tests.share import studies
 
@@ -43,7 +43,7 @@ def study(original, tmp_path) -> Study:
 
 def one(study: Study, method: str = "individual", seed: int = 1) -> tuple[Run, Path]:
     (run,) = (r for r in study.plan.runs if r.configuration.names["method"] == method and r.seed == seed)
-    return run, study.workspace.run(run.configuration.id, run.seed)
+    return run, study.workspace.folder(run)
 
 
 def rewrite(folder: Path, **changes: object) -> None:
@@ -128,8 +128,8 @@ def test_an_error_that_the_logits_do_not_have_is_found_without_training(study):
 
 def test_noise_of_another_seed_is_found_although_its_checksum_fits(study):
     run, _ = one(study)
-    path, config = study.noise_file(run), run.configuration.noise
-    dataset = study.dataset(run.configuration)
+    path, config = study.inputs.noise_file(run), run.configuration.noise
+    dataset = study.inputs.dataset(run.configuration)
     drawn = noise.draw(config, dataset.train_labels, dataset.classes, 77)
     noise.write_static(path, drawn, config, run.seed)
     (difference,) = verify(study, sample=0, tell=quiet).differences
@@ -161,7 +161,7 @@ def test_a_changed_number_in_the_accepted_report_is_named(study):
 @pytest.mark.slow
 def test_other_versions_give_a_tolerance_that_is_stated_and_kept(study):
     run, folder = one(study)
-    path = study.workspace.measured_file(run.configuration.id, run.seed)
+    path = study.workspace.measured_file(run)
     measured = read_json(path, Measured)
     write_json(path, measured.model_copy(update={"versions": {**measured.versions, "torch": "1.0"}}))
 
@@ -175,14 +175,12 @@ def test_other_versions_give_a_tolerance_that_is_stated_and_kept(study):
     assert "torch 1.0 → " in rerun.why and f"{rerun.allowed:.2f} points allowed" in rerun.line()
     # Three standard deviations of a difference between two runs, from the configuration's own seeds (its members' too).
     same = [r for r in study.plan.runs if r.configuration.id == run.configuration.id]
-    errors = [
-        100 * read_json(study.workspace.run(r.configuration.id, r.seed) / RESULT, Result).last.error for r in same
-    ]
+    errors = [100 * read_json(study.workspace.folder(r) / RESULT, Result).last.error for r in same]
     expected = 3 * (2 * torch.tensor(errors, dtype=torch.float64).var()).sqrt().item()
     assert rerun.allowed == pytest.approx(max(1.0, expected))
 
     logits = load_file(folder / LOGITS)
-    labels = study.dataset(run.configuration).test_labels
+    labels = study.inputs.dataset(run.configuration).test_labels
     logits["deployed"] = torch.nn.functional.one_hot(labels, 10).half()
     save_file(logits, folder / LOGITS)
     result = read_json(folder / RESULT, Result)
@@ -197,14 +195,14 @@ def test_other_versions_give_a_tolerance_that_is_stated_and_kept(study):
 def test_without_a_measurement_the_tolerance_says_why(study):
     run, _ = one(study, "wang2018")
     for other in (0, 1, 2):
-        study.workspace.measured_file(run.configuration.id, other).unlink()
+        study.workspace.measured / run.configuration.id / f"seed-{other}.json".unlink()
     found = verify(study, sample=ALL, tell=quiet)
     assert found.differences == [] and any("3 runs have no measured.json" in note for note in found.notes)
     assert {r.compared for r in found.reruns if r.run.configuration.id == run.configuration.id} == {"tolerance"}
 
 
 def test_few_seeds_have_a_fixed_tolerance(study):
-    from collabench.verify import _allowed
+    from collabench.sharing.verify import _allowed
 
     run, folder = one(study, "wang2018")
     assert _allowed(study, run, {run.id: read_json(folder / RESULT, Result)}) == TOLERANCE_WITHOUT_SPREAD

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from collabench.errors import ConfigError
+from collabench.core.errors import ConfigError
 from collabench.stats import agrees_with_spread, agrees_with_value, equivalence, one_sample, prediction_interval
 
 OURS = [2.0, 4.0, 4.0, 6.0, 9.0]  # mean 5, variance 7, four degrees of freedom

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from collabench.errors import ConfigError, ResultError
+from collabench.core.errors import ConfigError, ResultError
 from collabench.stats import two_way_bootstrap
 from collabench.stats.bootstrap import draw_counts
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collabench.errors import ConfigError, ResultError
+from collabench.core.errors import ConfigError, ResultError
 from collabench.stats import conjunction_p, holm, one_sample, simultaneous_interval, simultaneous_level, summary
 
 p_lists = st.lists(st.floats(0, 1), min_size=1, max_size=8)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from collabench.errors import ConfigError, ResultError
+from collabench.core.errors import ConfigError, ResultError
 from collabench.stats import detectable_difference, one_sample, seeds_needed
 from collabench.stats.power import detectable_effect, sd_upper_limit, t_test_power
 

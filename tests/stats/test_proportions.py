@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from collabench.errors import ResultError
+from collabench.core.errors import ResultError
 from collabench.stats import proportion_interval
 from collabench.stats.proportions import binomial_limit
 

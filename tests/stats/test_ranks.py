@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from collabench.errors import ResultError
+from collabench.core.errors import ResultError
 from collabench.stats import critical_difference, friedman
 
 # q for alpha 0.05 and 2 to 10 methods: Demšar (2006), Table 5 (a).

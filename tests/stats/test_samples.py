@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from collabench.errors import ConfigError, ResultError
+from collabench.core.errors import ConfigError, ResultError
 from collabench.stats import one_sample, paired, slopes, summary
 from collabench.stats.samples import EXACT_PAIRS, hedges_correction, sign_flip, student_t
 

@@ -5,34 +5,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collabench.stats import simulation
-from collabench.stats.simulation import Share
+from benchmarks import statistics
+from benchmarks.statistics import Share
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def small_page():
-    return simulation.page(seed=5, replicates=400)
+    return statistics.page(seed=5, replicates=400)
 
 
 def test_the_page_is_determined_by_its_seed(small_page, tmp_path):
-    simulation.main(["--seed", "5", "--replicates", "400", "--output", str(tmp_path / "page.md")])
+    statistics.main(["--seed", "5", "--replicates", "400", "--output", str(tmp_path / "page.md")])
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == small_page
     assert "--seed 5 --replicates 400" in small_page
 
 
 def test_the_tables_are_complete(small_page):
     rows = [line for line in small_page.splitlines() if line.startswith("|")]
-    kinds, shared = len(simulation.DIFFERENCES), len(simulation.ERRORS)
-    expected = len(simulation.DIFFERENCES) * len(simulation.SEEDS) + 2 * (2 * kinds + shared) + shared + 2 * 4
+    kinds, shared = len(statistics.DIFFERENCES), len(statistics.ERRORS)
+    expected = len(statistics.DIFFERENCES) * len(statistics.SEEDS) + 2 * (2 * kinds + shared) + shared + 2 * 4
     assert len(rows) == expected + 2 * 6  # six tables, each with two lines of header
     assert "nan" not in small_page
 
 
-@pytest.mark.parametrize("kind", simulation.DIFFERENCES)
+@pytest.mark.parametrize("kind", statistics.DIFFERENCES)
 def test_the_truth_is_a_mean_of_zero(kind):
-    values = simulation.DIFFERENCES[kind](np.random.default_rng(0), (200_000,))
+    values = statistics.DIFFERENCES[kind](np.random.default_rng(0), (200_000,))
     assert values.mean() == pytest.approx(0.0, abs=5 * values.std() / np.sqrt(values.size))
     centred = values - values.mean()
     skewness = (centred**3).mean() / (centred**2).mean() ** 1.5
@@ -50,7 +50,7 @@ def test_bold_marks_what_lies_beyond_the_binomial_limit():
 
 
 def test_error_rates_hold_where_the_assumptions_do():
-    for row in simulation.single_comparisons(seed=6, replicates=4000):
+    for row in statistics.single_comparisons(seed=6, replicates=4000):
         if row.kind in ("normal", "two skewed errors"):
             assert not row.t_rejected.breaks(0.05, at_most=True), row
             assert not row.covered.breaks(0.95, at_most=False), row
@@ -60,7 +60,7 @@ def test_error_rates_hold_where_the_assumptions_do():
 
 @pytest.mark.slow
 def test_family_wise_error_rates_hold_where_the_assumptions_do():
-    for row in simulation.families(seed=7, replicates=2000):
+    for row in statistics.families(seed=7, replicates=2000):
         if row.kind in ("normal", "tied", "two skewed errors") or row.setting.startswith("shared baseline"):
             assert not row.holm_wrong.breaks(0.05, at_most=True), row
             assert not row.intervals_cover.breaks(0.95, at_most=False), row
@@ -68,13 +68,13 @@ def test_family_wise_error_rates_hold_where_the_assumptions_do():
 
 @pytest.mark.slow
 def test_the_committed_page_is_what_the_script_writes():
-    committed = (ROOT / simulation.PAGE).read_text(encoding="utf-8")
-    assert committed == simulation.page(), "write it again: python -m collabench.stats.simulation"
+    committed = (ROOT / statistics.PAGE).read_text(encoding="utf-8")
+    assert committed == statistics.page(), "write it again: python -m collabench.stats.simulation"
 
 
 @pytest.mark.parametrize("arguments", [["--replicates", "10"], ["--seed", "-1"]])
 def test_mistakes_end_with_exit_code_2(arguments, tmp_path):
     with pytest.raises(SystemExit) as error:
-        simulation.main([*arguments, "--output", str(tmp_path / "page.md")])
+        statistics.main([*arguments, "--output", str(tmp_path / "page.md")])
     assert error.value.code == 2
     assert not (tmp_path / "page.md").exists()

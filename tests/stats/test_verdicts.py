@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collabench.errors import ConfigError, ResultError
+from collabench.core.errors import ConfigError, ResultError
 from collabench.stats import all_parts, decide, no_worse
 
 bounds = st.tuples(st.floats(-5, 5), st.floats(-5, 5)).map(sorted)

@@ -22,9 +22,9 @@ import torch
 
 from collabench import data
 from collabench.data import noise
-from collabench.records import read_json
-from collabench.results import RESULT, Failure, Measured, load_result
-from collabench.study import load_study
+from collabench.storage.files import read_json
+from collabench.storage.results import RESULT, Failure, Measured, load_result
+from collabench.study.study import load_study
 from collabench.training import checkpoint
 from tests.survival.studies import PROFILE, Started, command, contents, differing, home, left_over
 
@@ -227,14 +227,14 @@ def assert_whole(folder: Path) -> None:
     """Every file that has its name is whole: the library, which checks every checksum, reads it."""
     study = load_study(folder, PROFILE)
     workspace = study.workspace
-    for key in study.dataset_keys():
+    for key in study.inputs.dataset_keys():
         if (workspace.datasets / key / data.MANIFEST).exists():
             data.load(workspace.datasets / key)
     for path in named(workspace.noise, "*.safetensors"):
         noise.read_static(path)
     for run in study.plan.runs:
-        if (workspace.run(run.configuration.id, run.seed) / RESULT).exists():
-            load_result(workspace.run(run.configuration.id, run.seed), run)
+        if (workspace.folder(run) / RESULT).exists():
+            load_result(workspace.folder(run), run)
     for path in named(workspace.measured, "*.json"):
         read_json(path, Measured)
     for path in (workspace.state / "checkpoints").glob("[!.]*"):

@@ -13,14 +13,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from collabench import data, packs, report
-from collabench.config import DatasetConfig
+from collabench import data, report
+from collabench.config.sections import DatasetConfig
+from collabench.core.errors import DataError, ResultError
 from collabench.data import noise
-from collabench.errors import DataError, ResultError
-from collabench.locks import holder, holding
-from collabench.records import read_json, sha256_of, write_json
-from collabench.results import Failure, InProgress, Measured, Result, load_result, load_weights
-from collabench.study import Study, load_study
+from collabench.storage import archives
+from collabench.storage.files import read_json, sha256_of, write_json
+from collabench.storage.locks import holder, holding
+from collabench.storage.results import Failure, InProgress, Measured, Result, load_result, load_weights
+from collabench.study.runner import Runner
+from collabench.study.study import Study, load_study
 from collabench.training import checkpoint
 from tests import official_formats
 from tests.survival.studies import PROFILE, contents, differing, home, results, small_project
@@ -61,11 +63,11 @@ def finished(tmp_path_factory) -> Path:
 def make(study: Study, tell: Callable[[str], None] = print) -> None:
     """Everything that the plan lacks."""
     study.mend(tell)
-    study.prepare_for(study.plan.runs, tell)
-    for job in study.jobs():
-        outcome = study.train(job.runs, device="cpu", tell=tell)
+    study.inputs.prepare_for(study.plan.runs, tell)
+    for job in study.jobs:
+        outcome = Runner(study).train(job.runs, device="cpu", tell=tell)
         assert not outcome.failed, outcome.failed
-        study.finish_job(job)
+        study.jobs.finish(job)
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def kinds(folder: Path) -> dict[str, Path]:
     """One file of each kind that the library makes again."""
     study = load_study(folder, PROFILE)
     run = study.plan.runs[0]
-    place = study.workspace.run(run.configuration.id, run.seed)
+    place = study.workspace.folder(run)
     return {
         "data set": next(study.workspace.datasets.glob("*/arrays.safetensors")),
         "manifest": next(study.workspace.datasets.glob("*/manifest.json")),
@@ -152,12 +154,12 @@ def test_a_damaged_copy_in_another_profile_is_not_linked(project, damage):
     path, told = kinds(project)["weights"], []
     damage(path)
     study = load_study(project, "other")
-    study.prepare_for(study.plan.runs, told.append)
+    study.inputs.prepare_for(study.plan.runs, told.append)
     first, *others = study.plan.runs
-    assert study.train([first], device="cpu", tell=told.append).trained == [first]
+    assert Runner(study).train([first], device="cpu", tell=told.append).trained == [first]
     assert any(str(path) in line and "not used" in line for line in told), told
-    assert study.train(others, device="cpu", tell=told.append).linked == others
-    original = study.workspace.run(first.configuration.id, first.seed) / "weights.safetensors"
+    assert Runner(study).train(others, device="cpu", tell=told.append).linked == others
+    original = study.workspace.folder(first) / "weights.safetensors"
     assert original.read_bytes() != path.read_bytes()
 
 
@@ -165,8 +167,8 @@ def test_a_damaged_copy_in_another_profile_is_not_linked(project, damage):
 @pytest.mark.parametrize("kind", ["runs", "measured"])
 def test_a_damaged_archive_of_results_is_named_and_its_runs_are_made_again(project, tmp_path, capsys, kind, damage):
     origin, clone = load_study(project, PROFILE).workspace, tmp_path / "clone"
-    packs.pack_runs(origin)
-    packs.pack_measured(origin)
+    archives.pack_runs(origin)
+    archives.pack_measured(origin)
     shutil.copytree(project, clone, ignore=shutil.ignore_patterns("runs", "measured", "state"))
     shutil.copytree(origin.packed_runs, home(clone) / "packed" / "runs")  # what `dvc pull` brings
     path = home(clone) / "packed" / "measured.tar"
@@ -181,7 +183,7 @@ def test_a_damaged_archive_of_results_is_named_and_its_runs_are_made_again(proje
     make(study)
     assert differing(results(clone), results(project)) == []
     if kind == "runs":
-        packs.pack_runs(study.workspace)
+        archives.pack_runs(study.workspace)
         assert f"{path}: damaged" in capsys.readouterr().err
         assert path.read_bytes() == (origin.packed_runs / path.name).read_bytes()
 
@@ -210,14 +212,14 @@ def interrupted_after(checkpoints: int, monkeypatch):
 def test_a_damaged_checkpoint_is_named_and_the_run_starts_from_its_beginning(project, damage, monkeypatch):
     study, before, told = load_study(project, PROFILE), results(project), []
     run = study.plan.runs[0]
-    shutil.rmtree(study.workspace.run(run.configuration.id, run.seed))
+    shutil.rmtree(study.workspace.folder(run))
     with interrupted_after(3, monkeypatch):
-        study.train([run], device="cpu")
+        Runner(study).train([run], device="cpu")
     path = study.workspace.checkpoint(run.id)
     if damage is not None:
         damage(path)
-    study.train([run], device="cpu", tell=told.append)
-    resumed = read_json(study.workspace.measured_file(run.configuration.id, run.seed), Measured).resumed
+    Runner(study).train([run], device="cpu", tell=told.append)
+    resumed = read_json(study.workspace.measured_file(run), Measured).resumed
     assert resumed == (0 if damage else 1)
     assert any(str(path) in line and "from its beginning" in line for line in told) == bool(damage), told
     assert differing(results(project), before) == []
@@ -228,11 +230,11 @@ def test_another_runs_checkpoint_is_named_and_not_used(project, monkeypatch):
     study, before, told = load_study(project, PROFILE), results(project), []
     run, other = study.plan.runs[:2]
     for one in (run, other):
-        shutil.rmtree(study.workspace.run(one.configuration.id, one.seed))
+        shutil.rmtree(study.workspace.folder(one))
     with interrupted_after(3, monkeypatch):
-        study.train([run], device="cpu")
+        Runner(study).train([run], device="cpu")
     shutil.move(study.workspace.checkpoint(run.id), study.workspace.checkpoint(other.id))
-    study.train([run, other], device="cpu", tell=told.append)
+    Runner(study).train([run, other], device="cpu", tell=told.append)
     assert any(str(study.workspace.checkpoint(other.id)) in line and run.id in line for line in told), told
     assert differing(results(project), before) == []
 
@@ -252,16 +254,18 @@ def test_a_checkpoint_of_another_kind_is_refused(tmp_path):
 def test_a_damaged_failure_record_is_named_and_its_run_trained_again(project, damage, monkeypatch):
     study, before, told = load_study(project, PROFILE), results(project), []
     run = study.plan.runs[0]
-    shutil.rmtree(study.workspace.run(run.configuration.id, run.seed))
+    shutil.rmtree(study.workspace.folder(run))
     with monkeypatch.context() as patch:
         patch.setattr("collabench.training.train_run", _raise)
-        assert study.train([run], device="cpu", tell=told.append).failed == [(run, "KeyError: 'broken'")]
+        assert Runner(study).train([run], device="cpu", tell=told.append).failed == [(run, "KeyError: 'broken'")]
     path = study.workspace.failure(run.id)
     assert read_json(path, Failure).reason == "KeyError: 'broken'"
-    assert study.train([run], device="cpu").failed == [(run, "KeyError: 'broken'")], "a failure stays until a retry"
+    assert Runner(study).train([run], device="cpu").failed == [(run, "KeyError: 'broken'")], (
+        "a failure stays until a retry"
+    )
     damage(path)
     assert "reason unknown" in study.status(run).why and str(path) in study.status(run).why
-    assert study.train([run], device="cpu", tell=told.append).trained == [run]
+    assert Runner(study).train([run], device="cpu", tell=told.append).trained == [run]
     assert any(str(path) in line for line in told), told
     assert not path.exists() and differing(results(project), before) == []
 
@@ -284,11 +288,11 @@ def test_a_damaged_record_of_a_locks_holder_never_decides(tmp_path, damage):
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_progress_harms_nobody(project, damage):
-    from collabench.progress import Watcher
+    from collabench.study.progress import Watcher
 
     study = load_study(project, PROFILE)
     run = study.plan.runs[0]
-    shutil.rmtree(study.workspace.run(run.configuration.id, run.seed))
+    shutil.rmtree(study.workspace.folder(run))
     path = study.workspace.progress(run.id)
     numbers = {"epoch": 1, "epochs": 2, "error": 0.5, "images_per_second": 1.0, "seconds_left": 1.0, "pid": 1}
     with holding(study.workspace.lock(run.id), run.id, print):
@@ -333,7 +337,7 @@ def test_a_downloaded_archive_that_changed_is_never_prepared(tmp_path):
 
 
 def test_temporary_files_of_a_killed_process_are_cleared_and_those_of_a_living_one_are_not(project):
-    from collabench.records import folder_beside
+    from collabench.storage.files import folder_beside
 
     abandoned = home(project) / "runs" / ".result.json.abcd1234.tmp"
     abandoned.mkdir()
@@ -351,7 +355,7 @@ def test_what_a_kill_leaves_between_the_result_and_the_end_is_cleared(project):
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"left")
-    assert study.train([run], device="cpu").done == [run]
+    assert Runner(study).train([run], device="cpu").done == [run]
     assert not any(path.exists() for path in left)
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from collabench.locks import holder, holding, is_held
-from collabench.study import load_study
+from collabench.storage.locks import holder, holding, is_held
+from collabench.study.runner import Runner
+from collabench.study.study import load_study
 from tests.survival.kills import SECONDS_TO_DIE, assert_whole, wait_for_training
 from tests.survival.studies import (
     PROFILE,
@@ -48,8 +49,8 @@ def expected(tmp_path_factory) -> dict[str, bytes]:
     """The files of the runs of a study that nothing disturbed, made in this process."""
     folder = small_project(tmp_path_factory.mktemp("expected") / "project", epochs=EPOCHS)
     study = load_study(folder, PROFILE)
-    study.prepare_for(study.plan.runs)
-    assert not study.train(study.plan.runs, device="cpu").failed
+    study.inputs.prepare_for(study.plan.runs)
+    assert not Runner(study).train(study.plan.runs, device="cpu").failed
     return results(folder)
 
 

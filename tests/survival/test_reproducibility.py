@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from collabench.config import NoiseConfig
+from collabench.config.configuration import Run
+from collabench.config.sections import NoiseConfig
 from collabench.methods import METHODS
-from collabench.records import read_json
-from collabench.results import Measured
-from collabench.spec import Run
-from collabench.study import load_study
+from collabench.storage.files import read_json
+from collabench.storage.results import Measured
+from collabench.study.runner import Runner
+from collabench.study.study import load_study
 from collabench.training import checkpoint, train_run
 from tests.survival.studies import PROFILE, contents, differing, finish, home, results, small_project
 from tests.synthetic import blobs, configuration_of, settings_of
@@ -45,8 +46,8 @@ def test_a_run_alone_gives_the_same_bytes_as_among_others(tmp_path, among_others
     study = load_study(folder, PROFILE)
     for run in study.plan.runs:
         if run.configuration.names["method"] == "hierarchical-4" and run.seed == 1:
-            study.prepare_for([run])
-            assert study.train([run], device="cpu").trained == [run]
+            study.inputs.prepare_for([run])
+            assert Runner(study).train([run], device="cpu").trained == [run]
     expected = contents(among_others)
     found = results(folder)
     assert len(found) == 3 and all(expected[name] == content for name, content in found.items())

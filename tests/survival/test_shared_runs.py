@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from collabench.records import read_json
-from collabench.results import Measured
+from collabench.storage.files import read_json
+from collabench.storage.results import Measured
 from tests.survival.kills import SECONDS_TO_DIE, assert_whole, wait_for_training
 from tests.survival.studies import PROFILE, Started, contents, differing, home, left_over, small_project
 

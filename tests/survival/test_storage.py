@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from collabench import report
+from collabench.core.errors import DataError, StorageError
 from collabench.data.tensors import read_tensors, write_tensors
-from collabench.errors import DataError, StorageError
-from collabench.records import write_atomically
-from collabench.study import load_study
+from collabench.storage.files import write_atomically
+from collabench.study.runner import Runner
+from collabench.study.study import load_study
 from collabench.training import checkpoint, loop
 from tests.survival.kills import assert_whole
 from tests.survival.studies import (
@@ -40,8 +41,8 @@ def expected(tmp_path_factory) -> dict[str, bytes]:
     """The files of a study that nothing disturbed, made in this process."""
     folder = small_project(tmp_path_factory.mktemp("expected") / "project")
     study = load_study(folder, PROFILE)
-    study.prepare_for(study.plan.runs)
-    assert not study.train(study.plan.runs, device="cpu").failed
+    study.inputs.prepare_for(study.plan.runs)
+    assert not Runner(study).train(study.plan.runs, device="cpu").failed
     return contents(folder)
 
 
@@ -153,9 +154,9 @@ def test_a_report_on_a_full_disk_keeps_the_old_one(tmpfs, expected):
 def test_a_read_only_folder_is_named_and_left_alone(tmpfs, expected):
     folder = with_workflow(small_project(tmpfs / "project"))
     study = load_study(folder, PROFILE)
-    study.prepare_for(study.plan.runs)
+    study.inputs.prepare_for(study.plan.runs)
     first, *_ = study.plan.runs
-    study.train([first], device="cpu")
+    Runner(study).train([first], device="cpu")
     before = contents(folder)
     mount(tmpfs, "remount,ro")
     one_line(finish(folder, "run", "--cores", "1", expect=2), str(folder), "Read-only file system")
@@ -183,7 +184,7 @@ def without_privilege() -> list[str]:
 def test_a_folder_without_permission_is_named(tmp_path, expected, without_privilege, closed):
     folder = small_project(tmp_path / "project")
     study = load_study(folder, PROFILE)
-    study.prepare_for(study.plan.runs)
+    study.inputs.prepare_for(study.plan.runs)
     place = folder / "artifacts" if closed == "artifacts" else home(folder) / closed
     shutil.rmtree(place) if place.exists() else None
     place.mkdir(exist_ok=True)
@@ -250,7 +251,7 @@ class Backwards:
 def test_a_clock_that_jumps_during_training_changes_nothing(tmp_path, expected, monkeypatch):
     folder = small_project(tmp_path / "project")
     study = load_study(folder, PROFILE)
-    study.prepare_for(study.plan.runs)
+    study.inputs.prepare_for(study.plan.runs)
     run = study.plan.runs[0]
 
     def interrupt(*arguments):
@@ -264,14 +265,14 @@ def test_a_clock_that_jumps_during_training_changes_nothing(tmp_path, expected, 
         patch.setenv("COLLABENCH_CHECKPOINT_SECONDS", "0")
         patch.setattr(checkpoint, "save", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            study.train([run], device="cpu")
+            Runner(study).train([run], device="cpu")
         patch.setattr(checkpoint, "save", save)
         for days in (3650, -3650):
             set_clock_of(folder, days)
             assert study.status(run).state == "todo"
-        assert study.train([run], device="cpu").trained == [run]
+        assert Runner(study).train([run], device="cpu").trained == [run]
         for one in study.plan.runs[1:]:
-            assert study.train([one], device="cpu").trained == [one]
+            assert Runner(study).train([one], device="cpu").trained == [one]
     assert Backwards.looked
     assert differing(contents(folder), expected) == []
     report.build(study.params, study.plan, study.workspace)

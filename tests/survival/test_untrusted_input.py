@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from collabench.config import load_params
+from collabench.config.params import load_params
+from collabench.core.errors import ConfigError, DataError, ResultError
 from collabench.data.archives import members, read_pickle
-from collabench.errors import ConfigError, DataError, ResultError
 from collabench.training import checkpoint
 
 ROOT = Path(__file__).parents[2]

@@ -10,13 +10,13 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from collabench import distributed
+from collabench.config.configuration import Configuration, Run
+from collabench.core import distributed
+from collabench.core.distributed import Part
+from collabench.core.errors import ConfigError, DataError
 from collabench.data.batches import TrainingBatches
-from collabench.distributed import Part
-from collabench.errors import ConfigError, DataError
 from collabench.methods import METHODS, Batch
-from collabench.models._dropout import SeededDropout
-from collabench.spec import Configuration, Run
+from collabench.models.dropout import SeededDropout
 from collabench.training import train_run
 from collabench.training.loop import _Trainer
 from tests.contract.test_methods import configuration, teachers
@@ -208,7 +208,7 @@ def test_parts_are_consecutive_and_of_like_size(total, world):
 
 @pytest.mark.parametrize("crop", [None, 8])
 def test_parts_of_a_batch_are_rows_of_the_whole_batch(crop):
-    from collabench.config import Augmentation
+    from collabench.config.sections import Augmentation
 
     dataset = blobs(train=IMAGES)
     augmentation = Augmentation(flip=True, random_resized_crop=crop) if crop else Augmentation(shift=2, flip=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from collabench.config.configuration import Run
 from collabench.methods import METHODS
-from collabench.spec import Run
 from tests.contract.test_methods import configuration, train
 
 EPOCHS = 3

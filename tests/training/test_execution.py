@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 
-from collabench.config import RecipeConfig
-from collabench.errors import ConfigError
+from collabench.config.configuration import Run
+from collabench.config.sections import RecipeConfig
+from collabench.core.errors import ConfigError
 from collabench.methods import METHODS
-from collabench.models import _convolution, _dense_convolution, _direct_convolution, _winograd, build_backbone
-from collabench.spec import Run
+from collabench.models import build_backbone
+from collabench.models.convolution import dense, direct, tuned, winograd
 from collabench.training import loop, train_run
 from collabench.training.device import check_execution, compilation, compile_in_place
 from tests.contract import test_methods
@@ -54,10 +55,10 @@ def test_tuned_convolutions_change_nothing_but_those_of_a_cpu():
     check_execution(recipe(convolution="tuned"), CUDA)
     network = build_backbone(model_of(SMALL_MODELS[0]), (3, 8, 8), 10, 0)
     elsewhere = copy.deepcopy(network).to("meta")
-    for tuned in (network, elsewhere):
-        _convolution.tune_convolutions(tuned)
-    kinds = [{type(m) for m in tuned.modules() if isinstance(m, nn.Conv2d)} for tuned in (network, elsewhere)]
-    assert kinds == [{_convolution.TunedConv2d}, {nn.Conv2d}]
+    for one in (network, elsewhere):
+        tuned.tune_convolutions(one)
+    kinds = [{type(m) for m in one.modules() if isinstance(m, nn.Conv2d)} for one in (network, elsewhere)]
+    assert kinds == [{tuned.TunedConv2d}, {nn.Conv2d}]
 
 
 def test_tuned_convolutions_are_refused_beside_other_forms():
@@ -161,9 +162,9 @@ def test_cuda_graphs_give_the_losses_of_plain_compilation(method):
 
 @pytest.fixture
 def forms_chosen_anew() -> Iterator[None]:
-    _convolution._form.cache_clear()
+    tuned._form.cache_clear()
     yield
-    _convolution._form.cache_clear()
+    tuned._form.cache_clear()
 
 
 @pytest.mark.slow
@@ -173,21 +174,21 @@ def test_training_with_tuned_convolutions_is_the_same_training(method, monkeypat
     """But for rounding; and the same bits when it is repeated."""
     wide = [{**model, "width": 32} for model in test_methods.SMALL_MODELS]
     monkeypatch.setattr(test_methods, "SMALL_MODELS", wide)
-    monkeypatch.setattr(_winograd, "LEAST_TILES", 20)  # of a batch: maps of 8x8, not of 4x4
+    monkeypatch.setattr(winograd, "LEAST_TILES", 20)  # of a batch: maps of 8x8, not of 4x4
     asked = []
 
     def asking(name, function):
         monkeypatch.setattr(name, lambda *given, **named: asked.append(name) or function(*given, **named))
 
-    asking("collabench.models._winograd.convolve", _winograd.convolve)
-    asking("collabench.models._dense_convolution.convolve", _dense_convolution.convolve)
-    asking("collabench.models._direct_convolution.convolve", _direct_convolution.convolve)
+    asking("collabench.models.convolution.winograd.convolve", winograd.convolve)
+    asking("collabench.models.convolution.dense.convolve", dense.convolve)
+    asking("collabench.models.convolution.direct.convolve", direct.convolve)
     usual = Run(configuration(method, epochs=1), 0)
     tuned = Run(configuration(method, epochs=1, convolution="tuned"), 0)
     expected = train_run(usual, blobs(), device=CPU, teachers=teachers(usual))
     assert not asked
     actual = train_run(tuned, blobs(), device=CPU, teachers=teachers(tuned))
-    assert "collabench.models._direct_convolution.convolve" in asked and len(set(asked)) > 1
+    assert "collabench.models.convolution.direct.convolve" in asked and len(set(asked)) > 1
     assert actual.weights.keys() == expected.weights.keys()
     for name, losses in expected.result.curves.losses.items():
         assert actual.result.curves.losses[name] == pytest.approx(losses, rel=1e-2, abs=1e-4)

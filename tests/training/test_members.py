@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from collabench.config import NoiseConfig
-from collabench.spec import Run, member_seed
+from collabench.config.configuration import Run, member_seed
+from collabench.config.sections import NoiseConfig
 from collabench.training.loop import _Trainer
 from tests.contract.test_methods import configuration
 from tests.synthetic import blobs

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from collabench.config import RecipeConfig
+from collabench.config.sections import RecipeConfig
 from collabench.training.optimizer import make_optimizer
 
 ROOT = Path(__file__).parents[2]

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from collabench.config.configuration import Run
 from collabench.methods import METHODS
-from collabench.spec import Run
-from collabench.training.loop import _Clock, _Trainer
+from collabench.training.history import _Clock
+from collabench.training.loop import _Trainer
 from tests.contract.test_methods import configuration, teachers
 from tests.synthetic import blobs
 

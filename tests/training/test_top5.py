@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
+from collabench.config.configuration import Run
 from collabench.report.published import PublishedValue, errors_of
-from collabench.results import TOP5_CLASSES, Result
-from collabench.spec import Run
+from collabench.storage.results import TOP5_CLASSES, Result
 from collabench.training import train_run
 from collabench.training.evaluation import errors, top5_error
 from tests.synthetic import blobs, configuration_of, settings_of

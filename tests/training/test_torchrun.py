@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from collabench import together
-from collabench.errors import DataError, RunFailed
-from collabench.study import Study, load_study
+from collabench.core.errors import DataError, RunFailed
+from collabench.study import torchrun
+from collabench.study.study import Study, load_study
 
 PARAMS = """
 datasets: {tiny: {source: digits, train_images: 120, test_images: 60}}
@@ -84,12 +84,12 @@ def test_two_processes_share_the_runs_and_one_writes_them(root):
 def test_a_run_is_blamed_for_what_every_process_sees_and_not_for_a_lost_process(root, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     study = load_study(root, "shared")
-    study.prepare_for(study.plan.runs, lambda line: None)
-    leader = together._Leader(study.params, study.plan, study.workspace)
+    study.inputs.prepare_for(study.plan.runs, lambda line: None)
+    leader = torchrun._Leader(study.params, study.plan, study.workspace)
     failing = next(one for one in study.plan.runs if not one.requires())
     for error, raised, state in (
-        (RuntimeError("Connection reset by peer"), together._Parted, "todo"),
-        (DataError("an image that one process could not read"), together._Parted, "todo"),
+        (RuntimeError("Connection reset by peer"), torchrun._Parted, "todo"),
+        (DataError("an image that one process could not read"), torchrun._Parted, "todo"),
         (RunFailed("the loss is not finite"), None, "failed"),
     ):
         monkeypatch.setattr(Study, "_train", lambda *_, error=error: (_ for _ in ()).throw(error))

@@ -22,12 +22,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from collabench.config.configuration import RequiredRun, Run
+from collabench.core.seeding import dropout_seed, stream_seed
 from collabench.methods import METHODS, Batch
 from collabench.models import build_backbone
-from collabench.models._dropout import copy_generators
-from collabench.seeding import dropout_seed, stream_seed
-from collabench.spec import RequiredRun, Run
-from collabench.training.loop import make_context, make_method
+from collabench.models.dropout import copy_generators
+from collabench.training.context import make_context, make_method
 from tests.baselines.training_cases import sgd_step
 from tests.synthetic import CLASSES, SMALL_MODELS, configuration_of, model_of, settings_of
 
@@ -105,7 +105,9 @@ def fingerprint(case: str, rounding: float = 0.0, **changed: object) -> dict:
     requires = tuple(RequiredRun(configuration=plain, member=r.member) for r in settings.requires())
     run = Run(configuration_of(settings, model, requires=requires, peer_models={"other": model_of(OTHER)}), SEED)
     teachers = [
-        build_backbone(model, SHAPE, CLASSES, stream_seed(SEED + 1 + 10_000 * required.member, "init", 0)).double().eval()
+        build_backbone(model, SHAPE, CLASSES, stream_seed(SEED + 1 + 10_000 * required.member, "init", 0))
+        .double()
+        .eval()
         for required in run.configuration.requires
     ]
     method = make_method(run.configuration, make_context(run.configuration, SHAPE, CLASSES, SEED, teachers))

@@ -16,13 +16,14 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from collabench.config import Params, load_params
+from collabench.config.configuration import Configuration, Run
+from collabench.config.params import Params, load_params
+from collabench.config.plan import resolve
 from collabench.data import Dataset
 from collabench.data.dataset import load, prepare
 from collabench.methods import METHODS
-from collabench.spec import Configuration, Run, resolve
 from collabench.training import make_context, train_run
-from collabench.training.loop import make_method
+from collabench.training.context import make_method
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "methods-learn.md"

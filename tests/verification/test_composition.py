@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from collabench.counting import count
+from collabench.config.configuration import RequiredRun, Run
+from collabench.core.errors import ConfigError
+from collabench.core.seeding import stream_seed
 from collabench.data import Dataset
-from collabench.errors import ConfigError
 from collabench.methods import METHODS
 from collabench.methods.wang2018 import AssistedBackbone
 from collabench.models import build_backbone
-from collabench.models._torchvision import import_torchvision
-from collabench.seeding import stream_seed
-from collabench.spec import RequiredRun, Run
+from collabench.models.torchvision_import import import_torchvision
 from collabench.training import Trained, loop, make_context, train_run
-from collabench.training.loop import make_method
+from collabench.training.context import make_method
+from collabench.training.flops import count
 from tests.synthetic import CLASSES, SMALL_MODELS, blobs, configuration_of, model_of, settings_of
 
 CPU = torch.device("cpu")

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from collabench import spec
+from collabench.config import configuration as identity
+from collabench.core.seeding import dropout_seed, stream_seed
 from collabench.methods import METHODS, dml
 from collabench.models import FAMILIES, build_backbone
-from collabench.models._dropout import (
+from collabench.models.dropout import (
     SameMasks,
     SeededDropout,
     copy_generators,
@@ -19,7 +20,6 @@ from collabench.models._dropout import (
     number_copy,
     set_dropout_generator,
 )
-from collabench.seeding import dropout_seed, stream_seed
 from collabench.training import checkpoint, loop
 from tests.baselines.training_cases import batch, built, run_of, same, train
 from tests.models.test_dropout import entry
@@ -225,7 +225,7 @@ def test_the_revision_enters_an_identity_exactly_where_the_numbers_changed(metho
     monkeypatch.setattr(loop, "copy_generators", one_stream)
     monkeypatch.setattr(dml, "SameMasks", lambda network: nullcontext())
     before = train(run())
-    monkeypatch.setattr(spec, "DROPOUT_REVISION", spec.DROPOUT_REVISION + 1)
+    monkeypatch.setattr(identity, "DROPOUT_REVISION", identity.DROPOUT_REVISION + 1)
     enters = run().id != name
     assert enters == ("dropout_revision" in identity)
     assert enters != (same(before.weights, now.weights) and before.result.curves == now.result.curves)
@@ -236,13 +236,13 @@ def test_the_revision_enters_an_identity_exactly_where_the_numbers_changed(metho
 def test_it_enters_through_what_a_run_requires(settings, method, enters, monkeypatch):
     """A teacher and an ensemble's members draw in runs of their own: the ids of those are part of a run's identity."""
 
-    def configuration() -> spec.Configuration:
+    def configuration() -> identity.Configuration:
         vgg = model_of(VGG)
-        required = spec.RequiredRun(configuration=configuration_of(settings_of(method), vgg))
+        required = identity.RequiredRun(configuration=configuration_of(settings_of(method), vgg))
         return configuration_of(settings, vgg, requires=(required,))
 
     before = configuration()
     assert "dropout_revision" not in before.identity()
     name = before.id
-    monkeypatch.setattr(spec, "DROPOUT_REVISION", spec.DROPOUT_REVISION + 1)
+    monkeypatch.setattr(identity, "DROPOUT_REVISION", identity.DROPOUT_REVISION + 1)
     assert (configuration().id != name) == enters

@@ -36,7 +36,7 @@ def test_the_revision_enters_a_runs_identity(method, monkeypatch):
 
 #: Numbers of a method's code, where they are no settings: (case, module, name, how it changes).
 CONSTANTS = [
-    ("fang2021, out", "collabench.models._classifier", "PROBABILITY", lambda p: p + 0.01),
+    ("fang2021, out", "collabench.models.classifier", "PROBABILITY", lambda p: p + 0.01),
     ("fang2021", "collabench.methods.fang2021", "kernel_term", lambda f: lambda weight: 1.001 * f(weight)),
     ("fang2021", "collabench.methods.fang2021", "deviations", lambda f: lambda maps: f(maps) + 1e-2 * f(maps) ** 2),
     ("fang2021, mid", "collabench.methods.fang2021", "ceil", lambda f: lambda x: f(x) + 1),

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from collabench.losses import hard_cross_entropy
 from collabench.methods import Batch
 from collabench.methods._intra_model import deviations, frobenius_distance, similarities
-from collabench.models._intermediate import intermediate_groups, intermediate_layers
+from collabench.methods.losses import hard_cross_entropy
+from collabench.models.intermediate import intermediate_groups, intermediate_layers
 from collabench.training import train_run
 from tests.baselines.test_gradients import digits
 from tests.baselines.training_cases import IMAGES, LABELS, batch, built, reached, run_of

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from collabench.core.seeding import dropout_seed, stream_seed, torch_generator
 from collabench.methods import METHODS
-from collabench.models._dropout import set_dropout_generator
+from collabench.models.dropout import set_dropout_generator
 from collabench.models.tree import TrainingTree
-from collabench.seeding import dropout_seed, stream_seed, torch_generator
 from collabench.training import loop
 from tests.baselines.test_identities import WITHOUT_EXTRA_LOSS
 from tests.baselines.training_cases import (

@@ -6,10 +6,10 @@ import statistics
 
 import pytest
 
-from collabench.config import load_params
+from collabench.config.configuration import Run
+from collabench.config.params import load_params
 from collabench.data.dataset import load, prepare
 from collabench.methods import METHODS
-from collabench.spec import Run
 from tests.verification import learning
 
 PARAMS = load_params(learning.ROOT / "params.yaml")

@@ -10,12 +10,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from collabench import compatibility
-from collabench.errors import ConfigError
+from collabench.config import compatibility
+from collabench.config.configuration import RequiredRun, Run
+from collabench.core.errors import ConfigError
+from collabench.core.seeding import stream_seed
 from collabench.methods import METHODS
 from collabench.models import build_backbone
-from collabench.seeding import stream_seed
-from collabench.spec import RequiredRun, Run
 from collabench.training import train_run
 from tests.synthetic import CLASSES, SMALL_MODELS, blobs, configuration_of, model_of, settings_of
 

@@ -22,7 +22,7 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 
-from collabench.errors import DataError
+from collabench.core.errors import DataError
 
 #: No archive of a data set known here unpacks to more (STL-10: 3 GB).
 MAX_UNPACKED_BYTES = 400 * 10**9

@@ -25,10 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from collabench.config import Augmentation
-from collabench.distributed import WHOLE, Part
-from collabench.errors import DataError
-from collabench.seeding import numpy_generator, torch_generator
+from collabench.config.sections import Augmentation
+from collabench.core.distributed import WHOLE, Part
+from collabench.core.errors import DataError
+from collabench.core.seeding import numpy_generator, torch_generator
 
 #: Area and aspect ratio of a random resized crop: the Inception recipe (Szegedy et al., 2015), torchvision's default.
 CROP_AREA = (0.08, 1.0)

@@ -18,17 +18,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from collabench.config import Augmentation, DatasetConfig
+from collabench.config.known_datasets import TITLES
+from collabench.config.sections import Augmentation, DatasetConfig
+from collabench.core.distributed import WHOLE, Part
+from collabench.core.errors import DataError
+from collabench.core.record import Strict
+from collabench.core.seeding import numpy_generator
 from collabench.data import batches, streaming
-from collabench.data.download import Official, Tell
-from collabench.data.sources import OFFICIAL, TITLES, Source, digest_of_source, not_placed, open_source
+from collabench.data.download import Log, Official
+from collabench.data.sources import OFFICIAL, Source, digest_of_source, not_placed, open_source
 from collabench.data.splits import rest_of, stratified_subset
 from collabench.data.tensors import read_tensors, write_tensors
-from collabench.distributed import WHOLE, Part
-from collabench.errors import DataError
-from collabench.records import read_json, write_json
-from collabench.seeding import numpy_generator
-from collabench.strict import Strict
+from collabench.storage.files import read_json, write_json
 
 FORMAT = 1
 ARRAYS, MANIFEST = "arrays.safetensors", "manifest.json"
@@ -104,7 +105,7 @@ def prepare(
     config: DatasetConfig,
     downloads: Path,
     folder: Path,
-    progress: Tell | None = None,
+    progress: Log | None = None,
     *,
     root: Path | None = None,
     official: Mapping[str, Official] = OFFICIAL,
@@ -198,7 +199,7 @@ def _location(config: DatasetConfig, root: Path | None, folder: Path) -> str:
     return str(path) if Path(config.path or "").is_absolute() else os.path.relpath(path.absolute(), folder.absolute())
 
 
-def _existing(config: DatasetConfig, folder: Path, tell: Tell) -> Manifest | None:
+def _existing(config: DatasetConfig, folder: Path, tell: Log) -> Manifest | None:
     if not (folder / MANIFEST).exists() and not (folder / ARRAYS).exists():
         return None
     try:

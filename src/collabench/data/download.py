@@ -12,12 +12,12 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from collabench.errors import DataError
-from collabench.locks import holding
+from collabench.core.errors import DataError, Log
+from collabench.storage.locks import holding
 
 TIMEOUT_SECONDS = 30.0
 ATTEMPTS = 5
@@ -25,8 +25,6 @@ WAIT_SECONDS = 1.0
 #: No official archive known here is larger (STL-10: 2.6 GB).
 MAX_BYTES = 10 * 10**9
 _CHUNK = 1 << 20
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def checksum_of(path: Path, like: str) -> str:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
-def obtain(official: Official, downloads: Path, local: Path | None, mirrors: Sequence[str], tell: Tell) -> Path:
+def obtain(official: Official, downloads: Path, local: Path | None, mirrors: Sequence[str], tell: Log) -> Path:
     """A path at which the official file lies, with the right checksum.
 
     local: a folder that may hold the file, or the file itself; tried first, then ``downloads``, then the network.
@@ -99,7 +97,7 @@ class _Failed(Exception):
         self.final = final
 
 
-def _fetch(url: str, target: Path, checksum: str, tell: Tell) -> None:
+def _fetch(url: str, target: Path, checksum: str, tell: Log) -> None:
     """Download to ``target``; raises _Failed. Attempts are counted anew whenever one brought something."""
     part = target.with_name(f"{target.name}.part")
     attempt, resumed = 0, part.exists()
@@ -127,7 +125,7 @@ def _fetch(url: str, target: Path, checksum: str, tell: Tell) -> None:
     raise _Failed(f"wrong content ({actual}, expected {checksum})", final=True)
 
 
-def _receive(url: str, part: Path, tell: Tell) -> None:
+def _receive(url: str, part: Path, tell: Log) -> None:
     """Append to ``part`` what is missing; raises _Failed, leaving what has arrived."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "collabench", "Accept-Encoding": "identity"}
@@ -168,7 +166,7 @@ def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | N
     return 0, int(length) if length and length.isdigit() else None
 
 
-def _copy(response: http.client.HTTPResponse, file, have: int, total: int | None, name: str, tell: Tell) -> int:
+def _copy(response: http.client.HTTPResponse, file, have: int, total: int | None, name: str, tell: Log) -> int:
     told = time.monotonic()
     while chunk := response.read1(_CHUNK):  # what has arrived: read would lose it if the connection breaks
         file.write(chunk)

@@ -21,9 +21,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from collabench.core.errors import DataError
 from collabench.data.archives import is_archive, members
-from collabench.errors import DataError
-from collabench.records import sha256_of
+from collabench.storage.files import sha256_of
 
 ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")

@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collabench.config import NoiseConfig
+from collabench.config.sections import NoiseConfig
+from collabench.core.errors import DataError
+from collabench.core.seeding import numpy_generator
 from collabench.data.tensors import read_tensors, write_tensors
-from collabench.errors import DataError
-from collabench.seeding import numpy_generator
 
 FORMAT = 1
 

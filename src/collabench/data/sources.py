@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collabench.config import DatasetConfig
+from collabench.config.sections import DatasetConfig
+from collabench.core.errors import DataError
+from collabench.core.seeding import numpy_generator
 from collabench.data import images
 from collabench.data.archives import members, naming, read_pickle
-from collabench.data.download import Official, Tell, obtain
+from collabench.data.download import Log, Official, obtain
 from collabench.data.splits import rest_of, stratified_subset
-from collabench.errors import DataError
-from collabench.records import sha256_of
-from collabench.seeding import numpy_generator
+from collabench.storage.files import sha256_of
 
 OFFICIAL = {
     "cifar10": Official(
@@ -34,11 +34,6 @@ OFFICIAL = {
         "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz", "md5:91f7769df0f17e558f3565bffb0c7dfb"
     ),
 }
-
-TITLES = {
-    "digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "stl10": "STL-10", "imagenet32": "ImageNet32",
-    "imagenet": "ImageNet",
-}  # fmt: skip
 
 IMAGENET32_TRAIN = tuple(f"train_data_batch_{number}" for number in range(1, 11))
 IMAGENET32_TEST = "val_data"
@@ -64,7 +59,7 @@ def open_source(
     config: DatasetConfig,
     downloads: Path,
     path: Path | None,
-    tell: Tell,
+    tell: Log,
     official: Mapping[str, Official] = OFFICIAL,
 ) -> Source:
     """Find or fetch, and verify, the files of a data set. Raises DataError in one line."""
@@ -125,7 +120,7 @@ def not_placed(config: DatasetConfig, path: Path) -> str | None:
     return None
 
 
-def _check_pin(config: DatasetConfig, path: Path, tell: Tell) -> None:
+def _check_pin(config: DatasetConfig, path: Path, tell: Log) -> None:
     if not path.exists():
         raise DataError(_where_to_get(config, path))
     tell(f"{path}: computing its checksum")

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collabench.errors import DataError
-from collabench.seeding import numpy_generator
+from collabench.core.errors import DataError
+from collabench.core.seeding import numpy_generator
 
 
 def stratified_subset(labels: Tensor, count: int, generator: np.random.Generator) -> Tensor:

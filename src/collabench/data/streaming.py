@@ -20,7 +20,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from collabench.config import Augmentation
+from collabench.config.sections import Augmentation
+from collabench.core.distributed import WHOLE, Part
+from collabench.core.errors import DataError
+from collabench.core.seeding import numpy_generator
 from collabench.data.batches import (
     Normalisation,
     batch_sizes,
@@ -31,9 +34,6 @@ from collabench.data.batches import (
     steps_per_epoch,
 )
 from collabench.data.images import ImageFiles, centre_crop, open_image, read_image_file
-from collabench.distributed import WHOLE, Part
-from collabench.errors import DataError
-from collabench.seeding import numpy_generator
 
 #: Side that ImageNet's images are said to have where their own differ, and at which statistics are computed.
 NOMINAL_SIDE = 224

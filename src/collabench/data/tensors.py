@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from collabench.errors import DataError, StorageError
-from collabench.records import replacing
+from collabench.core.errors import DataError, StorageError
+from collabench.storage.files import replacing
 
 _ENTRY = "collabench"
 

@@ -6,8 +6,8 @@ does everything else and knows no method by name. See :mod:`collabench.methods._
 
 from __future__ import annotations
 
-from collabench.methods._contract import Batch, Context, Method, MethodSettings, Requirement, Update
-from collabench.registry import Registry
+from collabench.core.registry import Registry
+from collabench.methods.contract import Batch, Context, Method, MethodSettings, Requirement, Update
 
 METHODS = Registry(__name__, "method")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from collabench.models import Backbone
-from collabench.models._pooling import global_average
+from collabench.models.pooling import global_average
 
 
 @dataclass(frozen=True)

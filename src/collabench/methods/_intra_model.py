@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from collabench.losses import consensus, hard_cross_entropy, soft_cross_entropy, wide
+from collabench.methods.losses import consensus, hard_cross_entropy, soft_cross_entropy, wide
 
 
 def out_terms(

@@ -6,11 +6,11 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from collabench.methods import _contract
+from collabench.methods import contract
 from collabench.models import Backbone
 
 
-class NetworksSettings(_contract.MethodSettings):
+class NetworksSettings(contract.MethodSettings):
     """Network 0 is the run's own model: it begins with the weights of individual training, and it is deployed.
 
     ``networks``: how many of that model (they begin with independent weights). ``peers``: instead, the models of
@@ -44,7 +44,7 @@ class NetworksSettings(_contract.MethodSettings):
         pattern = [models.index(peer) for peer in self.peers]
         return self.model_dump(exclude={"networks", "peers"}) | {"networks": self.count, "peers": pattern}
 
-    def make(self, context: _contract.Context) -> list[Backbone]:
+    def make(self, context: contract.Context) -> list[Backbone]:
         """The networks, in order, with independent initial weights."""
         if not self.peers:
             return [context.make_backbone(copy) for copy in range(self.networks)]

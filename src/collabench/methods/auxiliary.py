@@ -22,13 +22,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from collabench.losses import hard_cross_entropy
-from collabench.methods import _contract
+from collabench.methods import contract
 from collabench.methods._features import pooled, stage_outputs
+from collabench.methods.losses import hard_cross_entropy
 from collabench.models import Backbone
 
 
-class Settings(_contract.MethodSettings):
+class Settings(contract.MethodSettings):
     method: Literal["auxiliary"]
     weight: float = Field(default=0.3, ge=0.0, le=1000.0)
     after: tuple[str, ...] | None = Field(default=None, min_length=1)
@@ -75,7 +75,7 @@ class DeeplySupervised(nn.Module):
         return x, torch.stack(auxiliary)
 
 
-class Method(_contract.Method):
+class Method(contract.Method):
     settings: Settings
 
     def build(self) -> DeeplySupervised:
@@ -87,7 +87,7 @@ class Method(_contract.Method):
         ]
         return DeeplySupervised(backbone, tuple(widths), classifiers)
 
-    def losses(self, network: DeeplySupervised, batch: _contract.Batch) -> dict[str, Tensor]:
+    def losses(self, network: DeeplySupervised, batch: contract.Batch) -> dict[str, Tensor]:
         logits, auxiliary = network(batch.images)
         return self.terms(logits, auxiliary, batch.labels)
 

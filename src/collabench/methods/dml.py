@@ -33,11 +33,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from collabench.losses import hard_cross_entropy, kullback_leibler, log_probabilities
-from collabench.methods import _contract
+from collabench.methods import contract
 from collabench.methods._networks import NetworksSettings
+from collabench.methods.losses import hard_cross_entropy, kullback_leibler, log_probabilities
 from collabench.models import Backbone
-from collabench.models._dropout import SameMasks
+from collabench.models.dropout import SameMasks
 
 
 class Settings(NetworksSettings):
@@ -64,18 +64,18 @@ class Settings(NetworksSettings):
         return networks + asked_again
 
 
-class Method(_contract.Method):
+class Method(contract.Method):
     settings: Settings
 
     def build(self) -> nn.ModuleList:
         return nn.ModuleList(self.settings.make(self.context))
 
-    def losses(self, network: nn.ModuleList, batch: _contract.Batch) -> dict[str, Tensor]:
+    def losses(self, network: nn.ModuleList, batch: contract.Batch) -> dict[str, Tensor]:
         logits = self.predict(network, batch.images)
         per_network = [self.terms(logits, batch.labels, own) for own in range(len(logits))]
         return {name: torch.stack([terms[name] for terms in per_network]).sum() for name in per_network[0]}
 
-    def step(self, network: nn.ModuleList, batch: _contract.Batch, update: _contract.Update) -> dict[str, Tensor]:
+    def step(self, network: nn.ModuleList, batch: contract.Batch, update: contract.Update) -> dict[str, Tensor]:
         if self.settings.optimisation == "simultaneous":
             return super().step(network, batch, update)
         # A network's step changes no other network, so the passes made here stay valid until their own network's turn.
@@ -84,7 +84,7 @@ class Method(_contract.Method):
         sums: dict[str, Tensor] = {}
         for own, member in enumerate(network):
             terms = self.terms(torch.stack(logits), batch.labels, own)
-            update(_contract.total(terms), list(member.parameters()))
+            update(contract.total(terms), list(member.parameters()))
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term.detach()
             logits[own] = logits[own].detach()

@@ -14,10 +14,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from collabench.methods import _contract
+from collabench.methods import contract
 
 
-class Settings(_contract.MethodSettings):
+class Settings(contract.MethodSettings):
     method: Literal["ensemble"]
     members: int = Field(default=2, ge=2, le=64)
     of: str = "individual"
@@ -31,8 +31,8 @@ class Settings(_contract.MethodSettings):
     def references(self) -> tuple[tuple[str, str, str], ...]:
         return (("of", "methods", self.of),)
 
-    def requires(self) -> tuple[_contract.Requirement, ...]:
-        return tuple(_contract.Requirement(method=self.of, member=member) for member in range(self.members))
+    def requires(self) -> tuple[contract.Requirement, ...]:
+        return tuple(contract.Requirement(method=self.of, member=member) for member in range(self.members))
 
 
 class Members(nn.Module):
@@ -47,13 +47,13 @@ class Members(nn.Module):
         return torch.logsumexp(log_probabilities, 0) - torch.log(torch.tensor(float(len(self.members))))
 
 
-class Method(_contract.Method):
+class Method(contract.Method):
     trains = False
 
     def build(self) -> Members:
         return Members(list(self.context.teachers))
 
-    def losses(self, network: Members, batch: _contract.Batch) -> dict[str, Tensor]:
+    def losses(self, network: Members, batch: contract.Batch) -> dict[str, Tensor]:
         raise NotImplementedError("an ensemble is not trained")
 
     def predict(self, network: Members, images: Tensor) -> Tensor:

@@ -57,9 +57,9 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from collabench import distributed
-from collabench.losses import hard_cross_entropy
-from collabench.methods import _contract
+from collabench.core import distributed
+from collabench.core.record import NO_BOOL
+from collabench.methods import contract
 from collabench.methods._intra_model import (
     deviations,
     frobenius_distance,
@@ -69,17 +69,17 @@ from collabench.methods._intra_model import (
     out_terms,
     similarities,
 )
+from collabench.methods.losses import hard_cross_entropy
 from collabench.models import Backbone
-from collabench.models._classifier import HiddenLayer
-from collabench.models._dropout import SeededDropout
-from collabench.models._intermediate import (
+from collabench.models.classifier import HiddenLayer
+from collabench.models.dropout import SeededDropout
+from collabench.models.intermediate import (
     IntermediateLayer,
     intermediate_groups,
     intermediate_layers,
     map_shapes,
     tapped,
 )
-from collabench.strict import NO_BOOL
 
 #: Losses in the order in which they are named, with the beginnings of their settings' names.
 LOSSES = {
@@ -90,7 +90,7 @@ LOSSES = {
 }
 
 
-class Settings(_contract.MethodSettings):
+class Settings(contract.MethodSettings):
     method: Literal["fang2021"]
     losses: tuple[Literal["out", "mid", "pull_push", "kernel"], ...] = Field(default=tuple(LOSSES), min_length=1)
     out_branches: int = Field(default=2, ge=1, le=8)
@@ -298,7 +298,7 @@ def projection(channels_in: int, channels: int | None, kernel: int) -> nn.Conv2d
     return nn.Conv2d(channels_in, channels or channels_in, kernel, padding=kernel // 2, bias=False)
 
 
-class Method(_contract.Method):
+class Method(contract.Method):
     settings: Settings
 
     def build(self) -> IntraModelNetwork:
@@ -314,14 +314,14 @@ class Method(_contract.Method):
                 projections.append(context.make_layers(f"projection {path}", make))
         return IntraModelNetwork(backbone, settings, classifiers, projections)
 
-    def losses(self, network: IntraModelNetwork, batch: _contract.Batch) -> dict[str, Tensor]:
+    def losses(self, network: IntraModelNetwork, batch: contract.Batch) -> dict[str, Tensor]:
         terms = self.terms(network(batch.images), batch)
         if "kernel" in self.settings.losses:
             kernels = torch.stack([kernel_term(weight) for weight in network.kernels()])
             terms["kernel"] = self.settings.kernel_weight * kernels.sum()
         return terms
 
-    def terms(self, outputs: Outputs, batch: _contract.Batch) -> dict[str, Tensor]:
+    def terms(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
         """The weighted terms that a pass's outputs give: all but ``kernel``."""
         settings, labels = self.settings, batch.labels
         terms: dict[str, Tensor] = {}
@@ -345,7 +345,7 @@ class Method(_contract.Method):
             terms |= self._pull_push(outputs.described, batch)
         return terms
 
-    def _pull_push(self, layers: list[Tensor], batch: _contract.Batch) -> dict[str, Tensor]:
+    def _pull_push(self, layers: list[Tensor], batch: contract.Batch) -> dict[str, Tensor]:
         """``pull`` and ``push`` of eq. 9, summed over the layers, from their deviations (B, C_i). Samples are compared over
         the whole batch, also where several processes share it."""
         settings, images = self.settings, batch.images

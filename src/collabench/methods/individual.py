@@ -10,22 +10,22 @@ from typing import Literal
 
 from torch import Tensor
 
-from collabench.losses import hard_cross_entropy
-from collabench.methods import _contract
+from collabench.methods import contract
+from collabench.methods.losses import hard_cross_entropy
 from collabench.models import Backbone
 
 
-class Settings(_contract.MethodSettings):
+class Settings(contract.MethodSettings):
     method: Literal["individual"]
 
 
-class Method(_contract.Method):
+class Method(contract.Method):
     settings: Settings
 
     def build(self) -> Backbone:
         return self.context.make_backbone(0)
 
-    def losses(self, network: Backbone, batch: _contract.Batch) -> dict[str, Tensor]:
+    def losses(self, network: Backbone, batch: contract.Batch) -> dict[str, Tensor]:
         return {"hard": hard_cross_entropy(network(batch.images), batch.labels, self.settings.label_smoothing)}
 
     def predict(self, network: Backbone, images: Tensor) -> Tensor:

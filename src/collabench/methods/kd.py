@@ -40,13 +40,13 @@ from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from collabench.errors import ConfigError
-from collabench.losses import hard_cross_entropy, kullback_leibler, log_probabilities
-from collabench.methods import _contract
+from collabench.core.errors import ConfigError
+from collabench.methods import contract
+from collabench.methods.losses import hard_cross_entropy, kullback_leibler, log_probabilities
 from collabench.models import Backbone
 
 
-class Settings(_contract.MethodSettings):
+class Settings(contract.MethodSettings):
     method: Literal["kd"]
     weight: float = Field(default=0.9, ge=0.0, le=1.0)
     temperature: float = Field(default=4.0, ge=0.01, le=1000.0)
@@ -76,11 +76,11 @@ class Settings(_contract.MethodSettings):
             named = [("teacher", "methods", self.teacher), *named, ("teacher_recipe", "recipes", self.teacher_recipe)]
         return tuple((field, section, name) for field, section, name in named if name is not None)
 
-    def requires(self) -> tuple[_contract.Requirement, ...]:
+    def requires(self) -> tuple[contract.Requirement, ...]:
         if self.teacher_file is not None:
             return ()
         return tuple(
-            _contract.Requirement(self.teacher, self.teacher_model, self.teacher_recipe, member)
+            contract.Requirement(self.teacher, self.teacher_model, self.teacher_recipe, member)
             for member in range(self.teacher_members)
         )
 
@@ -101,7 +101,7 @@ class Settings(_contract.MethodSettings):
         return self.model_dump(exclude={"teacher", "teacher_model", "teacher_recipe", "teacher_file"})
 
 
-class Method(_contract.Method):
+class Method(contract.Method):
     settings: Settings
 
     def build(self) -> Backbone:
@@ -120,7 +120,7 @@ class Method(_contract.Method):
         teacher.load_state_dict(weights)
         return [teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)]
 
-    def losses(self, network: Backbone, batch: _contract.Batch) -> dict[str, Tensor]:
+    def losses(self, network: Backbone, batch: contract.Batch) -> dict[str, Tensor]:
         with torch.no_grad():
             given = torch.stack([teacher.to(batch.images.device)(batch.images) for teacher in self.teachers])
         if given.shape[-1] != self.context.classes:

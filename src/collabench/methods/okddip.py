@@ -35,15 +35,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from collabench.losses import hard_cross_entropy, kullback_leibler, log_probabilities
-from collabench.methods import _contract
+from collabench.methods import contract
 from collabench.methods._branches import run_branches, split_point
 from collabench.methods._features import feature_width
+from collabench.methods.losses import hard_cross_entropy, kullback_leibler, log_probabilities
 from collabench.models import Backbone
 from collabench.models.tree import TrainingTree, simple_tree
 
 
-class Settings(_contract.MethodSettings):
+class Settings(contract.MethodSettings):
     method: Literal["okddip"]
     heads: int = Field(default=4, ge=3, le=64)
     split_after: str | None = None
@@ -83,7 +83,7 @@ class LeaderAndPeers(nn.Module):
         self.tree, self.attention = tree, attention
 
 
-class Method(_contract.Method):
+class Method(contract.Method):
     settings: Settings
 
     def build(self) -> LeaderAndPeers:
@@ -95,7 +95,7 @@ class Method(_contract.Method):
         attention = context.make_layers("attention", partial(PeerAttention, width, settings.attention_width))
         return LeaderAndPeers(tree, attention)
 
-    def losses(self, network: LeaderAndPeers, batch: _contract.Batch) -> dict[str, Tensor]:
+    def losses(self, network: LeaderAndPeers, batch: contract.Batch) -> dict[str, Tensor]:
         outputs = run_branches(network.tree, batch.images)
         features = outputs.features[1:]
         if not self.settings.gradient_through_target:

@@ -34,15 +34,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from collabench.losses import hard_cross_entropy, kullback_leibler, log_probabilities
-from collabench.methods import _contract
+from collabench.methods import contract
 from collabench.methods._branches import run_branches, split_point
 from collabench.methods._features import pooled, stage_outputs
+from collabench.methods.losses import hard_cross_entropy, kullback_leibler, log_probabilities
 from collabench.models import Backbone
 from collabench.models.tree import INPUT, TrainingTree, simple_tree
 
 
-class Settings(_contract.MethodSettings):
+class Settings(contract.MethodSettings):
     method: Literal["one"]
     heads: int = Field(default=4, ge=2, le=64)
     split_after: str | None = None
@@ -71,7 +71,7 @@ class GatedBranches(nn.Module):
         return outputs.logits, torch.softmax(self.gate(pooled(outputs.shared)), dim=-1)
 
 
-class Method(_contract.Method):
+class Method(contract.Method):
     settings: Settings
 
     def build(self) -> GatedBranches:
@@ -83,7 +83,7 @@ class Method(_contract.Method):
         width = context.input_shape[0] if point == INPUT else outputs[point].width
         return GatedBranches(tree, context.make_layers("gate", partial(nn.Linear, width, heads)))
 
-    def losses(self, network: GatedBranches, batch: _contract.Batch) -> dict[str, Tensor]:
+    def losses(self, network: GatedBranches, batch: contract.Batch) -> dict[str, Tensor]:
         logits, gates = network(batch.images)
         return self.terms(logits, gates, batch.labels)
 

@@ -40,11 +40,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from collabench.losses import consensus, hard_cross_entropy, soft_cross_entropy
-from collabench.methods import _contract
+from collabench.core.record import Strict
+from collabench.methods import contract
+from collabench.methods.losses import consensus, hard_cross_entropy, soft_cross_entropy
 from collabench.models import Backbone
 from collabench.models.tree import INPUT, Split, TrainingTree, check_splits, heads_of
-from collabench.strict import Strict
 
 #: Default split points in order, for backbones that name these stages; the first set that fits is used.
 DEFAULT_SPLIT_POINTS = (
@@ -60,7 +60,7 @@ class SplitSettings(Strict):
     branches: int = Field(ge=1, le=64)
 
 
-class Settings(_contract.MethodSettings):
+class Settings(contract.MethodSettings):
     method: Literal["song2018"]
     graph: Literal["individual", "multi_instance", "simple_ilr", "hierarchical_ilr"] = "hierarchical_ilr"
     heads: int = Field(default=4, ge=1, le=64)
@@ -127,7 +127,7 @@ class Settings(_contract.MethodSettings):
         check_splits(backbone.stage_names, self.tree(backbone.stage_names))
 
 
-class Method(_contract.Method):
+class Method(contract.Method):
     settings: Settings
 
     def build(self) -> TrainingTree:
@@ -136,13 +136,13 @@ class Method(_contract.Method):
         rescale = settings.optimisation == "simultaneous" and settings.scaling == "backprop_rescaling"
         return TrainingTree(self.context.make_backbone, splits, rescale)
 
-    def losses(self, network: TrainingTree, batch: _contract.Batch) -> dict[str, Tensor]:
+    def losses(self, network: TrainingTree, batch: contract.Batch) -> dict[str, Tensor]:
         logits = network(batch.images)
         terms = self._terms(logits, batch.labels, self._targets(logits), range(network.heads))
         divisor = network.heads if self.settings.scaling == "loss_scaling" else 1
         return {name: term / divisor for name, term in terms.items()} if divisor > 1 else terms
 
-    def step(self, network: TrainingTree, batch: _contract.Batch, update: _contract.Update) -> dict[str, Tensor]:
+    def step(self, network: TrainingTree, batch: contract.Batch, update: contract.Update) -> dict[str, Tensor]:
         if self.settings.optimisation == "simultaneous" or network.heads == 1:
             return super().step(network, batch, update)
         sums: dict[str, Tensor] = {}
@@ -152,7 +152,7 @@ class Method(_contract.Method):
             if targets is None or self.settings.refresh_targets:
                 targets = self._targets(logits)
             terms = self._terms(logits, batch.labels, targets, [head])
-            update(_contract.total(terms), network.path_parameters(head))
+            update(contract.total(terms), network.path_parameters(head))
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term.detach()
         return sums

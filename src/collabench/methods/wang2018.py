@@ -42,10 +42,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from collabench.losses import hard_cross_entropy, kullback_leibler, log_probabilities
-from collabench.methods import _contract
+from collabench.methods import contract
 from collabench.methods._features import feature_width
 from collabench.methods._networks import NetworksSettings
+from collabench.methods.losses import hard_cross_entropy, kullback_leibler, log_probabilities
 from collabench.models import Backbone
 
 
@@ -167,7 +167,7 @@ class AssistedBackbone(nn.Module):
         )
 
 
-class Method(_contract.Method):
+class Method(contract.Method):
     settings: Settings
 
     def build(self) -> CollaboratingNetworks:
@@ -183,7 +183,7 @@ class Method(_contract.Method):
         ]
         return CollaboratingNetworks(backbones, assistance, memories)
 
-    def losses(self, network: CollaboratingNetworks, batch: _contract.Batch) -> dict[str, Tensor]:
+    def losses(self, network: CollaboratingNetworks, batch: contract.Batch) -> dict[str, Tensor]:
         return self.terms(network(batch.images), batch.labels)
 
     def terms(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

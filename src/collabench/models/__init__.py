@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-from collabench.errors import ConfigError
-from collabench.models._backbone import Backbone
-from collabench.registry import Registry
-from collabench.strict import Strict
+from collabench.core.errors import ConfigError
+from collabench.core.record import Strict
+from collabench.core.registry import Registry
+from collabench.models.backbone import Backbone
 
-FAMILIES = Registry(__name__, "family")
+FAMILIES = Registry("collabench.models.families", "family")
 
 __all__ = ["FAMILIES", "Backbone", "build_backbone"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from collabench.models._backbone import Backbone
+from collabench.models.backbone import Backbone
 
 #: A split "after" this is a split of the input: nothing is shared.
 INPUT = "input"

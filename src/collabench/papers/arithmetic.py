@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from collabench.papers.tables import CellRange, Paper, PublishedCell, Quote
+from collabench.papers.schema import CellRange, Quote
+from collabench.papers.tables import Paper, PublishedCell
 
 
 @dataclass(frozen=True)

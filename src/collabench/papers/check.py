@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from collabench.errors import CollabenchError, ConfigError
-from collabench.papers.tables import Paper, PublishedTable, Source, load_papers
+from collabench.core.errors import CollabenchError, ConfigError
+from collabench.papers.schema import PublishedTable, Source
+from collabench.papers.tables import Paper, load_papers
 
 NUMBER = re.compile(r"\d+\.\d+")
 VALUE = re.compile(r"(\d+\.\d+)(?:\s*±\s*(\d+\.\d+))?")

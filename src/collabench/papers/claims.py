@@ -11,10 +11,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from collabench.config import Document, KeyPath, Line, Name, Params, check_name, read_yaml, validate
-from collabench.errors import ConfigError
+from collabench.config.params import Params, check_name
+from collabench.config.sections import Line, Name
+from collabench.config.validation import validate
+from collabench.config.yaml_file import Document, KeyPath, read_yaml
+from collabench.core.errors import ConfigError
+from collabench.core.record import NO_REPEATS, Strict
 from collabench.papers.tables import load_papers, papers_not_run
-from collabench.strict import NO_REPEATS, Strict
 
 #: The claims' file in the folder of papers.
 CLAIMS = "claims.yaml"

@@ -12,243 +12,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
-from pydantic import Field, PlainValidator, model_validator
-
-from collabench.config import Document, KeyPath, Line, Name, Params, check_name, read_yaml, validate
-from collabench.errors import ConfigError
-from collabench.spec import Cell, Configuration, KnownToFit, nothing_is_known, resolve
-from collabench.strict import NO_REPEATS, Strict
-
-#: What an unknown value prints as.
-UNKNOWN = "not in our sources"
+from collabench.config.configuration import Configuration
+from collabench.config.params import Params, check_name
+from collabench.config.plan import Cell, KnownToFit, nothing_is_known, resolve
+from collabench.config.validation import validate
+from collabench.config.yaml_file import Document, KeyPath, read_yaml
+from collabench.core.errors import ConfigError
+from collabench.papers.schema import (
+    SECTIONS,
+    About,
+    CellChange,
+    CellRange,
+    File,
+    Metric,
+    Names,
+    Protocol,
+    PublishedTable,
+    Quote,
+    Quotes,
+)
 
 PAPER = "paper.yaml"
-SECTIONS = {"dataset": "datasets", "noise": "noise", "model": "models", "recipe": "recipes", "method": "methods"}
-
-Metric = Literal["top1_error", "top5_error", "memory", "training_time", "convergence_speed"]
-
-#: Metric → how it is written, with its unit.
-METRICS: dict[str, str] = {
-    "top1_error": "top-1 test error (%)",
-    "top5_error": "top-5 test error (%)",
-    "memory": "memory in training (GB)",
-    "training_time": "training time",
-    "convergence_speed": "convergence speed",
-}
-
-
-def _value(value: Any) -> float | None:
-    if value == "unknown":
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("a number or the word unknown is needed")
-    if value < 0:
-        raise ValueError("a published value is not negative")
-    return float(value)
-
-
-Value = Annotated[float | None, PlainValidator(_value)]
-
-
-class Source(Strict):
-    """Where something stands. file: one of the source texts. table: the first line of a printed table's caption.
-    words: some words of the sentence, as they stand in the text without its markup. number: which of the decimal
-    numbers in these words is the value, counted from 1; None where the words hold no number."""
-
-    file: Line
-    table: Line | None = None
-    words: Line | None = None
-    number: int | None = Field(default=None, ge=1, le=20)
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.table is None) == (self.words is None):
-            raise ValueError("give the table, or some words of the sentence, and not both")
-        if self.number is not None and self.words is None:
-            raise ValueError("number counts within words; a table's cell is found by its row and column")
-        return self
-
-    def describe(self, row: str = "", column: str = "") -> str:
-        """``003….txt, TABLE I, row …, column …`` or ``002….txt, “…”``."""
-        if self.table is None:
-            return f"{self.file}, “{self.words}”"
-        return ", ".join(
-            [self.file, self.table, *([f"row {row}"] if row else []), *([f"column {column}"] if column else [])]
-        )
-
-
-class Names(Strict):
-    """Names of ``params.yaml``: those that are set change the ones given further out."""
-
-    dataset: Name | None = None
-    noise: Name | None = None
-    model: Name | None = None
-    recipe: Name | None = None
-    method: Name | None = None
-
-
-class Protocol(Strict):
-    """runs: how many training runs a value is the mean of. epoch: the last, or the one with the lowest error on the
-    split that is reported (optimistic). ``unknown`` where the sources don't say; then one run and the last epoch are
-    assumed where runs are compared with it."""
-
-    runs: Literal["unknown"] | Annotated[int, Field(ge=1)]
-    epoch: Literal["last", "best", "unknown"]
-    split: Literal["test", "validation", "unknown"] = "test"
-    source: Source | None = None
-
-
-class Column(Strict):
-    title: Line
-    metric: Metric | None = None
-    configuration: Names = Names()
-    not_run: Line | None = None
-
-
-class CellChange(Strict):
-    """What is particular to one cell."""
-
-    configuration: Names = Names()
-    not_run: Line | None = None
-    source: Source | None = None
-    metric: Metric | None = None
-
-
-class Row(Strict):
-    """labels: one for each of the table's ``row_titles``. values: column → number or unknown. spreads: column → sample
-    standard deviation over the protocol's runs, where one is published. not_run: why no configuration reproduces the
-    row."""
-
-    labels: Annotated[tuple[Line, ...], Field(min_length=1)]
-    values: dict[Name, Value]
-    spreads: dict[Name, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    metric: Metric | None = None
-    configuration: Names = Names()
-    not_run: Line | None = None
-    source: Source | None = None
-    cells: dict[Name, CellChange] = Field(default_factory=dict)
-
-
-class Axes(Strict):
-    """What a figure's axes show; its series are the rows, its points the columns."""
-
-    x: Line
-    y: Line
-
-
-class PublishedTable(Strict):
-    """A table or figure of a paper, or a comparison that a text describes.
-
-    chosen_here: what of the configurations the sources don't state, so that this project chose it. reported_by: who,
-    where it is not the paper's authors. baseline: the column that the others are compared with. margin: the largest
-    distance (percentage points) from a published value that counts as agreement, where one is declared.
-    """
-
-    kind: Literal["table", "figure", "text"]
-    title: Line
-    metric: Metric
-    protocol: Protocol
-    source: Source
-    row_titles: Annotated[tuple[Line, ...], Field(min_length=1)]
-    columns: Annotated[dict[Name, Column], Field(min_length=1)]
-    rows: Annotated[dict[Name, Row], Field(min_length=1)]
-    configuration: Names = Names()
-    baseline: Name | None = None
-    axes: Axes | None = None
-    chosen_here: Line | None = None
-    reported_by: Line | None = None
-    not_run: Line | None = None
-    note: Line | None = None
-    margin: float | None = Field(default=None, gt=0)
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if (self.axes is not None) != (self.kind == "figure"):
-            raise ValueError("axes belong to kind: figure, and a figure has them")
-        if self.baseline is not None and self.baseline not in self.columns:
-            raise ValueError(f"baseline: {self.baseline!r} is no column; columns: {', '.join(self.columns)}")
-        for name, row in self.rows.items():
-            if len(row.labels) != len(self.row_titles):
-                raise ValueError(f"row {name}: one label for each of {', '.join(self.row_titles)} is needed")
-            for what, keys in (("values", row.values), ("spreads", row.spreads), ("cells", row.cells)):
-                for column in keys:
-                    if column not in self.columns:
-                        raise ValueError(
-                            f"row {name}, {what}: {column!r} is no column; columns: {', '.join(self.columns)}"
-                        )
-            if row.spreads and (self.protocol.runs == "unknown" or self.protocol.runs < 2):
-                raise ValueError(f"row {name}, spreads: the protocol must say over how many runs, at least 2")
-            for column in self.columns:
-                if column not in row.values:
-                    raise ValueError(f"row {name}: no value for the column {column}; write a number or unknown")
-                value, metric = row.values[column], self.metric_of(name, column)
-                if value is None and column in row.spreads:
-                    raise ValueError(f"row {name}, spreads: the value of the column {column} is unknown")
-                if value is not None and value > 100 and metric.endswith("_error"):
-                    raise ValueError(f"row {name}, column {column}: {value:g} is no error in percent")
-        return self
-
-    def metric_of(self, row: str, column: str) -> Metric:
-        cell = self.rows[row].cells.get(column)
-        return (cell and cell.metric) or self.rows[row].metric or self.columns[column].metric or self.metric
-
-
-class CellRange(Strict):
-    """Cells of one row; several columns stand for the lowest of their values."""
-
-    table: Name
-    row: Name
-    columns: Annotated[tuple[Name, ...], Field(min_length=1), NO_REPEATS]
-
-
-class Quote(Strict):
-    """A number that a text quotes, and the cells that it is about.
-
-    relation: ``difference``: before - after, in percentage points. ``ratio``: after / before. ``value``: after itself.
-    decimals: with how many it is quoted; the arithmetic is right if it agrees to half a unit of the last.
-    """
-
-    what: Line
-    value: Value
-    relation: Literal["difference", "ratio", "value"] = "difference"
-    decimals: int = Field(default=2, ge=0, le=6)
-    before: CellRange | None = None
-    after: CellRange
-    sources: Annotated[tuple[Source, ...], Field(min_length=1), NO_REPEATS]
-
-    @model_validator(mode="after")
-    def _has_what_it_needs(self) -> Self:
-        if (self.before is None) != (self.relation == "value"):
-            raise ValueError("a difference and a ratio need before and after, a value only after")
-        return self
-
-
-class Quotes(Strict):
-    """Numbers that a paper's text says about its own tables."""
-
-    kind: Literal["quotes"]
-    title: Line
-    quotes: Annotated[dict[Name, Quote], Field(min_length=1)]
-
-
-class About(Strict):
-    """``paper.yaml``: which paper, and the texts that stand for it here.
-
-    not_run: why this project cannot run the paper's configurations; the published values and their arithmetic are then
-    shown alone, and the names of its cells and claims are not looked up.
-    """
-
-    title: Line
-    authors: Line
-    published: Line
-    sources: dict[str, Line]
-    note: Line | None = None
-    not_run: Line | None = None
-
-
-File = Annotated[PublishedTable | Quotes, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collabench.report.accepted import accept, compare
-    from collabench.report.assemble import ReportFiles, build
-    from collabench.report.provenance import explain
+    from collabench.report.build import ReportFiles, build
+    from collabench.report.explain import explain
+    from collabench.report.pages.terminal import terminal_summary
     from collabench.report.published import PublishedValue
-    from collabench.report.terminal import terminal_summary
 
 _MODULES = {
     "accept": "accepted",

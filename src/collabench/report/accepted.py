@@ -6,9 +6,9 @@ import csv
 import shutil
 from pathlib import Path
 
-from collabench.errors import ResultError
+from collabench.core.errors import ResultError
 from collabench.report.folders import COSTS, OVERVIEW, whole_folder
-from collabench.workspace import Workspace
+from collabench.storage.workspace import Workspace
 
 _SHOWN = 40
 """Differences that are listed one by one for each file."""

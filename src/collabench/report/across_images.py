@@ -10,15 +10,15 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from collabench.errors import ResultError
-from collabench.report.analyse import LEVEL, rounded
+from collabench.config.configuration import Run, dataset_key
+from collabench.config.plan import Cell
+from collabench.core.errors import ResultError
+from collabench.core.seeding import numpy_generator
 from collabench.report.collect import Collected
-from collabench.report.content import AcrossImages, Report, Row
-from collabench.results import LOGITS, Result, open_tensors
-from collabench.seeding import numpy_generator
-from collabench.spec import Cell, dataset_key
+from collabench.report.content import LEVEL, AcrossImages, Report, Row, rounded
 from collabench.stats import TwoWay, two_way_bootstraps
-from collabench.workspace import Workspace
+from collabench.storage.results import LOGITS, Result, open_tensors
+from collabench.storage.workspace import Workspace
 
 RESAMPLES = 2000
 
@@ -131,7 +131,7 @@ def _correct(
 def _correct_of(
     cell: Cell, result: Result, workspace: Workspace, labels: dict[str, NDArray[np.int64] | None]
 ) -> Correct | None:
-    path = workspace.run(cell.configuration.id, result.seed) / LOGITS
+    path = workspace.folder(Run(cell.configuration, result.seed)) / LOGITS
     key = dataset_key(cell.configuration.dataset)
     if key not in labels:
         labels[key] = _labels(key, result, workspace)

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from collabench.config import Params, TableConfig
+from collabench.config.params import Params
+from collabench.config.plan import Cell
+from collabench.config.sections import TableConfig
 from collabench.report import titles
 from collabench.report.collect import Collected
-from collabench.report.content import BestEpoch, Condition, Heads, Noise, Ranks, Report, Row, Selected, Table
+from collabench.report.content import (
+    LEVEL,
+    BestEpoch,
+    Condition,
+    Heads,
+    Noise,
+    Ranks,
+    Report,
+    Row,
+    Selected,
+    Table,
+    rounded,
+)
 from collabench.report.published import PublishedValue, by_configuration, stand_beside
-from collabench.results import Result
-from collabench.spec import Cell
 from collabench.stats import Friedman, Summary, friedman, holm, paired, summary
+from collabench.storage.results import Result
 
-LEVEL = 0.95
-
-DIGITS = 10
 """Significant digits that are kept: the last bits of a float depend on the processor's vector instructions."""
 
 
@@ -52,15 +61,6 @@ def analyse(
         ),
     )
     return Report.model_validate_json(json.dumps(rounded(json.loads(report.model_dump_json()))))
-
-
-def rounded(value: Any) -> Any:
-    """Plain data with every float cut to the digits that are kept."""
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, dict):
-        return {key: rounded(child) for key, child in value.items()}
-    return [rounded(child) for child in value] if isinstance(value, list) else value
 
 
 # ------------------------------------------------------------------------------------------------ one condition

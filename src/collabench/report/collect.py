@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from collabench.errors import ResultError
-from collabench.records import read_json
+from collabench.config.configuration import Run
+from collabench.config.plan import Cell, Plan
+from collabench.core.errors import ResultError
 from collabench.report.content import MissingRun
-from collabench.results import RESULT, WITHOUT_MEASUREMENT, Failure, Measured, Result, load_result
-from collabench.spec import Cell, Plan, Run
-from collabench.workspace import Workspace
+from collabench.storage.files import read_json
+from collabench.storage.results import RESULT, WITHOUT_MEASUREMENT, Failure, Measured, Result, load_result
+from collabench.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas
@@ -96,7 +97,7 @@ def collect(plan: Plan, workspace: Workspace, *, partial: bool = False) -> Colle
     """
     results, measured, missing = {}, {}, []
     for run in _distinct_runs(plan):
-        folder = workspace.run(run.configuration.id, run.seed)
+        folder = workspace.folder(run)
         try:
             if not (folder / RESULT).exists():
                 raise ResultError(why_missing(run, workspace))
@@ -105,7 +106,7 @@ def collect(plan: Plan, workspace: Workspace, *, partial: bool = False) -> Colle
             label = run.configuration.label
             missing.append(MissingRun(run_id=run.id, label=label, seed=run.seed, reason=str(error)))
         for part in (run, *run.requires()):
-            path = workspace.measured_file(part.configuration.id, part.seed)
+            path = workspace.measured_file(part)
             if part.id not in measured and path.exists():
                 measured[part.id] = read_json(path, Measured, remedy=WITHOUT_MEASUREMENT)
     if missing and not partial:

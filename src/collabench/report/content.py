@@ -7,11 +7,25 @@ comparisons are those of :mod:`collabench.stats`: one value per seed, 95 % t int
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+from collabench.core.record import Strict
 from collabench.stats import Friedman, Paired, Summary
 from collabench.stats.agreement import Comparison
-from collabench.strict import Strict
+
+LEVEL = 0.95
+
+DIGITS = 10
+
+
+def rounded(value: Any) -> Any:
+    """Plain data with every float cut to the digits that are kept."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: rounded(child) for key, child in value.items()}
+    return [rounded(child) for child in value] if isinstance(value, list) else value
+
 
 SCHEMA = 1
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from collabench.records import exchange, folder_beside, remove_abandoned, unwritable
-from collabench.workspace import Workspace
+from collabench.storage.files import exchange, folder_beside, remove_abandoned, unwritable
+from collabench.storage.workspace import Workspace
 
 CONTENT = "report.json"
 OVERVIEW = "README.md"

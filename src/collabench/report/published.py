@@ -9,12 +9,101 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from collabench.report.content import Published
-from collabench.results import Result
-from collabench.spec import Configuration
+from collabench.config.configuration import Configuration
+from collabench.papers.tables import Paper, PublishedCell, load_papers
+from collabench.report.content import LEVEL, Published
+from collabench.stats import Summary, summary
 from collabench.stats.agreement import Comparison, agrees_with_spread, agrees_with_value
+from collabench.storage.results import Result
+
+if TYPE_CHECKING:
+    from collabench.config.params import Params
+    from collabench.report.collect import Collected
+    from collabench.storage.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cell with its runs. error: under the paper's rule, last: after the last epoch; None where no run says."""
+
+    cell: PublishedCell
+    asked: int
+    n: int
+    error: Summary | None
+    last: Summary | None
+    published: Published | None
+
+
+def read_papers(params: Params, workspace: Workspace) -> dict[str, Paper]:
+    """The papers of the project's folder; none where it has no such folder. Raises ConfigError in one line.
+
+    Whether the parts of a configuration fit each other is not looked at: of those that ran it is known, the others are
+    looked at by the plan that asks for them.
+    """
+    if not workspace.papers.is_dir():
+        return {}
+    return load_papers(workspace.papers, params, known_to_fit=lambda _: True)
+
+
+def published_values(papers: dict[str, Paper]) -> list[PublishedValue]:
+    """The known values that runs may stand beside in a profile's own tables."""
+    return [
+        value
+        for paper in papers.values()
+        for cell in paper.cells
+        if cell.value is not None and (value := _value(cell)) is not None
+    ]
+
+
+def _value(cell: PublishedCell) -> PublishedValue | None:
+    if cell.configuration is None or cell.metric not in ("top1_error", "top5_error"):
+        return None
+    protocol = cell.protocol
+    return PublishedValue(
+        configuration=cell.configuration,
+        value=cell.value,
+        source=f"{cell.paper} {cell.table}",
+        protocol="best" if protocol.epoch == "best" else "last",
+        runs=1 if protocol.runs == "unknown" else protocol.runs,
+        sd=cell.sd,
+        margin=cell.margin,
+        top=1 if cell.metric == "top1_error" else 5,
+    )
+
+
+def measure(paper: Paper, collected: Collected) -> dict[tuple[str, str, str], Measured]:
+    """(table, row, column) → the cells of the paper whose configuration the plan's tables ask for."""
+    asked: dict[str, dict[int, Result | None]] = {}
+    for planned in collected.plan.cells:
+        found = collected.of(planned)
+        asked.setdefault(planned.configuration.id, {}).update({seed: found.get(seed) for seed in planned.seeds})
+    measured = {}
+    for cell in paper.cells:
+        value = _value(cell)
+        if value is not None and value.configuration.id in asked:
+            seeds = asked[value.configuration.id]
+            results = [seeds[seed] for seed in sorted(seeds)]
+            measured[cell.table, cell.row, cell.column] = _measure(cell, value, results)
+    return measured
+
+
+def _measure(cell: PublishedCell, value: PublishedValue, asked: list[Result | None]) -> Measured:
+    results = [result for result in asked if result is not None]
+    last = PublishedValue(value.configuration, None, value.source, protocol="last", top=value.top)
+    return Measured(
+        cell=cell,
+        asked=len(asked),
+        n=len(results),
+        error=_summary(errors_of(value, results)),
+        last=_summary(errors_of(last, results)),
+        published=stand_beside(value, results) if results else None,
+    )
+
+
+def _summary(values: list[float] | None) -> Summary | None:
+    return summary(values, LEVEL) if values else None
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collabench.config import DatasetConfig, ModelConfig, NoiseConfig, RecipeConfig
-from collabench.spec import Configuration
+from collabench.config.configuration import Configuration
+from collabench.config.sections import DatasetConfig, ModelConfig, NoiseConfig, RecipeConfig
 
 _DATASETS = {
     "digits": "digits",

@@ -14,7 +14,7 @@ import numpy as np
 import scipy  # loads its parts when they are used: reading a report needs none
 from numpy.typing import ArrayLike
 
-from collabench.errors import ConfigError
+from collabench.core.errors import ConfigError
 from collabench.stats.levels import check_level, check_positive
 from collabench.stats.samples import Paired, as_sample, summary
 

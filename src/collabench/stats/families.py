@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy  # loads its parts when they are used: reading a report needs none
 
-from collabench.errors import ConfigError, ResultError
+from collabench.core.errors import ConfigError, ResultError
 from collabench.stats.levels import check_family, check_level
 from collabench.stats.samples import Paired, Summary
 

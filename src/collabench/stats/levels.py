@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from collabench.errors import ConfigError
+from collabench.core.errors import ConfigError
 
 
 def check_level(level: float) -> None:

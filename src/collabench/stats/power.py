@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import scipy  # loads its parts when they are used: reading a report needs none
 
-from collabench.errors import ConfigError, ResultError
+from collabench.core.errors import ConfigError, ResultError
 from collabench.stats.levels import check_level, check_positive
 
 MOST_SEEDS = 10_000

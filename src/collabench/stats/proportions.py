@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import scipy  # loads its parts when they are used: reading a report needs none
 
-from collabench.errors import ResultError
+from collabench.core.errors import ResultError
 from collabench.stats.levels import check_level
 
 

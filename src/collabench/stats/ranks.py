@@ -8,7 +8,7 @@ import numpy as np
 import scipy  # loads its parts when they are used: reading a report needs none
 from numpy.typing import ArrayLike
 
-from collabench.errors import ResultError
+from collabench.core.errors import ResultError
 from collabench.stats.levels import check_level
 
 FEWEST_BLOCKS = 6

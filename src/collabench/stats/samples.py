@@ -18,7 +18,7 @@ import numpy as np
 import scipy  # loads its parts when they are used: reading a report needs none
 from numpy.typing import ArrayLike, NDArray
 
-from collabench.errors import ResultError
+from collabench.core.errors import ResultError
 from collabench.stats.levels import check_level
 from collabench.stats.power import detectable_difference
 

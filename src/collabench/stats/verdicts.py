@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from collabench.errors import ConfigError, ResultError
+from collabench.core.errors import ConfigError, ResultError
 from collabench.stats.levels import check_positive
 
 Verdict = Literal["supported", "refuted", "inconclusive", "not run"]

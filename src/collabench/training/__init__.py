@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from collabench.training.loop import Trained, make_context, train_run
+from collabench.training.context import make_context
+from collabench.training.loop import train_run
+from collabench.training.result import Trained
 
 __all__ = ["Trained", "make_context", "train_run"]

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from collabench.errors import ResultError
-from collabench.records import write_atomically
+from collabench.core.errors import ResultError
+from collabench.storage.files import write_atomically
 
 #: Raise when what a state holds changes: a checkpoint of another form is refused, and its run starts from its beginning.
 FORM = 2

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from collabench.config import RecipeConfig
-from collabench.errors import ConfigError
+from collabench.config.sections import RecipeConfig
+from collabench.core.errors import ConfigError
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -39,7 +39,9 @@ def prepare_process(device: torch.device, *, compiles: bool = False) -> None:
     if device.type == "cpu":
         torch.set_num_threads(1)
     if compiles:
-        torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler, too, and imports it: more than a second
+        torch.use_deterministic_algorithms(
+            True, warn_only=True
+        )  # tells the compiler, too, and imports it: more than a second
     else:
         torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time; nothing here reads such memory

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from collabench.results import Figures
+from collabench.storage.results import Figures
+
+
+def _as_float16(logits: Tensor) -> Tensor:
+    """Logits in the form in which they are kept: what lies beyond float16 becomes its largest number, not infinity."""
+    largest = torch.finfo(torch.float16).max
+    return logits.clamp(-largest, largest).half().cpu()
+
+
+@dataclass
+class _Final:
+    deployed: nn.Module
+    logits: dict[str, Tensor]
+    heads: list[Figures]
+    averaged: Figures | None
+
 
 CALIBRATION_BINS = 15
 

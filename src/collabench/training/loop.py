@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,18 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from collabench import data, distributed
-from collabench.compatibility import input_shape_of
+from collabench import data
+from collabench.config.compatibility import input_shape_of
+from collabench.config.configuration import Run
+from collabench.core import distributed
+from collabench.core.errors import ConfigError, ResultError, RunFailed
+from collabench.core.seeding import dropout_seed
 from collabench.data import noise
-from collabench.errors import ConfigError, ResultError, RunFailed
-from collabench.methods import METHODS, Batch, Context, Method
-from collabench.models import build_backbone
-from collabench.models._convolution import tune_convolutions
-from collabench.models._dropout import copy_generators, number_copy
-from collabench.results import TOP5_CLASSES, Curves, Figures, Measured, NoiseRealised, Result
-from collabench.seeding import dropout_seed, stream_seed
-from collabench.spec import Configuration, Run
+from collabench.methods import Batch
+from collabench.models.convolution.tuned import tune_convolutions
+from collabench.models.dropout import copy_generators
+from collabench.storage.results import TOP5_CLASSES, Curves, Figures, Measured, NoiseRealised, Result
 from collabench.training import checkpoint
+from collabench.training.context import make_context, make_method
 from collabench.training.device import (
     PeakMemory,
     check_execution,
@@ -38,93 +38,13 @@ from collabench.training.device import (
     versions,
     watch_determinism,
 )
-from collabench.training.evaluation import collect_logits, errors, figures, top5_error
+from collabench.training.evaluation import _as_float16, _Final, collect_logits, errors, figures, top5_error
+from collabench.training.history import Progress, _Clock, _History, learning_rate
 from collabench.training.optimizer import make_optimizer
+from collabench.training.result import Trained
 
 #: Seconds between checkpoints. Writing one must cost little beside the work that it saves.
 CHECKPOINT_SECONDS = 60.0
-
-
-@dataclass
-class Progress:
-    """Where a run stands. ``error``: test error of the last evaluation (0 to 1), None before the first."""
-
-    epoch: int
-    epochs: int
-    error: float | None
-    images_per_second: float
-    seconds_left: float
-
-
-@dataclass
-class Trained:
-    """A finished run, not yet written: ``result`` lacks the files' checksums."""
-
-    result: Result
-    measured: Measured
-    logits: dict[str, Tensor]
-    weights: dict[str, Tensor] | None
-
-
-def make_context(
-    configuration: Configuration,
-    input_shape: tuple[int, int, int],
-    classes: int,
-    seed: int,
-    teachers: Sequence[nn.Module] = (),
-) -> Context:
-    """The context of a method: backbones whose weights and dropout depend on seed and copy number alone."""
-
-    def make_backbone(copy: int, model: str | None = None) -> nn.Module:
-        settings = configuration.model if model is None else configuration.peer_models[model]
-        backbone = build_backbone(settings, input_shape, classes, stream_seed(seed, "init", copy))
-        number_copy(backbone, copy)
-        return backbone
-
-    def make_layers(name: str, make: Callable[[], Any]) -> Any:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(seed, "init", name))
-            return make()
-
-    return Context(make_backbone, make_layers, input_shape, classes, configuration.recipe.epochs, tuple(teachers))
-
-
-def make_method(configuration: Configuration, context: Context) -> Method:
-    """The configuration's method, ready to build its network."""
-    return METHODS[configuration.method.method].Method(configuration.method, context)
-
-
-def _as_float16(logits: Tensor) -> Tensor:
-    """Logits in the form in which they are kept: what lies beyond float16 becomes its largest number, not infinity."""
-    largest = torch.finfo(torch.float16).max
-    return logits.clamp(-largest, largest).half().cpu()
-
-
-def learning_rate(configuration: Configuration, epoch: int) -> float:
-    """The recipe's learning rate in an epoch (counted from 0): multiplied by gamma after each milestone."""
-    recipe = configuration.recipe
-    return recipe.learning_rate * recipe.gamma ** sum(epoch >= milestone for milestone in recipe.milestones)
-
-
-@dataclass
-class _History:
-    """What accumulates over a run; part of every checkpoint (plain numbers only)."""
-
-    epoch: int = 0
-    step: int = 0
-    loss_sums: list[float] = field(default_factory=list)
-    learning_rate: list[float] = field(default_factory=list)
-    losses: dict[str, list[float]] = field(default_factory=dict)
-    test_error: list[float | None] = field(default_factory=list)
-    validation_error: list[float | None] = field(default_factory=list)
-    test_top5_error: list[float | None] = field(default_factory=list)
-    selected: dict[str, Any] | None = None
-    selected_epoch: int | None = None
-    corruption: list[float] = field(default_factory=list)
-    nondeterministic: list[str] = field(default_factory=list)
-    train_seconds: float = 0.0
-    evaluate_seconds: float = 0.0
-    resumed: int = 0
 
 
 def train_run(
@@ -195,32 +115,6 @@ def train_run(
     return Trained(result, measured, final.logits, weights if trainer.method.trains else None)
 
 
-class _Clock:
-    """Says when a checkpoint or a progress report is due."""
-
-    def __init__(self, checkpoint_seconds: float) -> None:
-        self.checkpoint_seconds = checkpoint_seconds
-        self.last_checkpoint = self.last_report = time.monotonic()
-
-    def checkpoint_due(self) -> bool:
-        return time.monotonic() - self.last_checkpoint >= self.checkpoint_seconds
-
-    def report_due(self) -> bool:
-        now = time.monotonic()
-        if now - self.last_report < 1.0:
-            return False
-        self.last_report = now
-        return True
-
-
-@dataclass
-class _Final:
-    deployed: nn.Module
-    logits: dict[str, Tensor]
-    heads: list[Figures]
-    averaged: Figures | None
-
-
 class _Trainer:
     """One run's network, optimizer and data on the device."""
 
@@ -255,7 +149,9 @@ class _Trainer:
 
         fraction = self.recipe.validation_fraction
         if fraction:
-            self.train_index, self.validation_index = data.validation_split(dataset.train_labels, fraction, run.data_seed)
+            self.train_index, self.validation_index = data.validation_split(
+                dataset.train_labels, fraction, run.data_seed
+            )
         else:
             self.train_index, self.validation_index = None, None
         if self.method.trains:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from collabench.config import RecipeConfig
+from collabench.config.sections import RecipeConfig
 
 
 class _SGD(torch.optim.SGD):

@@ -1,0 +1,18 @@
+"""The command ``collabench``: one file for each group of commands, imported in the order of ``--help``.
+
+Commands import what they need when they run, so that ``--help`` is quick.
+"""
+# ruff: noqa: I001
+
+from __future__ import annotations
+
+from collabench.cli.app import main
+from collabench.cli import study
+from collabench.cli import estimate
+from collabench.cli import reproduce
+from collabench.cli import report
+from collabench.cli import sharing
+from collabench.cli import data
+from collabench.cli import machine
+
+__all__ = ["data", "estimate", "machine", "main", "report", "reproduce", "sharing", "study"]

@@ -1,0 +1,77 @@
+"""The application: options that commands share, the entry point, exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from collabench.core.errors import CollabenchError
+
+if TYPE_CHECKING:
+    from collabench.study.study import Study
+
+app = typer.Typer(
+    help="Re-run three papers on collaborative learning of neural networks and see which of their numbers hold.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Data sets: list, prepare, checksum.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Profile = Annotated[str, typer.Option("--profile", "-p", help="A profile of params.yaml.")]
+Root = Annotated[Path, typer.Option("--root", help="The project's folder, where params.yaml lies.")]
+Cores = Annotated[str | None, typer.Option("--cores", help="Cores to use; default: what this process may use.")]
+ShardOption = Annotated[
+    str | None, typer.Option("--shard", help="i/k: only part i of k, for k hosts without a cluster; then import.")
+]
+Gpus = Annotated[str | None, typer.Option("--gpus", help="GPUs to use: 0,1 or none; default: all visible.")]
+HERE = Path(".")
+
+#: The exit code of a command that was interrupted: 128 and the number of SIGINT.
+_INTERRUPTED = 130
+
+
+def open_study(root: Path, profile: str) -> Study:
+    from collabench.papers.claims import check_papers
+    from collabench.study.study import load_study
+
+    study = load_study(root.resolve(), profile)
+    check_papers(study.workspace.papers, study.params)  # before anything runs: the report needs them at the end
+    return study
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2; after Ctrl-C, 130."""
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except (SystemExit, KeyboardInterrupt) as end:
+        if isinstance(end, SystemExit) and end.code != _INTERRUPTED:  # typer makes this of Ctrl-C, and says nothing
+            raise
+        print("collabench: interrupted; start again to go on", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+    except CollabenchError as error:
+        print(f"collabench: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (error.name or "collabench").partition(".")[0] == "collabench":
+            raise
+        print(f"collabench: error: the package {error.name} is missing; collabench doctor says more", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that must not be written
+        if isinstance(error, BrokenPipeError):  # what reads the output, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        print(f"collabench: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)

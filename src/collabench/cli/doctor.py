@@ -1,0 +1,151 @@
+"""What is missing on this machine, a line each, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from collabench.core import resources
+
+#: Bytes that have to be free: the default profile with its environment.
+NEEDED_DISK = 5e9
+OLDEST_TORCH = (2, 11)
+MEND_PACKAGES = "pip install -r requirements.lock (or: make clean-env reproduce)"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor. ``needed``: without it the study cannot run. text: what was found; if it is not good, what
+    mends it."""
+
+    name: str
+    good: bool
+    text: str
+    needed: bool = True
+
+    def line(self) -> str:
+        """``ok``, ``MISSING`` or ``note``, and what was found."""
+        mark = "ok     " if self.good else "MISSING" if self.needed else "note   "
+        return f"{mark}  {self.name}: {' '.join(self.text.split())}"
+
+
+def examine(root: Path) -> list[Finding]:
+    """Look at everything that a study below ``root`` needs. Trains, downloads and writes nothing."""
+    return [
+        _python(),
+        _venv(),
+        _project(root),
+        _disk(root),
+        _cores(),
+        _torch(),
+        _gpu(),
+        _processor(),
+        *(_package(name) for name in ("snakemake", "dvc")),
+        *(_program(name) for name in ("git", "make")),
+    ]
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    good = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    mend = f"{version} is not supported: install Python 3.11, 3.12 or 3.13, then make PYTHON=python3.13 clean-env reproduce"
+    return Finding("python", good, version if good else mend)
+
+
+def _venv() -> Finding:
+    good = all(importlib.util.find_spec(name) is not None for name in ("venv", "ensurepip"))
+    return Finding("venv", good, "there" if good else "Python lacks it: apt-get install python3-venv", needed=False)
+
+
+def _project(root: Path) -> Finding:
+    if not (root / "params.yaml").is_file():
+        text = f"no params.yaml in {root}: call collabench in the project's folder, or name it with --root"
+        return Finding("project", False, text)
+    if not (root / ".git").exists():
+        return Finding(
+            "project", False, f"{root} is not a git repository, which DVC needs: git init {root}", needed=False
+        )
+    return Finding("project", True, str(root))
+
+
+def _disk(root: Path) -> Finding:
+    place = next(folder for folder in (root, *root.parents) if folder.is_dir())
+    free, writable = shutil.disk_usage(place).free, os.access(place, os.W_OK)
+    text = f"{free / 1e9:.1f} GB free, {place} is {'' if writable else 'not '}writable"
+    good = free >= NEEDED_DISK and writable
+    mend = f": make at least {NEEDED_DISK / 1e9:.0f} GB free in a folder that you can write to"
+    return Finding("disk", good, text + ("" if good else mend))
+
+
+def _cores() -> Finding:
+    count, reason = resources.available_cores()
+    return Finding("cores", True, f"{count} ({reason})")
+
+
+def _torch() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("torch", False, f"not installed: {MEND_PACKAGES}")
+    try:
+        import torch
+
+        build, version = resources.torch_build(), torch.__version__
+    except (ImportError, OSError) as error:
+        return Finding("torch", False, f"cannot be imported ({error}): {MEND_PACKAGES}")
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        return Finding("torch", False, f"{build} is older than {oldest}: {MEND_PACKAGES}")
+    return Finding("torch", True, build)
+
+
+def _gpu(devices: Path = Path("/dev"), proc: Path = Path("/proc")) -> Finding:
+    """Whether torch can use the NVIDIA GPUs that the machine has: a CPU build or an old driver would leave them idle."""
+    present = len(list(devices.glob("nvidia[0-9]*"))) or len(list((proc / "driver/nvidia/gpus").glob("*")))
+    try:
+        import torch
+
+        visible, build = len(resources.visible_gpus()), torch.version.cuda
+    except (ImportError, OSError):
+        return Finding("GPU", False, f"{present} on this machine, torch cannot be asked", needed=False)
+    if visible:
+        return Finding("GPU", True, f"{visible} that torch can use")
+    if not present:
+        return Finding("GPU", True, "none: training runs on the CPU")
+    if os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
+        return Finding("GPU", False, "hidden by CUDA_VISIBLE_DEVICES: unset it to use it", needed=False)
+    if build is None:
+        mend = "torch is a CPU build: make clean-env reproduce, without TORCH=cpu"
+    else:
+        mend = f"torch (CUDA {build}) sees none: the driver is too old or not loaded; nvidia-smi says more"
+    return Finding("GPU", False, f"{present} on this machine, but {mend}", needed=False)
+
+
+def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
+    try:
+        flags = cpuinfo.read_text()
+    except OSError:
+        return Finding("processor", True, "features unknown on this system", needed=False)
+    if "avx2" in flags:
+        return Finding("processor", True, "has AVX2", needed=False)
+    if "asimd" in flags:  # 64-bit ARM
+        return Finding("processor", True, "has Advanced SIMD", needed=False)
+    text = "has no AVX2: training works, several times slower; take another machine for more than smoke"
+    return Finding("processor", False, text, needed=False)
+
+
+def _package(name: str) -> Finding:
+    """``make reproduce`` needs it, ``collabench run`` and ``report`` do not."""
+    try:
+        return Finding(name, True, importlib.metadata.version(name), needed=False)
+    except importlib.metadata.PackageNotFoundError:
+        text = f"not installed, so that only collabench run and report work: {MEND_PACKAGES}"
+        return Finding(name, False, text, needed=False)
+
+
+def _program(name: str) -> Finding:
+    path = shutil.which(name)
+    return Finding(name, path is not None, path or f"not found: apt-get install {name}", needed=False)

@@ -1,0 +1,100 @@
+"""The commands ``memory`` and ``doctor``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from collabench.cli.app import HERE, Root, app
+from collabench.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collabench.config.configuration import Configuration
+    from collabench.config.params import Params
+
+
+def print_memory(
+    params_path: Path, named: Sequence[str], recipe: str, batch_size: int | None, image: str | None
+) -> None:
+    """Print the memory of configurations named ``dataset/model/method``, and how often the first one's it is.
+
+    image: ``3x64x64`` instead of the data set's. Raises ConfigError for what cannot be counted.
+    """
+    from tabulate import tabulate
+
+    from collabench.config.known_datasets import KNOWN_SHAPES
+    from collabench.config.params import load_params
+    from collabench.training.memory import count_memory, parts_of
+
+    params = load_params(params_path)
+    configurations = [_named(params, name, recipe) for name in named]
+    rows, tables = [], []
+    for name, configuration in zip(named, configurations, strict=True):
+        shape, classes = None, None
+        if image is not None:
+            shape, classes = _image_shape(image), KNOWN_SHAPES.get(configuration.dataset.source, ((), 10))[1]
+        memory = count_memory(configuration, shape, classes, batch_size)
+        rows.append((name, memory))
+        parts = [[part, f"{size / 1e6:,.1f}", f"{share:.1%}"] for part, size, share in parts_of(memory)]
+        tables.append(f"{name}\n" + tabulate(parts, ["where it goes", "MB", "share"], disable_numparse=True))
+    first = rows[0][1]
+    print("\n\n".join(tables) + "\n")
+    summary = [
+        [name, f"{memory.held / 1e6:,.1f}", f"{memory.held / first.held:.3f}", f"{memory.peak / 1e6:,.1f}"]
+        for name, memory in rows
+    ]
+    print(tabulate(summary, ["configuration", "held, MB", "×", "peak, MB"], disable_numparse=True))
+    print("held: all parts together. peak: the most that lives at one time inside a step. Counted for tensors alone.")
+
+
+def _named(params: Params, name: str, recipe: str) -> Configuration:
+    from collabench.config.plan import resolve
+
+    parts = name.split("/")
+    if len(parts) != 3:
+        raise ConfigError(f"{name!r}: a configuration is named dataset/model/method, for example cifar10/resnet32/dml")
+    chosen = dict(zip(("dataset", "model", "method"), parts, strict=True)) | {"recipe": recipe}
+    for part, value in chosen.items():
+        known = getattr(params, f"{part}s")
+        if value not in known:
+            raise ConfigError(f"{value!r} is not defined under {part}s; defined there: {', '.join(known)}")
+    clean = next((key for key, noise in params.noise.items() if noise.kind == "none"), next(iter(params.noise)))
+    return resolve(params, noise=clean, **chosen)
+
+
+def _image_shape(text: str) -> tuple[int, int, int]:
+    match = re.fullmatch(r"(\d{1,4})x(\d{1,5})x(\d{1,5})", text)
+    if match is None or not all(int(number) for number in match.groups()):
+        raise ConfigError(f"--image {text!r}: write channels, height and width, for example 3x64x64")
+    channels, height, width = (int(number) for number in match.groups())
+    return channels, height, width
+
+
+@app.command()
+def memory(
+    configurations: Annotated[
+        list[str], typer.Argument(help="DATASET/MODEL/METHOD of params.yaml; the first is 1.00 ×.")
+    ],
+    recipe: Annotated[str, typer.Option(help="A recipe of params.yaml: its batch size and optimizer.")],
+    batch: Annotated[int | None, typer.Option(min=2, help="Images per batch instead of the recipe's.")] = None,
+    image: Annotated[str | None, typer.Option(help="CHANNELSxHEIGHTxWIDTH instead of the data set's.")] = None,
+    root: Root = HERE,
+) -> None:
+    """Training memory and arithmetic, counted without GPU or data."""
+    print_memory(root.resolve() / "params.yaml", configurations, recipe, batch, image)
+
+
+@app.command()
+def doctor(root: Root = HERE) -> None:
+    """What this machine lacks, in a line each, and how to mend it."""
+    from collabench.cli.doctor import examine
+
+    findings = examine(root.resolve())
+    for finding in findings:
+        print(finding.line())
+    if any(finding.needed and not finding.good for finding in findings):
+        raise typer.Exit(1)

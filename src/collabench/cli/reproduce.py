@@ -1,0 +1,176 @@
+"""The command ``reproduce``: the whole study through DVC and Snakemake."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from collabench.cli.app import HERE, Cores, Gpus, Profile, Root, ShardOption, app, open_study
+from collabench.cli.report import compare_with_accepted
+from collabench.cli.study import part_of
+from collabench.core.errors import CollabenchError, StorageError
+
+if TYPE_CHECKING:
+    from collabench.study.progress import Watcher
+    from collabench.study.study import Study
+
+#: Why files cannot be written, as a program beneath this one says it in the system's words, and what mends it.
+_UNWRITABLE = {
+    errno.ENOSPC: "free some space and start again to go on",
+    errno.EDQUOT: "free some space and start again to go on",
+    errno.EROFS: "the folder must be writable",
+    errno.EACCES: "the folder must be writable",
+}
+
+
+@app.command()
+def reproduce(
+    profile: Profile = "default",
+    root: Root = HERE,
+    cores: Cores = None,
+    gpus: Gpus = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Send the jobs to a Slurm cluster (profiles/slurm).")] = False,
+    shard: ShardOption = None,
+) -> None:
+    """The whole study through DVC and Snakemake.
+
+    Data, noise, training, report; prints the tables. Trains only what is missing.
+    """
+    from collabench import report as reporting
+    from collabench.core import resources
+    from collabench.storage.locks import holding
+    from collabench.study import progress, shards
+    from collabench.study.cleanup import set_aside
+
+    study = open_study(root, profile)
+    workspace = study.workspace
+    wanted = part_of(study, shard)
+    if slurm:
+        os.environ[resources.SCHEDULER] = "slurm"
+    if resources.on_cluster():
+        os.environ[resources.GPUS] = gpus or os.environ.get(resources.GPUS) or "none"
+        available = resources.allocated(study.profile.device)
+        print(f"jobs go to Slurm, each with one {'GPU' if available.gpus else 'core'}", flush=True)
+        _tell_allocations(study, available.device)
+    else:
+        available = resources.choose(study.profile.device, cores=cores or None, gpus=gpus or None)
+        print(available.describe(), flush=True)
+    study.check_device(available.device)
+    study.check_files(wanted)
+    possible, lacking = study.inputs.without_missing_data(wanted)
+    if lacking:
+        others = f"; what needs other data trains with: collabench run -p {profile}" if possible else ""
+        raise CollabenchError("; ".join(lacking) + others)
+    environment = os.environ | available.environment() | {resources.ANCESTOR: resources.this_process()}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    log = workspace.state / "logs" / "reproduce.log"
+    watcher = progress.Watcher(study, available.workers, wanted, note=lambda: _last_line(log))
+    with holding(workspace.reproduce_lock, f"the study in {workspace.root}", partial(print, flush=True)):
+        study.mend(partial(print, flush=True))
+        set_aside(study)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if shard is None:
+            program, arguments = "dvc", ["repro", f"report@{profile}"]
+        else:  # DVC's stages are of whole studies
+            program, arguments = "snakemake", [profile, "train"]
+            environment[shards.SHARD] = shard
+        command = [sys.executable, "-m", f"pipeline.{program}", *arguments]
+        code, said = _watched(command, workspace.root, environment, log, watcher)
+    if code:
+        for number, remedy in _UNWRITABLE.items():
+            line = next((line for line in said if os.strerror(number) in line), None)
+            if line is not None:
+                raise StorageError(
+                    f"{program}: {line.removeprefix('collabench: error: ').strip()[:400]}; {remedy}; log: {log}"
+                )
+        failures = [status for status in map(study.status, wanted) if status.state == "failed"]
+        for status in failures:
+            print(f"failed: {status.run.configuration.label}, seed {status.run.seed}: {status.why}", file=sys.stderr)
+        if failures:
+            print(f"once mended: collabench run -p {profile} --retry-failed; "
+                  f"tables of the others: collabench report -p {profile} --partial", file=sys.stderr)  # fmt: skip
+        else:
+            print("\n".join(said[-25:]), file=sys.stderr)
+        print(f"collabench: error: {program} ended with exit code {code}; log: {log}", file=sys.stderr)
+        raise typer.Exit(1)
+    if shard is not None:
+        print(f"part {shard} is done: {len(wanted)} of the study's {len(study.plan.runs)} runs; "
+              f"where the tables are to be made: collabench import {workspace.root} -p {profile}")  # fmt: skip
+        return
+    print(reporting.terminal_summary(workspace))
+    compare_with_accepted(study)
+
+
+def _watched(
+    command: list[str], folder: Path, environment: dict[str, str], log: Path, watcher: Watcher
+) -> tuple[int, list[str]]:
+    """The exit code and the last lines of a command whose output goes to ``log`` and that ends with this process; meanwhile
+    shows progress."""
+    from threading import Thread
+
+    from collabench.core import resources
+    from collabench.study import progress
+
+    with log.open("wb", buffering=0) as file:
+        child = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=resources.ending_with_parent(),
+        )
+        assert child.stdout is not None
+        last: deque[bytes] = deque(maxlen=1000)
+        reader = Thread(target=_keep, args=(child.stdout, file, last), name="log", daemon=True)
+        reader.start()
+        try:
+            progress.watch(watcher, lambda: child.poll() is None)
+        finally:
+            if child.poll() is None:
+                child.terminate()
+                child.wait()
+            reader.join(10)  # what the command started may have its output open a moment longer
+    return child.returncode, [line.decode(errors="replace").rstrip() for line in last]
+
+
+def _keep(output: IO[bytes], file: IO[bytes], last: deque[bytes]) -> None:
+    """Copy what a command says to a file, and its last lines to ``last``: those are there also where the disk is full."""
+    for line in output:
+        last.append(line)
+        with suppress(OSError):
+            file.write(line)
+
+
+def _tell_allocations(study: Study, device_type: str) -> None:
+    """Say for how many configurations a cluster's jobs ask for the default time and memory."""
+    from collabench.study.allocation import without_needs
+
+    unknown, every = without_needs(study, device_type), len(study.plan.configurations)
+    if unknown:
+        print(
+            f"{unknown} of {every} configurations have no finished run and no estimate for this type of device: their jobs ask "
+            f"for the time and memory of profiles/slurm (first, on a node: collabench plan --estimate -p {study.workspace.profile})",
+            flush=True,
+        )
+
+
+def _last_line(log: Path) -> str:
+    """What the log's last line says: what is going on while nothing is trained."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip()[:100] for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,158 @@
+"""The commands ``share``, ``import``, ``export`` and ``verify``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from collabench.cli.app import HERE, Profile, Root, app, open_study
+from collabench.core.errors import CollabenchError, one_line
+
+
+@app.command()
+def share(
+    profile: Profile = "default",
+    root: Root = HERE,
+    part: Annotated[
+        bool, typer.Option("--part", help="Only runs and their measurements, of a study that isn't complete here.")
+    ] = False,
+) -> None:
+    """Push a finished study to the DVC remote.
+
+    Measured times included. Commit dvc.lock afterwards: with it, `dvc pull` elsewhere needs no training.
+    """
+    from collabench.storage import archives
+
+    workspace = open_study(root, profile).workspace
+    if not (workspace.root / ".dvc").is_dir():
+        raise CollabenchError(
+            f"{workspace.root}: has no folder .dvc, so DVC knows no remote of it; `dvc init` makes one"
+        )
+    archives.pack_measured(workspace)
+    committed, targets = ["measured"], ["datasets", "noise", "train", "report", "measured"]
+    if part:
+        archives.pack_runs(workspace)
+        committed = targets = ["train", "measured"]
+    for arguments in (
+        ["commit", "-f", *(f"{name}@{profile}" for name in committed)],
+        ["push", *(f"{name}@{profile}" for name in targets)],
+    ):
+        code = subprocess.run([sys.executable, "-m", "pipeline.dvc", *arguments], cwd=root, check=False).returncode
+        if code:
+            raise CollabenchError(f"dvc {' '.join(arguments)} ended with exit code {code}")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(help="The folder of another copy of this project, or a DVC remote: its name or address.")
+    ],
+    profile: Profile = "default",
+    root: Root = HERE,
+    lock: Annotated[
+        Path | None, typer.Option(help="For a remote: the dvc.lock of the copy that pushed; default: this project's.")
+    ] = None,
+    allow_versions: Annotated[
+        bool, typer.Option("--allow-versions", help="Also runs made with other package versions.")
+    ] = False,
+    allow_devices: Annotated[
+        bool, typer.Option("--allow-devices", help="Also runs made on another kind of device (CPU, GPU).")
+    ] = False,
+    planned_only: Annotated[
+        bool, typer.Option("--planned-only", help="Leave runs out that this project's plan doesn't have.")
+    ] = False,
+) -> None:
+    """Take finished runs of another copy of this project.
+
+    Only if experiment, versions, kind of device, data and checksums are the same; otherwise it takes nothing and says why.
+    """
+    from contextlib import nullcontext
+
+    from collabench.sharing import import_runs
+
+    study = open_study(root, profile)
+    folder = Path(source)
+    is_copy = "://" not in source and ((folder / "artifacts").is_dir() or (folder / "runs").is_dir())
+    lock = lock or study.workspace.root / "dvc.lock"
+    with nullcontext(folder) if is_copy else import_runs.fetched(study.workspace.root, profile, source, lock) as place:
+        merged = import_runs.merge(
+            study,
+            import_runs.copy_at(place, profile),
+            allow_versions=allow_versions,
+            allow_devices=allow_devices,
+            planned_only=planned_only,
+            tell=lambda line: print(one_line(line), file=sys.stderr),
+        )
+    for name, values in (("devices", merged.devices), ("commits", merged.commits)):
+        if values:
+            print(one_line(f"{name}: {', '.join(sorted(values))}"))
+    left = sum(status.state != "done" for status in study.statuses())
+    print(
+        f"{len(merged.imported)} runs imported, {len(merged.already)} already here; "
+        + (f"{left} of the study are missing" if left else f"the study is complete: collabench reproduce -p {profile}")
+    )
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="The folder to write model.safetensors and MODEL_CARD.md to.")],
+    configuration: Annotated[str, typer.Option(help="A configuration id (see plan).")],
+    profile: Profile = "default",
+    seed: Annotated[int | None, typer.Option(help="Of the run; default: the profile's first.")] = None,
+    without_memory: Annotated[
+        bool, typer.Option("--without-memory", help="Of wang2018: the plain network, without its frozen memory.")
+    ] = False,
+    root: Root = HERE,
+) -> None:
+    """Write a finished run's network for use elsewhere.
+
+    Its weights as a safetensors file for the plain network, and a model card that says how to load it, how it was trained
+    and how well it does.
+    """
+    from collabench.sharing.export import export as write
+
+    if out.is_file() or out.suffix == ".safetensors":
+        raise CollabenchError(f"--out {out}: must be a folder; model.safetensors and MODEL_CARD.md are written to it")
+    study = open_study(root, profile)
+    seed = study.profile.first_seed if seed is None else seed
+    written = write(study, configuration, seed, out, without_memory=without_memory)
+    print(f"{written.model}: test error {written.error:.2f} %; how to load it: {written.card}")
+
+
+@app.command()
+def verify(
+    profile: Profile = "default",
+    root: Root = HERE,
+    sample: Annotated[int, typer.Option(min=0, help="Runs to train again, drawn at random.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Percentage points of test error on another device or other versions.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: as each run was trained.")] = None,
+) -> None:
+    """Check everything that the report rests on.
+
+    Hashes it again, builds the report again, and repeats a random sample of the runs.
+    """
+    from collabench.sharing.verify import verify as check
+
+    if device not in (None, "cpu", "cuda"):
+        raise CollabenchError(f"--device {device}: there are cpu and cuda")
+    study = open_study(root, profile)
+    found = check(
+        study, sample=sample, seed=seed, tolerance=tolerance, device=device, tell=lambda line: print(line, flush=True)
+    )
+    for rerun in found.reruns:
+        if not rerun.difference:
+            print(f"ok       {rerun.line()}")
+    for note in found.notes:
+        print(f"note     {note}")
+    for difference in found.differences:
+        print(f"DIFFERS  {difference}")
+    print(f"profile {profile}: " + (f"{len(found.differences)} differences" if found.differences else "verified"))
+    if found.differences:
+        raise typer.Exit(1)

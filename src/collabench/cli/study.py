@@ -1,0 +1,171 @@
+"""The commands ``plan``, ``run`` and ``gc``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from collabench.cli.app import HERE, Cores, Gpus, Profile, Root, ShardOption, app, open_study
+from collabench.core.errors import CollabenchError
+
+if TYPE_CHECKING:
+    from collabench.config.configuration import Run
+    from collabench.study.runner import Outcome
+    from collabench.study.study import Study
+
+
+@app.command()
+def plan(
+    profile: Profile = "default",
+    root: Root = HERE,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """What would run, what is done or failed, and why.
+
+    Says for each configuration why it would be run again. Trains nothing.
+    """
+    study = open_study(root, profile)
+    statuses = study.statuses()
+    why = study.explain_missing([s.run for s in statuses if s.state == "todo"])
+    rows: dict[str, dict] = {}
+    for status in statuses:
+        configuration = status.run.configuration
+        row = rows.setdefault(
+            configuration.id, {"configuration": configuration.id, "label": configuration.label, "seeds": {}, "why": ""}
+        )
+        row["seeds"].setdefault(status.state, []).append(status.run.seed)
+        if status.state in ("failed", "elsewhere"):
+            row["why"] = status.why
+        elif status.state == "todo" and not row["why"]:
+            row["why"] = why.get(configuration.id, "")
+    counts = {state: sum(s.state == state for s in statuses) for state in dict.fromkeys(s.state for s in statuses)}
+    missing = [*study.inputs.missing_datasets().values(), *study.missing_files(study.plan.runs)]
+    if as_json:
+        content = {"profile": profile, "runs": len(statuses), "states": counts, "missing_data": missing}
+        print(json.dumps({**content, "configurations": list(rows.values())}))
+        return
+    for row in rows.values():
+        seeds = ", ".join(f"{len(numbers)} {state}" for state, numbers in row["seeds"].items())
+        print(f"{row['label']}: {seeds}{' (' + row['why'] + ')' if row['why'] else ''}  [{row['configuration']}]")
+    print("".join(f"missing: {line}\n" for line in missing), end="")
+    print(
+        f"{len(statuses)} runs in {len(rows)} configurations: "
+        + ", ".join(f"{n} {state}" for state, n in counts.items())
+    )
+
+
+@app.command()
+def run(
+    profile: Profile = "default",
+    root: Root = HERE,
+    cores: Cores = None,
+    gpus: Gpus = None,
+    method: Annotated[str | None, typer.Option(help="Only this method of params.yaml.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only this seed.")] = None,
+    configuration: Annotated[str | None, typer.Option(help="Only this configuration id (see plan).")] = None,
+    shard: ShardOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train runs again that failed.")] = False,
+) -> None:
+    """Train what is missing, without Snakemake and DVC.
+
+    What the chosen runs require is trained too.
+    """
+    from collabench.config.plan import with_required
+    from collabench.core import distributed, resources
+    from collabench.study import pool, progress, torchrun
+
+    study = open_study(root, profile)
+    shared = distributed.launched_world() > 1  # by torchrun: its processes share every run
+    if shared:
+        resources.end_with_parent()
+    if not distributed.launched_first():
+        return torchrun.follow(study, resources.choose(study.profile.device, gpus=gpus))
+    named = [
+        one
+        for one in part_of(study, shard)
+        if (method is None or one.configuration.names["method"] == method)
+        and (seed is None or one.seed == seed)
+        and (configuration is None or one.configuration.id == configuration)
+    ]
+    wanted = {one.id for one in with_required(named)}
+    chosen = [one for one in study.plan.runs if one.id in wanted]  # in the study's order
+    if not chosen:
+        raise CollabenchError(f"no run of profile {profile} fits these options; `collabench plan` lists them")
+    available = resources.choose(study.profile.device, cores=cores, gpus=gpus)
+    study.check_device(available.device)
+    print(torchrun.describe(available) if shared else available.describe(), flush=True)
+    study.check_files(chosen)
+    possible, lacking = study.inputs.without_missing_data(chosen)
+    if not possible:
+        raise CollabenchError("; ".join(lacking))
+    print("".join(f"missing: {line}\n" for line in lacking), end="", file=sys.stderr)
+    left_out, chosen = len(chosen) - len(possible), possible
+    study.mend()
+    study.inputs.prepare_for(chosen)
+    watcher, count = progress.Watcher(study, 1 if shared else available.workers, chosen), [0]
+
+    def finished(one: Run, state: str) -> None:
+        count[0] += 1
+        print(
+            f"[{count[0]}/{len(chosen)}] {one.configuration.label}, seed {one.seed}: {state} · {watcher.study_line()}",
+            flush=True,
+        )
+
+    with progress.watching(watcher):
+        train = torchrun.train if shared else pool.train
+        outcome = train(study, chosen, available, retry_failed=retry_failed, finished=finished)
+    _conclude(outcome, left_out, profile)
+
+
+def _conclude(outcome: Outcome, left_out: int, profile: str) -> None:
+    print(f"{len(outcome.trained)} trained, {len(outcome.linked)} linked, {len(outcome.done)} already there, "
+          f"{len(outcome.failed)} failed")  # fmt: skip
+    for one, reason in outcome.failed:
+        print(f"failed: {one.configuration.label}, seed {one.seed}: {reason} [{one.id}]", file=sys.stderr)
+    if left_out:
+        print(f"{left_out} runs left out: their data sets are missing (see above)", file=sys.stderr)
+    if outcome.failed:
+        print(f"once mended: collabench run -p {profile} --retry-failed", file=sys.stderr)
+    if outcome.failed or left_out:
+        raise typer.Exit(1)
+
+
+def part_of(study: Study, shard: str | None) -> list[Run]:
+    """The runs of the part that ``--shard`` names, or all; says how many they are."""
+    from collabench.study import shards
+
+    chosen = shards.parse(shard) if shard is not None else None
+    runs = shards.runs_of(study.plan, chosen)
+    if chosen is not None:
+        configurations = len({run.configuration.id for run in runs})
+        print(f"part {chosen}: {len(runs)} of {len(study.plan.runs)} runs, {configurations} configurations")
+        if not runs:
+            raise CollabenchError(
+                f"--shard {chosen}: the study has fewer groups of configurations that belong together than {chosen.count}, "
+                "and this part is empty; the other parts are the whole study"
+            )
+    return runs
+
+
+@app.command()
+def gc(
+    profile: Profile = "default",
+    root: Root = HERE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list.")] = False,
+) -> None:
+    """Remove what no table of the profile needs.
+
+    Runs, their measurements and markers, data sets, noisy labels, checkpoints, failures, and what was set aside.
+    """
+    from collabench.study import cleanup
+
+    study = open_study(root, profile)
+    found = cleanup.surplus(study)
+    size = cleanup.size_of(found)
+    print("".join(f"{path.relative_to(study.workspace.root)}\n" for path in found), end="")
+    if not dry_run:
+        cleanup.remove(study, found)
+    print(f"{len(found)} entries, {size / 1e6:.1f} MB {'would be removed' if dry_run else 'removed'}")

@@ -1,0 +1,132 @@
+"""Which parts of a configuration fit each other: said in one line, before anything runs."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from collabench.config.known_datasets import KNOWN_CLASSES, KNOWN_IMAGES, KNOWN_SHAPES
+from collabench.core.errors import ConfigError
+from collabench.core.record import Strict
+from collabench.methods import METHODS
+from collabench.models import Backbone, build_backbone
+
+if TYPE_CHECKING:
+    from collabench.config.configuration import Configuration
+    from collabench.config.sections import DatasetConfig, NoiseConfig, RecipeConfig
+
+
+def input_shape_of(image_shape: tuple[int, int, int], recipe: RecipeConfig) -> tuple[int, int, int]:
+    """What the network sees (C, H, W): the images' own shape, or the recipe's random resized crop."""
+    crop = recipe.augmentation.random_resized_crop
+    return image_shape if crop is None else (image_shape[0], crop, crop)
+
+
+def check(configuration: Configuration) -> None:
+    """Raise ConfigError naming the configuration if its method, model, data set, noise and recipe don't go together."""
+    dataset, recipe, names = configuration.dataset, configuration.recipe, configuration.names
+    entry = ("datasets", names["dataset"])  # the one that is looked at, for the message
+    try:
+        _check_images(dataset)
+        entry = ("noise", names["noise"])
+        _check_pairs(configuration.noise, dataset)
+        entry = ("recipes", names["recipe"])
+        _check_validation(recipe, dataset)
+        if dataset.source == "imagenet" and recipe.augmentation.random_resized_crop is None:
+            raise ConfigError("imagenet has images of many sizes: the recipe needs augmentation.random_resized_crop")
+        # Where size and classes are only in the user's files, any that the model takes show its stages.
+        shape, classes = KNOWN_SHAPES.get(dataset.source, ((3, 64, 64), 10))
+        shape = input_shape_of(shape, recipe)
+        for name, peer in {names["model"]: configuration.model, **configuration.peer_models}.items():
+            entry = ("models", name)
+            _backbone(peer, shape, classes)
+        entry = ("methods", names["method"])
+        for model in (configuration.model, *configuration.peer_models.values()):
+            key = (configuration.method.model_dump_json(), model, shape, classes, recipe.precision)
+            if key not in _fitting:
+                configuration.method.check_fits(_backbone(model, shape, classes), recipe.precision, shape)
+                _fitting.add(key)
+        _check_members(configuration)
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{configuration.label}: {'.'.join(entry)}: {error}", entry) from None
+
+
+def check_files(configuration: Configuration) -> None:
+    """Raise ConfigError naming the configuration if a file that its training reads is missing or not the one meant."""
+    shape, classes = KNOWN_SHAPES.get(configuration.dataset.source, ((), 0))
+
+    def make_backbone(model: str | None) -> Backbone:
+        settings = configuration.model if model is None else configuration.peer_models[model]
+        return _backbone(settings, input_shape_of(shape, configuration.recipe), classes)
+
+    try:
+        configuration.method.check_files(make_backbone if shape else None)
+    except ConfigError as error:
+        entry = ("methods", configuration.names["method"])
+        raise ConfigError(f"{configuration.label}: {'.'.join(entry)}: {error}", entry) from None
+
+
+def _check_members(configuration: Configuration) -> None:
+    """Raise ConfigError where an average is over averages: their members' seeds overlap, so that runs would count twice."""
+    for required in configuration.requires if len(configuration.requires) > 1 else ():
+        if not METHODS[required.configuration.method.method].Method.trains:
+            raise ConfigError(f"{required.configuration.names['method']} is an ensemble, and several of them share members: "
+                              "average over runs of a method that trains")  # fmt: skip
+
+
+def _check_images(dataset: DatasetConfig) -> None:
+    """Raise ConfigError if more images are asked for than a data set of known size has."""
+    if dataset.source not in KNOWN_IMAGES:
+        return
+    train, test = KNOWN_IMAGES[dataset.source]
+    if dataset.test_on_rest:
+        wanted = (dataset.train_images or 0) + (dataset.test_images or 1)
+        if wanted > train + test:
+            raise ConfigError(
+                f"train_images and test_images ask for {wanted} images, {dataset.source} has {train + test}"
+            )
+        return
+    for field, there in (("train_images", train), ("test_images", test)):
+        asked = getattr(dataset, field)
+        if asked is not None and asked > there:
+            raise ConfigError(f"{field}: {asked} are asked for, {dataset.source} has {there}")
+
+
+def _check_pairs(noise: NoiseConfig, dataset: DatasetConfig) -> None:
+    """Raise ConfigError if the noise names a class that a data set of known classes does not have."""
+    classes = KNOWN_CLASSES.get(dataset.source, ())
+    for name in (name for pair in (noise.pairs or {}).items() for name in pair):
+        if classes and name not in classes:
+            raise ConfigError(f"pairs: {name!r} is no class of {dataset.source}; classes: {', '.join(classes)}")
+
+
+def _check_validation(recipe: RecipeConfig, dataset: DatasetConfig) -> None:
+    """Raise ConfigError if the validation split or what it leaves to train on would be empty."""
+    images = dataset.train_images or KNOWN_IMAGES.get(dataset.source, (None,))[0]
+    if recipe.validation_fraction and images is not None:
+        held_out = round(recipe.validation_fraction * images)
+        if not 0 < held_out < images:
+            raise ConfigError(
+                f"validation_fraction {recipe.validation_fraction} of {images} training images is {held_out}"
+            )
+
+
+_fitting: set[tuple[object, ...]] = set()
+"""What was found to fit: a plan asks the same again for every noise, seed and data set of that form."""
+
+
+@lru_cache(maxsize=256)
+def _backbone(model: Strict, shape: tuple[int, int, int], classes: int) -> Backbone:
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class NothingDrawn(TorchFunctionMode):
+        """No numbers are drawn where there are none: torch would import its compiler for it, more than a second."""
+
+        def __torch_function__(self, function, types, arguments=(), named=None):
+            if function in (torch.Tensor.normal_, torch.Tensor.uniform_) and arguments[0].is_meta:
+                return arguments[0]
+            return function(*arguments, **(named or {}))
+
+    with torch.device("meta"), NothingDrawn():  # names and shapes only: no memory, no arithmetic
+        return build_backbone(model, shape, classes, weights_seed=0)

@@ -1,0 +1,131 @@
+"""A configuration, a run of it with one seed, and their identities: what enters the ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import Field
+
+from collabench.config.sections import DatasetConfig, MethodConfig, ModelConfig, NoiseConfig, RecipeConfig
+from collabench.core.record import Strict
+from collabench.methods import METHODS
+
+#: Raise whenever training, evaluation or data handling changes numbers for every method.
+ENGINE_REVISION = 1
+
+#: How several networks, or passes, draw masks of dropout; part of the identity of runs where more than one does. 1: from one
+#: stream in turn. 2: every copy from a stream of its own, and the same masks for a batch that it sees again.
+DROPOUT_REVISION = 2
+
+#: Seeds that tables use lie below this; the seeds of further ensemble members above. (Another step stands for another way to draw
+#: what members share, since their seeds are part of what identities cover.)
+MEMBER_SEED_STEP = 100_000
+
+
+def member_seed(seed: int, member: int) -> int:
+    """Seed of an ensemble's member: the run's own for member 0, else one that no table and no other ensemble uses."""
+    return seed + MEMBER_SEED_STEP * member
+
+
+class Configuration(Strict):
+    """Everything about a run but its seed. ``names`` are those of ``params.yaml``: for people, not for identity."""
+
+    names: dict[str, str]
+    dataset: DatasetConfig
+    noise: NoiseConfig
+    model: ModelConfig
+    recipe: RecipeConfig
+    method: MethodConfig
+    peer_models: dict[str, ModelConfig] = Field(default_factory=dict)
+    requires: tuple[RequiredRun, ...] = ()
+
+    def identity(self) -> dict[str, Any]:
+        """The resolved values that the identity's hash covers, as plain data."""
+        models = (self.model if name is None else self.peer_models[name] for name in self.method.passes())
+        drawing = sum(model.draws_dropout for model in models)
+        return {
+            "engine": ENGINE_REVISION,
+            "method_revision": METHODS[self.method.method].Method.revision,
+            "dataset": self.dataset.identity(),
+            "noise": self.noise.model_dump(),
+            "model": self.model.model_dump(),
+            "recipe": self.recipe.identity(),
+            "method": {"method": self.method.method, **self.method.identity()},
+            "peer_models": [model.model_dump() for model in self.peer_models.values()],
+            "requires": [[required.configuration.id, member_seed(0, required.member)] for required in self.requires],
+            **({"dropout_revision": DROPOUT_REVISION} if drawing > 1 else {}),
+        }
+
+    @cached_property
+    def id(self) -> str:
+        """``<source>-<model family><depth>-<method>-<12 hexadecimal digits>``."""
+        depth = getattr(self.model, "depth", None) or ""
+        prefix = f"{self.dataset.source}-{self.model.family.replace('_', '')}{depth}-{self.method.method}"
+        return f"{prefix.replace('_', '-')}-{digest(self.identity())[:12]}"
+
+    @property
+    def label(self) -> str:
+        """``digits · uniform20 · resnet8 · fast · individual``: the names of ``params.yaml``."""
+        return " · ".join(self.names[part] for part in ("dataset", "noise", "model", "recipe", "method"))
+
+
+class RequiredRun(Strict):
+    """A run of another configuration that must be finished first."""
+
+    configuration: Configuration
+    member: int = 0
+
+
+def dataset_key(dataset: DatasetConfig) -> str:
+    """Folder name of a prepared data set: the same for two names with the same content."""
+    return f"{dataset.source}-{digest(dataset.identity())[:8]}"
+
+
+def noise_key(dataset: DatasetConfig, noise: NoiseConfig) -> str:
+    """Folder name of the static noisy labels of a data set."""
+    return f"{dataset_key(dataset)}-{noise.kind}-{digest(noise.model_dump())[:8]}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a configuration and a seed."""
+
+    configuration: Configuration
+    seed: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.configuration.id}-s{self.seed}"
+
+    @property
+    def data_seed(self) -> int:
+        """What noisy labels and the hold-out are drawn from: all members of an ensemble see the data that the seed's other runs
+        see, and differ in initial weights, order, augmentation and dropout."""
+        return self.seed % MEMBER_SEED_STEP
+
+    def requires(self) -> tuple[Run, ...]:
+        """The runs whose weights or logits this one needs."""
+        return tuple(
+            Run(required.configuration, member_seed(self.seed, required.member))
+            for required in self.configuration.requires
+        )
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of plain data in its canonical JSON form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(first: Any, second: Any, path: str = "") -> Iterator[str]:
+    """The fields in which two identities differ: ``recipe.epochs: 20 → 40``. Explains why something would be rerun."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in sorted(first.keys() | second.keys()):
+            yield from differences(first.get(key), second.get(key), f"{path}.{key}" if path else key)
+    elif (before := json.dumps(first)) != (after := json.dumps(second)):  # as JSON: there a tuple is a list
+        yield f"{path}: {before} → {after}"

@@ -1,0 +1,95 @@
+"""``params.yaml`` as a whole: reading it, and the names that its sections use of each other."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from pydantic import PrivateAttr
+
+from collabench.config.sections import (
+    DatasetConfig,
+    MethodConfig,
+    ModelConfig,
+    Name,
+    NoiseConfig,
+    ProfileConfig,
+    RecipeConfig,
+)
+from collabench.config.validation import validate
+from collabench.config.yaml_file import Document, KeyPath, read_yaml
+from collabench.core.errors import ConfigError
+from collabench.core.record import Strict
+
+
+class Params(Strict):
+    """The whole of ``params.yaml``."""
+
+    datasets: dict[Name, DatasetConfig]
+    noise: dict[Name, NoiseConfig]
+    models: dict[Name, ModelConfig]
+    recipes: dict[Name, RecipeConfig]
+    methods: dict[Name, MethodConfig]
+    profiles: dict[Name, ProfileConfig]
+    _document: Document | None = PrivateAttr(default=None)
+
+    def place(self, key: KeyPath) -> str:
+        """``params.yaml:12: `` for an entry, as the beginning of a message; empty where no file was read."""
+        return "" if self._document is None else f"{self._document.path}:{self._document.line(key)}: "
+
+
+_SECTION_OF = {
+    "datasets": "datasets", "noise": "noise", "models": "models", "recipes": "recipes", "methods": "methods",
+    "baseline": "methods",
+}  # fmt: skip
+
+
+def load_params(path: Path) -> Params:
+    """Read and check ``params.yaml``. Raises ConfigError in one line."""
+    if not path.exists() and path.parent.is_dir():
+        raise ConfigError(f"{path}: does not exist; call collabench in the project's folder, or name it with --root")
+    document = read_yaml(path)
+    params: Params = validate(document, Params, document.value)
+    params._document = document
+    for profile_name, profile in params.profiles.items():
+        for index, table in enumerate(profile.tables):
+            for field, section in _SECTION_OF.items():
+                names = getattr(table, field)
+                for position, name in enumerate(names if isinstance(names, tuple) else (names,)):
+                    key: KeyPath = ("profiles", profile_name, "tables", index, field)
+                    key = (*key, position) if isinstance(names, tuple) else key
+                    check_name(document, key, params, section, name)
+    for name, method in params.methods.items():
+        for field, section, other in method.references():
+            check_name(document, ("methods", name, field), params, section, other)
+        params.methods[name] = method.located(path.absolute().parent)
+    _refuse_teacher_cycles(document, params)
+    return params
+
+
+def check_name(document: Document, key: KeyPath, params: Params, section: str, name: str) -> None:
+    """Raise ConfigError if ``name`` is not defined in ``section``."""
+    known = getattr(params, section)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise document.error(key, f"{name!r} is not defined under {section}{hint}; defined there: {', '.join(known)}")
+
+
+def _refuse_teacher_cycles(document: Document, params: Params) -> None:
+    for start in params.methods:
+        path = [start]
+        while True:
+            following = [n for _, section, n in params.methods[path[-1]].references() if section == "methods"]
+            if not following:
+                break
+            if following[0] in path:
+                raise document.error(("methods", start), f"depends on itself: {' → '.join([*path, following[0]])}")
+            path.append(following[0])
+
+
+def profile_of(params: Params, name: str, path: Path) -> ProfileConfig:
+    """The named profile. Raises ConfigError that lists the profiles that exist."""
+    if name not in params.profiles:
+        raise ConfigError(f"{path}: there is no profile {name!r}; profiles: {', '.join(params.profiles)}")
+    return params.profiles[name]

@@ -1,0 +1,225 @@
+"""Typed, strict configuration, and the only reader of YAML in the project.
+
+``params.yaml`` defines data sets, noise, models, recipes, methods and profiles. Everything in it is checked before
+anything runs: an unknown key, a wrong type, a value out of range or a name that is not defined gives one
+:class:`~collabench.errors.ConfigError` that says file, line, key and what would be right.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from collabench.config.known_datasets import PINNED_SOURCES
+from collabench.core.record import NO_REPEATS, Strict
+from collabench.methods import METHODS
+from collabench.models import FAMILIES
+
+# ------------------------------------------------------------------------------------------------ the sections
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+#: Text in one line.
+Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\r\n\x85\u2028\u2029]*$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class DatasetConfig(Strict):
+    """Where images come from and which of them are used.
+
+    ``train_images`` and ``test_images`` take stratified subsets (``split_seed`` decides which; the split is the same
+    for every run, so the test set is fixed). ``test_on_rest``: every image that is not trained on is a test image.
+    """
+
+    source: Literal["digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet", "images"]
+    title: Annotated[Line, Field(max_length=80)] | None = None
+    path: str | None = Field(default=None, min_length=1)
+    sha256: Sha256 | None = None
+    mirrors: Annotated[tuple[str, ...], NO_REPEATS] = ()
+    resize: int | None = Field(default=None, ge=4, le=1024)
+    train_images: int | None = Field(default=None, ge=2, le=100_000_000)
+    test_images: int | None = Field(default=None, ge=2, le=100_000_000)
+    test_on_rest: bool = False
+    split_seed: int = Field(default=0, ge=0, lt=10_000)
+
+    @model_validator(mode="after")
+    def _fits_source(self) -> Self:
+        if self.source in PINNED_SOURCES:
+            for field in ("sha256", "resize"):
+                if getattr(self, field) is not None:
+                    raise ValueError(f"{field} is fixed by the source {self.source!r}; remove it")
+        if self.source == "digits" and self.path is not None:
+            raise ValueError("digits is embedded and has no path; remove it")
+        if self.source not in PINNED_SOURCES and self.path is None:
+            raise ValueError(f"the source {self.source!r} needs a path: the folder or archive that holds its files")
+        if self.mirrors and self.source not in ("cifar10", "cifar100", "stl10"):
+            raise ValueError(f"mirrors are for data sets that can be downloaded; {self.source!r} is not")
+        for mirror in self.mirrors:
+            if not re.match(r"^https?://", mirror):
+                raise ValueError(f"the mirror {mirror!r} must begin with http:// or https://")
+        if self.test_on_rest and (self.train_images is None or self.source != "digits"):
+            raise ValueError("test_on_rest is for digits with train_images set")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What of this data set can change a run's numbers: not where it lies, not what it is called."""
+        return self.model_dump(exclude={"title", "path", "mirrors"})
+
+
+class NoiseConfig(Strict):
+    """Label noise of the training split. ``rate`` is the share of labels redrawn (``uniform``: over all classes, so
+    one in m of them stays right) or wrong (``symmetric``, ``asymmetric``)."""
+
+    kind: Literal["none", "uniform", "symmetric", "asymmetric"]
+    rate: float = Field(default=0.0, ge=0.0, le=1.0)
+    when: Literal["static", "per_epoch"] = "static"
+    count: Literal["exact", "bernoulli"] = "exact"
+    hit: Literal["redrawn", "fixed"] = "redrawn"
+    pairs: dict[Name, Name] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.kind == "none") != (self.rate == 0.0):
+            raise ValueError("kind: none goes with rate 0, every other kind with a rate above 0")
+        if self.kind == "none" and (self.when, self.count, self.hit) != ("static", "exact", "redrawn"):
+            raise ValueError("kind: none changes no label; remove when, count and hit")
+        if self.pairs is not None and self.kind != "asymmetric":
+            raise ValueError("pairs belong to kind: asymmetric")
+        if self.pairs is not None and not self.pairs:
+            raise ValueError("pairs names no pair, so no label could be wrong; remove it or name some")
+        for name, partner in (self.pairs or {}).items():
+            if name == partner:
+                raise ValueError(f"pairs: {name!r} is paired with itself")
+        if self.hit == "fixed" and self.when == "static":
+            raise ValueError("hit: fixed belongs to when: per_epoch (static noise hits the same images always)")
+        return self
+
+
+class Augmentation(Strict):
+    """Random changes of training images: a shift by up to ``shift`` pixels (zero padding and crop), a horizontal flip,
+    or a random resized crop (``random_resized_crop`` is the side of its output; test images are then resized to
+    8/7 of that side and cropped in the middle)."""
+
+    shift: int = Field(default=0, ge=0, le=32)
+    flip: bool = False
+    random_resized_crop: int | None = Field(default=None, ge=8, le=512)
+
+    @model_validator(mode="after")
+    def _one_way_to_move(self) -> Self:
+        if self.shift and self.random_resized_crop is not None:
+            raise ValueError("shift and random_resized_crop exclude each other; remove one of them")
+        return self
+
+
+class RecipeConfig(Strict):
+    """How long and how fast: everything about optimisation that methods share, so that methods differ only in method.
+
+    ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs. ``validation_fraction`` of the
+    training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``. ``processes``
+    share every batch of a run, each on a GPU or a core of its own (docs/multi-gpu.md). ``convolution``: on a CPU,
+    ``tuned`` gives every 3x3 convolution the form that suits its shape: faster, with other rounding (docs/performance.md). On a GPU
+    cuDNN chooses either way.
+    ``compile``: by ``torch.compile``, with ``cuda-graphs`` also recorded as CUDA graphs, which a GPU replays without waiting for
+    the host to launch one kernel after the other.
+    """
+
+    epochs: int = Field(ge=1, le=10_000)
+    batch_size: int = Field(ge=2, le=65_536)
+    learning_rate: float = Field(gt=0, le=100)
+    milestones: tuple[int, ...] = ()
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    augmentation: Augmentation = Augmentation()
+    validation_fraction: float = Field(default=0.0, ge=0, lt=0.9)
+    validation_noisy: bool = False
+    evaluate_every: int = Field(default=1, ge=1, le=10_000)
+    evaluation_batch_size: int = Field(default=500, ge=1, le=65_536)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool | Literal["cuda-graphs"] = False
+    convolution: Literal["torch", "tuned"] = "torch"
+    processes: int = Field(default=1, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError("milestones must rise")
+        if self.milestones and not 1 <= self.milestones[0] <= self.milestones[-1] < self.epochs:
+            raise ValueError(f"milestones must lie between 1 and epochs - 1 = {self.epochs - 1}")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0")
+        if self.validation_noisy and not self.validation_fraction:
+            raise ValueError("validation_noisy needs validation_fraction above 0")
+        if self.processes > self.batch_size:
+            raise ValueError(f"{self.processes} processes cannot share a batch of {self.batch_size} images")
+        if self.convolution == "tuned" and (self.precision != "float32" or self.compile):
+            raise ValueError("convolution: tuned goes with precision: float32 and compile: false only")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What of the recipe can change a run's numbers: all of it. One process and torch's convolutions, the rule, go
+        without saying."""
+        usual = {"processes": 1, "convolution": "torch"}
+        return self.model_dump(exclude={name for name, value in usual.items() if getattr(self, name) == value})
+
+
+ModelConfig = Annotated[FAMILIES.settings_union(), Field(discriminator="family")]
+MethodConfig = Annotated[METHODS.settings_union(), Field(discriminator="method")]
+
+Names = Annotated[tuple[Name, ...], Field(min_length=1), NO_REPEATS]
+
+
+class TableConfig(Strict):
+    """A grid of configurations that a report shows together: one table per data set, noise, model and recipe, with the
+    methods as rows. ``baseline`` is the method that the others are compared with; the Holm correction runs over
+    ``family`` (by default the table)."""
+
+    name: Name
+    title: Line | None = None
+    datasets: Names
+    noise: Names = ("clean",)
+    models: Names
+    recipes: Names
+    methods: Names
+    baseline: Name = "individual"
+    family: Name | None = None
+    seeds: int | None = Field(default=None, ge=1, lt=1000)
+
+    @model_validator(mode="after")
+    def _baseline_is_a_row(self) -> Self:
+        if self.baseline not in self.methods:
+            raise ValueError(f"the baseline {self.baseline!r} must be one of the table's methods")
+        return self
+
+
+class ProfileConfig(Strict):
+    """A study: its tables, the seeds that each configuration is run with, and how the runs are packed into jobs.
+
+    The seeds are ``first_seed``, ``first_seed`` + 1 … A study that is to test what other seeds suggested begins with seeds
+    that had no part in it.
+    """
+
+    description: Line
+    seeds: int = Field(ge=1, lt=1000)
+    first_seed: int = Field(default=0, ge=0, lt=1000)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seeds_per_job: int = Field(default=4, ge=1, le=1000)
+    tables: tuple[TableConfig, ...] = ()
+    papers: Annotated[tuple[Name, ...], NO_REPEATS] = ()
+
+    @model_validator(mode="after")
+    def _has_tables(self) -> Self:
+        if not self.tables and not self.papers:
+            raise ValueError("a profile needs tables or papers")
+        if self.first_seed + max([self.seeds, *(table.seeds or 0 for table in self.tables)]) > 1000:
+            raise ValueError("seeds go up to 999: first_seed and seeds together must not exceed 1000")
+        names = [table.name for table in self.tables]
+        if len(set(names)) != len(names):
+            raise ValueError("two tables have the same name")
+        return self
+
+    def seed_range(self, count: int | None = None) -> tuple[int, ...]:
+        """The first ``count`` seeds of the study (default: all of them)."""
+        return tuple(range(self.first_seed, self.first_seed + (count or self.seeds)))

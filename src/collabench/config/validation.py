@@ -1,0 +1,117 @@
+"""Validation of a part of a YAML file against its typed section: one line that names file, line, key and what would be right."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import TypeAdapter, ValidationError
+
+from collabench.config.yaml_file import Document, KeyPath, _shorten
+from collabench.core.errors import ConfigError
+from collabench.core.record import Strict
+
+
+def validate(document: Document, kind: Any, value: Any, key_path: KeyPath = ()) -> Any:
+    """Check ``value`` (a part of ``document`` at ``key_path``) against a type; raise ConfigError in one line."""
+    bad = _not_finite(value, key_path)
+    if bad is not None:
+        raise document.error(bad, "is not a finite number")
+    try:
+        # JSON mode is strict about types and still takes a list where a tuple is declared.
+        return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise _explain(document, error, kind, key_path) from None
+
+
+def _not_finite(value: Any, key_path: KeyPath) -> KeyPath | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return key_path
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next((bad for key, child in children if (bad := _not_finite(child, (*key_path, key)))), None)
+
+
+def _explain(document: Document, error: ValidationError, kind: Any, key_path: KeyPath) -> ConfigError:
+    """One validation error in one line (an unknown key before others: it often explains them)."""
+    errors = error.errors(include_url=False)
+    places = [_location(document.value, key_path, e) for e in errors]
+    # A value that fits none of several types has one error for each of them; one inside it says most.
+    inside = [i for i, place in enumerate(places) if place[: len(places[0])] == places[0]]
+    unknown = [i for i, e in enumerate(errors) if e["type"] == "extra_forbidden"]
+    chosen = unknown[0] if unknown else max(inside, key=lambda i: len(places[i]))
+    first, location = errors[chosen], places[chosen]
+    same = [e for e, place in zip(errors, places, strict=True) if place == location and e["type"] != "extra_forbidden"]
+    messages = dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in same)
+    message, says = ", or ".join(messages), first["input"]
+    if first["type"] == "extra_forbidden":
+        message = (
+            f"unknown key {_shorten(location[-1])}; keys that would be right: {', '.join(_keys_at(kind, first['loc']))}"
+        )
+        says = None
+    elif first["type"] in ("missing", "union_tag_not_found"):
+        message, says = f"the key {location[-1]!r} is missing", None
+    elif first["type"] == "union_tag_invalid":
+        says = says[location[-1]]
+        message = f"Input should be {' or '.join(first['ctx']['expected_tags'].rsplit(', ', 1))}"
+    if says is not None and not isinstance(says, dict | list):
+        message += f" (it says {_shorten(says)})"
+    elsewhere = {place for place in places if place != location[: len(place)]}
+    if elsewhere:
+        message += f" (and {len(elsewhere)} more)"
+    return document.error(location, message)
+
+
+#: Keys that choose among several kinds of entry.
+_CHOOSING = ("family", "method", "kind")
+
+
+def _location(value: Any, key_path: KeyPath, error: Any) -> KeyPath:
+    """Where in the file an error of pydantic stands. Its own location also names the members of unions, and ends in
+    ``[key]`` where a key is wrong; a choice among several kinds of entry is wrong at the key that chooses."""
+    kind, kept, member_of = error["type"], list[str | int](), None
+    location = [*key_path, *error["loc"]]
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(value, dict) and member_of is not value and part in (value.get(key) for key in _CHOOSING):
+            member_of = value  # the kind that the entry says it is, which may also be the name of one of its keys
+        elif (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        ):
+            value, kept = value[part], [*kept, part]
+        elif last and kind in ("missing", "extra_forbidden"):
+            kept.append(part)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        kept.append(error["ctx"]["discriminator"].strip("'"))
+    return tuple(kept)
+
+
+def _keys_at(kind: Any, location: KeyPath) -> list[str]:
+    """The valid keys beside the last part of a pydantic error location."""
+    for part in location[:-1]:
+        kind = _child_type(kind, part)
+    kind = _bare(kind)
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Strict) else []
+
+
+def _bare(kind: Any) -> Any:
+    """``kind`` without ``Annotated`` and without ``| None``."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (Union, UnionType):
+        members = [member for member in get_args(kind) if member is not type(None)]
+        return _bare(members[0]) if len(members) == 1 else kind
+    return kind
+
+
+def _child_type(kind: Any, part: str | int) -> Any:
+    kind = _bare(kind)
+    if isinstance(kind, type) and issubclass(kind, Strict):
+        return kind.model_fields[part].annotation if part in kind.model_fields else kind  # else: a union's only member
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):  # a discriminated union: the part is the member's tag
+        return next(
+            (m for m in arguments if any(part in get_args(f.annotation) for f in m.model_fields.values())), None
+        )
+    return arguments[-1 if get_origin(kind) is dict else 0] if arguments else None

@@ -1,0 +1,216 @@
+"""The only reader of YAML: bounded in size, strict in its scalars, and it remembers the line of each key."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from collabench.core.errors import ConfigError
+
+# ------------------------------------------------------------------------------------------------ reading YAML
+
+
+#: What a configuration file can be: far more than any needs, and read within seconds.
+MAX_YAML_BYTES = 1_000_000
+MAX_YAML_VALUES = 50_000
+MAX_YAML_DEPTH = 100
+
+
+class _Limited(yaml.composer.Composer):
+    """Refuses a document that is too large or too deep while it is read."""
+
+    values = depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.values, self.depth = self.values + 1, self.depth + 1
+        if self.values > MAX_YAML_VALUES or self.depth > MAX_YAML_DEPTH:
+            problem = f"more than {MAX_YAML_VALUES:,} values" if self.depth <= MAX_YAML_DEPTH else "nested too deeply"
+            raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+class _Loader(_Limited, yaml.SafeLoader):
+    """YAML 1.2's core scalars: ``1e-4`` is a number, ``off`` and ``012`` are not what YAML 1.1 makes of them."""
+
+
+if yaml.__with_libyaml__:
+
+    class _FastLoader(_Limited, yaml.cyaml.CParser, yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
+        """The same with libyaml's parser: a fifth of the time, which every command waits for."""
+
+        def __init__(self, text: str) -> None:
+            yaml.cyaml.CParser.__init__(self, text)
+            yaml.composer.Composer.__init__(self)
+            yaml.constructor.SafeConstructor.__init__(self)
+            yaml.resolver.Resolver.__init__(self)
+
+    _LOADERS = (_FastLoader, _Loader)
+else:
+    _LOADERS = (_Loader,)
+
+_TAG = "tag:yaml.org,2002:"
+
+#: Tag of a scalar → how it is written, and with which characters it can begin.
+_SCALARS = {
+    f"{_TAG}bool": (re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
+    f"{_TAG}null": (re.compile(r"(?:~|null|Null|NULL|)"), ["~", "n", "N", ""]),
+    f"{_TAG}int": (re.compile(r"[-+]?[0-9]+"), "-+0123456789"),
+    f"{_TAG}float": (
+        re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+        "-+.0123456789",
+    ),
+}
+for _loader in _LOADERS:
+    _loader.yaml_implicit_resolvers = {}
+    for _name, (_pattern, _first) in _SCALARS.items():
+        _loader.add_implicit_resolver(_name, re.compile(f"^(?:{_pattern.pattern})$"), list(_first))
+    # YAML 1.1 would read 012 as an octal number.
+    _loader.add_constructor(f"{_TAG}int", lambda loader, node: int(loader.construct_scalar(node)))
+
+#: Digits of a whole number: what fits 64 bits. No field means a larger one.
+_MAX_DIGITS = 18
+
+#: What no title, name or path holds and no file may: control characters, and halves of characters.
+_HIDDEN = yaml.reader.Reader.NON_PRINTABLE
+
+KeyPath = tuple[str | int, ...]
+
+
+class Document:
+    """A parsed YAML file that remembers on which line each key stands."""
+
+    def __init__(self, path: Path, value: Any, lines: dict[KeyPath, int]) -> None:
+        self.path, self.value, self._lines = path, value, lines
+
+    def where(self, key_path: KeyPath) -> str:
+        """``params.yaml:12: recipes.fast.epochs`` for the deepest part of ``key_path`` that stands in the file."""
+        return _where(self.path, self.line(key_path), key_path)
+
+    def line(self, key_path: KeyPath) -> int:
+        """The line of the deepest part of ``key_path`` that stands in the file."""
+        while key_path and key_path not in self._lines:
+            key_path = key_path[:-1]
+        return self._lines.get(key_path, 1)
+
+    def error(self, key_path: KeyPath, message: str) -> ConfigError:
+        return ConfigError(f"{self.where(key_path)}: {message}")
+
+
+def _where(path: Path, line: int, key_path: KeyPath) -> str:
+    return f"{path}:{line}: {'.'.join(map(_shown_part, key_path)) or 'the file'}"
+
+
+def _shown_part(part: str | int) -> str:
+    """A key as it stands in the file, or quoted and shortened where it is no plain word."""
+    text = str(part)
+    return text if text.isprintable() and 0 < len(text) <= 80 and " " not in text else _shorten(text)
+
+
+def read_yaml(path: Path) -> Document:
+    """Read one YAML file.
+
+    Keys are text, whatever they look like. Raises ConfigError in one line for a file that is missing, not UTF-8, not
+    YAML, has a key twice, refers to itself, is too large, or has a tag that asks for something else than plain data.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device would be waited for without end
+            raise ConfigError(f"{path}: is no file")
+        with path.open("rb") as file:
+            raw = file.read(MAX_YAML_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(raw) > MAX_YAML_BYTES:
+        raise ConfigError(f"{path}: a configuration file has at most {MAX_YAML_BYTES:,} bytes, this one has more")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8 text (byte 0x{raw[error.start]:02x})") from None
+    for loader in _LOADERS[:-1]:
+        with suppress(yaml.YAMLError):
+            return _parse(path, text, loader)
+    try:  # what is no YAML is read by the slow loader, which says what is wrong more clearly
+        return _parse(path, text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        problem = (error.problem or error.context or "not YAML").replace("\n", " ")
+        raise ConfigError(f"{path}:{line}: not valid YAML: {problem}") from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise ConfigError(
+            f"{path}:{line}: not text: the character {chr(error.character)!r} cannot stand here"
+        ) from None
+
+
+def _parse(path: Path, text: str, loader_class: type[Any]) -> Document:
+    loader = loader_class(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise ConfigError(f"{path}:1: the file is empty")
+        lines: dict[KeyPath, int] = {}
+        _check_nodes(path, node, (), lines, frozenset(), [0])
+        return Document(path, loader.construct_document(node), lines)
+    finally:
+        loader.dispose()
+
+
+def _check_nodes(
+    path: Path, node: yaml.Node, key_path: KeyPath, lines: dict[KeyPath, int], parents: frozenset[int], count: list[int]
+) -> None:
+    """Fill ``lines`` and make every key text; refuse what is not plain data: duplicate keys, keys that are no text, cycles,
+    alias bombs, tags, whole numbers beyond 64 bits."""
+    line = node.start_mark.line + 1
+    lines.setdefault(key_path, line)
+
+    def refuse(problem: str, at: int = line, key: KeyPath = key_path) -> ConfigError:
+        return ConfigError(f"{_where(path, at, key)}: {problem}")
+
+    if id(node) in parents:
+        raise refuse("an alias refers to the block that it stands in")
+    # An alias counts as often as it is used, and long text by its length: what is written out must stay small, too.
+    count[0] += 1 + (len(node.value) // 100 if isinstance(node, yaml.ScalarNode) else 0)
+    if count[0] > MAX_YAML_VALUES or len(parents) > MAX_YAML_DEPTH:
+        raise refuse(f"more than {MAX_YAML_VALUES:,} values" if count[0] > MAX_YAML_VALUES else "nested too deeply")
+    if isinstance(node, yaml.ScalarNode) and (hidden := _HIDDEN.search(node.value)):
+        raise refuse(f"the character {hidden[0]!r} cannot stand here, nor be written as an escape")
+    parents = parents | {id(node)}
+    if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
+        seen: dict[str, int] = {}
+        for position, (key_node, value_node) in enumerate(node.value):
+            key_line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode) or not key_node.tag.startswith(_TAG):
+                raise refuse("a key must be plain text", key_line)
+            key = key_node.value
+            if key == "<<":
+                raise refuse("merge keys (<<) are not supported; write the values out", key_line)
+            if key in seen:
+                raise refuse(f"stands here and on line {seen[key]}; keep one of them", key_line, (*key_path, key))
+            seen[key] = key_line
+            lines[(*key_path, key)] = key_line
+            if hidden := _HIDDEN.search(key):
+                raise refuse(f"the character {hidden[0]!r} cannot stand here, nor be written as an escape", key_line)
+            text = yaml.ScalarNode(f"{_TAG}str", key, key_node.start_mark, key_node.end_mark)
+            node.value[position] = (text, value_node)
+            _check_nodes(path, value_node, (*key_path, key), lines, parents, count)
+    elif isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
+        for index, child in enumerate(node.value):
+            _check_nodes(path, child, (*key_path, index), lines, parents, count)
+    elif not isinstance(node, yaml.ScalarNode) or node.tag not in (*_SCALARS, f"{_TAG}str"):
+        raise refuse(f"the tag {_shorten(node.tag)} is not supported; remove it")
+    elif node.tag in _SCALARS and not _SCALARS[node.tag][0].fullmatch(node.value):
+        raise refuse(f"{_shorten(node.value)} is no {node.tag.removeprefix(_TAG)}, as its tag says; remove the tag")
+    elif node.tag == f"{_TAG}int" and len(node.value) > _MAX_DIGITS:
+        raise refuse(f"the number {node.value[:12]}… is too large; in quotes, if it is text")
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,357 @@
+"""One training run shared by several processes, each of which holds a part of every batch.
+
+Started by torchrun, a process has a rank; in any other process everything here is the identity. What is minimised is the
+loss of the whole batch: the mean over the processes' parts, weighted by their images. Gradients are therefore summed over
+the processes once they are complete, whichever way a method computed them. Three things look at all images of a batch
+and ask for the others' part:
+
+* batch normalisation: mean and variance of the whole batch, also in the backward pass (:func:`batch_norm_forward`,
+  :func:`share_batch_statistics`);
+* losses that compare images with each other (:func:`whole_batch`);
+* random masks: numbers for the whole batch are drawn everywhere, and each process takes those of its images
+  (:func:`rand`), so that all generators stay the same.
+
+Every process then holds the same weights, statistics and random states after every step. torch's SyncBatchNorm and
+DistributedDataParallel are not used: the former runs on GPUs alone, the latter expects one ordinary backward pass a step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._compile import _disable_dynamo
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from collabench.core.errors import ConfigError
+
+T = TypeVar("T")
+aten = torch.ops.aten
+
+#: How long a process waits for what the first one decides: it may prepare a data set meanwhile.
+PATIENCE = timedelta(days=7)
+
+_control: list[dist.ProcessGroup] = []
+_total: list[int] = []
+
+
+def launched_world() -> int:
+    """How many processes torchrun started, this one among them; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launched_first() -> bool:
+    """Whether this process is the first of them, or the only one."""
+    return launched_world() == 1 or os.environ.get("RANK") == "0"
+
+
+def join(**options: Any) -> None:
+    """Join the other processes. options: of ``torch.distributed.init_process_group``; by default what torchrun says."""
+    backend = "cpu:gloo,cuda:nccl" if torch.version.cuda else "gloo"
+    dist.init_process_group(backend, **options)
+    _control.append(dist.new_group(backend="gloo", timeout=PATIENCE))
+
+
+def leave() -> None:
+    """Leave the other processes; this one goes on alone."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    _control.clear()
+
+
+def rank() -> int:
+    """This process's number, from 0 on."""
+    return dist.get_rank() if _control else 0
+
+
+def world() -> int:
+    """How many processes share a run."""
+    return dist.get_world_size() if _control else 1
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """``make()`` of process 0, everywhere. What it makes holds plain data and CPU tensors."""
+    if world() == 1:
+        return make()
+    made = [make() if rank() == 0 else None]
+    dist.broadcast_object_list(made, src=0, group=_control[0], device=torch.device("cpu"))
+    return made[0]
+
+
+def wait_for_all() -> None:
+    """Return once every process has come here."""
+    if world() > 1:
+        dist.barrier(group=_control[0])
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The sum over the processes, without a gradient. In several processes ``tensor`` is changed in place."""
+    if world() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+# ------------------------------------------------------------------------------------------------ parts of a batch
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows that process ``rank`` of ``world`` holds: consecutive, and as many as the others hold, or one less."""
+
+    rank: int = 0
+    world: int = 1
+
+    def rows(self, total: int) -> slice:
+        """This part of ``total`` rows."""
+        return slice(total * self.rank // self.world, total * (self.rank + 1) // self.world)
+
+
+#: All rows, in one process.
+WHOLE = Part()
+
+
+def own_part() -> Part:
+    """This process's part."""
+    return Part(rank(), world())
+
+
+@contextmanager
+def batch_of(total: int) -> Iterator[None]:
+    """While this lasts, a batch of ``total`` images is trained on, of which this process holds its part."""
+    _total.append(total)
+    try:
+        yield
+    finally:
+        _total.pop()
+
+
+def _whole() -> tuple[int, slice]:
+    if not _total:
+        raise RuntimeError("several processes train, and no batch is shared: use batch_of")
+    return _total[-1], own_part().rows(_total[-1])
+
+
+def share() -> float:
+    """This process's share of the batch's images: the weight of its loss."""
+    if world() == 1:
+        return 1.0
+    total, part = _whole()
+    return (part.stop - part.start) / total
+
+
+def whole_batch(x: Tensor) -> Tensor:
+    """All processes' rows (B, …) of this process's (b, …); gradients find their way back to the rows' owner."""
+    return x if world() == 1 else _WholeBatch.apply(x)
+
+
+class _WholeBatch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total, ctx.part = _whole()
+        return gathered(x, total)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Each process's loss counts by its share, and each sees all rows: a row's gradient is the sum of theirs.
+        return summed(gradient.clone(memory_format=torch.contiguous_format))[ctx.part]
+
+
+def gathered(x: Tensor, total: int, dim: int = 0) -> Tensor:
+    """The ``total`` rows along ``dim`` of which every process holds its part ``x``; without a gradient."""
+    if world() == 1:
+        return x
+    shape = [*x.shape]
+    shape[dim] = total
+    part = own_part().rows(total)
+    whole = x.new_zeros(shape)
+    whole.narrow(dim, part.start, part.stop - part.start).copy_(x.detach())
+    return summed(whole)
+
+
+def rand(shape: Sequence[int], generator: torch.Generator | None, device: torch.device, dim: int = 0) -> Tensor:
+    """``torch.rand`` of this shape, whose dimension ``dim`` is that of the batch's images."""
+    if world() == 1:
+        return torch.rand(shape, generator=generator, device=device)
+    total, part = _whole()
+    if shape[dim] != part.stop - part.start:
+        raise RuntimeError(f"{shape[dim]} rows of random numbers for {part.stop - part.start} images")
+    whole = [*shape]
+    whole[dim] = total
+    return torch.rand(whole, generator=generator, device=device).narrow(dim, part.start, shape[dim])
+
+
+# ------------------------------------------------------------------------------------------------------- gradients
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Sum every parameter's gradient over the processes; one without a gradient has none anywhere."""
+    if world() == 1:
+        return
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            by_type.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    for gradients in by_type.values():
+        flat = summed(_flatten_dense_tensors(gradients))
+        for gradient, sum_ in zip(gradients, _unflatten_dense_tensors(flat, gradients), strict=True):
+            gradient.copy_(sum_)
+
+
+def are_equal(tensors: Iterable[Tensor]) -> bool:
+    """Whether every process holds the same tensors, bit for bit."""
+    if world() == 1:
+        return True
+    for tensor in tensors:
+        own = tensor.detach().contiguous().view(-1)
+        first = own.clone()
+        dist.broadcast(first, src=0)
+        different = (own.view(torch.uint8) != first.view(torch.uint8)).sum()
+        if summed(different).item():
+            return False
+    return True
+
+
+# -------------------------------------------------------------------------------------------- batch normalisation
+
+#: In the place of torch's number of the kernel that normalised.
+_SHARED = -1
+
+
+def batch_norm_forward(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """``torch._batch_norm_impl_index`` with the statistics of the whole batch: output, mean, 1 / deviation, and two
+    values for :func:`batch_norm_backward`."""
+    if world() == 1 or not training:
+        return torch._batch_norm_impl_index(x, scale, shift, running_mean, running_var, training, momentum, eps, cudnn)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    dims = [d for d in range(x.dim()) if d != 1]
+    variance, mean = torch.var_mean(x.to(wide), dims, correction=0)
+    # One row a process: images times pixels, mean, variance. Combined as Chan, Golub and LeVeque do, without cancellation.
+    channels = x.shape[1]
+    rows = x.new_zeros(world(), 2 * channels + 1, dtype=wide)
+    own = rows[rank()]
+    own[0], own[1 : channels + 1], own[channels + 1 :] = x.numel() // channels, mean, variance
+    summed(rows)
+    counts, means, variances = rows[:, :1], rows[:, 1 : channels + 1], rows[:, channels + 1 :]
+    count = counts.sum()
+    mean = (counts * means).sum(dim=0) / count
+    variance = (counts * (variances + (means - mean).square())).sum(dim=0) / count
+    if running_mean is not None and running_var is not None:
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
+    output = nn.functional.batch_norm(x, mean, variance, scale, shift, False, 0.0, eps)
+    return output, mean, torch.rsqrt(variance + eps), count, _SHARED
+
+
+def batch_norm_backward(
+    kind: int,
+    x: Tensor,
+    gradient: Tensor,
+    scale: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    mean: Tensor,
+    deviation: Tensor,
+    training: bool,
+    eps: float,
+    wanted: list[bool],
+    reserve: Tensor,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """``aten._batch_norm_impl_index_backward`` for :func:`batch_norm_forward`: gradients of input, scale, shift. Those of scale
+    and shift are this process's part, as every parameter's gradient is before :func:`sum_gradients`."""
+    if kind != _SHARED:
+        return aten._batch_norm_impl_index_backward(
+            kind, x, gradient, scale, running_mean, running_var, mean, deviation, training, eps, wanted, reserve
+        )
+    variance = deviation.square().reciprocal() - eps
+    x_gradient, scale_gradient, shift_gradient = aten.native_batch_norm_backward(
+        gradient, x, scale, mean, variance, None, None, False, eps, [True, True, True]
+    )
+    if wanted[0]:
+        sums = summed(torch.stack([shift_gradient, scale_gradient])) / reserve
+        factor = deviation if scale is None else deviation * scale
+        form = [1, -1] + [1] * (x.dim() - 2)
+        normalised = (x - mean.view(form)).mul_(deviation.view(form))
+        x_gradient = x_gradient - factor.view(form) * (sums[0].view(form) + normalised * sums[1].view(form))
+    return (x_gradient.to(x.dtype) if wanted[0] else None), scale_gradient, shift_gradient
+
+
+class _BatchNormFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor | None, shift: Tensor | None, *rest: Any) -> Tensor:
+        output, mean, deviation, count, ctx.kind = batch_norm_forward(x, scale, shift, *rest, False)
+        ctx.eps = rest[-1]
+        ctx.save_for_backward(x, scale, mean, deviation, count)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, mean, deviation, count = ctx.saved_tensors
+        found = batch_norm_backward(
+            ctx.kind, x, gradient, scale, None, None, mean, deviation, True, ctx.eps,
+            [ctx.needs_input_grad[0], True, True], count,
+        )  # fmt: skip
+        pairs = zip(found, ctx.needs_input_grad[:3], strict=True)
+        return *(value if needed else None for value, needed in pairs), None, None, None, None, None
+
+
+class _SharedBatchNorm(_BatchNorm):
+    """Batch normalisation whose statistics in training are those of the whole batch."""
+
+    @_disable_dynamo
+    def forward(self, x: Tensor) -> Tensor:
+        training = self.training or self.running_mean is None
+        if not training or world() == 1:
+            return super().forward(x)
+        momentum = 0.0 if self.momentum is None else self.momentum
+        tracked = self.training and self.track_running_stats
+        if tracked and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:  # the mean over all batches
+                momentum = 1.0 / self.num_batches_tracked.item()
+        running = (self.running_mean, self.running_var) if tracked else (None, None)
+        return _BatchNormFunction.apply(x, self.weight, self.bias, *running, True, momentum, self.eps)
+
+
+class _SharedBatchNorm1d(_SharedBatchNorm, nn.BatchNorm1d):
+    pass
+
+
+class _SharedBatchNorm2d(_SharedBatchNorm, nn.BatchNorm2d):
+    pass
+
+
+_SHARED_FORMS = {nn.BatchNorm1d: _SharedBatchNorm1d, nn.BatchNorm2d: _SharedBatchNorm2d}
+
+
+def share_batch_statistics(network: nn.Module) -> None:
+    """Let the network's batch normalisation see the whole batch; nothing changes in one process.
+
+    The modules stay the same objects, with the same names and parameters. Raises ConfigError for a form that is not known.
+    """
+    if world() == 1:
+        return
+    for name, module in network.named_modules():
+        if type(module) in _SHARED_FORMS:
+            module.__class__ = _SHARED_FORMS[type(module)]
+        elif isinstance(module, _BatchNorm) and not isinstance(module, _SharedBatchNorm):
+            raise ConfigError(
+                f"{name}: {type(module).__name__} cannot be trained in several processes; use BatchNorm2d or processes: 1"
+            )

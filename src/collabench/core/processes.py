@@ -1,0 +1,72 @@
+"""Processes that end with the process that started them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+ANCESTOR = "COLLABENCH_ANCESTOR"
+
+#: prctl(2): the signal that the kernel sends to this process when the thread that started it ends.
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent(parent: int | None = None, poll_seconds: float = 0.5) -> None:
+    """End this process when its parent, or the command that began the study, has ended: nothing writes on unattended.
+
+    A child of a killed process would otherwise go on beside the restarted study. Locks and half-written temporary files
+    don't matter here: locks end with the process, and files take their place in one step. On Linux the kernel ends the
+    process together with its parent. Beneath tools that don't pass a kill on (a shell between them), $COLLABENCH_ANCESTOR
+    names the process to watch.
+
+    parent: the parent's process id, where the caller knows it: then one that ended before this call is noticed.
+    """
+    ancestor = os.environ.get(ANCESTOR)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    expected = parent or os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == expected and (ancestor is None or _is_alive(ancestor)):
+            time.sleep(poll_seconds)
+        os._exit(143)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def ending_with_parent() -> Callable[[], None] | None:
+    """A ``preexec_fn`` for :class:`subprocess.Popen`, with which a program that isn't ours ends together with this process;
+    None where the system has no such thing."""
+    if sys.platform != "linux":
+        return None
+    library, parent = ctypes.CDLL(None), os.getpid()
+
+    def bind() -> None:
+        library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(143)
+
+    return bind
+
+
+def this_process() -> str:
+    """A name of this process for $COLLABENCH_ANCESTOR: its id and, since ids are used again, its start."""
+    import psutil
+
+    return f"{os.getpid()}:{psutil.Process().create_time():.2f}"
+
+
+def _is_alive(name: str) -> bool:
+    import psutil
+
+    pid, _, started = name.partition(":")
+    try:
+        process = psutil.Process(int(pid))
+        return f"{process.create_time():.2f}" == started and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,1 @@
+"""Convolutions on a CPU, each in the form that suits its shape."""

@@ -1,0 +1,1 @@
+"""The model families that ``params.yaml`` accepts, one file each."""

@@ -1,0 +1,245 @@
+"""Intermediate layers: convolution, batch normalisation and activation as one module, so that a method can find them.
+
+A backbone offers its intermediate layers by being built of them (:func:`intermediate_layers`). A method that gives one
+layer a loss of its own lets the layer :func:`tapped` hand out its output: the gradient that flows back into what was
+handed out reaches the layer's own weights (its convolution, its batch normalisation, a shortcut that it adds) and
+nothing below, while the gradient of the layer's ordinary output goes on as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._compile import _disable_dynamo
+
+from collabench.core import distributed
+from collabench.models.backbone import Backbone
+from collabench.models.convolution import tuned
+from collabench.models.pooling import every_nth_pixel
+
+aten = torch.ops.aten
+
+
+class IntermediateLayer(nn.Module):
+    """``relu(norm(convolution(x)))``, or with an addition before the activation.
+
+    Args:
+        added: what ``skip`` is to the layer: ``None`` (there is no addition), ``"identity"`` (it is added as it is) or
+            ``"convolution"`` (a 1x1 convolution of the given stride with batch normalisation, which belong to this
+            layer).
+        skip_channels: channels of ``skip`` where it is convolved.
+        skip_stride: stride of that convolution.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        stride: int = 1,
+        added: str | None = None,
+        skip_channels: int = 0,
+        skip_stride: int = 1,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.added, self.skip_stride = added, skip_stride
+        if added == "convolution":
+            # Its stride is taken by _strided: oneDNN, in torch 2.13, writes outside its memory in the backward pass of a
+            # channels-last 1x1 convolution with a stride and few channels (uxlfoundation/oneDNN, issue 6035).
+            self.shortcut_conv = nn.Conv2d(skip_channels, channels, 1, bias=False)
+            self.shortcut_norm = nn.BatchNorm2d(channels)
+        self._receive: Callable[[Tensor], None] | None = None
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        if self._receive is not None:
+            output, copy = _apply(self, x, skip)
+            self._receive(copy)
+            return output
+        y = self.norm(self.conv(x))
+        if self.added == "convolution":
+            y = y.add_(self.shortcut_norm(self.shortcut_conv(self._strided(skip))))
+        elif self.added == "identity":
+            y = y.add_(skip)
+        return torch.relu_(y)
+
+    def _strided(self, skip: Tensor) -> Tensor:
+        return every_nth_pixel(skip, self.skip_stride)
+
+
+def intermediate_layers(backbone: Backbone) -> dict[str, IntermediateLayer]:
+    """The backbone's intermediate layers by their paths, in order of execution; none in a backbone that offers none."""
+    return {name: module for name, module in backbone.named_modules() if isinstance(module, IntermediateLayer)}
+
+
+def intermediate_groups(backbone: Backbone) -> dict[str, dict[str, IntermediateLayer]]:
+    """Stage → its intermediate layers by their paths, for the stages that have any."""
+    layers = intermediate_layers(backbone)
+    groups = {
+        stage: {path: layer for path, layer in layers.items() if any(f"{path}.".startswith(f"{n}.") for n in names)}
+        for stage, names in backbone.stages.items()
+    }
+    return {stage: group for stage, group in groups.items() if group}
+
+
+def map_shapes(backbone: Backbone, input_shape: tuple[int, int, int]) -> dict[str, tuple[int, int, int]]:
+    """(C, H, W) that every intermediate layer puts out for images of ``input_shape``; leaves the backbone as it was."""
+    shapes: dict[str, tuple[int, int, int]] = {}
+
+    def note(path: str) -> Any:
+        return lambda module, inputs, output: shapes.__setitem__(path, tuple(output.shape[1:]))
+
+    hooks = [layer.register_forward_hook(note(path)) for path, layer in intermediate_layers(backbone).items()]
+    training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            backbone.features(torch.zeros(1, *input_shape, device=next(backbone.parameters()).device))
+    finally:
+        backbone.train(training)
+        for hook in hooks:
+            hook.remove()
+    return shapes
+
+
+@contextmanager
+def tapped(layers: Sequence[IntermediateLayer], receive: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """While this lasts, the layer of index i that runs calls ``receive(i, output)`` with its output (B, C, H, W).
+
+    A gradient that reaches this output changes that layer's own weights only. No layer runs twice and no memory is
+    taken: it is the layer's ordinary output under another name. What ``receive`` computes at once is differentiated just
+    before the layer, so that no more than one layer's gradient of that kind is held at a time.
+    """
+    for index, layer in enumerate(layers):
+        layer._receive = partial(receive, index)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._receive = None
+
+
+# ------------------------------------------------------------------------------------------------- two gradients
+
+
+class _Path(NamedTuple):
+    """One convolution with its batch normalisation; a layer adds up one or two of them."""
+
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d
+
+
+class _Saved(NamedTuple):
+    """What one path's backward pass needs beside the tensors that autograd keeps."""
+
+    batch_norm: int
+    training: bool
+    needs_input: bool
+
+
+@_disable_dynamo  # a compiled network runs its tapped layers as they are
+def _apply(layer: IntermediateLayer, x: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The layer's output, twice: for the network, and for the layer's own loss."""
+    paths, tensors = [_Path(layer.conv, layer.norm)], [x]
+    if layer.added == "convolution":
+        paths.append(_Path(layer.shortcut_conv, layer.shortcut_norm))
+        tensors.append(layer._strided(skip))
+    weights = [w for path in paths for w in (path.conv.weight, path.norm.weight, path.norm.bias)]
+    identity = skip if layer.added == "identity" else None
+    return _TwoGradients.apply(paths, identity, *tensors, *weights)
+
+
+class _TwoGradients(torch.autograd.Function):
+    """``relu(sum over paths of norm(conv(x)) + identity)`` as two outputs of one storage.
+
+    With the gradients g of the first output and l of the second: weights get that of g + l, inputs that of g. The
+    operations are those of ``nn.Conv2d`` and ``nn.BatchNorm2d``, so that without l every bit is theirs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, paths: list[_Path], identity: Tensor | None, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        device = tensors[0].device.type
+        narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        inputs, weights = tensors[: len(paths)], tensors[len(paths) :]
+        kept: list[Tensor] = []
+        saved: list[_Saved] = []
+        total = None
+        with torch.autocast(device, enabled=False):
+            for index, (path, x) in enumerate(zip(paths, inputs, strict=True)):
+                weight, scale, shift = weights[3 * index : 3 * index + 3]
+                if narrow is not None:
+                    x, weight = x.to(narrow), weight.to(narrow)
+                conv, norm = path
+                before = tuned.convolve(conv, x, weight)
+                if norm.training:
+                    norm.num_batches_tracked.add_(1)
+                after, mean, deviation, reserve, kind = distributed.batch_norm_forward(
+                    before, scale, shift, norm.running_mean, norm.running_var, norm.training, norm.momentum, norm.eps,
+                    torch.backends.cudnn.enabled,
+                )  # fmt: skip
+                total = after if total is None else total.add_(after)
+                kept += [x, weight, before, scale, norm.running_mean, norm.running_var, mean, deviation, reserve]
+                saved.append(_Saved(kind, norm.training, ctx.needs_input_grad[2 + index]))
+            if identity is not None:
+                total = total.add_(identity)
+            output = total.relu_()
+        ctx.paths, ctx.saved, ctx.identity = paths, saved, identity is not None
+        ctx.types = [tensor.dtype for tensor in tensors]
+        ctx.save_for_backward(output, *kept)
+        ctx.set_materialize_grads(False)
+        return output, output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None, local: Tensor | None) -> tuple[Tensor | None, ...]:
+        output, *kept = ctx.saved_tensors
+        with torch.autocast(output.device.type, enabled=False):
+            if gradient is not None:
+                gradient = aten.threshold_backward(gradient, output, 0)
+            if local is not None:
+                local = aten.threshold_backward(local, output, 0)
+                local = local if gradient is None else local.add_(gradient)
+            inputs: list[Tensor | None] = []
+            weights: list[Tensor | None] = []
+            for index, (path, saved) in enumerate(zip(ctx.paths, ctx.saved, strict=True)):
+                found = _path_backward(
+                    path.conv, path.norm.eps, saved, gradient, local, kept[9 * index : 9 * index + 9]
+                )
+                inputs.append(found[0])
+                weights += found[1:]
+            found = [
+                None if value is None else value.to(type)
+                for value, type in zip([*inputs, *weights], ctx.types, strict=True)
+            ]
+        return None, gradient if ctx.identity else None, *found
+
+
+def _path_backward(
+    conv: nn.Conv2d, eps: float, saved: _Saved, gradient: Tensor | None, both: Tensor | None, kept: list[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Gradients of one path: input, convolution, scale, shift. ``both``: None where there is only ``gradient``."""
+    x, weight, before, scale, running_mean, running_var, mean, deviation, reserve = kept
+
+    def norm_backward(of: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        return distributed.batch_norm_backward(
+            saved.batch_norm, before, of, scale, running_mean, running_var, mean, deviation, saved.training, eps, wanted,
+            reserve,
+        )  # fmt: skip
+
+    if both is None and gradient is None:
+        return None, None, None, None
+    of_weights, scale_gradient, shift_gradient = norm_backward(gradient if both is None else both, [True, True, True])
+    if both is None:
+        x_gradient, weight_gradient = tuned.gradients(conv, of_weights, x, weight, saved.needs_input, True)
+        return x_gradient, weight_gradient, scale_gradient, shift_gradient
+    _, weight_gradient = tuned.gradients(conv, of_weights, x, weight, False, True)
+    x_gradient = None
+    if gradient is not None and saved.needs_input:
+        del of_weights
+        of_input = norm_backward(gradient, [True, False, False])[0]
+        x_gradient, _ = tuned.gradients(conv, of_input, x, weight, True, False)
+    return x_gradient, weight_gradient, scale_gradient, shift_gradient

@@ -1,0 +1,76 @@
+"""Build the report of a study from its results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collabench.config.params import Params
+from collabench.config.plan import Plan
+from collabench.report.collect import collect
+from collabench.report.content import Report
+from collabench.report.folders import COSTS, report_folder, whole_folder
+from collabench.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collabench.report.published import PublishedValue
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where a report lies: ``folder`` is what results determine, ``costs`` what was measured."""
+
+    folder: Path
+    costs: Path
+    report: Report
+
+
+def build(
+    params: Params,
+    plan: Plan,
+    workspace: Workspace,
+    *,
+    partial: bool = False,
+    published: Sequence[PublishedValue] = (),
+) -> ReportFiles:
+    """Write the report of the plan's tables, and beside it the costs; nothing is left half-written.
+
+    partial: accept missing runs and write to ``partial-report``. published: values that stand beside measured ones
+    where the configuration is theirs, beside those of the project's folder ``papers/``, of which every paper has a
+    page. The same results give the same bytes.
+    Raises ResultError: runs are missing, failed, damaged or not comparable.
+    """
+    from collabench.papers.claims import load_claims
+    from collabench.report.across_images import add_across_images
+    from collabench.report.analyse import analyse
+    from collabench.report.pages import claims as claims_page
+    from collabench.report.pages.costs import write_costs
+    from collabench.report.pages.overview import write_report
+    from collabench.report.pages.papers import write_papers
+    from collabench.report.published import published_values, read_papers
+    from collabench.report.verdicts import evaluate
+
+    collected = collect(plan, workspace, partial=partial)
+    papers = read_papers(params, workspace)
+    claims = load_claims(workspace.papers, params)
+    report = analyse(params, collected, partial=partial, published=[*published, *published_values(papers)])
+    report = add_across_images(report, collected, workspace)
+    on_results = evaluate(claims, params, collected, workspace, "results", partial=partial)
+    on_costs = evaluate(claims, params, collected, workspace, "costs", partial=partial)
+    target = report_folder(workspace, partial=partial)
+    costs = target / COSTS if partial else workspace.costs
+    with whole_folder(target) as folder:
+        pages = write_papers(folder, papers, report, collected)
+        write_report(folder, report, collected, pages, claims_page.overview(on_results, on_costs))
+        claims_page.write_claims(folder, on_results)
+        if partial:
+            (folder / COSTS).mkdir()
+            write_costs(folder / COSTS, report, collected)
+            claims_page.write_claims(folder / COSTS, on_costs)
+    if not partial:
+        with whole_folder(costs) as folder:
+            write_costs(folder, report, collected)
+            claims_page.write_claims(folder, on_costs)
+    return ReportFiles(target, costs, report)

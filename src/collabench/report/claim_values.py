@@ -1,0 +1,168 @@
+"""The values that a claim compares: differences, rates and costs from results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collabench.config.configuration import Run
+from collabench.config.plan import Cell
+from collabench.papers.claims import Claim, ClaimScope, Compared
+from collabench.report.collect import Collected, training_seconds
+from collabench.stats import slopes
+from collabench.storage.results import WEIGHTS, Result, open_tensors
+from collabench.storage.workspace import Workspace
+
+# ------------------------------------------------------------------------------------------------- from runs to values
+
+
+class _Runs:
+    """The runs of the profile by names, and the values that a hypothesis is about."""
+
+    def __init__(self, collected: Collected, workspace: Workspace) -> None:
+        self.collected, self.workspace = collected, workspace
+        self._cells: dict[tuple[str, ...], Cell] = {}
+        for cell in collected.plan.cells:
+            names = cell.configuration.names
+            key = tuple(names[part] for part in ("dataset", "noise", "model", "recipe", "method"))
+            if key not in self._cells or len(cell.seeds) > len(self._cells[key].seeds):
+                self._cells[key] = cell
+
+    def cell(self, scope: ClaimScope, noise: str, compared: Compared, *, baseline: bool) -> Cell | None:
+        """The cell of a comparison's one side; None where the profile's tables don't hold it."""
+        model, recipe = scope.model, scope.recipe
+        if baseline and compared.wide_baseline:
+            model, recipe = scope.wide_model or model, scope.wide_recipe or recipe
+        method = compared.baseline if baseline else compared.method
+        return self._cells.get((scope.dataset, noise, model, recipe, method))
+
+    def values(self, cell: Cell, value: Callable[[Cell, Result], float | None]) -> dict[int, float]:
+        """Seed → value, of the runs that exist and have one."""
+        found = ((seed, value(cell, result)) for seed, result in self.collected.of(cell).items())
+        return {seed: number for seed, number in found if number is not None}
+
+    def weights(self, cell: Cell) -> tuple[int, dict[str, tuple[int, ...]]] | None:
+        """Parameters of the deployed network, and the shape of each of its tensors where its weights are stored."""
+        for seed, result in self.collected.of(cell).items():
+            path = self.workspace.folder(Run(cell.configuration, seed)) / WEIGHTS
+            if not path.exists():
+                return result.parameters, {}
+            with open_tensors(path) as file:
+                names = sorted(file.keys())
+                return result.parameters, {name: tuple(file.get_slice(name).get_shape()) for name in names}
+        return None
+
+
+@dataclass(frozen=True)
+class _Differences:
+    """Method minus baseline, one value for each of the common ``seeds`` (logarithms of ratios for costs). magnitude: the
+    size of the numbers that were subtracted. missing: why there are none."""
+
+    values: NDArray[np.float64]
+    seeds: tuple[int, ...] = ()
+    magnitude: float | None = None
+    missing: str | None = None
+
+
+def _differences(claim: Claim, scope_name: str, scope: ClaimScope, compared: Compared, runs: _Runs) -> _Differences:
+    by_noise: list[dict[int, float]] = []
+    magnitude = 0.0
+    for noise in scope.noise:
+        sides: list[dict[int, float]] = []
+        for baseline in (False, True):
+            cell = runs.cell(scope, noise, compared, baseline=baseline)
+            if cell is None:
+                return _none(f"no table of this profile holds {compared.baseline if baseline else compared.method}")
+            value = _quantity(claim, scope_name, scope, compared.head if not baseline else 0, runs)
+            sides.append(runs.values(cell, value))
+        method, base = sides
+        magnitude = max([magnitude, *map(abs, method.values()), *map(abs, base.values())])
+        by_noise.append({seed: method[seed] - base[seed] for seed in method if seed in base})
+    common = [seed for seed in by_noise[0] if all(seed in one for one in by_noise)]
+    if not common:
+        return _none("no runs, or they do not record what is asked for")
+    table = np.array([[one[seed] for one in by_noise] for seed in common])
+    if claim.quantity == "error_growth":
+        rates = [100 * _rate(runs, scope, noise, compared) for noise in scope.noise]
+        return _Differences(slopes(table, rates), tuple(common), magnitude / float(np.ptp(rates)))
+    return _Differences(table[:, 0], tuple(common), magnitude)
+
+
+def _rate(runs: _Runs, scope: ClaimScope, noise: str, compared: Compared) -> float:
+    """The noise rate (a share) of a scope's noise."""
+    cell = runs.cell(scope, noise, compared, baseline=False)
+    assert cell is not None, "it was found before"
+    return cell.configuration.noise.rate
+
+
+def _none(reason: str) -> _Differences:
+    return _Differences(np.empty(0), missing=reason)
+
+
+def _mean(parts: Sequence[_Differences]) -> _Differences:
+    """The mean over the comparisons, for every seed that all of them have."""
+    missing = next((one.missing for one in parts if one.missing), None)
+    if missing is not None:
+        return _none(missing)
+    seeds = tuple(seed for seed in parts[0].seeds if all(seed in one.seeds for one in parts))
+    if not seeds:
+        return _none("the comparisons have no seed in common")
+    rows = [[one.values[one.seeds.index(seed)] for seed in seeds] for one in parts]
+    return _Differences(np.mean(rows, axis=0), seeds, max(one.magnitude or 0.0 for one in parts))
+
+
+def _quantity(
+    claim: Claim, scope_name: str, scope: ClaimScope, head: int, runs: _Runs
+) -> Callable[[Cell, Result], float | None]:
+    """What of a run the claim is about; None where the run does not record it."""
+
+    def error(cell: Cell, result: Result) -> float | None:
+        if head >= len(result.heads):
+            return None
+        figures = result.last if head == 0 else result.heads[head]
+        value = figures.error if scope.metric == "error" else figures.top5_error
+        return None if value is None else 100 * value
+
+    def epochs(cell: Cell, result: Result) -> float | None:
+        curve = result.curves.test_error
+        if not curve:
+            return None
+        reached = (e for e, v in enumerate(curve, 1) if v is not None and 100 * v <= claim.levels[scope_name])
+        return float(next(reached, len(curve) + 1))
+
+    def seconds(cell: Cell, result: Result) -> float | None:
+        total = training_seconds(runs.collected, Run(cell.configuration, result.seed))
+        return math.log(total) if total else None
+
+    def memory(cell: Cell, result: Result) -> float | None:
+        measured = runs.collected.measured.get(result.run_id)
+        return math.log(measured.peak_memory_bytes) if measured and measured.peak_memory_bytes else None
+
+    return {
+        "error": error, "error_growth": error, "epochs_to_level": epochs, "train_seconds": seconds,
+        "peak_memory": memory,
+    }[claim.quantity]  # fmt: skip
+
+
+def _not_comparable(claim: Claim, scope: ClaimScope, runs: _Runs) -> str | None:
+    """Why measured costs give no verdict: other devices, or memory of a process rather than of a device."""
+    devices = set()
+    for compared in claim.compare:
+        for baseline in (False, True):
+            cell = runs.cell(scope, scope.noise[0], compared, baseline=baseline)
+            for seed in cell.seeds if cell is not None else ():
+                assert cell is not None
+                run = Run(cell.configuration, seed)
+                for part in (run, *run.requires()):
+                    measured = runs.collected.measured.get(part.id)
+                    if measured is not None:
+                        devices.add((measured.device_type, measured.device, measured.threads))
+    if len(devices) > 1:
+        return f"measured on different devices: {'; '.join(sorted(f'{d[1]} ({d[2]} threads)' for d in devices))}"
+    if claim.quantity == "peak_memory" and any(kind == "cpu" for kind, _, _ in devices):
+        return "measured on a CPU, where the peak is that of the whole process, libraries included"
+    return None

@@ -1,0 +1,114 @@
+"""The way from a number of a table to the runs that it comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from collabench.config.configuration import Run
+from collabench.config.plan import Cell, Plan
+from collabench.core.errors import ConfigError, ResultError
+from collabench.papers.schema import METRICS, UNKNOWN
+from collabench.papers.tables import Paper, load_papers
+from collabench.report.collect import why_missing
+from collabench.report.content import LEVEL
+from collabench.report.pages import tables
+from collabench.stats import summary
+from collabench.storage.files import read_json
+from collabench.storage.results import RESULT, Measured, Result, load_result
+from collabench.storage.workspace import Workspace
+
+_PARTS = ("dataset", "noise", "model", "recipe", "method")
+
+
+def explain(plan: Plan, workspace: Workspace, words: str) -> str:
+    """Every cell of the plan that ``words`` point to: its number, what is published of it and where, its configuration,
+    and of each run seed, error, files, the runs that it rests on, versions, device and commit.
+
+    words: names of ``params.yaml``, a table's name or a configuration id, in any order, apart by spaces, ``/`` or
+    ``·``; a cell must have them all. Raises ConfigError if none has.
+    """
+    wanted = words.replace("/", " ").replace("·", " ").split()
+    cells = [cell for cell in plan.cells if wanted and set(wanted) <= _names(cell)]
+    if not cells:
+        known = sorted({name for cell in plan.cells for name in (cell.table, *cell.configuration.names.values())})
+        raise ConfigError(
+            f"no cell of {plan.profile!r} has all of {' '.join(wanted) or 'nothing'!r}; names: {', '.join(known)}"
+        )
+    papers = load_papers(workspace.papers, None) if workspace.papers.is_dir() else {}
+    return "\n\n".join(_explain(cell, workspace, papers) for cell in cells)
+
+
+def _names(cell: Cell) -> set[str]:
+    return {cell.table, cell.configuration.id, *(cell.configuration.names[part] for part in _PARTS)}
+
+
+def _explain(cell: Cell, workspace: Workspace, papers: dict[str, Paper]) -> str:
+    configuration = cell.configuration
+    runs = [Run(configuration, seed) for seed in cell.seeds]
+    found = [_load(run, workspace) for run in runs]
+    errors = [100 * one.last.error for one in found if isinstance(one, Result)]
+    lines = [f"{configuration.label}  (table {cell.table})"]
+    if errors:
+        over = summary(errors, LEVEL)
+        lines.append(f"test error after the last epoch: {tables.mean_sd(over)} {tables.interval(over)} %, n {over.n}")
+    lines += _published(cell, papers)
+    lines.append(f"configuration {configuration.id}:")
+    for part, value in configuration.identity().items():
+        lines.append(f"  {part}: {json.dumps(value, sort_keys=True)}")
+    for required in configuration.requires:
+        lines.append(f"  needs first: {required.configuration.label}, member {required.member}")
+    lines.append(f"runs ({len(cell.seeds)} seeds):")
+    for run, one in zip(runs, found, strict=True):
+        lines += _run(run, one, workspace)
+    return "\n".join(lines)
+
+
+def _published(cell: Cell, papers: dict[str, Paper]) -> list[str]:
+    """What the papers publish of the cell, where it belongs to one of their tables."""
+    names = {part: cell.configuration.names[part] for part in _PARTS}
+    return [
+        f"published: {UNKNOWN if one.value is None else tables.number(one.value)} ({METRICS[one.metric]}; {one.source})"
+        for paper in papers.values()
+        for table in paper.tables.values()
+        if table.key == cell.table
+        for one in table.cells.values()
+        if one.not_run is None and one.names == names
+    ]
+
+
+def _load(run: Run, workspace: Workspace) -> Result | ResultError:
+    """The run's result, or why there is none."""
+    folder = workspace.folder(run)
+    try:
+        return load_result(folder, run) if (folder / RESULT).exists() else ResultError(why_missing(run, workspace))
+    except ResultError as error:
+        return error
+
+
+def _run(run: Run, result: Result | ResultError, workspace: Workspace) -> list[str]:
+    if isinstance(result, ResultError):
+        return [f"  seed {run.seed}: {result}"]
+    folder = workspace.folder(run)
+    best = "" if result.best_error is None else f", best epoch {100 * result.best_error:.2f} % (optimistic)"
+    lines = [
+        f"  seed {run.seed}: last epoch {100 * result.last.error:.2f} %{best}; {_relative(folder / RESULT, workspace)}",
+        f"    data {result.dataset_digest[:12]}, {result.train_images:,} training, {result.test_images:,} test images; "
+        f"{100 * result.noise.corruption:.2f} % wrong labels; deterministic: {'yes' if result.deterministic else 'no'}",
+    ]
+    for first in run.requires():
+        path = workspace.folder(first) / RESULT
+        lines.append(
+            f"    rests on seed {first.seed}: {_relative(path, workspace)}{'' if path.exists() else ' (not here)'}"
+        )
+    path = workspace.measured_file(run)
+    if not path.exists():
+        return [*lines, "    not measured here"]
+    measured = read_json(path, Measured)
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(measured.versions.items()))
+    commit = "unknown" if measured.commit is None else measured.commit[:12] + (", changed" if measured.dirty else "")
+    return [*lines, f"    {measured.device} ({measured.device_type}); {versions}; commit {commit}; {measured.finished}"]
+
+
+def _relative(path: Path, workspace: Workspace) -> str:
+    return path.relative_to(workspace.root).as_posix()

@@ -1,0 +1,60 @@
+"""Numbers, intervals and tables as text: markdown and CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas
+
+from collabench.stats import Paired, Summary
+
+
+def write_csv(path: Path, frame: pandas.DataFrame) -> None:
+    """Numbers with ten significant digits, Unix line ends, empty cells for what is not known."""
+    frame.to_csv(path, index=False, float_format="%.10g", lineterminator="\n")
+
+
+NOTHING = "–"
+
+Frame = pandas.DataFrame
+
+# --------------------------------------------------------------------------------------------------- formatting
+
+
+def number(value: float | None, decimals: int = 2, *, signed: bool = False) -> str:
+    """``12.34``, with a true minus sign; ``–`` for None."""
+    if value is None:
+        return NOTHING
+    text = f"{value:{'+' if signed else ''}.{decimals}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def mean_sd(summary: Summary | None, decimals: int = 2) -> str:
+    if summary is None:
+        return NOTHING
+    spread = "" if summary.sd is None else f" ± {number(summary.sd, decimals)}"
+    return number(summary.mean, decimals) + spread
+
+
+def interval(value: Summary | Paired | None, decimals: int = 2, *, signed: bool = False) -> str:
+    if value is None or value.low is None:
+        return NOTHING
+    return f"[{number(value.low, decimals, signed=signed)}, {number(value.high, decimals, signed=signed)}]"
+
+
+def p_value(p: float | None) -> str:
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def count(value: int | None) -> str:
+    return NOTHING if value is None else f"{value:,}"
+
+
+def markdown(frame: Frame) -> str:
+    """A markdown table; all but the first column aligned to the right."""
+    alignment = ("left",) + ("right",) * (frame.shape[1] - 1)
+    return frame.to_markdown(index=False, colalign=alignment, disable_numparse=True)

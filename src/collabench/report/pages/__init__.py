@@ -1,0 +1,1 @@
+"""The pages of a report: tables, figures, claims, papers and costs."""

@@ -1,0 +1,237 @@
+"""The papers' claims for reading: a page, the lines of the overview, and CSV."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas
+
+from collabench.papers import READINGS
+from collabench.report.claim_records import ClaimReport, ClaimVerdict, PartVerdict, ScopeVerdict
+from collabench.report.formatting import NOTHING, markdown, number, p_value
+from collabench.storage.files import write_json
+
+PAGE, JSON, CSV = "claims.md", "claims.json", "claims.csv"
+
+WORDS = ("supported", "refuted", "inconclusive", "not run")
+
+HOW_DECIDED = """\
+The interval decides. It is a 95 % t interval of the paired difference over seeds, widened so that all tests which
+`papers/claims.yaml` declares for one paper in this profile hold together (Bonferroni). **Supported**: wholly on the
+claimed side. **Refuted**: wholly on the other side, or wholly inside the smallest effect of interest. **Inconclusive**:
+neither. **Not run**: without runs. “No worse” needs the interval to stay within the margin; a claim with several parts
+needs all of them, and one part refutes it only at a level corrected for their number. The verdict holds for its scope
+(data set, noise, backbone, epochs) and for training randomness on a fixed test set. Estimates are method minus baseline.
+p: two-sided paired t test against zero, for “no worse” against the margin, on either side of it; of a claim with
+several parts the largest, 1 for a part on the other side, so that it speaks of support alone. Sign-flip p: exact, of the
+same hypothesis, a sensitivity check, which with n pairs cannot fall below 2 / 2ⁿ (0.0625 with five: there it is left
+out). Seeds needed: for 80 % power at the published effect or, without one, the smallest effect of interest, for “no
+worse” the margin, from an upper 80 % limit of the standard deviation. `docs/statistics.md` says more.
+"""
+
+
+def write_claims(folder: Path, report: ClaimReport) -> None:
+    """The page, the same as JSON and as CSV; nothing where no claim is declared."""
+    from collabench.report.formatting import write_csv
+
+    if report.claims:
+        (folder / PAGE).write_text(page(report), encoding="utf-8")
+        write_json(folder / JSON, report)
+        write_csv(folder / CSV, numbers(report))
+
+
+# ----------------------------------------------------------------------------------------------------- the overview
+
+
+def overview(results: ClaimReport, costs: ClaimReport) -> list[str]:
+    """The section of the report's overview; empty where no claim is declared. Costs are counted as declared:
+    their verdicts change with every measurement and stand beside the costs."""
+    if not results.claims and not costs.claims:
+        return []
+    lines = ["## What the papers claim"]
+    if not results.here() and not costs.here():
+        lines.append(f"No claim is declared for this profile; which profiles test them: [{PAGE}]({PAGE}).")
+    if results.here():
+        shared, frame = verdict_table(results)
+        lines += [
+            f"{counted(results)}. Verdicts hold for this scope only, at 95 % over all tests of a paper. Rules, intervals and "
+            f"the claims not run here: [{PAGE}]({PAGE}).",
+            *([f"On {shared}:"] if shared else []),
+            frame.to_markdown(index=False, disable_numparse=True),
+        ]
+    if costs.here():
+        lines.append(
+            f"{_of(len(costs.here()), 'claim')} about training time and memory: [costs/{PAGE}](costs/{PAGE}), as measured."
+        )
+    return lines
+
+
+def counted(report: ClaimReport) -> str:
+    """``16 verdicts on 12 claims: 6 supported, 3 refuted, 7 inconclusive``."""
+    tested = report.here()
+    counts = {word: sum(scope.verdict == word for claim in tested for scope in claim.scopes) for word in WORDS}
+    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return f"{_of(sum(counts.values()), 'verdict')} on {_of(len(tested), 'claim')}: {told}"
+
+
+def _of(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def verdict_table(report: ClaimReport) -> tuple[str, pandas.DataFrame]:
+    """What all scopes share, in words, and a row for each claim that is tested here."""
+    tested = report.here()
+    everywhere = [len(set(parts)) == 1 for parts in zip(*(s.where for c in tested for s in c.scopes), strict=True)]
+    first = tested[0].scopes[0].where
+    shared = ", ".join(part for part, same in zip(first, everywhere, strict=True) if same)
+    rows = [
+        {
+            "Paper": claim.paper + (" (our reading)" if claim.paper in READINGS else ""),
+            "Claim": claim.statement,
+            "Verdict": _verdicts(claim, everywhere),
+        }
+        for claim in tested
+    ]
+    return shared, pandas.DataFrame(rows)
+
+
+def _verdicts(claim: ClaimVerdict, everywhere: list[bool]) -> str:
+    """``**refuted** (20 % uniform noise)``: each verdict with the parts of its scope that are not the same everywhere."""
+    grouped: dict[str, list[str]] = {}
+    for scope in claim.scopes:
+        own = ", ".join(part for part, same in zip(scope.where, everywhere, strict=True) if not same)
+        if scope.declared_after_runs and claim.unit:
+            own = ", ".join(part for part in (own, "hypothesis younger than its runs") if part)
+        grouped.setdefault(scope.verdict, []).append(own)
+    return "; ".join(
+        f"**{verdict}**" + (f" ({'; '.join(places)})" if any(places) else "") for verdict, places in grouped.items()
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- the page
+
+
+def page(report: ClaimReport) -> str:
+    """The claims page of one kind: a line for each claim, then each claim's hypothesis, numbers and verdicts."""
+    about = "about training time and memory, " if report.kind == "costs" else ""
+    families = "; ".join(f"{paper}: {size}" for paper, size in report.families.items())
+    other = {"results": "[claims about time and memory](costs/claims.md)", "costs": "[costs](README.md)"}[report.kind]
+    lines = [
+        f"# Claims of the papers, {about}in the profile `{report.profile}`",
+        "[Overview](README.md) · " + other if report.kind == "results" else other,
+    ]
+    if report.partial:
+        lines.append("**Partial report: some runs are missing; n says how many pairs there are.**")
+    lines.append(HOW_DECIDED.strip())
+    lines.append(
+        f"Tests declared for this profile, those of {'costs' if report.kind == 'results' else 'errors'} included: "
+        f"{families or 'none'}."
+    )
+    for paper in dict.fromkeys(claim.paper for claim in report.claims):
+        claims = [claim for claim in report.claims if claim.paper == paper]
+        lines += [f"## {paper}", *([f"These are results of {READINGS[paper]}."] if paper in READINGS else [])]
+        tested, others = [c for c in claims if c.scopes], [c for c in claims if not c.scopes]
+        lines += [_lines_of(tested)] if tested else []
+        lines += ["Not run in this profile:", _lines_of(others)] if others else []
+        untested = [f"- {one.statement} ({one.source}) {one.reason}" for one in report.untested if one.paper == paper]
+        lines += ["Also stated, and decided by no comparison of runs:", "\n".join(untested)] if untested else []
+    lines.append("---")
+    for claim in report.here():
+        lines += _claim(claim)
+    return "\n\n".join(lines) + "\n"
+
+
+def _lines_of(claims: list[ClaimVerdict]) -> str:
+    return "\n".join(
+        f"- [{claim.statement}](#{claim.id}) {_emphasised(claim.line)}"
+        if claim.scopes
+        else f"- {claim.statement} ({claim.line})"
+        for claim in claims
+    )
+
+
+def _emphasised(line: str) -> str:
+    return re.sub(r"\b(supported|refuted|inconclusive|not run) on\b", r"**\1** on", line)
+
+
+def _claim(claim: ClaimVerdict) -> list[str]:
+    lines = [f"### {claim.id}", f"{claim.statement} ({claim.source})", f"Hypothesis: {claim.hypothesis}."]
+    if claim.reading:
+        lines.append(f"Reading: {claim.reading}")
+    for scope in claim.scopes:
+        lines += _scope(claim, scope)
+    if claim.elsewhere:
+        lines.append(f"Not run here: {'; '.join(claim.elsewhere)}.")
+    return lines
+
+
+def _scope(claim: ClaimVerdict, scope: ScopeVerdict) -> list[str]:
+    late = " (hypothesis written down after these runs)" if scope.declared_after_runs and claim.unit else ""
+    p = f"; p {p_value(scope.p)}, Holm p {p_value(scope.holm_p)}" if scope.p is not None else ""
+    note = f" ({scope.note})" if scope.note else ""
+    lines = [f"**{scope.verdict}** on {', '.join(scope.where)}{late}{p}{note}."]
+    if scope.verdict == "not run":
+        return lines
+    if not claim.unit:
+        return [*lines, "\n".join(f"- {part.compared}: {part.verdict}: {part.note}" for part in scope.parts)]
+    frame = pandas.DataFrame([_cells(claim, part) for part in scope.parts])
+    for column in ("Sign-flip p", "Published", "Seeds needed"):
+        if (frame[column] == NOTHING).all():
+            frame = frame.drop(columns=column)
+    return [*lines, markdown(frame)]
+
+
+def _cells(claim: ClaimVerdict, part: PartVerdict) -> dict[str, str]:
+    decimals = 4 if "per point" in claim.unit else 2
+    signed = claim.unit != "ratio"
+
+    def shown(value: float | None) -> str:
+        return number(value, decimals, signed=signed)
+
+    def interval(low: float | None, high: float | None) -> str:
+        return NOTHING if low is None else f"[{shown(low)}, {shown(high)}]"
+
+    return {
+        "Compared": part.compared,
+        f"Estimate, {claim.unit}": shown(part.estimate),
+        "95 % interval, unadjusted": interval(part.low, part.high),
+        "Interval that decides": interval(part.adjusted_low, part.adjusted_high),
+        "n": str(part.n),
+        "p": p_value(part.p),
+        "Sign-flip p": p_value(part.sign_flip_p),
+        "Published": shown(part.published_effect),
+        "Seeds needed": _seeds(part),
+        "Verdict": part.verdict,
+    }
+
+
+def _seeds(part: PartVerdict) -> str:
+    if part.seeds_needed is not None:
+        return f"{part.seeds_needed:,}"
+    return part.note or NOTHING
+
+
+# -------------------------------------------------------------------------------------------------------------- CSV
+
+
+def numbers(report: ClaimReport) -> pandas.DataFrame:
+    """Every part of every claim tested here, one per row, unformatted."""
+    rows = [
+        {
+            "claim": claim.id,
+            "paper": claim.paper,
+            "scope": scope.scope,
+            "part": part.compared,
+            "claim_verdict": scope.verdict,
+            "p_of_claim": scope.p,
+            "holm_p": scope.holm_p,
+            "family_size": report.families.get(claim.paper),
+            "unit": claim.unit,
+            **part.model_dump(exclude={"compared"}),
+        }
+        for claim in report.claims
+        for scope in claim.scopes
+        for part in scope.parts
+    ]
+    return pandas.DataFrame(rows, columns=list(rows[0]) if rows else ["claim", "scope", "part"])

@@ -1,0 +1,109 @@
+"""Drawing of figures with matplotlib: style, files and processes."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from collabench.core.processes import end_with_parent
+from collabench.core.resources import choose
+
+_STYLE = {
+    "svg.hashsalt": "collabench",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.0,
+    "axes.titlesize": 8.0,
+    "axes.titley": 1.0,  # fixed: looking for a free height takes a third of the time of a figure
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "figure.facecolor": "white",  # a transparent figure is unreadable on a dark page
+}
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C564B")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+_BASELINE, _MAIN, _QUIET = "#777777", "#0072B2", "#BBBBBB"
+
+_CHARACTER = 0.068
+
+_FEW = 8
+
+Drawn = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A figure to be drawn to ``path``, as ``make(*arguments)`` makes it; none where that is None."""
+
+    path: Path
+    make: Callable[..., Figure | None]
+    arguments: tuple[Any, ...]
+
+    def draw(self) -> bool:
+        """Whether there is something to draw."""
+        with matplotlib.rc_context(_STYLE):
+            figure = self.make(*self.arguments)
+            if figure is not None:
+                save(figure, self.path)
+        return figure is not None
+
+
+def draw(tasks: Sequence[Task]) -> list[bool]:
+    """Draw figures, on all cores that this process may use; whether each had something to draw.
+
+    Drawing is most of a large report's time: a tenth of a second a figure. Forked processes have all that it needs, where
+    others would import it for seconds. Forking is safe on Linux only; elsewhere this process draws all.
+    """
+    processes = min(choose("cpu").cores, len(tasks) // _FEW) if sys.platform == "linux" else 1
+    if processes < 2:
+        return [task.draw() for task in tasks]
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, context, _start_drawing, (os.getpid(), tasks)) as pool:
+        return list(pool.map(_draw_given, range(len(tasks))))
+
+
+_given: list[Task] = []
+
+
+def _start_drawing(parent: int, tasks: Sequence[Task]) -> None:
+    end_with_parent(parent)
+    _given.extend(tasks)
+    gc.freeze()  # to look for garbage in what the parent process holds took a tenth of the time
+
+
+def _draw_given(index: int) -> bool:
+    return _given[index].draw()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Without dates and versions, and with fixed identifiers, so that equal figures are equal files."""
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def _one_panel(
+    width: float, height: float, *, left: float, right: float = 0.15, top: float = 0.15, bottom: float = 0.45
+) -> tuple[Figure, Axes]:
+    """A figure with one panel of ``width`` by ``height`` inches and these margins around it."""
+    size = (left + width + right, bottom + height + top)
+    figure = Figure(figsize=size)
+    return figure, figure.add_axes((left / size[0], bottom / size[1], width / size[0], height / size[1]))
+
+
+def _room_for(labels: Iterable[str]) -> float:
+    return 0.2 + _CHARACTER * max(map(len, labels), default=0)

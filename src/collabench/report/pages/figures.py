@@ -1,0 +1,362 @@
+"""Figures as SVG with the same bytes every time.
+
+Axes are placed in inches rather than by a layout engine: that is faster, and room for labels is computed from the
+labels themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from collabench.report.collect import Collected
+from collabench.report.content import Condition, Ranks, Row, Table
+from collabench.report.pages.drawing import (
+    _BASELINE,
+    _COLOURS,
+    _MAIN,
+    _MARKERS,
+    _QUIET,
+    _STYLE,
+    Drawn,
+    Task,
+    _one_panel,
+    _room_for,
+    draw,
+)
+from collabench.stats import Paired
+from collabench.storage.results import Result
+
+"""Width in inches that a character of a label takes at most, on average, in the font above."""
+
+"""Figures that one process draws sooner than a second one has begun."""
+
+_FEW_EPOCHS = 10
+"""With so few evaluated epochs a curve marks them: a line alone would look as if there were a value at every epoch."""
+
+"""In a process that draws: what there is to be drawn, as the fork has it. To send each task would take longer."""
+
+
+def draw_table(folder: Path, table: Table, collected: Collected) -> Drawn:
+    """Draw all figures of a table: condition key (``""`` for the whole table) → caption → file name."""
+    results = {
+        "-".join(key[1:]): {cell.configuration.names["method"]: collected.of(cell) for cell in cells}
+        for key, cells in collected.conditions.items()
+        if key[0] == table.name
+    }
+    tasks: list[tuple[str, str, Task]] = []  # place and caption of each
+
+    def add(place: str, kind: str, caption: str, make: Callable[..., Figure | None], *arguments: Any) -> None:
+        name = "-".join(part for part in (table.name, place, kind) if part) + ".svg"
+        tasks.append((place, caption, Task(folder / name, make, arguments)))
+
+    for number, (title, conditions) in enumerate(_noise_series(table), 1):
+        kind = f"error-against-noise-{number}"
+        add("", kind, f"Test error against noise: {title}", error_against_noise, conditions)
+    for number, ranks in enumerate(table.ranks, 1):
+        add("", f"ranks-{number}", "Average ranks and critical difference", critical_difference, ranks)
+    for condition in table.conditions:
+        found = results[condition.key]
+        where = condition.title
+        add(condition.key, "differences", f"Paired differences per seed: {where}", differences, condition, found)
+        add(condition.key, "curves", f"Training curves: {where}", training_curves, condition, found)
+        add(condition.key, "heads", f"Spread over heads: {where}", spread_over_heads, condition, found)
+    drawn: Drawn = {}
+    for (place, caption, task), exists in zip(tasks, draw([task for *_, task in tasks]), strict=True):
+        if exists:
+            drawn.setdefault(place, {})[caption] = task.path.name
+    return drawn
+
+
+def _rows_panel(labels: list[str], row_height: float = 0.26, **margins: float) -> tuple[Figure, Axes]:
+    """A panel with one labelled row per method, the first on top."""
+    figure, axes = _one_panel(4.2, row_height * len(labels) + 0.1, left=_room_for(labels), **margins)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    return figure, axes
+
+
+# -------------------------------------------------------------------------------------------------- one condition
+
+
+def differences(condition: Condition, results: dict[str, dict[int, Result]]) -> Figure | None:
+    """Every seed's difference to the baseline, with mean and 95 % t interval."""
+    rows = [row for row in condition.rows if row.difference is not None]
+    if not rows or condition.baseline is None:
+        return None
+    baseline = results[condition.baseline]
+    figure, axes = _rows_panel([row.method for row in rows], bottom=0.74, top=0.1)
+    axes.axvline(0, color=_BASELINE, linewidth=0.8)
+    seeds: list[tuple[float, float]] = []  # one artist for all dots: a figure's time is its number of artists
+    means: list[tuple[float, float]] = []
+    intervals: list[tuple[float, float, float]] = []
+    for position, row in enumerate(rows):
+        found = results[row.method]
+        values = [100 * (found[seed].last.error - baseline[seed].last.error) for seed in found if seed in baseline]
+        seeds += zip(values, _heights(position, len(values), 0.28), strict=True)
+        if row.difference is not None:
+            means.append((row.difference.difference, position))
+            if row.difference.low is not None and row.difference.high is not None:
+                intervals.append((position, row.difference.low, row.difference.high))
+    axes.plot(*np.array(seeds).T, "o", markersize=3.2, color=_QUIET, markeredgewidth=0, zorder=2)
+    if intervals:
+        axes.hlines(*np.array(intervals).T, color=_MAIN, linewidth=1.6, zorder=3)
+    axes.plot(*np.array(means).T, "D", markersize=4.2, color=_MAIN, zorder=4)
+    axes.set_xlabel(
+        f"difference to {condition.baseline} after the last epoch,\npercentage points (left of 0: lower error)\n"
+        "dots: seeds; diamond: mean; line: 95 % t interval, unadjusted"
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+    return figure
+
+
+def _heights(position: int, count: int, reach: float) -> NDArray[np.float64]:
+    """Heights around a row's position that keep the dots of equal values apart."""
+    return position + (np.linspace(-reach, reach, count) if count > 1 else np.zeros(count))
+
+
+def training_curves(condition: Condition, results: dict[str, dict[int, Result]]) -> Figure | None:
+    """Test error by epoch: one panel per method, mean and standard deviation over seeds, the baseline in grey."""
+    curves = {row.method: _curves(results[row.method].values()) for row in condition.rows}
+    known = {method: values for method, values in curves.items() if values.size}
+    if not known or max(values.shape[1] for values in known.values()) < 2:
+        return None
+    baseline = known.get(condition.baseline or "")
+    methods = [method for method in known if method != condition.baseline] or list(known)
+    columns = min(3, len(methods))
+    lines = math.ceil(len(methods) / columns)
+    width, height, left, gap_x, gap_y, bottom, top = 1.9, 1.25, 0.5, 0.15, 0.32, 0.5, 0.25
+    size = (left + columns * width + (columns - 1) * gap_x + 0.1, bottom + lines * height + (lines - 1) * gap_y + top)
+    note = "epoch; line: mean over seeds, band: ± one standard deviation"
+    if baseline is not None and len(known) > 1:
+        note += f"; grey: {condition.baseline}"
+    size = (max(size[0], left + _room_for([note])), size[1])
+    figure = Figure(figsize=size)
+    means = [np.nanmean(values[:, ~np.isnan(values).all(axis=0)], axis=0) for values in known.values()]
+    highest, lowest = max(float(mean.max()) for mean in means), min(float(mean.min()) for mean in means)
+    # On a linear axis the fall of the first epochs would hide what the methods differ in.
+    logarithmic = lowest > 0 and highest > 4 * lowest
+    limits = (0.8 * lowest, min(100.0, 1.15 * highest)) if logarithmic else _with_margin(*_reach(known.values()))
+    for index, method in enumerate(methods):
+        line, column = divmod(index, columns)
+        x = left + column * (width + gap_x)
+        y = bottom + (lines - 1 - line) * (height + gap_y)
+        axes = figure.add_axes((x / size[0], y / size[1], width / size[0], height / size[1]))
+        if logarithmic:
+            axes.set_yscale("log")
+        if baseline is not None and method != condition.baseline:
+            _band(axes, baseline, _BASELINE, limits[0])
+        _band(axes, known[method], _MAIN, limits[0])
+        axes.set_title(method, loc="left", pad=3)
+        axes.set_ylim(limits)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)) if logarithmic else MaxNLocator(5))
+        axes.yaxis.set_major_formatter("{x:.10g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        if column:
+            axes.tick_params(labelleft=False)
+        else:
+            axes.set_ylabel("test error %")
+        if index + columns < len(methods):
+            axes.tick_params(labelbottom=False)
+    figure.text(left / size[0], 0.1 / size[1], note)
+    return figure
+
+
+def _curves(results: Iterable[Result]) -> NDArray[np.float64]:
+    """(seeds, epochs) test errors in percent, nan for epochs that were not evaluated; empty without curves."""
+    rows = [[math.nan if e is None else 100 * e for e in result.curves.test_error] for result in results]
+    rows = [row for row in rows if any(not math.isnan(value) for value in row)]
+    return np.array(rows, dtype=np.float64) if rows and len({len(row) for row in rows}) == 1 else np.empty((0, 0))
+
+
+def _reach(curves: Iterable[NDArray[np.float64]]) -> tuple[float, float]:
+    """The lowest and the highest error that the bands (mean ± one standard deviation) of these curves hold."""
+    evaluated = [values[:, ~np.isnan(values).any(axis=0)] for values in curves]
+    middle = [values.mean(axis=0) for values in evaluated]
+    spread = [values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1]) for values in evaluated]
+    bands = list(zip(middle, spread, strict=True))
+    return min(float((m - s).min()) for m, s in bands), max(float((m + s).max()) for m, s in bands)
+
+
+def _with_margin(lowest: float, highest: float) -> tuple[float, float]:
+    margin = 0.06 * (highest - lowest + 1)
+    return max(0.0, lowest - margin), min(100.0, highest + margin)
+
+
+def _band(axes: Axes, values: NDArray[np.float64], colour: str, floor: float) -> None:
+    """floor: the lower end of the axis, which the band is cut at: a logarithmic axis has no place for less."""
+    evaluated = ~np.isnan(values).any(axis=0)
+    epochs, values = np.flatnonzero(evaluated) + 1, values[:, evaluated]
+    mean = values.mean(axis=0)
+    if len(values) > 1:
+        sd = values.std(axis=0, ddof=1)
+        axes.fill_between(epochs, np.maximum(mean - sd, floor), mean + sd, color=colour, alpha=0.22, linewidth=0)
+    few = len(epochs) <= _FEW_EPOCHS
+    axes.plot(epochs, mean, color=colour, marker="o" if few else None, markersize=2.8)
+
+
+def spread_over_heads(condition: Condition, results: dict[str, dict[int, Result]]) -> Figure | None:
+    """For every run of a method with several heads: its heads, the deployed one, and the averaged heads."""
+    rows = [row for row in condition.rows if row.heads is not None]
+    if not rows:
+        return None
+    most = max(len(row.seeds) for row in rows)
+    figure, axes = _rows_panel([row.method for row in rows], row_height=0.12 + 0.09 * most, bottom=0.45, top=0.35)
+    ranges, deployed, others, averaged = [], [], [], []
+    for position, row in enumerate(rows):
+        heights = _heights(position, len(row.seeds), 0.36)
+        for height, result in zip(heights, results[row.method].values(), strict=True):
+            errors = [100 * head.error for head in result.heads]
+            ranges.append((height, min(errors), max(errors)))
+            deployed.append((errors[0], height))
+            others += [(error, height) for error in errors[1:]]
+            if result.averaged_heads is not None:
+                averaged.append((100 * result.averaged_heads.error, height))
+    axes.hlines(np.arange(1, len(rows)) - 0.5, 0, 1, transform=axes.get_yaxis_transform(), color=_QUIET, linewidth=0.5)
+    axes.hlines(*np.array(ranges).T, color=_QUIET, linewidth=1.0, zorder=1)
+    axes.plot(*np.array(others).T, "o", markersize=3, color=_BASELINE, zorder=2)
+    axes.plot(*np.array(averaged).T, "|", markersize=6, color=_COLOURS[1], zorder=3)
+    axes.plot(*np.array(deployed).T, "o", markersize=3.6, color=_MAIN, zorder=4)
+    axes.set_xlabel("test error % after the last epoch; one line per run")
+    handles = [
+        matplotlib.lines.Line2D([], [], marker=marker, markersize=5, linestyle="none", color=colour)
+        for marker, colour in (("o", _MAIN), ("o", _BASELINE), ("|", _COLOURS[1]))
+    ]
+    labels = ["deployed head", "other heads", "averaged heads"]
+    axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, handletextpad=0.2)
+    return figure
+
+
+# ------------------------------------------------------------------------------------------------- a whole table
+
+
+def _noise_series(table: Table) -> list[tuple[str, list[Condition]]]:
+    """Conditions that differ in the rate of one kind of noise alone, clean labels as rate 0; two rates or more."""
+    series: dict[tuple[str, ...], list[Condition]] = {}
+    for condition in table.conditions:
+        if condition.noise.kind != "none":
+            names = condition.names
+            key = (names["dataset"], names["model"], names["recipe"], condition.noise.kind, condition.noise.when)
+            series.setdefault(key, []).append(condition)
+    found = []
+    for (dataset, model, recipe, kind, when), noisy in series.items():
+        clean = [
+            condition
+            for condition in table.conditions
+            if condition.noise.kind == "none"
+            and (condition.names["dataset"], condition.names["model"], condition.names["recipe"])
+            == (dataset, model, recipe)
+        ]
+        conditions = sorted([*clean[:1], *noisy], key=lambda condition: condition.noise.rate)
+        if len({condition.noise.rate for condition in conditions}) < max(2, len(conditions)):
+            continue  # one rate alone, or one rate twice (exact and drawn numbers of images): no single line
+        data, _, backbone, epochs = noisy[0].scope
+        anew = ", drawn anew every epoch" if when == "per_epoch" else ""
+        found.append((f"{data}, {kind} noise{anew}, {backbone}, {epochs}", conditions))
+    return found
+
+
+def error_against_noise(conditions: list[Condition]) -> Figure | None:
+    """Mean test error with 95 % t interval by noise rate, one line per method (the style of Fang & Lin's Figure 2)."""
+    if not any(row.error for condition in conditions for row in condition.rows):
+        return None
+    methods = [row.method for row in conditions[0].rows]
+    rows: dict[str, list[tuple[float, Row]]] = {
+        method: [
+            (condition.noise.rate, row)
+            for condition in conditions
+            for row in condition.rows
+            if row.method == method and row.error is not None
+        ]
+        for method in methods
+    }
+    height = max(2.4, 0.19 * len(methods) + 0.2)
+    figure, axes = _one_panel(
+        3.8, height, left=0.55, right=0.4 + _room_for([*methods, f"{conditions[0].baseline} (baseline)"]), bottom=0.62
+    )
+    rates = [condition.noise.rate for condition in conditions]
+    step = float(np.diff(rates).min())
+    for index, method in enumerate(methods):
+        if not rows[method]:
+            continue
+        is_baseline = method == conditions[0].baseline
+        colour = _BASELINE if is_baseline else _COLOURS[index % len(_COLOURS)]
+        offset = 0.1 * step * (index / max(len(methods) - 1, 1) - 0.5)  # so that intervals don't hide each other
+        places = [rate + offset for rate, _ in rows[method]]
+        means = [row.error.mean for _, row in rows[method] if row.error]
+        low = [_or(row.error.low, row.error.mean) for _, row in rows[method] if row.error]
+        high = [_or(row.error.high, row.error.mean) for _, row in rows[method] if row.error]
+        axes.plot(
+            places,
+            means,
+            marker=_MARKERS[(index // len(_COLOURS) + index) % len(_MARKERS)],
+            markersize=4,
+            color=colour,
+            linestyle="--" if is_baseline else "-",
+            label=f"{method} (baseline)" if is_baseline else method,
+        )
+        axes.vlines(places, low, high, color=colour, linewidth=0.9)
+    axes.set_xticks(rates, [f"{rate:.10g}" for rate in rates])
+    axes.set_xlabel("noise rate asked for, %\nmean over seeds, 95 % t interval; methods are set apart sideways")
+    axes.set_ylabel("test error % after the last epoch")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0)
+    return figure
+
+
+def _or(value: float | None, other: float) -> float:
+    return other if value is None else value
+
+
+def critical_difference(ranks: Ranks) -> Figure | None:
+    """Average ranks, with a bar of Nemenyi's critical difference (Demšar 2006); None where it was not computed."""
+    if ranks.friedman.critical_difference is None:
+        return None
+    order = sorted(zip(ranks.friedman.average_ranks, ranks.methods, strict=True))
+    figure, axes = _rows_panel([method for _, method in order], bottom=0.6, top=0.1)
+    reach = ranks.friedman.critical_difference
+    for position, (rank, _) in enumerate(order):
+        axes.plot([rank - reach / 2, rank + reach / 2], [position] * 2, color=_QUIET, linewidth=3, zorder=1)
+        axes.plot(rank, position, "D", markersize=4.5, color=_MAIN, zorder=2)
+    axes.set_xlabel(
+        f"average rank over {ranks.friedman.blocks} conditions (1: lowest error)\n"
+        f"bars: critical difference {reach:.2f}; where two overlap, they are not told apart"
+    )
+    return figure
+
+
+def gain_against_cost(points: list[tuple[str, float, Paired]], baseline: str) -> Figure | None:
+    """points: (method, training time relative to the baseline's, its difference in percentage points)."""
+    if not points:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        methods = [method for method, _, _ in points]
+        height = max(2.4, 0.19 * len(methods) + 0.2)
+        figure, axes = _one_panel(
+            3.8, height, left=0.6, right=0.3 + _room_for([*methods, f"{baseline} (baseline)"]), bottom=0.74
+        )
+        axes.axhline(0, color=_BASELINE, linewidth=0.8)
+        axes.plot(1, 0, "*", markersize=9, color=_BASELINE, label=f"{baseline} (baseline)")
+        for index, (method, time, difference) in enumerate(points):
+            marker = _MARKERS[(index // len(_COLOURS) + index) % len(_MARKERS)]
+            colour = _COLOURS[index % len(_COLOURS)]
+            axes.vlines(time, _or(difference.low, difference.difference), _or(difference.high, difference.difference),
+                        color=colour, linewidth=0.9)  # fmt: skip
+            axes.plot(time, difference.difference, marker, markersize=5, color=colour, label=method, linestyle="none")
+        axes.set_xlabel(
+            "training time, multiples of the baseline's\n(with the runs that a method needs first)\n"
+            "lines: 95 % t intervals of the difference, unadjusted"
+        )
+        axes.set_ylabel("difference after the last epoch, points")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, handletextpad=0.2)
+    return figure

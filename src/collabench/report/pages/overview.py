@@ -1,0 +1,256 @@
+"""A report's content as files: markdown, CSV, JSON and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from collabench.papers import READINGS
+from collabench.report.collect import Collected
+from collabench.report.content import Condition, Ranks, Report, Table
+from collabench.report.folders import CONTENT, OVERVIEW
+from collabench.report.formatting import markdown, write_csv
+from collabench.report.pages import figures, tables
+from collabench.storage.files import write_json
+
+HOW_TO_READ = """\
+How to read the tables. **Test error** is the deployed head's on the test split, in percent: mean ± sample standard
+deviation over n training runs (one per seed). Intervals are 95 % t intervals over training randomness with a fixed test
+set; they say nothing about other test images. **Difference**: method minus baseline in percentage points, paired by
+seed (same split, noise, data order and augmentation; of an ensemble's members the first has that order, and all have that
+noise); negative is lower error. Its interval is unadjusted: it is not widened for the number of
+comparisons. **p**: paired t test, two-sided, the primary test. **Sign-flip p**: exact test without an assumption of
+normality, a sensitivity check, shown where n can reach 0.05 (six pairs or more). **Holm p**: p adjusted over the
+declared family of comparisons. How often such intervals and tests err, and for which differences more
+than 5 % of the time (skewed ones, ties with few seeds): `docs/statistics-simulation.md`. “–”: not defined or not recorded.
+"""
+
+_SELECTED = (
+    " Selected on validation: test error of the epoch with the lowest error on the held-out training images, so that no "
+    "test image chooses it."
+)
+
+
+def write_report(
+    folder: Path, report: Report, collected: Collected, papers: Sequence[str] = (), claims: Sequence[str] = ()
+) -> None:
+    """Fill a folder with the report's files. papers: a line of the overview for the page of each paper. claims: the
+    overview's section about them."""
+    (folder / "figures").mkdir()
+    for table in report.tables:
+        drawn = figures.draw_table(folder / "figures", table, collected)
+        (folder / f"{table.name}.md").write_text(_table_page(report, table, drawn), encoding="utf-8")
+        write_csv(folder / f"{table.name}.csv", tables.numbers(table))
+    write_csv(folder / "runs.csv", collected.frame)
+    (folder / OVERVIEW).write_text(_overview(report, collected, papers, claims), encoding="utf-8")
+    write_json(folder / CONTENT, report)
+
+
+# ------------------------------------------------------------------------------------------------- the overview
+
+
+def _overview(report: Report, collected: Collected, papers: Sequence[str], claims: Sequence[str]) -> str:
+    configurations = {cell.configuration.id for cell in collected.plan.cells}
+    seeds = sorted({len(cell.seeds) for cell in collected.plan.cells})
+    each = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    lines = [
+        f"# Report of the profile `{report.profile}`" + (" (partial)" if report.partial else ""),
+        f"{report.description[0].upper()}{report.description[1:].rstrip('.')}.",
+        f"{report.runs} training runs: {len(configurations)} configurations with {each} seeds each. Errors are test "
+        "errors after the last epoch in percent, means over seeds; in brackets the difference to the baseline in "
+        "percentage points, paired by seed (negative is lower error).",
+        *_missing(report),
+        *claims,
+    ]
+    for table in report.tables:
+        scope = tables.common_scope(table)
+        lines += [f"## {table.title}", *([f"{scope}."] if scope else []), markdown(tables.overview_table(table))]
+        lines += reading_note(table)
+        short = tables.short_titles(table)
+        told = [
+            f"- {short[condition.key] + ': ' if len(table.conditions) > 1 else ''}{text}"
+            for condition in table.conditions
+            if (text := tables.findings(condition))
+        ]
+        if told:
+            baseline = table.conditions[0].baseline
+            lines += [f"Against {baseline}, paired t test, Holm-adjusted within the family, at 5 %:", "\n".join(told)]
+        lines.append(
+            f"Intervals, tests, best epoch and heads: [{table.name}.md]({table.name}.md). "
+            f"Numbers: [{table.name}.csv]({table.name}.csv)."
+        )
+    if papers:
+        lines += ["## Papers", "\n".join(papers)]
+    lines += [
+        "## Files",
+        "\n".join(
+            [
+                *(f"- [{table.name}.md]({table.name}.md), [{table.name}.csv]({table.name}.csv): {table.title}"
+                  for table in report.tables),
+                *(["- [claims.md](claims.md), [claims.csv](claims.csv), [claims.json](claims.json): the papers' claims"]
+                  if claims else []),
+                "- [runs.csv](runs.csv): every run, one per line",
+                f"- [{CONTENT}]({CONTENT}): everything above, machine-readable",
+                "- [costs/README.md](costs/README.md): time, memory and devices, as measured where the runs were made",
+            ]
+        ),
+        HOW_TO_READ.strip(),
+        *_missing_runs(report),
+    ]  # fmt: skip
+    return "\n\n".join(lines) + "\n"
+
+
+def _missing(report: Report) -> list[str]:
+    if not report.partial:
+        return []
+    where = " Which: at the end." if report.missing else ""
+    return [f"**Partial: {len(report.missing)} of {report.runs} runs are missing**; every row shows its n.{where}"]
+
+
+def _missing_runs(report: Report) -> list[str]:
+    """The missing runs, one line for those of a configuration that lack for the same reason."""
+    seeds: dict[tuple[str, str, str], list[int]] = {}
+    for one in report.missing:
+        configuration = one.run_id.removesuffix(f"-s{one.seed}")
+        seeds.setdefault((one.label, configuration, one.reason), []).append(one.seed)
+    lines = [
+        f"- {label} (`{configuration}`), seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}: {reason}"
+        for (label, configuration, reason), numbers in seeds.items()
+    ]
+    return ["## Missing runs", "\n".join(lines)] if lines else []
+
+
+# -------------------------------------------------------------------------------------------------- table pages
+
+
+def _table_page(report: Report, table: Table, drawn: dict[str, dict[str, str]]) -> str:
+    """drawn: condition key (``""`` for the whole table) → caption → file name of a figure."""
+    lines = [f"# {table.title}", f"[Overview](README.md) · numbers: [{table.name}.csv]({table.name}.csv)"]
+    if report.partial:
+        lines.append("**Partial report: some runs are missing; n says how many there are.**")
+    lines += reading_note(table)
+    lines += [_figure(caption, name) for caption, name in drawn.get("", {}).items()]
+    for condition in table.conditions:
+        lines += _condition(condition, drawn.get(condition.key, {}))
+    for ranks in table.ranks:
+        lines += _ranks(ranks, len(table.ranks) > 1)
+    lines += ["---", HOW_TO_READ.strip()]
+    return "\n\n".join(lines) + "\n"
+
+
+def reading_note(table: Table) -> list[str]:
+    """What has to stand wherever results of a method are shown whose paper is not at hand."""
+    notes = []
+    for method, reading in READINGS.items():
+        rows = [row for condition in table.conditions for row in condition.rows]
+        shown = sorted({row.method for row in rows if f"-{method}-" in row.configuration_id})
+        notes += [f"{', '.join(shown)}: {reading}."] if shown else []
+    return notes
+
+
+def _figure(caption: str, name: str) -> str:
+    return f"![{caption}](figures/{name})\n\n*{caption}*"
+
+
+def _condition(condition: Condition, drawn: dict[str, str]) -> list[str]:
+    names = " · ".join(condition.names.values())
+    facts = [f"In `params.yaml`: `{names}`"]
+    if condition.train_images is not None:
+        facts.append(f"{condition.train_images:,} training images")
+        facts.append(f"fixed test set of {condition.test_images:,} images")
+    lines = [f"## {condition.title}", "; ".join(facts) + ".", _noise(condition)]
+    lines += ["### Test error after the last epoch", markdown(tables.main_table(condition)), _tests(condition)]
+    sections = (
+        (
+            tables.best_epoch_table,
+            "Best epoch against last epoch",
+            "Rule: the best epoch is chosen on test data, hence optimistic. Optimism: last minus best epoch, in "
+            "percentage points, with its 95 % t interval over seeds."
+            + (_SELECTED if any(row.selected for row in condition.rows) else ""),
+        ),
+        (
+            tables.across_images_table,
+            "Other seeds and other test images, after the last epoch",
+            "95 % intervals. Over seeds: Student's t over training randomness, fixed test set, as above. Over seeds and "
+            "images: two-way bootstrap (2,000 resamples, percentiles) of the saved logits, which also says what other "
+            "test images would change. Unadjusted; it replaces no test.",
+        ),
+        (
+            tables.heads_table,
+            "Heads after the last epoch",
+            "The deployed head is the first, chosen before training. Spread: sample standard deviation over the heads "
+            "of a run, mean over runs. Averaged heads: error of the heads' averaged logits (needs all heads at test "
+            "time); its difference to the deployed head is in percentage points, paired by run, unadjusted.",
+        ),
+        (
+            tables.probabilities_table,
+            "Probabilities and size, after the last epoch",
+            "Mean ± sample standard deviation over n runs. Negative log-likelihood in nats per image; "
+            "calibration error: expected calibration error over 15 bins of equal width.",
+        ),
+        (
+            tables.resolution_table,
+            "What the number of seeds can show",
+            "Rule: last epoch. Effect size: mean over standard deviation of the paired differences, with Hedges' "
+            "correction. Detectable difference: the smallest true difference (points) that so many pairs of this spread "
+            "show at 5 %, unadjusted, with 80 % power.",
+        ),
+    )
+    for make, title, note in sections:
+        frame = make(condition)
+        if frame is not None:
+            lines += [f"### {title}", markdown(frame), note]
+    if drawn:
+        lines += ["### Figures", *(_figure(caption, name) for caption, name in drawn.items())]
+    return lines
+
+
+def _noise(condition: Condition) -> str:
+    noise = condition.noise
+    if noise.kind == "none":
+        return "Training labels: clean."
+    when = "drawn anew every epoch" if noise.when == "per_epoch" else "drawn once per seed"
+    realised = "no run yet"
+    if noise.corruption is not None:
+        realised = (
+            f"{noise.corruption:.2f} % of the training labels are wrong "
+            f"(mean over runs; {noise.corruption_low:.2f} to {noise.corruption_high:.2f} %)"
+        )
+    return f"Label noise: {noise.kind}, {when}; rate asked for {noise.rate:.10g} %; realised: {realised}."
+
+
+def _tests(condition: Condition) -> str:
+    text = (
+        "Rule: last epoch, nothing is selected. Intervals: 95 %, over training randomness, fixed test set, unadjusted."
+    )
+    if condition.family_size:
+        plural = "comparison" if condition.family_size == 1 else "comparisons"
+        text += f" Holm p: within the family `{condition.family}` ({condition.family_size} {plural})."
+    short = [row.difference for row in condition.rows if row.difference and row.difference.sign_flip_p is None]
+    if short:
+        pairs = min(difference.n for difference in short)
+        smallest = max(difference.sign_flip_minimum for difference in short)
+        text += f" The exact sign-flip test is left out: with {pairs} pairs it cannot fall below {smallest:.4g}."
+    return text
+
+
+def _ranks(ranks: Ranks, several: bool) -> list[str]:
+    test = ranks.friedman
+    title = "## Average ranks over conditions" + (f", recipe `{ranks.recipe}`" if several else "")
+    if test.reason is not None:
+        reason = test.reason.removeprefix("not computed: ")
+        return [title, f"Friedman's test and critical difference: not computed ({reason}; blocks are combinations of "
+                "data set, backbone and noise, never seeds)."]  # fmt: skip
+    return [
+        title,
+        markdown(tables.ranks_table(ranks)),
+        f"Ranks of the mean test errors after the last epoch within {test.blocks} blocks (combinations of data set, "
+        f"backbone and noise, never seeds); 1 is the lowest error. Friedman's test: p {_equals(test.p)}. Nemenyi's "
+        f"critical difference at 5 %: {tables.number(test.critical_difference)} ranks; methods that lie closer are not "
+        "told apart.",
+    ]
+
+
+def _equals(p: float | None) -> str:
+    text = tables.p_value(p)
+    return text if text.startswith("<") else f"= {text}"

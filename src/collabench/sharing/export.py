@@ -1,0 +1,354 @@
+"""A finished run's network for use elsewhere: its weights as a safetensors file, and a model card that says how to load it,
+what it is, how it was trained and how well it does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from collabench.config.compatibility import input_shape_of
+from collabench.config.configuration import Configuration, Run, dataset_key, digest
+from collabench.config.known_datasets import terms_of
+from collabench.core.errors import ConfigError, ResultError
+from collabench.papers import READINGS
+from collabench.storage.files import read_json, write_atomically
+from collabench.storage.results import RESULT, WEIGHTS, Measured, Result, load_result, load_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from collabench.data import Manifest
+    from collabench.study.study import Study
+
+MODEL, CARD = "model.safetensors", "MODEL_CARD.md"
+
+_MEMORY = ("assistance.", "memory.")
+"""Beginnings of the names of what wang2018 deploys beside the plain network."""
+
+_SHOWN = 20
+"""Class names that a card lists."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """error: test error in percent of the network in ``model``."""
+
+    model: Path
+    card: Path
+    error: float
+
+
+def export(study: Study, configuration_id: str, seed: int, folder: Path, *, without_memory: bool = False) -> Exported:
+    """Write a finished run's deployed network to ``folder``: :data:`MODEL`, and :data:`CARD` beside it.
+
+    without_memory: of a network that was deployed with its frozen memory (wang2018) the plain network alone, whose error is
+    then measured on the test images, for every seed.
+    Raises ConfigError for a configuration that the plan lacks or that has nothing to export, ResultError where the run
+    isn't finished or is damaged, DataError where the prepared data set is missing or damaged.
+    """
+    configurations = study.plan.configurations
+    if configuration_id not in configurations:
+        raise ConfigError(
+            f"profile {study.workspace.profile} has no configuration {configuration_id!r}; `collabench plan` lists them"
+        )
+    configuration = configurations[configuration_id]
+    run = Run(configuration, seed)
+    result = _finished(study, run)
+    if WEIGHTS not in result.files:
+        raise ConfigError(f"{configuration.label} combines other runs and has no weights of its own; export those: "
+                          + ", ".join(required.id for required in run.requires()))  # fmt: skip
+    weights = _weights(study, run)
+    if without_memory and not _has_memory(weights):
+        raise ConfigError(f"{configuration.label} was not deployed with a memory; export it as it is")
+    manifest = _manifest(study, configuration)
+    errors = {s: 100 * _finished(study, Run(configuration, s)).last.error for s in _seeds(study, configuration)}
+    if without_memory:
+        weights = _plain(weights)
+        errors = {s: _plain_error(study, Run(configuration, s), manifest) for s in {*errors, seed}}
+    else:
+        errors[seed] = 100 * result.last.error
+    content = _bytes_of(weights) if without_memory else _content(study, run)
+    code = loading_code(configuration, manifest, weights)
+    card = _card(study, run, result, manifest, errors, content, code, without_memory)
+    write_atomically(folder / MODEL, content)
+    write_atomically(folder / CARD, card.encode())
+    return Exported(folder / MODEL, folder / CARD, errors[seed])
+
+
+# ------------------------------------------------------------------------------------------------------- what was found
+
+
+def _finished(study: Study, run: Run) -> Result:
+    folder = study.workspace.folder(run)
+    if not (folder / RESULT).exists():
+        raise ResultError(f"{run.configuration.label}, seed {run.seed}: not run ({folder / RESULT} is missing)")
+    return load_result(folder, run)
+
+
+def _content(study: Study, run: Run) -> bytes:
+    return (study.workspace.folder(run) / WEIGHTS).read_bytes()
+
+
+def _weights(study: Study, run: Run) -> dict[str, Tensor]:
+    return load_weights(study.workspace.folder(run))
+
+
+def _bytes_of(weights: dict[str, Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    return save(weights)
+
+
+def _has_memory(weights: dict[str, Tensor]) -> bool:
+    return "memory.slots" in weights
+
+
+def _plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(_MEMORY)}
+
+
+def _manifest(study: Study, configuration: Configuration) -> Manifest:
+    from collabench import data
+    from collabench.core.errors import DataError
+
+    return read_json(
+        study.workspace.datasets / dataset_key(configuration.dataset) / data.MANIFEST, data.Manifest, DataError
+    )
+
+
+def _seeds(study: Study, configuration: Configuration) -> list[int]:
+    """Finished seeds that tables show of the configuration."""
+    wanted = {s for cell in study.plan.cells if cell.configuration.id == configuration.id for s in cell.seeds}
+    return sorted(s for s in wanted if (study.workspace.folder(Run(configuration, s)) / RESULT).exists())
+
+
+def _plain_error(study: Study, run: Run, manifest: Manifest) -> float:
+    """Test error in percent of a run's network without its memory, on the CPU."""
+    import torch
+
+    from collabench import data
+    from collabench.models import build_backbone
+
+    _finished(study, run)
+    dataset, recipe = study.inputs.dataset(run.configuration), run.configuration.recipe
+    shape = input_shape_of(manifest.image_shape, recipe)
+    network = build_backbone(run.configuration.model, shape, len(manifest.classes), weights_seed=0)
+    network.load_state_dict(_plain(_weights(study, run)))
+    network.eval()
+    wrong, seen = 0, 0
+    batches = data.open_evaluation_batches(
+        dataset, "test", recipe.augmentation, recipe.evaluation_batch_size, torch.device("cpu")
+    )
+    with torch.inference_mode():
+        for images in batches:
+            labels = dataset.test_labels[seen : seen + len(images)]
+            wrong += int((network(images).argmax(dim=1) != labels).sum())
+            seen += len(images)
+    return 100 * wrong / seen
+
+
+# ---------------------------------------------------------------------------------------------------------- loading
+
+
+def loading_code(configuration: Configuration, manifest: Manifest, weights: dict[str, Tensor]) -> str:
+    """Python that loads :data:`MODEL` from the working directory: ``network`` in eval mode and ``predict``.
+
+    Of a model of torchvision's or a user's own it needs this project's package only where a memory is deployed with it.
+    """
+    from collabench.data.batches import resized_side
+
+    shape, classes = input_shape_of(manifest.image_shape, configuration.recipe), len(manifest.classes)
+    model, memory = configuration.model, _has_memory(weights)
+    if memory or model.family not in ("torchvision_model", "custom"):
+        imports = ["from collabench.models import FAMILIES, build_backbone"]
+        settings = json.dumps(model.model_dump(mode="json", by_alias=True, exclude_none=True))
+        lines = [
+            f"settings = FAMILIES[{model.family!r}].Settings.model_validate_json({settings!r})",
+            f"network = build_backbone(settings, {shape}, {classes}, weights_seed=0)",
+        ]
+        if memory:
+            imports += ["from collabench.methods.wang2018 import AssistedBackbone, Assistance, MutualKnowledgeBase"]
+            width, features = weights["assistance.encode.weight"].shape
+            slots = len(weights["memory.slots"])
+            lines.append(
+                f"network = AssistedBackbone(network, Assistance({features}, {width}), MutualKnowledgeBase({slots}, {width}))"
+            )
+    elif model.family == "torchvision_model":
+        imports = ["import torchvision"]
+        lines = [f"network = torchvision.models.{model.name}(num_classes={classes})"]
+        if model.small_stem:
+            channels, inputs = weights["conv1.weight"].shape[:2]
+            lines += [
+                f"network.conv1 = torch.nn.Conv2d({inputs}, {channels}, 3, 1, 1, bias=False)",
+                "network.maxpool = torch.nn.Identity()",
+            ]
+    else:
+        module, _, name = model.import_.partition(":")
+        imports = [f"import {module}"]
+        arguments = "".join(f", {key}={value!r}" for key, value in model.arguments.items())
+        lines = [f"network = {module}.{name}(input_shape={shape}, classes={classes}{arguments})"]
+    crop = configuration.recipe.augmentation.random_resized_crop
+    first = f", their shorter side resized to {resized_side(crop)} and the middle cropped" if crop else ""
+    return "\n".join(
+        [
+            "import torch",
+            *imports,
+            "from safetensors.torch import load_file",
+            "",
+            *lines,
+            f'network.load_state_dict(load_file("{MODEL}"))',
+            "network.eval()",
+            f"mean = torch.tensor({list(manifest.mean)}).view(1, -1, 1, 1)",
+            f"std = torch.tensor({list(manifest.std)}).view(1, -1, 1, 1)",
+            "",
+            "",
+            "def predict(pixels):",
+            f'    """Logits (B, {classes}) of images (B, {shape[0]}, {shape[1]}, {shape[2]}) with values from 0 to 255{first}."""',
+            "    with torch.inference_mode():",
+            "        return network((pixels / 255 - mean) / std)",
+        ]
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- the card
+
+
+def _card(
+    study: Study,
+    run: Run,
+    result: Result,
+    manifest: Manifest,
+    errors: dict[int, float],
+    content: bytes,
+    code: str,
+    without_memory: bool,
+) -> str:
+    configuration = run.configuration
+    names, terms = configuration.names, terms_of(configuration.dataset.source)
+    kept = _kept(configuration, manifest, _weights(study, run), without_memory)
+    path = study.workspace.measured_file(run)
+    measured = read_json(path, Measured) if path.exists() else None
+    classes = ", ".join(manifest.classes[:_SHOWN]) + (", …" if len(manifest.classes) > _SHOWN else "")
+    shape = " x ".join(map(str, input_shape_of(manifest.image_shape, configuration.recipe)))
+    what = [
+        ("network", f"{names['model']}: {_settings(configuration.model)}"),
+        ("input", f"{shape} (channels, height, width)"),
+        ("output", f"logits of {len(manifest.classes)} classes: {classes}"),
+        ("deployed", kept),
+        ("file", f"`{MODEL}`, {len(content):,} bytes, SHA-256 `{hashlib.sha256(content).hexdigest()}`"),
+    ]
+    noise = configuration.noise
+    noisy = (
+        "none"
+        if noise.kind == "none"
+        else f"{noise.kind}, rate {noise.rate:g}, drawn {'once' if noise.when == 'static' else 'every epoch'}; "
+        f"{100 * result.noise.corruption:.2f} % of the training labels were wrong"
+    )
+    trained = [
+        ("method", f"{names['method']}: {_settings(configuration.method)}"),
+        *([("reading", READINGS[configuration.method.method])] if configuration.method.method in READINGS else []),
+        ("recipe", f"{names['recipe']}: {_settings(configuration.recipe)}"),
+        ("label noise", noisy),
+        ("seed", str(run.seed)),
+        ("needed first", ", ".join(f"`{required.id}`" for required in run.requires()) or "nothing"),
+        ("parameters while training", f"{result.training_parameters:,}"),
+    ]
+    figures = [
+        ("test error of this network", f"{errors[run.seed]:.2f} %, {result.test_images:,} test images, last epoch")
+    ]
+    figures += _over_seeds(study, configuration, errors)
+    if not without_memory:
+        last = result.last
+        if last.top5_error is not None:
+            figures.append(("top-5 error", f"{100 * last.top5_error:.2f} %"))
+        figures.append(("negative log-likelihood", f"{last.negative_log_likelihood:.4f} nats an image"))
+        figures.append(("expected calibration error", f"{100 * last.calibration_error:.2f} %"))
+    data = [
+        ("data set", f"{manifest.title}, {result.train_images:,} training and {result.test_images:,} test images"),
+        ("origin", terms.origin),
+        ("licence or terms", terms.licence),
+        ("digest of the prepared data", f"`{result.dataset_digest}`"),
+    ]
+    where = [
+        ("run", f"`{run.id}`"),
+        ("configuration's digest", f"`{digest(configuration.identity())}`"),
+        ("commit", _commit(measured)),
+        ("device", "unknown" if measured is None else f"{measured.device} ({measured.device_type})"),
+        ("versions", _versions(measured)),
+        ("bit-reproducible there", "yes" if result.deterministic else "no: some operations are not deterministic"),
+        ("finished", "unknown" if measured is None else measured.finished),
+    ]
+    parts = [
+        f"# {configuration.label}, seed {run.seed}",
+        "An image classifier trained by a reproducibility study with CollaBench. It was made to compare training methods, not "
+        "to be used where its errors matter.",
+        "## Loading",
+        f"```python\n{code}\n```",
+        "## What it is",
+        _table(what),
+        "## How it was trained",
+        _table(trained),
+        "## How well it does",
+        _table(figures),
+        "Errors are those after the last epoch: no epoch was chosen by its test error.",
+        "## Data",
+        _table(data),
+        "## Where it comes from",
+        _table(where),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _kept(configuration: Configuration, manifest: Manifest, weights: dict[str, Tensor], without_memory: bool) -> str:
+    """What was deployed, and what a memory that stays with the network costs."""
+    if not _has_memory(weights):
+        return "as deployed"
+    if without_memory:
+        return "without its memory"
+    from collabench.training.flops import count
+
+    counts = count(configuration, input_shape_of(manifest.image_shape, configuration.recipe), len(manifest.classes))
+    numbers = sum(tensor.numel() for tensor in weights.values()) - sum(t.numel() for t in _plain(weights).values())
+    return (
+        f"with its frozen memory: {numbers:,} numbers beside the network's, and {counts.deployed / counts.forward:.3f} times the "
+        "network's arithmetic for an image"
+    )
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    cells = [f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in rows]
+    return "\n".join(["| | |", "| --- | --- |", *cells])
+
+
+def _settings(settings: Any) -> str:
+    return f"`{json.dumps(settings.model_dump(mode='json', by_alias=True), sort_keys=True)}`"
+
+
+def _over_seeds(study: Study, configuration: Configuration, errors: dict[int, float]) -> list[tuple[str, str]]:
+    """Mean, standard deviation and interval of the seeds that tables show."""
+    from collabench.stats import summary
+
+    shown = _seeds(study, configuration)
+    if len(shown) < 2:
+        return [("over seeds", "unknown: fewer than two seeds are finished")]
+    found = summary([errors[seed] for seed in shown])
+    interval = "no interval: the seeds' errors are equal"
+    if found.low is not None:
+        interval = f"95 % interval of the mean {found.low:.2f} to {found.high:.2f} % (Student's t)"
+    return [("over seeds", f"mean {found.mean:.2f} %, standard deviation {found.sd:.2f}, n = {found.n}; {interval}")]
+
+
+def _commit(measured: Measured | None) -> str:
+    if measured is None or measured.commit is None:
+        return "unknown"
+    return f"`{measured.commit}`" + {True: ", code or configuration changed since", False: "", None: ""}[measured.dirty]
+
+
+def _versions(measured: Measured | None) -> str:
+    if measured is None:
+        return "unknown"
+    return ", ".join(f"{name} {version}" for name, version in sorted(measured.versions.items()))

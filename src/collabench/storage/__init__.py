@@ -1,0 +1,1 @@
+"""What lies on disk: atomic files, locks, the workspace, results and archives."""

@@ -1,0 +1,183 @@
+"""Files that are whole or absent: atomic writing, and JSON records with a checksum over their content."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pydantic import ValidationError
+
+from collabench.core.errors import CollabenchError, ResultError, StorageError
+from collabench.core.record import Strict
+
+T = TypeVar("T", bound=Strict)
+
+#: Of renameat2(2).
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """A file, opened for reading. Raises OSError, also for a pipe or a device: one would be waited for, or read, without end."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 (handed out)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "is no file", str(path))
+    return file
+
+
+def sha256_of(path: Path) -> str:
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary path that takes the place of ``path`` when the block ends without an error.
+
+    A reader, or a power cut (unless ``durable`` is False), sees the old content or the new and nothing between.
+    Raises StorageError where the file cannot be written; what was there before stays.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with folder_beside(path) as folder:
+            temporary = folder / path.name
+            yield temporary
+            if durable:
+                _sync(temporary)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+            if durable:
+                _sync(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path`` for what is not complete yet; it goes when the block ends.
+
+    It is locked meanwhile, so that :func:`remove_abandoned` knows what a killed process left. A folder, and not a file:
+    some libraries write to a name of their own before they rename it.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # remove_abandoned was quicker than the lock
+            continue
+        with suppress(OSError):  # a file system without locks: there nothing is ever taken for abandoned
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if folder.exists():
+            break
+        os.close(handle)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_abandoned(folder: Path) -> list[Path]:
+    """Remove the folders of :func:`folder_beside` anywhere below ``folder`` whose owners have ended, and return them."""
+    removed = []
+    for path in sorted(folder.rglob(".*.tmp")):
+        with suppress(OSError):  # gone meanwhile, or its owner holds the lock
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+                removed.append(path)
+            finally:
+                os.close(handle)
+    return removed
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two files or folders of one file system change places: in one step where the system can do that, as Linux can."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None, use_errno=True), "renameat2"):
+        if library.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+            return
+        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(one), None, str(other))
+    aside = one.with_name(f"{one.name}.aside")
+    os.replace(one, aside)
+    os.replace(other, one)
+    os.replace(aside, other)
+
+
+def unwritable(path: Path, error: OSError) -> StorageError:
+    """The one line for a file that cannot be written."""
+    remedy = {
+        errno.ENOSPC: "; free some space and start again to go on",
+        errno.EDQUOT: "; free some space and start again to go on",
+        errno.EROFS: "; the folder must be writable",
+        errno.EACCES: "; the folder must be writable",
+        errno.EPERM: "; the folder must be writable",
+    }.get(error.errno or 0, "")
+    return StorageError(f"{path}: cannot be written ({error.strerror or error}){remedy}")
+
+
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file by :func:`replacing`."""
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, record: Strict, *, durable: bool = True) -> None:
+    """Write a record as canonical JSON with a checksum over its content, atomically."""
+    body = json.loads(record.model_dump_json())
+    body["checksum"] = _checksum(body)
+    text = json.dumps(body, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_atomically(path, text.encode(), durable=durable)
+
+
+def read_json(
+    path: Path,
+    kind: type[T],
+    error_type: type[CollabenchError] = ResultError,
+    remedy: str = "delete it to have it made again",
+) -> T:
+    """Read a record written by :func:`write_json`. Raises ``error_type`` naming the file for anything that is wrong.
+
+    remedy: what a person can do about a damaged file.
+    """
+    try:
+        with open_file(path) as file:
+            body = json.loads(file.read())
+        checksum = body.pop("checksum")
+    except OSError as error:
+        raise error_type(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise error_type(f"{path}: damaged (not a record with a checksum); {remedy}") from None
+    if checksum != _checksum(body):
+        raise error_type(f"{path}: damaged (checksum differs); {remedy}")
+    try:
+        return kind.model_validate_json(json.dumps(body))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise error_type(f"{path}: {where}: {first['msg']} (written by another version?)") from None
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

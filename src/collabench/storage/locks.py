@@ -1,0 +1,122 @@
+"""Locks that end with the process that holds them, however that ends, and that say who it is.
+
+The operating system keeps the lock (``flock``); the record beside it only names the holder to those who wait. A lock file
+that lies there after a kill is free.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from collabench.core.errors import CollabenchError, ResultError, StorageError
+from collabench.core.record import Strict
+from collabench.storage.files import read_json, unwritable, write_json
+
+_SHOWN = 120
+"""Characters of a command line that a message shows."""
+
+_GLANCE_SECONDS = 0.3
+"""Longer than :func:`is_held` has a lock, which is no reason to tell anybody."""
+
+
+class Holder(Strict):
+    """Who holds a lock. since: when it was taken."""
+
+    pid: int
+    host: str
+    command: str
+    since: str
+
+    def describe(self) -> str:
+        """``process 4711 (collabench run), since 2026-01-01 12:00:00 UTC``."""
+        where = "" if self.host == socket.gethostname() else f" on {self.host}"
+        return f"process {self.pid}{where} ({self.command}), since {self.since}"
+
+
+@contextmanager
+def holding(path: Path, what: str, tell: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock at ``path``; where a living process holds it, say so and wait for its end.
+
+    what: what the lock protects, for the message. Raises StorageError if the lock's file cannot be written.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=_GLANCE_SECONDS)
+        except Timeout:
+            tell(f"{what}: held by {holder(path)}; waiting for it to end")
+            lock.acquire()
+    except OSError as error:
+        raise unwritable(path, error) from None
+    record = _record(path)
+    try:
+        with suppress(StorageError):  # it only informs; what matters will say that the disk is full
+            write_json(record, _this_process(), durable=False)
+        yield
+    finally:
+        with suppress(OSError):
+            record.unlink(missing_ok=True)
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock. Writes nothing."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def holder(path: Path) -> str:
+    """The holder of a lock of :func:`holding`, in words."""
+    with suppress(CollabenchError):
+        found = read_json(_record(path), Holder, ResultError)
+        if found.host != socket.gethostname() or Path(f"/proc/{found.pid}").exists() or not Path("/proc").exists():
+            return found.describe()
+    return "another process"
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(f"{path.name}.holder")
+
+
+def _this_process() -> Holder:
+    pool = multiprocessing.parent_process()  # the command line of its workers says nothing to a person
+    command = shlex.join(arguments_of(os.getpid() if pool is None or pool.pid is None else pool.pid) or sys.argv)
+    return Holder(
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        command=shorten(command),
+        since=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+    )
+
+
+def arguments_of(pid: int) -> list[str]:
+    """The command line of a process of this host; empty where it has ended or isn't ours to see."""
+    import psutil
+
+    with suppress(psutil.Error):
+        return psutil.Process(pid).cmdline()
+    return []
+
+
+def shorten(command: str) -> str:
+    """A command line on one line, cut to a length that fits a message."""
+    command = " ".join(command.split())
+    return command if len(command) <= _SHOWN else f"{command[:_SHOWN]}…"

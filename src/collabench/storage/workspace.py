@@ -1,0 +1,153 @@
+"""Where things lie. The only place that knows the folder layout below the project's root.
+
+::
+
+    data/                                   downloads, shared by all profiles
+    artifacts/<profile>/
+      datasets/<key>/                       manifest.json, arrays.safetensors          (DVC)
+      noise/<key>/seed-<n>.safetensors      static noisy labels                        (DVC)
+      runs/<configuration>/seed-<n>/        result.json, logits.safetensors, weights.safetensors   (DVC: checksum only)
+      runs/<configuration>/<seeds>.done     what Snakemake looks at
+      measured/<configuration>/seed-<n>.json  time, memory, device, versions
+      report/                               tables and figures that the results determine (DVC)
+      costs/                                tables of measured.json
+      packed/                               runs/<configuration>.tar, measured.tar: the same files, as they travel (DVC)
+      state/                                checkpoints, failures, locks, progress, logs: never shared
+        set-aside/                          what no table needs any longer, in folders as above
+    reports/<profile>/                      the accepted report, in git
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from collabench.config.configuration import Run
+
+_ASIDE = "state/set-aside"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of one profile below ``root``."""
+
+    root: Path
+    profile: str
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def papers(self) -> Path:
+        return self.root / "papers"
+
+    @property
+    def downloads(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def home(self) -> Path:
+        return self.root / "artifacts" / self.profile
+
+    @property
+    def datasets(self) -> Path:
+        return self.home / "datasets"
+
+    @property
+    def noise(self) -> Path:
+        return self.home / "noise"
+
+    @property
+    def runs(self) -> Path:
+        return self.home / "runs"
+
+    @property
+    def measured(self) -> Path:
+        return self.home / "measured"
+
+    @property
+    def report(self) -> Path:
+        return self.home / "report"
+
+    @property
+    def reproduce_lock(self) -> Path:
+        """Held while DVC runs: it has one lock for all profiles of a folder, for which it doesn't wait."""
+        return self.root / "artifacts" / ".reproduce.lock"
+
+    @property
+    def costs(self) -> Path:
+        return self.home / "costs"
+
+    @property
+    def packed_runs(self) -> Path:
+        return self.home / "packed" / "runs"
+
+    @property
+    def packed_measured(self) -> Path:
+        return self.home / "packed" / "measured.tar"
+
+    @property
+    def unpacked(self) -> Path:
+        """Which archives were unpacked here, or packed (:mod:`collabench.packs`)."""
+        return self.state / "unpacked.json"
+
+    @property
+    def state(self) -> Path:
+        return self.home / "state"
+
+    @property
+    def accepted_report(self) -> Path:
+        return self.root / "reports" / self.profile
+
+    def folder(self, run: Run) -> Path:
+        return self.runs / run.configuration.id / f"seed-{run.seed}"
+
+    def trained(self) -> set[str]:
+        """Ids of the configurations of which a run was finished here."""
+        return {path.parent.name for path in self.runs.glob("*/seed-*")}
+
+    def measured_file(self, run: Run) -> Path:
+        return self.measured / run.configuration.id / f"seed-{run.seed}.json"
+
+    def estimate(self, configuration_id: str) -> Path:
+        """What ``collabench plan --estimate`` predicted of one run, on the machine and for the device that it names."""
+        return self.state / "estimates" / f"{configuration_id}.json"
+
+    def checkpoint(self, run_id: str) -> Path:
+        return self.state / "checkpoints" / f"{run_id}.ckpt"
+
+    def failure(self, run_id: str) -> Path:
+        return self.state / "failures" / f"{run_id}.json"
+
+    def lock(self, name: str) -> Path:
+        return self.state / "locks" / f"{name}.lock"
+
+    @property
+    def locks_of_all_profiles(self) -> Path:
+        """Profiles have runs in common: which of them trains one is decided here."""
+        return self.root / "artifacts" / ".locks"
+
+    def lock_of_all_profiles(self, name: str) -> Path:
+        return self.locks_of_all_profiles / f"{name}.lock"
+
+    def progress(self, name: str) -> Path:
+        return self.state / "progress" / f"{name}.json"
+
+    @property
+    def aside(self) -> Workspace:
+        """What this profile's tables no longer need (:mod:`collabench.surplus`), in the same folders."""
+        return Workspace(self.root, f"{self.profile}/{_ASIDE}")
+
+    @property
+    def title(self) -> str:
+        """``profile digits``, or ``what profile digits set aside``."""
+        name = self.profile.removesuffix(f"/{_ASIDE}")
+        return f"profile {name}" if name == self.profile else f"what profile {name} set aside"
+
+    def siblings(self) -> list[Workspace]:
+        """Where else a run may be: the other profiles of this root, by name, then what each profile set aside."""
+        artifacts = self.root / "artifacts"
+        found = [path.parent for pattern in ("*/runs", f"*/{_ASIDE}/runs") for path in sorted(artifacts.glob(pattern))]
+        names = [path.relative_to(artifacts).as_posix() for path in found]
+        return [Workspace(self.root, name) for name in names if name != self.profile]

@@ -1,0 +1,1 @@
+"""One profile: its jobs, status, inputs, runner, estimate, progress and shards."""

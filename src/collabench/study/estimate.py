@@ -1,0 +1,186 @@
+"""What a study will cost, before it is run.
+
+Every distinct configuration is trained for about a second on random images by the training loop itself, as many of them
+at once as the study will run side by side, and the time is scaled to its images and epochs. Where a batch would take
+too long, a smaller one is timed. On a CPU the time is the processor's, so that other work on the machine doesn't count.
+Memory and disk are counted. Runs that are finished give the predictions a test: both are shown, and sums take what was
+measured.
+
+Not in it: reading images from files on the way (ImageNet), which runs beside the arithmetic, and starting processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from collabench.config.compatibility import input_shape_of
+from collabench.config.configuration import Configuration, Run, dataset_key
+from collabench.config.known_datasets import KNOWN_IMAGES, KNOWN_SHAPES
+from collabench.config.plan import with_required
+from collabench.config.sections import DatasetConfig
+from collabench.core.errors import ConfigError
+from collabench.core.resources import Resources
+from collabench.storage.files import read_json, write_json
+from collabench.storage.results import Measured
+from collabench.study.study import Study
+from collabench.study.timing import Form, Prediction, _predict_all
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A configuration's runs: what was predicted for one of them, and what those that are finished took on average."""
+
+    configuration: Configuration
+    runs: int
+    predicted: Prediction
+    measured_runs: int
+    measured_seconds: float | None
+    measured_memory: float | None
+
+    @property
+    def seconds(self) -> float:
+        """Of one run: measured where runs exist on a device of this type, else predicted."""
+        return self.predicted.seconds if self.measured_seconds is None else self.measured_seconds
+
+    @property
+    def error(self) -> float | None:
+        """Relative error of the predicted time; None where nothing was measured, or nothing was to be trained."""
+        if not self.measured_seconds:
+            return None
+        return self.predicted.seconds / self.measured_seconds - 1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A profile's costs, by configuration id, on ``workers`` processes side by side."""
+
+    study: Study
+    costs: dict[str, Cost]
+    workers: int
+
+    @cached_property
+    def seconds(self) -> float:
+        """Process seconds of all runs."""
+        return sum(cost.seconds * cost.runs for cost in self.costs.values())
+
+    def of_runs(self, runs: Iterable[Run]) -> tuple[float, int, int]:
+        """(process seconds, bytes of the largest process, bytes on disk) of runs."""
+        seconds, memory, disk = 0.0, 0, 0
+        for run in runs:
+            cost = self.costs[run.configuration.id]
+            seconds += cost.seconds
+            memory = max(memory, cost.predicted.memory_bytes)
+            disk += cost.predicted.disk_bytes
+        return seconds, memory, disk
+
+    def error(self) -> float | None:
+        """Relative error of the predicted time of all runs that were measured; None where none was."""
+        known = [cost for cost in self.costs.values() if cost.measured_runs]
+        measured = sum(cost.measured_seconds * cost.measured_runs for cost in known)
+        predicted = sum(cost.predicted.seconds * cost.measured_runs for cost in known)
+        return predicted / measured - 1 if measured else None
+
+    def table_runs(self, table: str) -> list[Run]:
+        """The runs of a table, and the runs that they require, once each."""
+        cells = [cell for cell in self.study.plan.cells if cell.table == table]
+        return with_required(Run(cell.configuration, seed) for cell in cells for seed in cell.seeds)
+
+    def seeds_within(self, hours: float) -> dict[str, int]:
+        """Table → seeds that all of its rows have after so many hours of the whole study, run in its own order."""
+        left = hours * 3600 * self.workers
+        done: set[str] = set()
+        for run in self.study.plan.runs:
+            left -= self.costs[run.configuration.id].seconds
+            if left < 0:
+                break
+            done.add(run.id)
+        complete: dict[str, int] = {}
+        for cell in self.study.plan.cells:
+            seeds = sum(Run(cell.configuration, seed).id in done for seed in cell.seeds)
+            complete[cell.table] = min(seeds, complete.get(cell.table, seeds))
+        return complete
+
+
+def estimate(study: Study, resources: Resources, *, again: bool = False) -> Estimate:
+    """Estimate a study on ``resources``. again: time also what was timed before on this machine.
+
+    Raises ConfigError where a data set's form is known neither from its files nor by its name.
+    """
+    import torch
+
+    from collabench.training.device import choose_device, describe
+
+    device = describe(choose_device(resources.device))
+    forms = {name: _form(study, c) for name, c in study.plan.configurations.items()}
+    predictions: dict[str, Prediction] = {}
+    for name, form in forms.items() if not again else ():
+        path = study.workspace.estimate(name)
+        if path.exists():
+            known = read_json(path, Prediction)
+            same = (known.device, known.workers, known.torch, known.form)
+            if same == (device, resources.workers, torch.__version__, form):
+                predictions[name] = known
+    missing = {name: c for name, c in study.plan.configurations.items() if name not in predictions}
+    for prediction in _predict_all(missing, forms, resources):
+        predictions[prediction.configuration_id] = prediction
+        write_json(study.workspace.estimate(prediction.configuration_id), prediction)
+    runs = study.plan.seeds_of()
+    return Estimate(
+        study,
+        {
+            name: _cost(study, configuration, len(runs[name]), predictions[name], resources.device)
+            for name, configuration in study.plan.configurations.items()
+        },
+        resources.workers,
+    )
+
+
+def _form(study: Study, configuration: Configuration) -> Form:
+    from collabench.data.dataset import MANIFEST, Manifest
+
+    dataset = configuration.dataset
+    path = study.workspace.datasets / dataset_key(dataset) / MANIFEST
+    if path.exists():
+        manifest = read_json(path, Manifest)
+        shape = input_shape_of(manifest.image_shape, configuration.recipe)
+        train, test, classes = manifest.train_images, manifest.test_images, len(manifest.classes)
+    elif dataset.source in KNOWN_IMAGES:
+        shape, classes = KNOWN_SHAPES[dataset.source]
+        shape = input_shape_of(shape, configuration.recipe)
+        train, test = _sizes(dataset)
+    else:
+        raise ConfigError(
+            f"{configuration.label}: how many images it has is known once the data set is prepared: "
+            f"collabench data prepare -p {study.workspace.profile}"
+        )
+    return Form(shape=shape, classes=classes, train_images=train, test_images=test)
+
+
+def _sizes(dataset: DatasetConfig) -> tuple[int, int]:
+    train, test = KNOWN_IMAGES[dataset.source]
+    every = train + test
+    train = dataset.train_images or train
+    test = every - train if dataset.test_on_rest else dataset.test_images or test
+    return train, test
+
+
+def _cost(study: Study, configuration: Configuration, runs: int, predicted: Prediction, device_type: str) -> Cost:
+    records = []
+    for seed in study.plan.seeds_of()[configuration.id]:
+        path = study.workspace.measured_file(Run(configuration, seed))
+        if path.exists():
+            record = read_json(path, Measured)
+            if record.device_type == device_type:
+                records.append(record)
+    memory = [record.peak_memory_bytes for record in records if record.peak_memory_bytes is not None]
+    seconds = [record.train_seconds + record.evaluate_seconds for record in records]
+    return Cost(
+        configuration=configuration,
+        runs=runs,
+        predicted=predicted,
+        measured_runs=len(records),
+        measured_seconds=sum(seconds) / len(seconds) if seconds else None,
+        measured_memory=sum(memory) / len(memory) if memory else None,
+    )

@@ -1,0 +1,189 @@
+"""What runs read: prepared data sets and static noisy labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from collabench import data
+from collabench.config.configuration import Configuration, Run, dataset_key, noise_key
+from collabench.config.plan import Plan
+from collabench.core.errors import Log
+from collabench.storage.files import write_atomically
+from collabench.storage.locks import holding
+from collabench.storage.workspace import Workspace
+
+
+class Inputs:
+    """The prepared data sets and the static noisy labels of a plan."""
+
+    def __init__(self, plan: Plan, workspace: Workspace) -> None:
+        self._plan, self._workspace = plan, workspace
+        self._loaded: tuple[str, data.Dataset] | None = None
+
+    def dataset_keys(self) -> list[str]:
+        """Keys (:func:`collabench.config.configuration.dataset_key`) of the plan's data sets."""
+        return sorted(self._by_dataset())
+
+    def _by_dataset(self) -> dict[str, Configuration]:
+        return {dataset_key(c.dataset): c for c in reversed(self._plan.configurations.values())}
+
+    def missing_datasets(self) -> dict[str, str]:
+        """Key → one line, for each data set of the plan whose files the user has yet to place or to pin."""
+        from collabench import data
+
+        missing = {}
+        for key, configuration in self._by_dataset().items():
+            if not (self._workspace.datasets / key).exists():
+                line = data.what_is_missing(configuration.dataset, self._workspace.root)
+                if line is not None:
+                    missing[key] = f"data set {configuration.names['dataset']}: {line}"
+        return missing
+
+    def without_missing_data(self, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+        """The runs whose data sets are there or can be fetched, and one line on each data set that the others lack."""
+        missing = self.missing_datasets()
+        possible = [run for run in runs if dataset_key(run.configuration.dataset) not in missing]
+        lacking = {dataset_key(run.configuration.dataset) for run in runs} & missing.keys()
+        return possible, [missing[key] for key in sorted(lacking)]
+
+    def prepare_for(self, runs: Iterable[Run], tell: Log = print) -> None:
+        """Prepare the data sets and the static noisy labels that ``runs`` need."""
+        keys = {dataset_key(run.configuration.dataset) for run in runs}
+        self.prepare_datasets(tell, keys)
+        noisy = self.noise_files().items()
+        self.prepare_noise(tell, [key for key, users in noisy if dataset_key(users[0].configuration.dataset) in keys])
+
+    def prepare_datasets(self, tell: Log = print, keys: Iterable[str] | None = None) -> None:
+        """Download, verify and cache every data set of the plan, or those of ``keys``. Does nothing for those that are
+        there."""
+        for key, configuration in self._by_dataset().items():
+            if keys is None or key in keys:
+                self.prepare_dataset(key, configuration, tell)
+
+    def prepare_dataset(self, key: str, configuration: Configuration | None = None, tell: Log = print) -> None:
+        """Prepare the data set of this key (:func:`collabench.config.configuration.dataset_key`)."""
+        from collabench import data
+
+        configuration = configuration or self._by_dataset()[key]
+        folder = self._workspace.datasets / key
+        with self._preparing(key, tell):
+            if not folder.exists():
+                self._link_dataset(key, folder)
+            data.prepare(
+                configuration.dataset, self._workspace.downloads, folder, progress=tell, root=self._workspace.root
+            )
+
+    def _preparing(self, key: str, tell: Log) -> AbstractContextManager[None]:
+        return holding(self._workspace.lock(f"dataset-{key}"), f"data set {key}", tell)
+
+    def _link_dataset(self, key: str, folder: Path) -> None:
+        for sibling in self._workspace.siblings():
+            if (sibling.datasets / key).is_dir():
+                link_files(sibling.datasets / key, folder, sorted(p.name for p in (sibling.datasets / key).iterdir()))
+                return
+
+    def dataset(self, configuration: Configuration, tell: Log = print) -> data.Dataset:
+        """The prepared data set of a configuration, made again if it is damaged; the last one stays loaded."""
+        from collabench import data
+        from collabench.core.errors import DataError
+
+        key = dataset_key(configuration.dataset)
+        if self._loaded is None or self._loaded[0] != key:
+            try:
+                loaded = data.load(self._workspace.datasets / key)
+            except DataError:
+                self.prepare_dataset(key, configuration, tell)  # says what was wrong
+                loaded = data.load(self._workspace.datasets / key)
+            self._loaded = (key, loaded)
+        return self._loaded[1]
+
+    def noise_files(self) -> dict[str, list[Run]]:
+        """Noise key → one run for each static noise file that is needed."""
+        needed: dict[str, dict[int, Run]] = {}
+        for run in self._plan.runs:
+            noise = run.configuration.noise
+            if noise.is_static:
+                needed.setdefault(noise_key(run.configuration.dataset, noise), {}).setdefault(run.data_seed, run)
+        return {key: list(runs.values()) for key, runs in needed.items()}
+
+    def noise_file(self, run: Run) -> Path:
+        """Where the run's static noisy labels lie."""
+        key = noise_key(run.configuration.dataset, run.configuration.noise)
+        return self._workspace.noise / key / f"seed-{run.data_seed}.safetensors"
+
+    def prepare_noise(self, tell: Log = print, keys: Iterable[str] | None = None) -> None:
+        """Draw the static noisy labels that are missing or damaged; the data sets must be there."""
+        from collabench.core.errors import DataError
+        from collabench.data import noise
+
+        files = self.noise_files()
+        for key in files if keys is None else keys:
+            for run in files[key]:
+                path = self.noise_file(run)
+                if path.exists():
+                    try:
+                        noise.read_static(path)
+                        continue
+                    except DataError as error:
+                        tell(f"{error}; drawing it again")
+                self._draw_noise(run, tell)
+
+    def static_noise(self, run: Run, tell: Log = print) -> data.NoisyLabels | None:
+        """The run's static noisy labels, drawn again if they are damaged; None where its noise isn't static."""
+        from collabench.core.errors import DataError
+        from collabench.data import noise
+
+        config = run.configuration.noise
+        if not config.is_static:
+            return None
+        try:
+            return noise.read_static(self.noise_file(run))
+        except DataError as error:
+            tell(f"{error}; drawing it again")
+        self._draw_noise(run, tell)
+        return noise.read_static(self.noise_file(run))
+
+    def _draw_noise(self, run: Run, tell: Log) -> None:
+        from collabench.data import noise
+
+        config, dataset = run.configuration.noise, self.dataset(run.configuration, tell)
+        drawn = noise.draw(config, dataset.train_labels, dataset.classes, run.data_seed)
+        noise.write_static(self.noise_file(run), drawn, config, run.data_seed)
+
+    def drop_damaged(self, tell: Log = print) -> None:
+        """Remove manifests and static noise files of the plan that are damaged, or belong to damaged arrays, so that they are
+        made again."""
+        from collabench import data
+        from collabench.core.errors import DataError
+        from collabench.data import noise
+
+        def check(path: Path, read: Callable[[Path], object], source: Path) -> None:
+            try:
+                if path.exists():
+                    read(source)
+            except DataError as error:
+                tell(f"{error}; it is made again")
+                path.unlink(missing_ok=True)
+
+        for key in self.dataset_keys():
+            folder = self._workspace.datasets / key
+            if folder.exists():  # the lock: another process may be preparing it
+                with self._preparing(key, tell):
+                    check(folder / data.MANIFEST, data.load, folder)
+        for runs in self.noise_files().values():
+            for path in map(self.noise_file, runs):
+                check(path, noise.read_static, path)
+
+
+def link_files(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Make ``names`` of ``source`` available in ``target``: hard links, copies where the file system has none."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        try:
+            (target / name).unlink(missing_ok=True)
+            os.link(source / name, target / name)
+        except OSError:
+            write_atomically(target / name, (source / name).read_bytes())

@@ -1,0 +1,120 @@
+"""Jobs: blocks of seeds of one configuration, which Snakemake schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from collabench.config.configuration import Configuration, Run, digest
+from collabench.config.plan import Plan
+from collabench.core.errors import CollabenchError, Log, ResultError
+from collabench.storage.files import write_atomically
+from collabench.storage.results import RESULT, load_result
+from collabench.storage.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Job:
+    """One configuration and one block of its seeds: what one process runs, and what Snakemake schedules.
+
+    ``marker`` is the only file that Snakemake knows of; its name holds the seeds, so that another seed is another job,
+    which trains only what is missing. ``priority`` is higher for earlier seed blocks.
+    """
+
+    id: str
+    configuration: Configuration
+    seeds: tuple[int, ...]
+    requires: tuple[str, ...]
+    priority: int
+    marker: Path
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return tuple(Run(self.configuration, seed) for seed in self.seeds)
+
+    @property
+    def marker_content(self) -> bytes:
+        return ("\n".join(run.id for run in self.runs) + "\n").encode()
+
+
+class Jobs:
+    """The jobs of a plan, in run order: earlier blocks of seeds first, required configurations before what needs them."""
+
+    def __init__(self, plan: Plan, workspace: Workspace, seeds_per_job: int) -> None:
+        self._plan, self._workspace, self._block = plan, workspace, seeds_per_job
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs)
+
+    @cached_property
+    def _jobs(self) -> list[Job]:
+        grouped: dict[tuple[str, int], list[Run]] = {}
+        for run in self._plan.runs:  # in order: earlier seed blocks first, requirements before what needs them
+            grouped.setdefault((run.configuration.id, run.seed // self._block), []).append(run)
+        job_of = {run.id: _job_id(runs) for runs in grouped.values() for run in runs}
+        jobs = []
+        for position, runs in enumerate(grouped.values()):
+            job_id = _job_id(runs)
+            configuration = runs[0].configuration
+            jobs.append(
+                Job(
+                    id=job_id,
+                    configuration=configuration,
+                    seeds=tuple(run.seed for run in runs),
+                    requires=tuple(dict.fromkeys(job_of[r.id] for run in runs for r in run.requires())),
+                    priority=len(grouped) - position,
+                    marker=self._workspace.runs
+                    / configuration.id
+                    / f"{job_id.removeprefix(configuration.id)[1:]}.done",
+                )
+            )
+        return jobs
+
+    def find(self, job_id: str) -> Job:
+        """The job of this id. Raises CollabenchError where the plan has none."""
+        for job in self._jobs:
+            if job.id == job_id:
+                return job
+        raise CollabenchError(f"the plan of profile {self._workspace.profile} has no job {job_id!r}")
+
+    def drop_stale_markers(self, tell: Log | None = None) -> list[Path]:
+        """Remove the markers of jobs whose result files are not all there, so that they are run again.
+
+        tell: if given, every file of the results is also verified by its checksum, and what is damaged is told.
+        """
+        stale = []
+        for job in self._jobs:
+            if not job.marker.exists():
+                continue
+            try:
+                if _content(job.marker) != job.marker_content:
+                    raise ResultError(f"{job.marker}: damaged marker")
+                for run in job.runs:
+                    if tell is not None:
+                        load_result(self._workspace.folder(run), run)
+                    elif not (self._workspace.folder(run) / RESULT).exists():
+                        raise ResultError(f"{self._workspace.folder(run) / RESULT}: is missing")
+            except ResultError as error:
+                if tell is not None:
+                    tell(f"{error}; it is made again")
+                job.marker.unlink(missing_ok=True)
+                stale.append(job.marker)
+        return stale
+
+    def finish(self, job: Job) -> None:
+        """Write a job's marker."""
+        write_atomically(job.marker, job.marker_content)
+
+
+def _job_id(runs: Sequence[Run]) -> str:
+    seeds = [run.seed for run in runs]
+    return f"{runs[0].configuration.id}.seeds-{min(seeds)}-{max(seeds)}-{digest(seeds)[:6]}"
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

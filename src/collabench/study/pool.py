@@ -1,0 +1,103 @@
+"""Running a study without Snakemake: a pool of training processes that take runs in plan order as they become ready."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from functools import cache, partial
+from pathlib import Path
+
+from collabench.config.configuration import Run
+from collabench.core.errors import RunFailed
+from collabench.core.processes import end_with_parent
+from collabench.core.resources import Resources, lease_gpu
+from collabench.study.runner import Outcome, Runner
+from collabench.study.study import Study, load_study
+
+_held = ExitStack()
+
+
+@cache
+def _study(root: Path, profile: str, resources: Resources) -> Study:
+    """This process's study; with it comes the GPU that the process trains on."""
+    if resources.gpus:
+        _held.enter_context(lease_gpu(resources.gpus, resources.slots_per_gpu))
+    return load_study(root, profile, planned=True)
+
+
+def _train(root: Path, profile: str, resources: Resources, run_id: str, retry_failed: bool) -> Outcome:
+    study = _study(root, profile, resources)
+    run = next(run for run in study.plan.runs if run.id == run_id)
+    return Runner(study).train(
+        [run], device=resources.device, retry_failed=retry_failed, tell=partial(print, flush=True)
+    )
+
+
+def _nothing() -> None:
+    pass
+
+
+def train(
+    study: Study,
+    runs: Sequence[Run],
+    resources: Resources,
+    *,
+    retry_failed: bool = False,
+    finished: Callable[[Run, str], None] = lambda run, state: None,
+) -> Outcome:
+    """Train ``runs`` in ``resources.workers`` processes of one thread (or one leased GPU) each.
+
+    A run starts when those that it requires are available; where one of them failed it fails too. ``finished`` hears of
+    each run: done, trained, linked or failed. Raises RunFailed if a worker process is killed from outside, StorageError if
+    the disk is full or must not be written (what is being trained then ends first).
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"  # before the children import torch
+    outcome = Outcome()
+    waiting, wanted = list(runs), {run.id for run in runs}
+    failed: set[str] = set()
+    over: set[str] = set()
+    pending: dict[Future[Outcome], Run] = {}
+    context = multiprocessing.get_context("spawn")
+    arguments = (study.workspace.root, study.workspace.profile, resources)
+    # The first that a child does: what it trains with takes seconds to import, and it must not outlive this process meanwhile.
+    with ProcessPoolExecutor(resources.workers, context, end_with_parent, (os.getpid(),)) as pool:
+        try:
+            while waiting or pending:
+                for run in list(waiting):
+                    if len(pending) >= resources.workers:
+                        break
+                    required = [other.id for other in run.requires() if other.id in wanted]
+                    broken = [other for other in required if other in failed]
+                    if broken:
+                        waiting.remove(run)
+                        failed.add(run.id)
+                        outcome.failed.append((run, f"needs {broken[0]}, which failed"))
+                        finished(run, "failed")
+                    elif all(other in over for other in required):
+                        waiting.remove(run)
+                        pending[pool.submit(_train, *arguments, run.id, retry_failed)] = run
+                if not pending:
+                    continue
+                # The executor learns of the death of those processes only that it had started when it was last called: a
+                # process which `submit` itself starts is watched from the next call on.
+                pool.submit(_nothing)
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    run = pending[future]
+                    result = future.result()
+                    del pending[future]
+                    outcome.add(result, run, finished)
+                    (failed if result.failed else over).add(run.id)
+        except KeyboardInterrupt:  # a terminal's Ctrl-C reaches the children too, `kill -INT` doesn't: nobody waits
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+        except BrokenProcessPool:
+            running = ", ".join(sorted(run.id for run in pending.values())) or "no run"
+            raise RunFailed(
+                f"a training process died (killed, or short of memory) while there ran: {running}; start again to resume"
+            ) from None
+    return outcome

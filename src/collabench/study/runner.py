@@ -1,0 +1,260 @@
+"""Runs are made available here: kept, linked from another profile, resumed or trained."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from functools import cached_property
+
+import torch
+
+from collabench.config.configuration import Run, digest
+from collabench.core.errors import CollabenchError, ConfigError, Log, ResultError, RunFailed, StorageError
+from collabench.storage.files import read_json, sha256_of, write_atomically, write_json
+from collabench.storage.locks import holding
+from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Failure, InProgress, load_result, load_weights
+from collabench.study.inputs import link_files
+from collabench.study.study import Study
+from collabench.training.history import Progress
+from collabench.training.result import Trained
+
+
+@dataclass
+class Outcome:
+    """What became of a list of runs."""
+
+    done: list[Run] = field(default_factory=list)
+    trained: list[Run] = field(default_factory=list)
+    linked: list[Run] = field(default_factory=list)
+    failed: list[tuple[Run, str]] = field(default_factory=list)
+
+    def add(self, other: Outcome, run: Run, finished: Callable[[Run, str], None]) -> None:
+        """Take in what became of ``run`` and of what it required; ``finished`` hears of the run's states."""
+        for one in fields(other):
+            became = getattr(other, one.name)
+            getattr(self, one.name).extend(became)
+            if became:
+                finished(run, one.name)
+
+
+class Runner:
+    """Makes runs of a study available: keeps, links, resumes or trains them.
+
+    train_run: what trains one run, as :func:`collabench.training.train_run`, which is the default.
+    """
+
+    def __init__(self, study: Study, train_run: Callable[..., Trained] | None = None) -> None:
+        self._study, self._workspace, self._train_run = study, study.workspace, train_run
+
+    def train(
+        self, runs: Sequence[Run], *, device: str | None = None, retry_failed: bool = False, tell: Log = print
+    ) -> Outcome:
+        """Make every one of ``runs`` available, in order, in this process: keep it, link it, resume it or train it.
+
+        A run that fails is recorded with its reason and the others go on. A run that another living process is training
+        is waited for. Raises StorageError where files cannot be written, which no run is blamed for.
+        """
+        checkpoint_seconds()  # a mistake there is no run's fault
+        outcome = Outcome()
+        for run in runs:
+            everywhere = self._workspace.lock_of_all_profiles(run.id)
+            with holding(self._workspace.lock(run.id), run.id, tell), holding(everywhere, run.id, tell):
+                self._make_available(run, outcome, device, retry_failed, tell)
+        return outcome
+
+    def _make_available(self, run: Run, outcome: Outcome, device: str | None, retry_failed: bool, tell: Log) -> None:
+        folder, failure = self._workspace.folder(run), self._workspace.failure(run.id)
+        if (folder / RESULT).exists():
+            try:
+                load_result(folder, run)
+                self._forget(run)  # where a kill came between the two
+                outcome.done.append(run)
+                return
+            except ResultError as error:
+                tell(f"{error}; training it again")
+                (folder / RESULT).unlink(missing_ok=True)
+        if failure.exists() and not retry_failed:
+            try:
+                outcome.failed.append((run, read_json(failure, Failure).reason))
+                return
+            except ResultError as error:
+                tell(f"{error}; training it again")
+                failure.unlink(missing_ok=True)
+        if self._link_run(run, tell):
+            self._forget(run)
+            outcome.linked.append(run)
+            return
+        self._study.check_processes(run)
+        try:
+            self._write(run, self._train(run, device, tell))
+        except StorageError:
+            raise
+        except OSError as error:
+            place, reason = error.filename or run.id, error.strerror or error
+            raise StorageError(f"{place}: {reason}; {run.id} goes on at the next start") from None
+        except Exception as error:  # whatever it is, the other runs go on and the report names this one
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if not isinstance(error, CollabenchError):
+                reason = f"{type(error).__name__}: {reason}"
+            write_json(
+                failure,
+                Failure(
+                    run_id=run.id,
+                    label=run.configuration.label,
+                    reason=reason[:500],
+                    when=datetime.now(UTC).isoformat(timespec="seconds"),
+                ),
+            )
+            if isinstance(error, RunFailed):  # it diverged: a retry must not go on from there
+                self._workspace.checkpoint(run.id).unlink(missing_ok=True)
+            outcome.failed.append((run, reason))
+            tell(f"{run.id} failed: {reason}")
+        else:
+            self._forget(run)
+            outcome.trained.append(run)
+        finally:
+            self._workspace.progress(run.id).unlink(missing_ok=True)
+
+    def _forget(self, run: Run) -> None:
+        """Remove what a finished run has no use for."""
+        for place in (self._workspace.checkpoint, self._workspace.progress, self._workspace.failure):
+            place(run.id).unlink(missing_ok=True)
+
+    def _train(self, run: Run, device: str | None, tell: Log) -> Trained:
+        from collabench import training
+        from collabench.training.device import choose_device
+
+        configuration = run.configuration
+        chosen = choose_device(device or self._study.profile.device)
+        self._commit  # noqa: B018 (asked before training: the code that was loaded, not the one at the end)
+        dataset = self._study.inputs.dataset(configuration, tell)
+        train_run = self._train_run or training.train_run
+        return train_run(
+            run,
+            dataset,
+            device=chosen,
+            static_noise=self._study.inputs.static_noise(run, tell),
+            teachers=[self._required(required, device, tell) for required in run.requires()],
+            checkpoint_path=self._workspace.checkpoint(run.id),
+            checkpoint_seconds=checkpoint_seconds(),
+            report=self._progress_writer(run),
+            tell=tell,
+        )
+
+    def _required(self, run: Run, device: str | None, tell: Log) -> torch.nn.Module:
+        """The deployed network of a run that another one needs, which is trained again if it is damaged or gone."""
+        try:
+            return self.deployed(run)
+        except ResultError as error:
+            tell(str(error))
+        outcome = self.train([run], device=device, tell=tell)
+        if outcome.failed:
+            raise RunFailed(f"needs {run.id}, which failed: {outcome.failed[0][1]}")
+        return self.deployed(run)
+
+    def deployed(self, run: Run) -> torch.nn.Module:
+        """The network that a finished run deployed, with its weights, in eval mode, on the CPU.
+
+        Raises ResultError if the run isn't there or is damaged.
+        """
+        import torch
+
+        from collabench.config.compatibility import input_shape_of
+        from collabench.training.context import make_context, make_method
+
+        folder, configuration = self._workspace.folder(run), run.configuration
+        load_result(folder, run)
+        dataset = self._study.inputs.dataset(configuration)
+        shape = input_shape_of(dataset.input_shape, configuration.recipe)
+        teachers = [self.deployed(required) for required in run.requires()]
+        method = make_method(
+            configuration, make_context(configuration, shape, len(dataset.classes), run.seed, teachers)
+        )
+        network = method.deploy(method.build())
+        if method.trains:
+            network.load_state_dict(load_weights(folder))
+        return network.to(memory_format=torch.channels_last).eval()
+
+    def _progress_writer(self, run: Run) -> Callable[[Progress], None]:
+        path = self._workspace.progress(run.id)
+
+        def write(progress: Progress) -> None:
+            about = {"run_id": run.id, "label": run.configuration.label, "seed": run.seed, "pid": os.getpid()}
+            write_json(path, InProgress(**about, **asdict(progress)), durable=False)
+
+        return write
+
+    def _write(self, run: Run, trained: Trained) -> None:
+        """Write a run's files; ``result.json`` last, since its existence says that the run is done."""
+        from safetensors.torch import save
+
+        folder = self._workspace.folder(run)
+        files = {LOGITS: save(trained.logits)}
+        if trained.weights is not None:
+            files[WEIGHTS] = save(trained.weights)
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+        commit, dirty = self._commit
+        write_json(
+            self._workspace.measured_file(run),
+            trained.measured.model_copy(
+                update={
+                    "commit": commit,
+                    "dirty": dirty,
+                    "configuration": digest(run.configuration.identity()),
+                    "dataset": trained.result.dataset_digest,
+                }
+            ),
+        )
+        checksums = {name: sha256_of(folder / name) for name in files}
+        write_json(folder / RESULT, trained.result.model_copy(update={"files": checksums}))
+        self._workspace.checkpoint(run.id).unlink(missing_ok=True)
+
+    @cached_property
+    def _commit(self) -> tuple[str | None, bool | None]:
+        """The commit that the code is at, and whether code or configuration differ from it."""
+
+        def git(*arguments: str) -> str:
+            return subprocess.run(
+                ["git", "-C", str(self._workspace.root), *arguments], capture_output=True, text=True, check=True
+            ).stdout.strip()
+
+        try:
+            changed = git("status", "--porcelain", "--", "src", "pipeline", "papers", "params.yaml", "Snakefile")
+            return git("rev-parse", "HEAD"), bool(changed)
+        except (OSError, subprocess.CalledProcessError):
+            return None, None
+
+    def _link_run(self, run: Run, tell: Log) -> bool:
+        """Take the run's files from another profile that has it, checked. False if none has."""
+        for sibling in self._workspace.siblings():
+            source = sibling.folder(run)
+            if not (source / RESULT).exists():
+                continue
+            try:
+                result = load_result(source, run)
+            except ResultError as error:
+                tell(f"{error}; this copy, of {sibling.title}, is not used")
+                continue
+            measured = sibling.measured_file(run)
+            if measured.exists():
+                target = self._workspace.measured_file(run)
+                link_files(measured.parent, target.parent, [target.name])
+            link_files(source, self._workspace.folder(run), [*result.files, RESULT])
+            return True
+        return False
+
+
+def checkpoint_seconds() -> float:
+    """Seconds between checkpoints: $COLLABENCH_CHECKPOINT_SECONDS, or 60. Raises ConfigError unless it is a number from 0 on."""
+    text = os.environ.get("COLLABENCH_CHECKPOINT_SECONDS", "60")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ConfigError(f"COLLABENCH_CHECKPOINT_SECONDS={text}: must be a number of seconds, 0 or more")
+    return seconds

@@ -1,0 +1,115 @@
+"""A plan split over plain hosts without a cluster: ``--shard 2/3`` is the second of three parts.
+
+A part is whole configurations with all their seeds. A configuration lies in the part of those that it requires (teachers,
+ensemble members), so that no run is in two parts and each part can be trained alone. The parts follow from the plan alone,
+never from what a host has stored or measured: every host finds the same ones. They are balanced by an amount of work that the
+plan tells: images of all epochs and seeds times the arithmetic of the plain network. What a method adds isn't counted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from collabench.config.compatibility import input_shape_of
+from collabench.config.configuration import Configuration, Run
+from collabench.config.known_datasets import KNOWN_IMAGES, KNOWN_SHAPES
+from collabench.config.plan import Plan
+from collabench.core.errors import CollabenchError
+from collabench.core.record import Strict
+from collabench.methods import METHODS
+
+#: In the environment of the processes of a study: the part that they train.
+SHARD = "COLLABENCH_SHARD"
+#: Taken for data sets whose form only their files tell: the balance suffers where it is wrong, nothing else.
+ASSUMED_SHAPE, ASSUMED_IMAGES = (3, 64, 64), 50_000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``number`` (from 1) of ``count``."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+def parse(text: str) -> Shard:
+    """``2/3``. Raises CollabenchError for anything else."""
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise CollabenchError(f"--shard {text}: write i/k, part i of k; two hosts take 1/2 and 2/2")
+    return Shard(int(match[1]), int(match[2]))
+
+
+def from_environment() -> Shard | None:
+    """The part that $COLLABENCH_SHARD names. Raises CollabenchError if it names none."""
+    text = os.environ.get(SHARD)
+    return parse(text) if text else None
+
+
+def runs_of(plan: Plan, shard: Shard | None) -> list[Run]:
+    """The plan's runs that lie in the part, in the plan's order; all of them for None."""
+    if shard is None:
+        return list(plan.runs)
+    inside = parts(plan, shard.count)[shard.number - 1]
+    return [run for run in plan.runs if run.configuration.id in inside]
+
+
+def parts(plan: Plan, count: int) -> list[set[str]]:
+    """Configuration ids of each of ``count`` parts; some are empty where there are fewer groups than parts.
+
+    Groups of configurations that require each other go, largest first, to the part with the least work so far: no part then
+    has more than the mean and the largest group together.
+    """
+    seeds = {name: len(numbers) for name, numbers in plan.seeds_of().items()}
+    works = {name: seeds[name] * work_of_run(c) for name, c in plan.configurations.items()}
+    groups = _groups(plan)
+    totals = [sum(works[name] for name in group) for group in groups]
+    chosen: list[set[str]] = [set() for _ in range(count)]
+    load = [0] * count
+    for position in sorted(range(len(groups)), key=lambda i: (-totals[i], i)):
+        least = load.index(min(load))
+        chosen[least] |= groups[position]
+        load[least] += totals[position]
+    return chosen
+
+
+def _groups(plan: Plan) -> list[set[str]]:
+    """Configurations that are connected by what they require, in the order of the plan."""
+    group_of: dict[str, set[str]] = {}
+    for name, configuration in plan.configurations.items():
+        connected = {name}
+        for required in configuration.requires:
+            connected |= group_of.get(required.configuration.id, {required.configuration.id})
+        connected |= group_of.get(name, set())
+        for member in connected:
+            group_of[member] = connected
+    return list({id(group): group for group in group_of.values()}.values())
+
+
+def work_of_run(configuration: Configuration) -> int:
+    """What a run of the configuration has to do, as far as the plan tells: floating-point operations of forward passes."""
+    dataset, recipe = configuration.dataset, configuration.recipe
+    shape, classes = KNOWN_SHAPES.get(dataset.source, (ASSUMED_SHAPE, 10))
+    if dataset.resize is not None:
+        shape = (shape[0], dataset.resize, dataset.resize)
+    images = dataset.train_images or KNOWN_IMAGES.get(dataset.source, (ASSUMED_IMAGES, 0))[0]
+    passes = recipe.epochs if METHODS[configuration.method.method].Method.trains else 1
+    return images * passes * _forward(configuration.model, input_shape_of(shape, recipe), classes)
+
+
+@lru_cache(maxsize=256)
+def _forward(model: Strict, shape: tuple[int, int, int], classes: int) -> int:
+    import torch
+
+    from collabench.models import build_backbone
+    from collabench.training.flops import flops_of
+
+    with torch.device("meta"), torch.no_grad():  # shapes only: no memory, no arithmetic
+        network = build_backbone(model, shape, classes, weights_seed=0).eval()
+        return flops_of(lambda: network(torch.empty(1, *shape)))

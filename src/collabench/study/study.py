@@ -1,0 +1,141 @@
+"""A study: one profile's plan, what of it is done, and the execution of its runs.
+
+Everything here works without Snakemake and DVC; they call the same functions through ``pipeline/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collabench.config.compatibility import check_files
+from collabench.config.configuration import Configuration, Run
+from collabench.config.params import Params, load_params, profile_of
+from collabench.config.plan import Plan, make_plan
+from collabench.core.errors import ConfigError, Log
+from collabench.papers.tables import load_papers, plan_cells
+from collabench.storage import archives
+from collabench.storage.files import remove_abandoned
+from collabench.storage.results import (
+    RESULT,
+)
+from collabench.storage.workspace import Workspace
+from collabench.study.inputs import Inputs
+from collabench.study.jobs import Jobs
+from collabench.study.status import RunStatus, explain_missing, status_of
+
+if TYPE_CHECKING:
+    pass
+
+
+def load_study(root: Path, profile: str, *, planned: bool = False) -> Study:
+    """The study of a profile below the project's root, with the results that came in archives. Raises ConfigError in one line.
+
+    planned: the process that started this one has made this plan, and found that its parts fit each other.
+    """
+    workspace = Workspace(root, profile)
+    params = load_params(workspace.params)
+    wanted = profile_of(params, profile, workspace.params)
+    asked = f"{workspace.params}: profiles.{profile}.papers"
+    trained = workspace.trained()
+
+    def known_to_fit(configuration: Configuration) -> bool:
+        return (
+            planned or configuration.id in trained
+        )  # the id covers all that could not fit, so it needs no second look
+
+    papers = (
+        load_papers(workspace.papers, params, wanted.papers, asked, known_to_fit=known_to_fit) if wanted.papers else {}
+    )
+    plan = make_plan(params, profile, plan_cells(papers, wanted.seed_range()), known_to_fit)
+    archives.unpack(root)
+    return Study(params, plan, workspace)
+
+
+class Study:
+    """See the module's docstring."""
+
+    def __init__(self, params: Params, plan: Plan, workspace: Workspace) -> None:
+        self.params, self.plan, self.workspace = params, plan, workspace
+        self.jobs = Jobs(plan, workspace, self.profile.seeds_per_job)
+        self.inputs = Inputs(plan, workspace)
+
+    @property
+    def profile(self):
+        """The profile's entry in ``params.yaml``."""
+        return self.params.profiles[self.workspace.profile]
+
+    def mend(self, tell: Log = print, *, results: bool = True) -> None:
+        """Clear what killed processes left behind, verify every file of the plan by its checksum, and remove what no longer
+        holds, saying so, so that it is made again. Nothing that is whole is touched.
+
+        results: False where no result is about to be used; data sets and noise only, which takes a moment.
+        """
+        if self.workspace.home.is_dir():
+            for folder in (self.workspace.home, self.workspace.locks_of_all_profiles):
+                remove_abandoned(folder)
+            self.inputs.drop_damaged(tell)
+            if results:
+                self.jobs.drop_stale_markers(tell)
+
+    def status(self, run: Run) -> RunStatus:
+        """Whether a run is done, failed, being trained, available elsewhere, or still to be trained, and why."""
+        return status_of(self.workspace, run)
+
+    def statuses(self) -> list[RunStatus]:
+        """The status of every run of the plan, in run order."""
+        return [self.status(run) for run in self.plan.runs]
+
+    def explain_missing(self, runs: Iterable[Run]) -> dict[str, str]:
+        """Configuration id → why its runs are not there: the fields in which the nearest stored run differs."""
+        return explain_missing(self.plan, self.workspace, runs)
+
+    def missing_files(self, runs: Iterable[Run]) -> list[str]:
+        """One line on each configuration with unfinished runs that reads a file which is missing or not the one meant."""
+        waiting = {run.configuration.id: run for run in runs if not (self.workspace.folder(run) / RESULT).exists()}
+        lines = []
+        for run in waiting.values():
+            try:
+                check_files(run.configuration)
+            except ConfigError as error:
+                lines.append(f"{self.params.place(error.key)}{error}")
+        return lines
+
+    def check_files(self, runs: Iterable[Run]) -> None:
+        """Raise ConfigError, before anything runs, if :meth:`missing_files` are found."""
+        lines = self.missing_files(runs)
+        if lines:
+            raise ConfigError(lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""))
+
+    def check_device(self, device: str) -> None:
+        """Raise ConfigError, before anything runs, if a recipe of the plan asks for what this device should not do, or for
+        processes that only torchrun starts."""
+        for run in self.plan.runs:
+            if run.configuration.recipe.processes > 1 and self.status(run).state not in ("done", "elsewhere"):
+                self.check_processes(run)
+        recipes = {c.names["recipe"]: c.recipe for c in self.plan.configurations.values()}
+        unusual = {name: r for name, r in recipes.items() if r.compile or r.precision != "float32"}
+        if not unusual:
+            return  # without the seconds that torch's import takes
+        import torch
+
+        from collabench.training.device import check_execution
+
+        for name, recipe in unusual.items():
+            try:
+                check_execution(recipe, torch.device(device))
+            except ConfigError as error:
+                raise ConfigError(f"params.yaml: recipes.{name}: {error}") from None
+
+    def check_processes(self, run: Run) -> None:
+        """Raise ConfigError unless torchrun started as many processes as the run's recipe asks for."""
+        from collabench.core import distributed
+
+        wanted, here = run.configuration.recipe.processes, distributed.launched_world()
+        if wanted != here and (here == 1 or wanted == 1):
+            started = f"torchrun --nproc-per-node {wanted} -m " if wanted > 1 else ""
+            raise ConfigError(
+                f"params.yaml: recipes.{run.configuration.names['recipe']}.processes: {wanted} processes share a run, here is "
+                f"{here}; train those runs first with `{started}collabench run -p {self.workspace.profile}`"
+            )

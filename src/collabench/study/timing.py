@@ -1,0 +1,260 @@
+"""Timing of a few training steps on random images, from which the cost of a run is predicted."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from collabench.config.configuration import Configuration, Run
+from collabench.config.sections import NoiseConfig
+from collabench.core.errors import RunFailed
+from collabench.core.processes import end_with_parent
+from collabench.core.record import Strict
+from collabench.core.resources import Resources
+
+#: Seconds of training that a configuration is timed for.
+TIMED_SECONDS = 1.0
+#: A timed batch has at most this arithmetic: about a second of one CPU core. On a GPU: about a tenth of a second.
+BATCH_FLOPS = {"cpu": 5e10, "cuda": 5e12}
+
+
+class Form(Strict):
+    """A data set's form: ``shape`` (channels, height, width) of an image, and how many there are of what."""
+
+    shape: tuple[int, int, int]
+    classes: int
+    train_images: int
+    test_images: int
+
+
+class Prediction(Strict):
+    """What one run of a configuration is expected to cost on a device. Seconds and bytes.
+
+    flops: of one image in training. timed_batch: images of the batch that was timed. memory_bytes: of the process.
+    """
+
+    configuration_id: str
+    device: str
+    device_type: Literal["cpu", "cuda"] = "cpu"
+    workers: int
+    torch: str
+    form: Form
+    train_seconds: float
+    evaluate_seconds: float
+    memory_bytes: int
+    disk_bytes: int
+    flops: int
+    timed_batch: int
+
+    @property
+    def seconds(self) -> float:
+        return self.train_seconds + self.evaluate_seconds
+
+
+# ----------------------------------------------------------------------------------------------------- predicting
+
+
+def _predict_all(
+    configurations: dict[str, Configuration],
+    forms: dict[str, Form],
+    resources: Resources,
+    work: Callable[[Configuration, Form, str, int], Prediction] | None = None,
+) -> list[Prediction]:
+    """Time configurations, as many at once as will train at once: they slow each other down as the runs will.
+
+    A process that dies takes all the others of its pool with it, and nothing says which it was. What was not finished is then
+    timed in a process of its own. Raises RunFailed naming the configuration whose process dies there again.
+    """
+    if not configurations:
+        return []
+    os.environ["OMP_NUM_THREADS"] = "1"  # before the children import torch
+    workers = 1 if resources.gpus else min(resources.workers, len(configurations))
+    found: dict[str, Prediction] = {}
+
+    def timed(names: list[str], processes: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, context, end_with_parent, (os.getpid(),)) as pool:
+            jobs = {
+                pool.submit(
+                    work or predict, configurations[name], forms[name], resources.device, resources.workers
+                ): name
+                for name in names
+            }
+            for job in as_completed(jobs):
+                found[jobs[job]] = job.result()
+
+    with suppress(BrokenProcessPool):
+        timed(list(configurations), workers)
+    for name in [name for name in configurations if name not in found]:
+        try:
+            timed([name], 1)
+        except BrokenProcessPool:
+            raise RunFailed(
+                f"{configurations[name].label}: the process that timed it died, alone too; is there enough memory?"
+            ) from None
+    return [found[name] for name in configurations]
+
+
+def predict(configuration: Configuration, form: Form, device_type: str, workers: int) -> Prediction:
+    """Time one configuration in this process, and count its memory and files."""
+    import torch
+
+    from collabench.training.device import choose_device, describe
+    from collabench.training.flops import count
+    from collabench.training.memory import count_memory
+
+    device = choose_device(device_type)
+    counts = count(configuration, form.shape, form.classes)
+    recipe = configuration.recipe
+    affordable = int(BATCH_FLOPS[device.type] / max(counts.training, counts.predict, 1))
+    share = -(-recipe.batch_size // recipe.processes)  # of one of the processes that share a batch
+    batch = max(2, min(share, form.train_images, affordable))
+    # After all but the last epoch only what would be deployed is evaluated.
+    trials = _Trials(configuration, form, batch, device, counts.deployed / max(counts.predict, 1))
+    before = _resident_bytes() if device.type == "cpu" else 0
+    trained = trials.timed(counts.training > 0)
+    held = count_memory(configuration, form.shape, form.classes, max(2, share)).held
+    kept = int(form.train_images * (1 - recipe.validation_fraction))
+    evaluated = form.test_images + form.train_images - kept
+    passes = recipe.epochs if counts.training else 1
+    evaluations = math.ceil(recipe.epochs / recipe.evaluate_every) if counts.training else 1
+    return Prediction(
+        configuration_id=configuration.id,
+        device=describe(device),
+        device_type=device.type,
+        workers=workers,
+        torch=torch.__version__,
+        form=form,
+        train_seconds=trained.train * kept * passes / recipe.processes,  # what they tell each other comes on top
+        evaluate_seconds=trained.evaluate * evaluated * trials.evaluations(evaluations) / recipe.processes,
+        memory_bytes=before + held,
+        disk_bytes=trained.weights
+        + trained.logits * form.test_images
+        + trained.record
+        + trained.record_per_epoch * recipe.epochs,
+        flops=counts.training,
+        timed_batch=batch,
+    )
+
+
+def _resident_bytes() -> int:
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """Seconds per image in training and in evaluation of all heads; bytes of weights, of logits per test image, of the record."""
+
+    train: float
+    evaluate: float
+    weights: int
+    logits: int
+    record: int
+    record_per_epoch: int
+
+
+class _Trials:
+    """Short trainings of a configuration on random images, by the training loop."""
+
+    def __init__(self, configuration: Configuration, form: Form, batch: int, device, deployed_share: float) -> None:
+        self._configuration, self._form, self._batch, self._device = configuration, form, batch, device
+        self._deployed_share = deployed_share
+
+    def evaluations(self, times: int) -> float:
+        """What ``times`` evaluations cost, in evaluations of all heads: the last is one, the others are of what is deployed."""
+        return 1 + (times - 1) * self._deployed_share
+
+    def timed(self, trains: bool) -> _Timed:
+        steps = math.ceil(self._form.train_images / self._batch)
+        first = self._run(min(2, steps), 1)
+        if not trains:
+            return self._result(first, 0)
+        again = self._run(min(2, steps), 1)  # warm: torch has chosen and cached its kernels
+        per_step = max(again.measured.train_seconds / min(2, steps), 1e-4)
+        wanted = max(2, round(TIMED_SECONDS / per_step))
+        whole = min(steps, wanted)
+        return self._result(self._run(whole, max(1, round(wanted / whole))), whole)
+
+    def _run(self, steps: int, epochs: int):
+        from collabench.training import train_run
+
+        recipe = self._configuration.recipe.model_copy(
+            update={
+                "epochs": epochs, "milestones": (), "batch_size": self._batch, "evaluate_every": 1,
+                "validation_fraction": 0.0, "validation_noisy": False, "processes": 1,
+            }
+        )  # fmt: skip
+        changed = self._configuration.model_copy(update={"recipe": recipe, "noise": NoiseConfig(kind="none")})
+        train = min(self._form.train_images, steps * self._batch)
+        test = min(self._form.test_images, recipe.evaluation_batch_size, max(2 * train, 2))
+        dataset = random_dataset(self._form, max(train, 2), max(test, 1))
+        teachers = self._teachers()
+        wall, processor = time.perf_counter(), time.process_time()
+        trained = train_run(Run(changed, 0), dataset, device=self._device, teachers=teachers)
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+        # A training process on a CPU has one thread: what others took of its core meanwhile is no cost of the run.
+        share = min(1.0, processor / wall) if self._device.type == "cpu" else 1.0
+        times = {name: getattr(trained.measured, name) * share for name in ("train_seconds", "evaluate_seconds")}
+        return replace(trained, measured=trained.measured.model_copy(update=times))
+
+    def _teachers(self) -> list:
+        from collabench.training.context import make_context, make_method
+
+        def deployed(configuration: Configuration):
+            inner = [deployed(required.configuration) for required in configuration.requires]
+            context = make_context(configuration, self._form.shape, self._form.classes, 0, inner)
+            method = make_method(configuration, context)
+            return method.deploy(method.build()).eval()
+
+        return [deployed(required.configuration) for required in self._configuration.requires]
+
+    def _result(self, trained, steps: int) -> _Timed:
+        result = trained.result
+        epochs = max(1, len(result.curves.learning_rate))
+        record, curves = len(result.model_dump_json()), len(result.curves.model_dump_json())
+        return _Timed(
+            train=trained.measured.train_seconds / (epochs * result.train_images) if steps else 0.0,
+            evaluate=trained.measured.evaluate_seconds / (self.evaluations(epochs) * result.test_images),
+            weights=sum(t.nbytes for t in (trained.weights or {}).values()),
+            logits=sum(t.nbytes for t in trained.logits.values()) // result.test_images,
+            record=record - curves,
+            record_per_epoch=curves // epochs,
+        )
+
+
+def random_dataset(form: Form, train_images: int, test_images: int):
+    """A data set of random pixels and labels of this form, on the CPU."""
+    import torch
+
+    from collabench.data import Dataset
+
+    generator = torch.Generator().manual_seed(0)
+    channels, height, width = form.shape
+
+    def split(count: int):
+        images = torch.randint(0, 256, (count, height, width, channels), generator=generator, dtype=torch.uint8)
+        return images, torch.randint(0, form.classes, (count,), generator=generator)
+
+    images, labels = split(train_images)
+    test, test_labels = split(test_images)
+    return Dataset(
+        train_images=images,
+        train_labels=labels,
+        test_images=test,
+        test_labels=test_labels,
+        classes=tuple(str(number) for number in range(form.classes)),
+        digest="0" * 64,
+        title="random",
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+    )

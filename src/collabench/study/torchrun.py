@@ -1,0 +1,144 @@
+"""A study whose runs are each shared by the processes that torchrun started (:mod:`collabench.distributed`).
+
+The first process leads: it decides what is to be trained, as in any study, and is the only one that writes. The others
+follow: they train what it names and keep nothing. A failure that every process sees alike (a loss that isn't finite) is the
+run's. After any other one (a process was killed, say) the processes don't know each other's state any more: all of them end,
+no run is blamed, and the next start goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from collabench.config.configuration import Run
+from collabench.core import distributed
+from collabench.core.errors import CollabenchError, ConfigError, RunFailed
+from collabench.core.resources import Resources, lease_gpu
+from collabench.study.runner import Outcome, Runner
+from collabench.study.study import Study
+
+if TYPE_CHECKING:
+    from collabench.training import Trained
+
+#: Failures that every process sees alike.
+_SEEN_BY_ALL = (RunFailed, ConfigError)
+
+
+def describe(resources: Resources) -> str:
+    """One line on what shares the runs."""
+    where = f"a GPU each of {', '.join(resources.gpus)}" if resources.gpus else "on the CPU, one thread each"
+    return f"{distributed.launched_world()} processes share every run: {where}"
+
+
+def train(
+    study: Study,
+    runs: Sequence[Run],
+    resources: Resources,
+    *,
+    retry_failed: bool = False,
+    finished: Callable[[Run, str], None] = lambda run, state: None,
+) -> Outcome:
+    """As :func:`collabench.pool.train`, one run after the other, in the first process; the others are in :func:`follow`.
+
+    Runs whose recipe asks for another number of processes are left alone. Raises ConfigError if one of them is required
+    and not there, RunFailed where the processes cannot go on together.
+    """
+    here = distributed.launched_world()
+    chosen = [run for run in runs if run.configuration.recipe.processes == here]
+    if not chosen:
+        numbers = sorted({run.configuration.recipe.processes for run in runs})
+        raise ConfigError(
+            f"torchrun started {here} processes, and no run asks for so many (their recipes say processes: "
+            f"{', '.join(map(str, numbers))})"
+        )
+    for required in (other for run in chosen for other in run.requires()):
+        if required.configuration.recipe.processes != here and study.status(required).state not in (
+            "done",
+            "elsewhere",
+        ):
+            raise ConfigError(
+                f"{required.configuration.label}, seed {required.seed}, is required first, and its recipe says processes: "
+                f"{required.configuration.recipe.processes}; train it without torchrun, or with so many processes"
+            )
+    leader = Runner(study, _train_together)
+    outcome = Outcome()
+    with ExitStack() as held:
+        _join(resources, held)
+        for run in chosen:
+            try:
+                result = leader.train([run], device=resources.device, retry_failed=retry_failed)
+            except _Parted as parted:
+                raise _ended(run, parted.__cause__) from None
+            outcome.add(result, run, finished)
+        distributed.from_first(lambda: None)
+        distributed.leave()
+    return outcome
+
+
+def follow(study: Study, resources: Resources) -> None:
+    """What every process but the first does: train along, until the first one has finished."""
+    from collabench.training import train_run
+    from collabench.training.device import choose_device
+
+    runs = {run.id: run for run in study.plan.runs}
+    with ExitStack() as held:
+        _join(resources, held)
+        while (name := distributed.from_first(lambda: None)) is not None:
+            run = runs[name]
+            try:
+                train_run(
+                    run,
+                    study.inputs.dataset(run.configuration, _quiet),
+                    device=choose_device(resources.device),
+                    static_noise=study.inputs.static_noise(run, _quiet),
+                    teachers=[Runner(study).deployed(required) for required in run.requires()],
+                )
+            except _SEEN_BY_ALL:
+                continue
+            except Exception as error:
+                raise _ended(run, error) from None
+        distributed.leave()
+
+
+def _quiet(line: str) -> None:
+    """The first process has told it already."""
+
+
+class _Parted(BaseException):
+    """The processes cannot go on together. No Exception: a study would blame the run for it."""
+
+
+def _ended(run: Run, cause: BaseException | None) -> RunFailed:
+    reason = str(cause) if isinstance(cause, CollabenchError) else f"{type(cause).__name__}: {cause}"
+    return RunFailed(
+        f"process {os.environ.get('RANK')} of {distributed.launched_world()} cannot go on with {run.id}: {reason[:300]}; once "
+        "mended, start again to go on from the last checkpoint"
+    )
+
+
+def _train_together(run: Run, *given: Any, **named: Any) -> Trained:
+    """Train a run that the other processes join; what it needs has been mended or made by this process alone."""
+    from collabench.training import train_run
+
+    distributed.from_first(lambda: run.id)
+    try:
+        return train_run(run, *given, **named)
+    except _SEEN_BY_ALL:
+        raise
+    except Exception as error:
+        raise _Parted from error
+
+
+def _join(resources: Resources, held: ExitStack) -> None:
+    """Meet the other processes; take this process's GPU, in the order of ranks, so that no two groups wait for each other."""
+    own, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if resources.gpus and here > len(resources.gpus) * resources.slots_per_gpu:
+        raise CollabenchError(f"torchrun started {here} processes here for {len(resources.gpus)} GPUs")
+    distributed.join()
+    for turn in range(here if resources.gpus else 0):
+        if turn == own:
+            held.enter_context(lease_gpu((resources.gpus[own % len(resources.gpus)],), resources.slots_per_gpu))
+        distributed.wait_for_all()

@@ -1,0 +1,43 @@
+"""What a method is given: networks, layers and teachers, with weights drawn from named streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from collabench.config.configuration import Configuration
+from collabench.core.seeding import stream_seed
+from collabench.methods import METHODS, Context, Method
+from collabench.models import build_backbone
+from collabench.models.dropout import number_copy
+
+
+def make_context(
+    configuration: Configuration,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    seed: int,
+    teachers: Sequence[nn.Module] = (),
+) -> Context:
+    """The context of a method: backbones whose weights and dropout depend on seed and copy number alone."""
+
+    def make_backbone(copy: int, model: str | None = None) -> nn.Module:
+        settings = configuration.model if model is None else configuration.peer_models[model]
+        backbone = build_backbone(settings, input_shape, classes, stream_seed(seed, "init", copy))
+        number_copy(backbone, copy)
+        return backbone
+
+    def make_layers(name: str, make: Callable[[], Any]) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(seed, "init", name))
+            return make()
+
+    return Context(make_backbone, make_layers, input_shape, classes, configuration.recipe.epochs, tuple(teachers))
+
+
+def make_method(configuration: Configuration, context: Context) -> Method:
+    """The configuration's method, ready to build its network."""
+    return METHODS[configuration.method.method].Method(configuration.method, context)

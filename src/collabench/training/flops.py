@@ -1,0 +1,197 @@
+"""Arithmetic and parameters of a configuration, counted and not measured: one step on fake tensors.
+
+A fake tensor has a shape and no numbers, so that counting needs neither data nor memory, whatever the size. Counted are
+convolutions and matrix products, a multiply-add as two floating-point operations (FLOPs): all else in these networks is
+a pass over memory.
+
+torch's own counter takes the backward of a grouped convolution for several times what it is; here each gradient of a
+convolution costs what its forward costs, whatever its groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+from collabench.config.compatibility import input_shape_of
+from collabench.config.configuration import Configuration
+from collabench.config.known_datasets import KNOWN_SHAPES
+from collabench.core.errors import ConfigError
+from collabench.methods import Batch, Method
+from collabench.models import build_backbone
+from collabench.models.dropout import copy_generators
+from collabench.training.context import make_context, make_method
+from collabench.training.device import autocast
+from collabench.training.optimizer import make_optimizer
+
+
+@dataclass(frozen=True)
+class Counts:
+    """FLOPs per image, and numbers of parameters.
+
+    forward: one pass of the plain backbone. deployed: one pass of what is kept after training. predict: all heads in
+    evaluation. training: a whole training step (forward, backward, and the passes of frozen teachers); 0 where nothing
+    is trained. parameters: of the deployed network; training_parameters: of what the optimizer updates.
+    """
+
+    forward: int
+    deployed: int
+    predict: int
+    training: int
+    parameters: int
+    training_parameters: int
+
+
+@dataclass
+class FakeTraining:
+    """A configuration's training on fake tensors; valid inside :func:`fake_training`.
+
+    What a step finds when it begins lies in ``network``, ``teachers``, ``optimizer`` and ``batch``.
+    """
+
+    method: Method
+    network: nn.Module
+    teachers: list[nn.Module]
+    batch: Batch
+    optimizer: torch.optim.SGD
+    precision: Callable[[], object]
+
+    def update(self, loss: Tensor, parameters: Sequence[nn.Parameter] | None = None) -> None:
+        """:class:`collabench.methods.Update`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=None if parameters is None else list(parameters))
+        self.optimizer.step()
+
+    def step(self) -> None:
+        """Train on one batch, as the training loop does."""
+        with self.precision():
+            self.method.step(self.network, self.batch, self.update)
+
+
+def shape_of(configuration: Configuration) -> tuple[tuple[int, int, int], int]:
+    """What the network sees (C, H, W), and the number of classes, of a data set whose form is known without its files.
+
+    Raises ConfigError for the others.
+    """
+    source = configuration.dataset.source
+    if source not in KNOWN_SHAPES:
+        raise ConfigError(
+            f"{configuration.label}: the image size of source {source!r} is known only once the data set is prepared "
+            "(collabench data prepare)"
+        )
+    shape, classes = KNOWN_SHAPES[source]
+    if configuration.dataset.resize is not None:
+        shape = (shape[0], configuration.dataset.resize, configuration.dataset.resize)
+    return input_shape_of(shape, configuration.recipe), classes
+
+
+@contextmanager
+def fake_training(
+    configuration: Configuration, shape: tuple[int, int, int], classes: int, batch_size: int | None = None
+) -> Iterator[FakeTraining]:
+    """A configuration ready for its first step, on fake tensors.
+
+    shape: (C, H, W) of the images. batch_size: by default the recipe's.
+    """
+    recipe = configuration.recipe
+    with FakeTensorMode(allow_non_fake_inputs=True), _modules_stay():
+        method, teachers = _method(configuration, shape, classes)
+        network = method.build()
+        network.train()
+        generators = copy_generators(network, torch.device("cpu"))
+        optimizer = make_optimizer(list(network.parameters()), recipe)
+        size = batch_size or recipe.batch_size
+        batch = Batch(torch.empty(size, *shape), torch.zeros(size, dtype=torch.long), generators[0])
+        precision = partial(autocast, recipe.precision, torch.device("cpu"))
+        yield FakeTraining(method, network, teachers, batch, optimizer, precision)
+
+
+@contextmanager
+def _modules_stay() -> Iterator[None]:
+    """``Module.to`` does nothing: torch cannot exchange fake parameters, and layout and device change no count."""
+    original = nn.Module.to
+    nn.Module.to = lambda module, *_, **__: module
+    try:
+        yield
+    finally:
+        nn.Module.to = original
+
+
+def _method(configuration: Configuration, shape: tuple[int, int, int], classes: int) -> tuple[Method, list[nn.Module]]:
+    teachers = []
+    for required in configuration.requires:
+        teacher, _ = _method(required.configuration, shape, classes)
+        teachers.append(_deployed(teacher, teacher.build()).requires_grad_(False))
+    return make_method(configuration, make_context(configuration, shape, classes, 0, teachers)), teachers
+
+
+def _deployed(method: Method, network: nn.Module) -> nn.Module:
+    return method.deploy(network).eval()
+
+
+def _convolution_backward(
+    gradient_shape: Sequence[int],
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    bias: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    transposed: bool,
+    output_padding: object,
+    groups: int,
+    output_mask: Sequence[bool],
+    out_shape: object = None,
+) -> int:
+    """FLOPs of the gradients that are asked for: of input and weight as many as the forward's, each."""
+    forward = conv_flop_count(list(x_shape), list(weight_shape), list(gradient_shape), transposed)
+    return forward * sum(bool(wanted) for wanted in output_mask[:2])
+
+
+@contextmanager
+def _counting() -> Iterator[FlopCounterMode]:
+    mapping = {torch.ops.aten.convolution_backward: _convolution_backward}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        yield counter
+
+
+def flops_of(work: Callable[[], object]) -> int:
+    """FLOPs of what ``work()`` does, on fake or real tensors."""
+    with _counting() as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def _per_image(network: Callable[[Tensor], object], images: Tensor) -> int:
+    return round(flops_of(lambda: network(images)) / len(images))
+
+
+def count(
+    configuration: Configuration, shape: tuple[int, int, int] | None = None, classes: int | None = None
+) -> Counts:
+    """Count a configuration. shape, classes: of its data set, by default those of :func:`shape_of`."""
+    if shape is None or classes is None:
+        shape, classes = shape_of(configuration)
+    with fake_training(configuration, shape, classes) as training:
+        images, network, method = training.batch.images, training.network, training.method
+        per_step = flops_of(training.step) if method.trains else 0
+        updated = sum(p.numel() for p in network.parameters()) if method.trains else 0
+        network.eval()
+        plain = build_backbone(configuration.model, shape, classes, 0).eval()
+        deployed = _deployed(method, network)
+        with torch.no_grad():
+            return Counts(
+                forward=_per_image(plain, images),
+                deployed=_per_image(deployed, images),
+                predict=_per_image(lambda x: method.predict(network, x), images),
+                training=round(per_step / len(images)),
+                parameters=sum(p.numel() for p in deployed.parameters()),
+                training_parameters=updated,
+            )

@@ -1,0 +1,65 @@
+"""What a run records while it trains: curves, the learning rate, progress, and when a checkpoint is due."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from collabench.config.configuration import Configuration
+
+
+@dataclass
+class Progress:
+    """Where a run stands. ``error``: test error of the last evaluation (0 to 1), None before the first."""
+
+    epoch: int
+    epochs: int
+    error: float | None
+    images_per_second: float
+    seconds_left: float
+
+
+def learning_rate(configuration: Configuration, epoch: int) -> float:
+    """The recipe's learning rate in an epoch (counted from 0): multiplied by gamma after each milestone."""
+    recipe = configuration.recipe
+    return recipe.learning_rate * recipe.gamma ** sum(epoch >= milestone for milestone in recipe.milestones)
+
+
+@dataclass
+class _History:
+    """What accumulates over a run; part of every checkpoint (plain numbers only)."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sums: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    test_error: list[float | None] = field(default_factory=list)
+    validation_error: list[float | None] = field(default_factory=list)
+    test_top5_error: list[float | None] = field(default_factory=list)
+    selected: dict[str, Any] | None = None
+    selected_epoch: int | None = None
+    corruption: list[float] = field(default_factory=list)
+    nondeterministic: list[str] = field(default_factory=list)
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    resumed: int = 0
+
+
+class _Clock:
+    """Says when a checkpoint or a progress report is due."""
+
+    def __init__(self, checkpoint_seconds: float) -> None:
+        self.checkpoint_seconds = checkpoint_seconds
+        self.last_checkpoint = self.last_report = time.monotonic()
+
+    def checkpoint_due(self) -> bool:
+        return time.monotonic() - self.last_checkpoint >= self.checkpoint_seconds
+
+    def report_due(self) -> bool:
+        now = time.monotonic()
+        if now - self.last_report < 1.0:
+            return False
+        self.last_report = now
+        return True
