@@ -1,6 +1,6 @@
 """Does the assembly of tests keep its promises? Simulated where the truth is known.
 
-``python -m collabench.stats.simulation`` writes ``docs/statistics-simulation.md``. The page is determined by the seed
+``python -m benchmarks.statistics`` writes ``docs/statistics-simulation.md``. The page is determined by the seed
 and the number of replicates (and by NumPy's generators, which may change between NumPy's versions).
 """
 
@@ -249,7 +249,7 @@ def page(seed: int = SEED, replicates: int = REPLICATES) -> str:
     sections = [
         "# Simulation of the statistics",
         "Written by a script; don't edit. To write it again:",
-        f"```\npython -m collabench.stats.simulation --seed {seed} --replicates {replicates}\n```",
+        f"```\npython -m benchmarks.statistics --seed {seed} --replicates {replicates}\n```",
         _text(
             "Data are drawn where the truth is known and handed to the functions that the reports use. Error rates"
             " should be at most 5 %, coverage at least 95 %. **Bold**: beyond the binomial limit, which a cell that keeps its"
@@ -445,7 +445,7 @@ def _cheap_collection() -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m collabench.stats.simulation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.statistics", description=__doc__)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument(
         "--replicates", type=int, default=REPLICATES, help="samples a row of the first table, at least 400"

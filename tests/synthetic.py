@@ -6,7 +6,7 @@ import torch
 
 from collabench.config.configuration import Configuration, RequiredRun
 from collabench.config.sections import DatasetConfig, NoiseConfig, RecipeConfig
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.data import Dataset
 from collabench.methods import METHODS, MethodSettings
 from collabench.models import FAMILIES
@@ -53,16 +53,16 @@ def settings_of(method: str, **values: object) -> MethodSettings:
     return METHODS[method].Settings(method=method, **values)
 
 
-def model_of(values: dict) -> Strict:
+def model_of(values: dict) -> Record:
     return FAMILIES[values["family"]].Settings(**values)
 
 
 def configuration_of(
     method: MethodSettings,
-    model: Strict | None = None,
+    model: Record | None = None,
     noise: NoiseConfig | None = None,
     requires: tuple[RequiredRun, ...] = (),
-    peer_models: dict[str, Strict] | None = None,
+    peer_models: dict[str, Record] | None = None,
     **recipe: object,
 ) -> Configuration:
     """A configuration for :func:`blobs` (the data set's entry is only a name here)."""

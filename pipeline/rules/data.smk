@@ -1,10 +1,10 @@
 """Data sets and their static noisy labels."""
 
-DATASETS = [f"{HOME}/datasets/{key}/manifest.json" for key in STUDY.dataset_keys()]
-NOISE = [relative(plan.noise_marker(STUDY, key)) for key in STUDY.noise_files()]
+DATASETS = [f"{HOME}/datasets/{key}/manifest.json" for key in STUDY.inputs.dataset_keys()]
+NOISE = [relative(plan.noise_marker(STUDY, key)) for key in STUDY.inputs.noise_files()]
 DATASET_OF_NOISE = {
     noise_key(run.configuration.dataset, run.configuration.noise): dataset_key(run.configuration.dataset)
-    for runs in STUDY.noise_files().values()
+    for runs in STUDY.inputs.noise_files().values()
     for run in runs
 }
 

@@ -11,7 +11,7 @@ from collabench.core.errors import CollabenchError
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def tell(text: str) -> None:
+def log(text: str) -> None:
     """A line for the log, at once."""
     print(text, flush=True)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collabench.storage.files import write_atomically
 from collabench.study.study import load_study
 from pipeline.plan import noise_marker
-from pipeline.stages import ROOT, run_stage, tell
+from pipeline.stages import ROOT, log, run_stage
 
 
 def draw(profile: str, key: str) -> None:
     study = load_study(ROOT, profile, planned=True)
-    study.inputs.prepare_noise(tell, [key])
+    study.inputs.prepare_noise(log, [key])
     write_atomically(noise_marker(study, key), b"")
 
 

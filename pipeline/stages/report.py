@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collabench import report
+from collabench.report.build import build_report
 from collabench.storage.files import write_atomically
 from collabench.study.study import load_study
 from pipeline.plan import report_marker
@@ -11,7 +11,7 @@ from pipeline.stages import ROOT, run_stage
 
 def build(profile: str) -> None:
     study = load_study(ROOT, profile, planned=True)
-    report.build(study.params, study.plan, study.workspace)
+    build_report(study.params, study.plan, study.workspace)
     write_atomically(report_marker(study), b"")
 
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 from collabench.core.resources import ALLOCATED, Resources, lease_gpu
 from collabench.study.runner import Runner
-from pipeline.stages import ROOT, run_stage, tell
+from pipeline.stages import ROOT, log, run_stage
 
 
 def train(profile: str, job_id: str) -> int:
@@ -20,7 +20,7 @@ def train(profile: str, job_id: str) -> int:
 
         study = load_study(ROOT, profile, planned=True)
         job = study.jobs.find(job_id)
-        outcome = Runner(study).train(job.runs, device=resources.device, tell=tell)
+        outcome = Runner(study).train(job.runs, device=resources.device, log=log)
     if outcome.failed:
         return 1
     report_marker(study).unlink(missing_ok=True)  # older than these results, whatever the clock says

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import PlainValidator
 from pydantic.fields import FieldInfo
 
-from collabench.core.record import Strict
+from collabench.core.record import Record
 
 KeyPath = tuple[str | int, ...]
 Whole = TypeVar("Whole")
@@ -50,7 +50,7 @@ class Fault:
     value: Any
     key: KeyPath
     refused: bool
-    field: tuple[type[Strict], str] | None
+    field: tuple[type[Record], str] | None
 
     def __str__(self) -> str:
         return f"{'.'.join(map(str, self.key))}: {self.what}"
@@ -105,14 +105,14 @@ def members(kind: Any, metadata: tuple[Any, ...] = ()) -> list[Member]:
 
 
 def is_record(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Strict)
+    return isinstance(kind, type) and issubclass(kind, Record)
 
 
-def name_in_file(record: type[Strict], field: str) -> str:
+def name_in_file(record: type[Record], field: str) -> str:
     return record.model_fields[field].alias or field
 
 
-def fields_of(kind: Any, found: set[tuple[type[Strict], str]] | None = None) -> set[tuple[type[Strict], str]]:
+def fields_of(kind: Any, found: set[tuple[type[Record], str]] | None = None) -> set[tuple[type[Record], str]]:
     """Every (class, field) that a schema reaches."""
     found = set() if found is None else found
     for member in members(kind):
@@ -140,7 +140,7 @@ NOT_FINITE = (".nan", ".inf", "-.inf", "1e999")
 TOO_LARGE = "9" * 30
 
 
-def faults(kind: Any, value: Any, path: KeyPath = (), field: tuple[type[Strict], str] | None = None) -> Iterator[Fault]:
+def faults(kind: Any, value: Any, path: KeyPath = (), field: tuple[type[Record], str] | None = None) -> Iterator[Fault]:
     """Every mistake that a schema's fields can have, in and below ``value``, a good value of it that stands at ``path``."""
 
     def fault(what: str, bad: Any, refused: bool) -> Fault:
@@ -164,7 +164,7 @@ def faults(kind: Any, value: Any, path: KeyPath = (), field: tuple[type[Strict],
 
 
 def _faults_of(
-    member: Member, accepted: set[str], value: Any, path: KeyPath, field: tuple[type[Strict], str] | None
+    member: Member, accepted: set[str], value: Any, path: KeyPath, field: tuple[type[Record], str] | None
 ) -> Iterator[Fault]:
     kind, limits = member.kind, member.constraints
     origin = get_origin(kind) or kind
@@ -244,7 +244,7 @@ def _mapping_faults(member: Member, value: Any, path: KeyPath, field: Any) -> It
         yield from faults(values, item, (*path, key), field)
 
 
-def _is_meant(record: type[Strict], value: dict[str, Any]) -> bool:
+def _is_meant(record: type[Record], value: dict[str, Any]) -> bool:
     """Whether a member of a discriminated union is the one that ``value`` chooses."""
     return all(
         value[name_in_file(record, name)] in get_args(info.annotation)
@@ -253,7 +253,7 @@ def _is_meant(record: type[Strict], value: dict[str, Any]) -> bool:
     )
 
 
-def _record_faults(record: type[Strict], value: dict[str, Any], path: KeyPath) -> Iterator[Fault]:
+def _record_faults(record: type[Record], value: dict[str, Any], path: KeyPath) -> Iterator[Fault]:
     yield Fault("unknown key", path, {**value, "no_such_key": 1}, (*path, "no_such_key"), True, None)
     for name, info in record.model_fields.items():
         key = name_in_file(record, name)

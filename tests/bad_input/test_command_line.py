@@ -105,7 +105,7 @@ COMMANDS = {
     "memory of half a name": (["memory", "digits/small", "--recipe", "fast"], "a configuration is named dataset/model/method"),
     "memory for no image": (["memory", "digits/small/individual", "--recipe", "fast", "--image", "3x"], "--image '3x'"),
     "a partial report accepted": (["report", "-p", "tiny", "--partial", "--accept"], "--accept is for the report of a finished"),
-    "a negative budget": (["plan", "-p", "tiny", "--estimate", "--budget", "-1"], "--budget -1: a budget is a positive"),
+    "a negative budget": (["estimate", "-p", "tiny", "--budget", "-1"], "--budget -1: a budget is a positive"),
     "an import from nowhere": (["import", "/nowhere", "-p", "tiny"], "is neither the folder of a copy of this project nor a DVC remote"),
     "gc of no profile": (["gc", "-p", "nope"], "there is no profile 'nope'"),
     "verification of no profile": (["verify", "-p", "nope"], "there is no profile 'nope'"),

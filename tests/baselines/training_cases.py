@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from collabench.config.configuration import RequiredRun, Run
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.core.seeding import dropout_seed, stream_seed
 from collabench.methods import Batch, Method
 from collabench.models import build_backbone
-from collabench.models.dropout import copy_generators
+from collabench.models.dropout import assign_generators
 from collabench.training import Trained, checkpoint, make_context, train_run
 from collabench.training.context import make_method
 from tests.synthetic import CLASSES, SMALL_MODELS, blobs, configuration_of, model_of, settings_of
@@ -41,7 +41,7 @@ def run_of(
     model, recipe = model_of(on), recipe or {}
     plain = configuration_of(settings_of("individual"), model, **recipe)
     requires = tuple(RequiredRun(configuration=plain, member=r.member) for r in settings.requires())
-    peers: dict[str, Strict] = {name: model_of(v) for name, v in (models or {}).items()}
+    peers: dict[str, Record] = {name: model_of(v) for name, v in (models or {}).items()}
     return Run(configuration_of(settings, model, requires=requires, peer_models=peers, **recipe), seed)
 
 
@@ -102,7 +102,7 @@ def built(method: str, seed: int = 3, models: dict | None = None, **values) -> t
     teachers = [teacher.double() for teacher in teachers_of(run)]
     instance = make_method(run.configuration, make_context(run.configuration, SHAPE, CLASSES, seed, teachers))
     network = instance.build().double()
-    for number, generator in copy_generators(network, torch.device("cpu")).items():
+    for number, generator in assign_generators(network, torch.device("cpu")).items():
         generator.manual_seed(dropout_seed(seed, 0, number))
     return instance, network
 

@@ -19,11 +19,11 @@ from collabench.study.allocation import (
 )
 from collabench.study.jobs import Job
 from collabench.study.study import Study
-from collabench.study.timing import Form, Prediction
+from collabench.study.timing import DatasetShape, Prediction
 from tests.interface.studies import study_in
 from tests.report.fabricated import measured_of
 
-FORM = Form(shape=(1, 8, 8), classes=10, train_images=60, test_images=40)
+FORM = DatasetShape(shape=(1, 8, 8), classes=10, train_images=60, test_images=40)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def study(tmp_path: Path) -> Study:
 
 @pytest.fixture
 def job(study) -> Job:
-    found = study.jobs[0]
+    found = next(iter(study.jobs))
     assert len(found.seeds) > 1
     return found
 

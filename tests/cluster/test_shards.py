@@ -74,7 +74,7 @@ def test_work_follows_images_epochs_and_the_network():
 def test_another_process_finds_the_same_parts():
     plan = load_study(ROOT, "smoke").plan
     script = (
-        "import sys; from pathlib import Path; from collabench import shards; from collabench.study import load_study; "
+        "import sys; from pathlib import Path; from collabench.study import shards; from collabench.study.study import load_study; "
         "plan = load_study(Path(sys.argv[1]), sys.argv[2]).plan; "
         "print([run.id for run in shards.runs_of(plan, shards.parse('2/3'))])"
     )

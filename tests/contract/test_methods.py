@@ -103,7 +103,7 @@ def test_a_checkpoint_of_another_form_is_named_and_the_run_starts_from_its_begin
     buffer = io.BytesIO()
     torch.save(held, buffer)
     path.write_bytes(hashlib.sha256(buffer.getvalue()).hexdigest().encode() + b"\n" + buffer.getvalue())
-    again = train(run, checkpoint_path=path, tell=told.append)
+    again = train(run, checkpoint_path=path, log=told.append)
     assert again.measured.resumed == 0 and content(again) == content(train(run))
     (line,) = told
     assert str(path) in line and "not a checkpoint that this version reads" in line and "from its beginning" in line

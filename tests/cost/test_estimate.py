@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from collabench.cli.estimate import describe_estimate, print_estimate
+from collabench.cli.estimate import describe_estimate
+from collabench.cli.estimate import estimate as estimate_command
 from collabench.core.errors import CollabenchError, ConfigError, RunFailed
 from collabench.core.resources import Resources
 from collabench.storage.files import write_json
 from collabench.storage.results import Measured
 from collabench.study.estimate import Cost, Estimate, estimate
 from collabench.study.study import load_study
-from collabench.study.timing import Form, Prediction, _predict_all
+from collabench.study.timing import DatasetShape, Prediction, predict_all
 
 ROOT = Path(__file__).parents[2]
 ONE_CORE = Resources(1, (), 1, "a test")
@@ -60,7 +61,7 @@ def root(tmp_path):
 
 def invented(study, seconds: dict[str, float]) -> Estimate:
     """An estimate with these seconds a run, by method."""
-    form = Form(shape=(1, 8, 8), classes=10, train_images=100, test_images=10)
+    form = DatasetShape(shape=(1, 8, 8), classes=10, train_images=100, test_images=10)
     costs = {}
     for name, configuration in study.plan.configurations.items():
         predicted = Prediction(
@@ -117,7 +118,7 @@ def test_form_that_nobody_knows_is_refused_in_one_line(root):
     with pytest.raises(ConfigError, match="collabench data prepare -p pictures"):
         estimate(load_study(root, "pictures"), ONE_CORE)
     with pytest.raises(CollabenchError, match="positive number of hours"):
-        print_estimate(root, "small", "1", "none", -1.0, False, True)
+        estimate_command("small", root, "1", "none", budget=-1.0)
 
 
 @pytest.mark.slow
@@ -142,7 +143,7 @@ def test_default_profile_is_predicted_from_a_few_configurations(tmp_path):
     assert sum(0.6 < ratio / middle < 1.67 for ratio in ratios) >= 0.8 * len(ratios)
 
 
-def dies(configuration, form: Form, device: str, workers: int) -> Prediction:
+def dies(configuration, form: DatasetShape, device: str, workers: int) -> Prediction:
     """In the place of a timing: the process of one configuration is killed, the first time or always."""
     marker = Path(os.environ["COLLABENCH_TEST_DIES"])
     if configuration.names["method"] == "label-smoothing" and (marker.name == "always" or not marker.exists()):
@@ -151,7 +152,7 @@ def dies(configuration, form: Form, device: str, workers: int) -> Prediction:
     return prediction_of(configuration.id, workers, form)
 
 
-def prediction_of(identifier: str, workers: int, form: Form) -> Prediction:
+def prediction_of(identifier: str, workers: int, form: DatasetShape) -> Prediction:
     return Prediction(
         configuration_id=identifier, device="none", workers=workers, torch="none", form=form, train_seconds=1.0,
         evaluate_seconds=0.0, memory_bytes=0, disk_bytes=0, flops=0, timed_batch=2,
@@ -167,12 +168,12 @@ def test_a_process_that_dies_is_followed_by_another_and_named_if_that_dies_too(t
     params = load_params(Path(__file__).parents[2] / "params.yaml")
     chosen = [resolve(params, **parts, method=method) for method in ("individual", "label-smoothing")]
     configurations = {one.id: one for one in chosen}
-    form = Form(shape=(1, 8, 8), classes=10, train_images=100, test_images=10)
+    form = DatasetShape(shape=(1, 8, 8), classes=10, train_images=100, test_images=10)
     arguments = (configurations, dict.fromkeys(configurations, form), Resources(2, (), 1, "asked for"), dies)
     monkeypatch.setenv("COLLABENCH_TEST_DIES", str(tmp_path / "once"))
-    assert [found.configuration_id for found in _predict_all(*arguments)] == list(configurations)
+    assert [found.configuration_id for found in predict_all(*arguments)] == list(configurations)
     monkeypatch.setenv("COLLABENCH_TEST_DIES", str(tmp_path / "always"))
     with pytest.raises(
         RunFailed, match=r"digits · clean · resnet8 · digits · label-smoothing: the process .* died, alone too"
     ):
-        _predict_all(*arguments)
+        predict_all(*arguments)

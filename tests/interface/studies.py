@@ -57,7 +57,7 @@ def train_all(study: Study) -> None:
     quiet: list[str] = []
     study.inputs.prepare_datasets(quiet.append)
     study.inputs.prepare_noise(quiet.append)
-    outcome = Runner(study).train(study.plan.runs, device="cpu", tell=quiet.append)
+    outcome = Runner(study).train(study.plan.runs, device="cpu", log=quiet.append)
     assert not outcome.failed, outcome.failed
     for job in study.jobs:
         study.jobs.finish(job)

@@ -20,7 +20,7 @@ from tests.interface.studies import CLEAN_TABLE, study_in, write_params
 from tests.report.fabricated import write_measured, write_results
 
 COMMANDS = (
-    "plan", "run", "report", "reproduce", "memory", "share", "import", "doctor", "gc", "export", "verify", "explain", "data list",
+    "plan", "run", "estimate", "report", "reproduce", "memory", "share", "import", "doctor", "gc", "export", "verify", "explain", "data list",
     "data prepare", "data digest",
 )  # fmt: skip
 
@@ -95,8 +95,7 @@ def test_a_package_that_is_missing_is_named(fresh):
         (["plan", "-p", "smal"], "there is no profile 'smal'; profiles: small"),
         (["run", "-p", "small", "--method", "none"], "no run of profile small fits these options; `collabench plan` lists them"),
         (["run", "-p", "small", "--cores", "0"], "CORES=0: must be a whole number from 1 on"),
-        (["plan", "-p", "small", "--budget", "2"], "--budget goes with --estimate"),
-        (["plan", "-p", "small", "--estimate", "--budget", "0"], "--budget 0: a budget is a positive number of hours"),
+        (["estimate", "-p", "small", "--budget", "0"], "--budget 0: a budget is a positive number of hours"),
         (["export", "-p", "small", "--out", "x", "--configuration", "none"], "profile small has no configuration 'none'"),
         (["explain", "-p", "small", "nothing"], "nothing"),
         (["data", "digest", "none"], "'none' is not a data set of params.yaml; there are few, fewer"),
@@ -168,11 +167,11 @@ def test_plan_says_which_field_makes_a_run_necessary_again(collabench, finished,
 
 
 def test_plan_says_what_the_engines_revision_makes_necessary(collabench, finished, monkeypatch):
-    from collabench.config import configuration as identity
+    from collabench.config import configuration as ids
 
-    monkeypatch.setattr(identity, "ENGINE_REVISION", identity.ENGINE_REVISION + 1)
+    monkeypatch.setattr(ids, "ENGINE_REVISION", ids.ENGINE_REVISION + 1)
     out = collabench("plan", "-p", "small", "--root", finished).out
-    assert f"(changed: engine: {identity.ENGINE_REVISION - 1} → {identity.ENGINE_REVISION})" in out
+    assert f"(changed: engine: {ids.ENGINE_REVISION - 1} → {ids.ENGINE_REVISION})" in out
 
 
 def test_a_title_or_another_name_makes_nothing_necessary(collabench, finished):
@@ -225,7 +224,7 @@ def test_what_reads_the_output_may_stop_reading():
 @pytest.mark.slow
 def test_plan_can_say_the_cost(collabench, tmp_path):
     write_params(tmp_path, ("[individual, smoothed, ensemble-2]", "[individual]"), (CLEAN_TABLE, ""))
-    called = collabench("plan", "-p", "small", "--root", tmp_path, "--estimate", "--budget", "1", "--cores", "1")
+    called = collabench("estimate", "-p", "small", "--root", tmp_path, "--budget", "1", "--cores", "1")
     assert called.code == 0
     assert "process hours" in called.out and "peak memory, MB" in called.out and "disk, MB" in called.out
     assert "1 hours on 1 processes buy, by table:" in called.out and "noisy: 2 of 2 seeds" in called.out

@@ -159,7 +159,7 @@ def test_what_was_set_aside_is_linked_when_it_is_wanted_again(finished):
     study = changed(finished)
     wanted = [status for status in study.statuses() if status.state != "done"]
     assert {(status.state, status.why) for status in wanted} == {("elsewhere", "what profile small set aside has it")}
-    outcome = Runner(study).train([status.run for status in wanted], device="cpu", tell=lambda line: None)
+    outcome = Runner(study).train([status.run for status in wanted], device="cpu", log=lambda line: None)
     assert len(outcome.linked) == len(wanted) == 2 and not outcome.trained
     for job in study.jobs:
         study.jobs.finish(job)

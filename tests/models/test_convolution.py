@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from collabench.models.convolution import dense, direct, tuned, winograd
+from collabench.models.convolution import dense, direct, scratch, tuned
 from collabench.models.convolution.compiled import compiled
 from collabench.models.convolution.tuned import TunedConv2d, tune_convolutions
 from collabench.models.convolution.winograd import convolve, gradients
@@ -57,7 +57,7 @@ def test_each_gradient_alone_has_the_bits_that_it_has_beside_the_other():
 
 def test_bits_depend_on_neither_memory_layout_nor_what_ran_before():
     x, weight, gradient = random_case(*SHAPES[1])
-    winograd._workspace.clear()
+    scratch._workspace.clear()
     value, found = convolve(x, weight), gradients(gradient, x, weight)
     convolve(*random_case(*SHAPES[2])[:2])
     gradients(*(random_case(*SHAPES[4])[i] for i in (2, 0, 1)))
@@ -216,7 +216,7 @@ def test_nothing_is_computed_that_is_not_asked_for(monkeypatch):
 
 @pytest.mark.parametrize("shape", [(40, 32, 8, 8), (8, 32, 2, 2)], ids=str)
 def test_training_goes_on_after_evaluation_that_came_first(shape):
-    winograd._workspace.clear()
+    scratch._workspace.clear()
     network = layer(out_channels=64)
     tune_convolutions(network)
     x = torch.randn(shape)

@@ -7,15 +7,16 @@ import re
 
 import pytest
 
-from collabench import report
 from collabench.config.params import load_params
 from collabench.config.validation import validate
 from collabench.config.yaml_file import read_yaml
 from collabench.core.errors import ConfigError
 from collabench.papers.claims import CLAIMS, Claims, load_claims
+from collabench.report.build import build_report
 from collabench.report.claim_records import ClaimReport
 from collabench.report.collect import collect
 from collabench.report.pages.claims import CSV, JSON, PAGE, page, verdict_table
+from collabench.report.pages.terminal import terminal_summary
 from collabench.report.verdicts import evaluate
 from collabench.stats import seeds_needed, simultaneous_level
 from collabench.storage.files import read_json, write_json
@@ -106,7 +107,7 @@ def verdicts(study, *claims, **options):
 def build(study, *claims):
     """The report with these claims."""
     declare(study, *claims)
-    return report.build(study.params, study.plan, study.workspace)
+    return build_report(study.params, study.plan, study.workspace)
 
 
 def compare(*pairs):
@@ -361,7 +362,7 @@ def test_page_overview_terminal_and_csv_say_the_same_and_bytes_repeat(study):
     assert "this project's reading" in text and "Reading: A reading." in text
     assert "2 verdicts on 2 claims: 1 supported, 1 refuted" in overview and "wang2018 (our reading)" in overview
     assert f"]({PAGE})" in overview
-    assert "Claims of the papers" in report.terminal_summary(study.workspace)
+    assert "Claims of the papers" in terminal_summary(study.workspace)
     lines = (folder / CSV).read_text().splitlines()
     assert len(lines) == 3 and lines[1].startswith("one,song2018,noisy,simple-2 against individual,supported")
     assert "- S. (000_1e20208135b2abb2.txt, P: “W”) R." in text and "“W”) R." not in (built.costs / PAGE).read_text()
@@ -375,7 +376,7 @@ def test_page_overview_terminal_and_csv_say_the_same_and_bytes_repeat(study):
 
 @pytest.mark.slow
 def test_a_profile_without_claims_says_so_and_a_project_without_the_file_no_page(study):
-    built = report.build(study.params, study.plan, study.workspace)
+    built = build_report(study.params, study.plan, study.workspace)
     assert not (built.folder / PAGE).exists()
     build(study, claim(scopes=["cifar"]))
     assert "No claim is declared for this profile" in (built.folder / "README.md").read_text()

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import scipy.stats
 
-from collabench import report
 from collabench.config.configuration import Run
 from collabench.config.params import load_params
 from collabench.core.errors import ConfigError
@@ -19,7 +18,9 @@ from collabench.papers.arithmetic import check_quotes, repeated, suspects
 from collabench.papers.check import check_sources, main, printed_table
 from collabench.papers.tables import load_papers
 from collabench.report.analyse import analyse
+from collabench.report.build import build_report
 from collabench.report.collect import collect
+from collabench.report.explain import explain_cells
 from collabench.report.pages.papers import write_papers
 from collabench.report.published import measure
 from collabench.storage.files import write_json
@@ -312,7 +313,7 @@ def fill(study) -> None:
 def test_the_page_shows_published_and_measured_side_by_side(project):
     study = load_study(project, "small")
     fill(study)
-    built = report.build(study.params, study.plan, study.workspace)
+    built = build_report(study.params, study.plan, study.workspace)
     page = (built.folder / "paper.md").read_text()
     # Best epochs 11, 12, 10, 11, 11: mean 11, sd √0.5; t(4) = 2.776: ± 0.878. Published 11.50, inside 11 ± 2.15.
     assert "| **11.50**<br>11.00 ± 0.71 [10.12, 11.88], n 5<br>−0.50, agrees<br>last epoch 12.00 ± 0.71 |" in page
@@ -330,7 +331,7 @@ def test_the_page_shows_published_and_measured_side_by_side(project):
     overview = (built.folder / "README.md").read_text()
     assert "[paper.md](paper.md), [paper.csv](paper.csv): Somebody; 4 of 4 published cells have runs here" in overview
     before = {path.name: path.read_bytes() for path in built.folder.glob("paper*")}
-    report.build(study.params, study.plan, study.workspace)
+    build_report(study.params, study.plan, study.workspace)
     assert {path.name: path.read_bytes() for path in built.folder.glob("paper*")} == before
 
 
@@ -362,10 +363,10 @@ def paper_page(project, study, collected) -> str:
 def test_explain_says_what_is_published_of_a_cell_and_where(project):
     study = load_study(project, "small")
     fill(study)
-    text = report.explain(study.plan, study.workspace, "paper-one uniform20 individual")
+    text = explain_cells(study.plan, study.workspace, "paper-one uniform20 individual")
     assert "\npublished: 11.50 (top-1 test error (%); text.txt, TABLE I, row noisy, column plain)\n" in text
     assert "\ntest error after the last epoch: 12.00 ± 0.71 [11.12, 12.88] %, n 5\n" in text
-    unknown = report.explain(study.plan, study.workspace, "paper-one clean simple-2")
+    unknown = explain_cells(study.plan, study.workspace, "paper-one clean simple-2")
     assert "\npublished: not in our sources (top-1 test error (%); text.txt" in unknown
 
 
@@ -373,7 +374,7 @@ def test_a_profile_of_other_scopes_says_so_and_points_at_its_tables(project):
     study = load_study(project, "other")
     for run in fabricated.cell_runs(study):
         write_json(study.workspace.folder(run) / RESULT, fabricated.result_of(run, 0.1))
-    built = report.build(study.params, study.plan, study.workspace)
+    built = build_report(study.params, study.plan, study.workspace)
     page = (built.folder / "paper.md").read_text()
     assert "No published value of this paper is comparable with a run of this profile" in page
     assert "Its methods under this profile's scope: [Trees](trees.md)." in page
@@ -386,7 +387,7 @@ def test_a_partial_report_says_what_is_not_run_yet(project):
     gone = next(r for r in fabricated.cell_runs(study) if r.configuration.noise.kind == "none" and r.seed == 0)
     for seed in range(5):
         (study.workspace.runs / gone.configuration.id / f"seed-{seed}" / RESULT).unlink()
-    built = report.build(study.params, study.plan, study.workspace, partial=True)
+    built = build_report(study.params, study.plan, study.workspace, partial=True)
     assert "**6.00**<br>no run yet (0 of 5)" in (built.folder / "paper.md").read_text()
     assert f"(`{gone.configuration.id}`), seeds 0, 1, 2, 3, 4: not run" in (built.folder / "README.md").read_text()
 

@@ -14,7 +14,7 @@ from collabench.config.params import Params, load_params
 from collabench.config.plan import Plan, make_plan
 from collabench.core.seeding import numpy_generator
 from collabench.storage.files import write_json
-from collabench.storage.results import RESULT, Curves, Failure, Figures, Measured, NoiseRealised, Result
+from collabench.storage.results import RESULT, Curves, Failure, Measured, Metrics, NoiseRealised, Result
 from collabench.storage.workspace import Workspace
 
 REPOSITORY = Path(__file__).parents[2]
@@ -62,8 +62,8 @@ def heads_of(run: Run) -> int:
     return getattr(run.configuration.method, "heads", 1)
 
 
-def figures(error: float) -> Figures:
-    return Figures(
+def metrics(error: float) -> Metrics:
+    return Metrics(
         error=error, top5_error=error / 10, negative_log_likelihood=3 * error, calibration_error=min(1.0, error / 2)
     )
 
@@ -79,7 +79,7 @@ def result_of(run: Run, error: float, **changes: object) -> Result:
     curve = [min(value, 1.0) for value in curve] if trains else []
     count = heads_of(run)
     heads = tuple(
-        figures(min(1.0, max(0.0, error + 0.002 * ((head + 1) // 2) * (-1) ** head))) for head in range(count)
+        metrics(min(1.0, max(0.0, error + 0.002 * ((head + 1) // 2) * (-1) ** head))) for head in range(count)
     )
     realised = configuration.noise.rate * 0.9
     values: dict[str, object] = {
@@ -101,7 +101,7 @@ def result_of(run: Run, error: float, **changes: object) -> Result:
         "best_error": min(curve) if curve else None,
         "best_epoch": curve.index(min(curve)) if curve else None,
         "heads": heads,
-        "averaged_heads": figures(max(0.0, error - 0.004)) if count > 1 else None,
+        "averaged_heads": metrics(max(0.0, error - 0.004)) if count > 1 else None,
         "curves": Curves(test_error=tuple(curve)),
         "deterministic": True,
         "files": {},

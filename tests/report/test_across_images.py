@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from collabench import report
 from collabench.config.configuration import dataset_key
 from collabench.core.errors import ResultError
 from collabench.core.seeding import numpy_generator
 from collabench.data import load, prepare
 from collabench.report.across_images import RESAMPLES, add_across_images
 from collabench.report.analyse import analyse
+from collabench.report.build import build_report
 from collabench.report.collect import collect
 from collabench.stats import two_way_bootstrap
 from collabench.storage.files import write_json
@@ -89,7 +89,7 @@ def test_intervals_are_those_of_the_bootstrap_over_the_same_images(study):
 
 @pytest.mark.slow
 def test_page_and_csv_show_them(study):
-    built = report.build(study.params, study.plan, study.workspace)
+    built = build_report(study.params, study.plan, study.workspace)
     page = (built.folder / "one.md").read_text()
     assert "Other seeds and other test images, after the last epoch" in page and "1,297" in page
     with (built.folder / "one.csv").open(newline="") as file:

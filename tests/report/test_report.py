@@ -8,15 +8,18 @@ import sys
 
 import pytest
 
-from collabench import report
 from collabench.config.configuration import member_seed
 from collabench.config.plan import resolve
 from collabench.core.errors import ConfigError, ResultError
 from collabench.report import titles
+from collabench.report.accepted import accept, compare
+from collabench.report.build import build_report
 from collabench.report.content import Report
+from collabench.report.explain import explain_cells
 from collabench.report.folders import whole_folder
 from collabench.report.pages import tables
-from collabench.report.published import stand_beside
+from collabench.report.pages.terminal import terminal_summary
+from collabench.report.published import PublishedValue, stand_beside
 from collabench.storage.files import read_json, write_json
 from collabench.storage.results import RESULT
 from tests.report import fabricated
@@ -44,7 +47,7 @@ def by_hand(run):
 
 
 def build(study, **options):
-    return report.build(study.params, study.plan, study.workspace, **options)
+    return build_report(study.params, study.plan, study.workspace, **options)
 
 
 def files_of(folder):
@@ -109,7 +112,7 @@ def test_best_epoch_and_heads_are_those_worked_out_by_hand(study):
 
 def test_validation_selected_errors_have_columns_of_their_own(study):
     for run in fabricated.cell_runs(study):
-        figures = fabricated.figures(by_hand(run) + 0.005)
+        figures = fabricated.metrics(by_hand(run) + 0.005)
         changed = fabricated.result_of(run, by_hand(run), selected=figures, selected_epoch=4)
         write_json(study.workspace.folder(run) / RESULT, changed)
     built = build(study)
@@ -219,9 +222,9 @@ def test_report_json_is_the_report(study):
 
 def test_the_terminal_shows_every_row_and_where_the_rest_lies(study):
     with pytest.raises(ResultError, match="no report of 'small' yet"):
-        report.terminal_summary(study.workspace)
+        terminal_summary(study.workspace)
     built = build(study)
-    text = report.terminal_summary(study.workspace)
+    text = terminal_summary(study.workspace)
     assert "digits, 500 training images, 20 % uniform noise" in text and str(built.folder / "README.md") in text
     line = next(line for line in text.splitlines() if line.startswith("simple-2"))
     assert line.split() == [
@@ -245,7 +248,7 @@ def test_the_overview_crosses_methods_and_conditions_and_its_links_lead_somewher
     fabricated.write_results(study, errors=by_hand)
     fabricated.write_measured(study)
     build(study)
-    report.accept(study.workspace)
+    accept(study.workspace)
     text = (study.workspace.accepted_report / "README.md").read_text()
     assert "| simple-2              |  10.50 (−2.00) |        10.50 (−2.00) |" in text
     for page in study.workspace.accepted_report.rglob("*.md"):
@@ -299,7 +302,7 @@ def test_a_partial_report_goes_elsewhere_shows_n_and_pairs_the_seeds_that_both_h
     overview = (built.folder / "README.md").read_text()
     assert "2 of 18 runs are missing" in overview
     assert f"(`{runs[0].configuration.id}`), seed {runs[0].seed}: not run" in overview
-    assert "5 of 6" in page and "(partial)" in report.terminal_summary(study.workspace, partial=True)
+    assert "5 of 6" in page and "(partial)" in terminal_summary(study.workspace, partial=True)
 
 
 def test_a_partial_report_of_nothing_is_possible(tmp_path):
@@ -363,8 +366,8 @@ def test_bytes_do_not_depend_on_the_process(study):
 
     before = files_of(build(study).folder)
     code = (
-        "from pathlib import Path; from collabench.study import load_study; from collabench import report; "
-        f"s = load_study(Path({str(study.workspace.root)!r}), 'small'); report.build(s.params, s.plan, s.workspace)"
+        "from pathlib import Path; from collabench.study.study import load_study; from collabench.report.build import build_report; "
+        f"s = load_study(Path({str(study.workspace.root)!r}), 'small'); build_report(s.params, s.plan, s.workspace)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONHASHSEED": "7", "PATH": "/usr/bin:/bin"})
     assert files_of(study.workspace.report) == before
@@ -389,12 +392,12 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
 
 def test_compare_names_table_row_column_and_both_values_and_accept_ends_it(study):
     with pytest.raises(ResultError, match="no report"):
-        report.accept(study.workspace)
+        accept(study.workspace)
     fabricated.write_measured(study)
     build(study)
-    assert report.compare(study.workspace) == ["reports/small: nothing is accepted yet"]
-    report.accept(study.workspace)
-    assert report.compare(study.workspace) == []
+    assert compare(study.workspace) == ["reports/small: nothing is accepted yet"]
+    accept(study.workspace)
+    assert compare(study.workspace) == []
     accepted = files_of(study.workspace.accepted_report)
     assert (
         "costs/README.md" in accepted and accepted["graphs.md"] == (study.workspace.report / "graphs.md").read_bytes()
@@ -405,22 +408,22 @@ def test_compare_names_table_row_column_and_both_values_and_accept_ends_it(study
     )
     fabricated.write_results(study, [changed], errors=lambda run: 0.18)
     build(study)
-    lines = report.compare(study.workspace)
+    lines = compare(study.workspace)
     where = "digits-500 · uniform20 · resnet8 · forty · simple-2"
     assert f"graphs.csv: {where}: error_last_mean: 10.5 → 11.5" in lines
     assert f"runs.csv: {where} · seed 5: error_last: 12 → 18" in lines
     assert files_of(study.workspace.accepted_report) == accepted  # comparing changes nothing
-    report.accept(study.workspace)
-    assert report.compare(study.workspace) == []
+    accept(study.workspace)
+    assert compare(study.workspace) == []
 
 
 def test_compare_leaves_the_costs_out_and_sees_new_rows_files_and_figures(study):
     fabricated.write_measured(study)
     build(study)
-    report.accept(study.workspace)
+    accept(study.workspace)
     fabricated.write_measured(study, train_seconds=999.0)
     build(study)
-    assert report.compare(study.workspace) == []
+    assert compare(study.workspace) == []
     accepted = study.workspace.accepted_report
     text = (accepted / "graphs.csv").read_text()
     (accepted / "graphs.csv").write_text(
@@ -429,7 +432,7 @@ def test_compare_leaves_the_costs_out_and_sees_new_rows_files_and_figures(study)
     figure = next((accepted / "figures").iterdir())
     figure.write_text(figure.read_text() + "<!-- -->")
     (accepted / "dropped.md").write_text("")
-    lines = report.compare(study.workspace)
+    lines = compare(study.workspace)
     assert "graphs.csv: digits-500 · uniform20 · resnet8 · forty · simple-2: row is new" in lines
     assert "dropped.md: only in the accepted report" in lines
     assert any(line.startswith("figures: 1 are drawn differently") for line in lines)
@@ -469,8 +472,8 @@ def test_a_measured_value_stands_beside_a_published_one_only_of_its_own_configur
         resolve(study.params, **{**names, part: other}, method="simple-2")
         for part, other in (("dataset", "digits"), ("noise", "uniform20-per-epoch"), ("recipe", "smoke"))
     ]
-    values = [report.PublishedValue(same, 10.6, "Table I")]
-    values += [report.PublishedValue(other, 99.0, "elsewhere") for other in others]
+    values = [PublishedValue(same, 10.6, "Table I")]
+    values += [PublishedValue(other, 99.0, "elsewhere") for other in others]
     built = build(study, published=values)
     (published,) = rows_of(built)["simple-2"].published
     assert published.comparison.verdict == "agrees" and published.comparison.difference == pytest.approx(-0.1)
@@ -484,8 +487,8 @@ def test_a_measured_value_stands_beside_a_published_one_only_of_its_own_configur
 def test_a_published_best_epoch_is_compared_with_the_best_epoch_and_an_unknown_value_with_nothing(study):
     simple = next(run.configuration for run in fabricated.cell_runs(study) if fabricated.heads_of(run) == 2)
     values = [
-        report.PublishedValue(simple, 9.5, "Table I", protocol="best"),
-        report.PublishedValue(simple, None, "Figure 2"),
+        PublishedValue(simple, 9.5, "Table I", protocol="best"),
+        PublishedValue(simple, None, "Figure 2"),
     ]
     best, unknown = rows_of(build(study, published=values))["simple-2"].published
     assert best.comparison.difference == pytest.approx(0)
@@ -531,7 +534,7 @@ def test_explain_leads_from_a_cell_to_its_runs(study):
     (study.workspace.runs / gone.configuration.id / "seed-5" / RESULT).unlink()
     fabricated.write_failure(study, gone, "the loss is not finite")
     for words in ("graphs simple-2", "digits-500/uniform20/simple-2", gone.configuration.id):
-        text = report.explain(study.plan, study.workspace, words)
+        text = explain_cells(study.plan, study.workspace, words)
         assert text.count("configuration digits-") == 1 and gone.configuration.id in text
     lines = text.splitlines()
     assert "  seed 5: failed: the loss is not finite" in lines
@@ -544,13 +547,13 @@ def test_explain_leads_from_a_cell_to_its_runs(study):
     assert lines.count("    not measured here") == 1
     assert any('"epochs": 40' in line for line in lines)
     with pytest.raises(ConfigError, match=r"no cell of 'small' has all of 'simple-9'; names: .*simple-2"):
-        report.explain(study.plan, study.workspace, "simple-9")
+        explain_cells(study.plan, study.workspace, "simple-9")
 
 
 def test_explain_names_the_runs_that_an_ensemble_rests_on(tmp_path):
     made = fabricated.make_study(tmp_path, ONE_TABLE.replace("label-smoothing, simple-2", "ensemble-2"))
     fabricated.write_results(made, errors=lambda run: (5 + run.data_seed) / 100)
-    lines = report.explain(made.plan, made.workspace, "ensemble-2").splitlines()
+    lines = explain_cells(made.plan, made.workspace, "ensemble-2").splitlines()
     found = [line.strip() for line in lines if line.startswith("    rests on seed ")]
     member = next(
         cell.configuration.id for cell in made.plan.cells if cell.configuration.names["method"] == "individual"

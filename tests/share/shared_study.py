@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from collabench import report
 from collabench.core.seeding import numpy_generator
+from collabench.report.accepted import accept
+from collabench.report.build import build_report
 from collabench.storage import archives
 from collabench.storage.files import sha256_of, write_atomically, write_json
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS
@@ -59,11 +60,11 @@ def train(folder: Path) -> Study:
     study.inputs.prepare_noise(lambda line: None)
     for key in study.inputs.noise_files():
         write_atomically(plan.noise_marker(study, key), b"")
-    assert not Runner(study).train(study.plan.runs, device="cpu", tell=lambda line: None).failed
+    assert not Runner(study).train(study.plan.runs, device="cpu", log=lambda line: None).failed
     for job in study.jobs:
         study.jobs.finish(job)
-    report.build(study.params, study.plan, study.workspace)
-    report.accept(study.workspace)
+    build_report(study.params, study.plan, study.workspace)
+    accept(study.workspace)
     archives.pack_runs(study.workspace)
     archives.pack_measured(study.workspace)
     return study

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from collabench import report
+from collabench.report.accepted import accept
+from collabench.report.build import build_report
 from collabench.study.runner import Runner
 from collabench.study.study import Study, load_study
 from tests.project import ROOT
@@ -34,8 +35,8 @@ def trained(root: Path) -> Study:
     quiet = lambda line: None  # noqa: E731
     study.inputs.prepare_datasets(quiet)
     study.inputs.prepare_noise(quiet)
-    outcome = Runner(study).train(study.plan.runs, device="cpu", tell=quiet)
+    outcome = Runner(study).train(study.plan.runs, device="cpu", log=quiet)
     assert not outcome.failed and len(outcome.trained) == len(study.plan.runs)
-    report.build(study.params, study.plan, study.workspace)
-    report.accept(study.workspace)
+    build_report(study.params, study.plan, study.workspace)
+    accept(study.workspace)
     return study

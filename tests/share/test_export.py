@@ -110,7 +110,7 @@ def study(tmp_path_factory) -> Study:
         study = load_study(root, "small")
         study.inputs.prepare_datasets(lambda line: None)
         study.inputs.prepare_noise(lambda line: None)
-        outcome = Runner(study).train(study.plan.runs, device="cpu", tell=lambda line: None)
+        outcome = Runner(study).train(study.plan.runs, device="cpu", log=lambda line: None)
         assert not outcome.failed
         yield study
 

@@ -99,9 +99,9 @@ def test_what_is_packed_here_or_was_unpacked_once_is_not_unpacked_again(workspac
     there = pulled(workspace, tmp_path / "clone")
     archives.unpack(there.root)
     for known in (workspace, there):
-        (known.run("one", 0) / "result.json").unlink()  # by `collabench gc`, or because it was damaged
+        ((known.runs / "one" / "seed-0") / "result.json").unlink()  # by `collabench gc`, or because it was damaged
         archives.unpack(known.root)
-        assert not (known.run("one", 0) / "result.json").exists()
+        assert not ((known.runs / "one" / "seed-0") / "result.json").exists()
 
 
 def test_a_result_that_is_there_stays_and_a_run_that_was_not_finished_is_completed(workspace, tmp_path):

@@ -42,7 +42,7 @@ def trained(root: Path, seed: int) -> tuple[Measured, Result, str]:
     study.inputs.prepare_datasets(lambda line: None)
     study.inputs.prepare_noise(lambda line: None)
     (run,) = (r for r in study.plan.runs if r.configuration.names["method"] == "individual" and r.seed == seed)
-    assert len(Runner(study).train([run], device="cpu", tell=lambda line: None).trained) == 1
+    assert len(Runner(study).train([run], device="cpu", log=lambda line: None).trained) == 1
     measured = read_json(study.workspace.measured / run.configuration.id / f"seed-{seed}.json", Measured)
     result = read_json(study.workspace.runs / run.configuration.id / f"seed-{seed}" / RESULT, Result)
     return measured, result, digest(run.configuration.identity())

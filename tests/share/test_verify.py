@@ -56,7 +56,7 @@ def rewrite(folder: Path, **changes: object) -> None:
 @pytest.mark.slow
 def test_an_untouched_study_is_verified_byte_for_byte_and_not_written_to(study):
     before = contents(study.workspace.root)
-    found = verify(study, sample=ALL, tell=quiet)
+    found = verify(study, sample=ALL, log=quiet)
     assert found.differences == []
     assert {rerun.run.id for rerun in found.reruns} == {run.id for run in study.plan.runs}
     assert {rerun.compared for rerun in found.reruns} == {"bytes"}
@@ -75,8 +75,8 @@ def test_a_result_with_a_recomputed_checksum_is_found_by_training_again(study):
     result = read_json(folder / RESULT, Result)
     losses = {name: (values[0] + 1e-9, *values[1:]) for name, values in result.curves.losses.items()}
     rewrite(folder, curves=result.curves.model_copy(update={"losses": losses}))
-    assert verify(study, sample=0, tell=quiet).differences == []  # no hash and no table shows it
-    (difference,) = verify(study, sample=ALL, tell=quiet).differences
+    assert verify(study, sample=0, log=quiet).differences == []  # no hash and no table shows it
+    (difference,) = verify(study, sample=ALL, log=quiet).differences
     assert run.id in difference and "result.json" in difference and "weights" not in difference
 
 
@@ -88,8 +88,8 @@ def test_weights_with_recomputed_checksums_are_found_by_training_again(study):
     weights[name] = weights[name] + 1e-6
     save_file(weights, folder / WEIGHTS)
     rewrite(folder)
-    assert verify(study, sample=0, tell=quiet).differences == []
-    (difference,) = verify(study, sample=ALL, tell=quiet).differences
+    assert verify(study, sample=0, log=quiet).differences == []
+    (difference,) = verify(study, sample=ALL, log=quiet).differences
     assert run.id in difference and WEIGHTS in difference and LOGITS not in difference
 
 
@@ -103,7 +103,7 @@ def flip_a_bit(path: Path) -> None:
 def test_a_flipped_bit_is_found_by_its_hash_and_named(study, name):
     run, folder = one(study)
     flip_a_bit(folder / name)
-    found = verify(study, sample=0, tell=quiet)
+    found = verify(study, sample=0, log=quiet)
     (difference,) = found.differences
     assert str(folder / name) in difference and run.configuration.label in difference
     assert any("report was not built" in note for note in found.notes)
@@ -113,7 +113,7 @@ def test_a_flipped_bit_is_found_by_its_hash_and_named(study, name):
 def test_what_starts_from_damaged_files_is_not_trained_again(study):
     run, folder = one(study)
     flip_a_bit(folder / WEIGHTS)
-    again = {rerun.run.id for rerun in verify(study, sample=ALL, tell=quiet).reruns}
+    again = {rerun.run.id for rerun in verify(study, sample=ALL, log=quiet).reruns}
     assert again == {r.id for r in study.plan.runs} - {run.id, one(study, "ensemble-2")[0].id}
 
 
@@ -122,7 +122,7 @@ def test_an_error_that_the_logits_do_not_have_is_found_without_training(study):
     result = read_json(folder / RESULT, Result)
     better = result.last.model_copy(update={"error": result.last.error / 2})
     rewrite(folder, last=better, heads=(better,))
-    differences = verify(study, sample=0, tell=quiet).differences
+    differences = verify(study, sample=0, log=quiet).differences
     assert any("its error is not that of the result" in line and str(folder / LOGITS) in line for line in differences)
 
 
@@ -132,7 +132,7 @@ def test_noise_of_another_seed_is_found_although_its_checksum_fits(study):
     dataset = study.inputs.dataset(run.configuration)
     drawn = noise.draw(config, dataset.train_labels, dataset.classes, 77)
     noise.write_static(path, drawn, config, run.seed)
-    (difference,) = verify(study, sample=0, tell=quiet).differences
+    (difference,) = verify(study, sample=0, log=quiet).differences
     assert str(path) in difference and "seed" in difference
 
 
@@ -141,7 +141,7 @@ def test_damaged_data_are_named_and_not_mended(study):
     arrays = folder / "arrays.safetensors"
     flip_a_bit(arrays)
     content = arrays.read_bytes()
-    found = verify(study, sample=ALL, tell=quiet)
+    found = verify(study, sample=ALL, log=quiet)
     assert any(str(arrays) in line for line in found.differences)
     assert found.reruns == [] and any("could be trained again" in note for note in found.notes)
     assert arrays.read_bytes() == content
@@ -154,7 +154,7 @@ def test_a_changed_number_in_the_accepted_report_is_named(study):
     column = lines[0].split(",").index("error_last")
     row[column] = str(float(row[column]) + 0.5)
     path.write_text("\n".join([lines[0], ",".join(row), *lines[2:]]) + "\n")
-    (difference,) = verify(study, sample=0, tell=quiet).differences
+    (difference,) = verify(study, sample=0, log=quiet).differences
     assert "runs.csv" in difference and "error_last" in difference
 
 
@@ -166,7 +166,7 @@ def test_other_versions_give_a_tolerance_that_is_stated_and_kept(study):
     write_json(path, measured.model_copy(update={"versions": {**measured.versions, "torch": "1.0"}}))
 
     def rerun_of(**options: object):
-        found = verify(study, sample=ALL, tell=quiet, **options)
+        found = verify(study, sample=ALL, log=quiet, **options)
         (rerun,) = (rerun for rerun in found.reruns if rerun.run.id == run.id)
         return found, rerun
 
@@ -196,7 +196,7 @@ def test_without_a_measurement_the_tolerance_says_why(study):
     run, _ = one(study, "wang2018")
     for other in (0, 1, 2):
         study.workspace.measured / run.configuration.id / f"seed-{other}.json".unlink()
-    found = verify(study, sample=ALL, tell=quiet)
+    found = verify(study, sample=ALL, log=quiet)
     assert found.differences == [] and any("3 runs have no measured.json" in note for note in found.notes)
     assert {r.compared for r in found.reruns if r.run.configuration.id == run.configuration.id} == {"tolerance"}
 
@@ -211,7 +211,7 @@ def test_few_seeds_have_a_fixed_tolerance(study):
 @pytest.mark.slow
 def test_the_draw_depends_on_its_seed_alone(study):
     def drawn(seed: int) -> list[str]:
-        return [rerun.run.id for rerun in verify(study, sample=2, seed=seed, tell=quiet).reruns]
+        return [rerun.run.id for rerun in verify(study, sample=2, seed=seed, log=quiet).reruns]
 
     draws = [drawn(seed) for seed in (0, 0, 1, 2)]
     assert draws[0] == draws[1] and len({tuple(draw) for draw in draws}) > 1

@@ -69,7 +69,7 @@ def test_family_wise_error_rates_hold_where_the_assumptions_do():
 @pytest.mark.slow
 def test_the_committed_page_is_what_the_script_writes():
     committed = (ROOT / statistics.PAGE).read_text(encoding="utf-8")
-    assert committed == statistics.page(), "write it again: python -m collabench.stats.simulation"
+    assert committed == statistics.page(), "write it again: python -m benchmarks.statistics"
 
 
 @pytest.mark.parametrize("arguments", [["--replicates", "10"], ["--seed", "-1"]])

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=("run", "reproduce"))
     options = parser.parse_args()
-    tell = partial(print, flush=True)
+    log = partial(print, flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder, numbers = Path(name), count()
         whole = small_project(folder / "whole", epochs=EPOCHS)
@@ -44,11 +44,9 @@ def main() -> None:
         for command, kills in shares.items():
             wanted = {kind: (kills + place) // len(KINDS) for place, kind in enumerate(KINDS)}
             begin = time.monotonic()
-            done = kill_often(
-                partial(project, command), (command, "--cores", "2"), wanted, expected, options.seed, tell
-            )
-            tell(f"collabench {command}: {done.describe()}; {time.monotonic() - begin:.0f} s")
-    tell("every study ended with the bytes of the uninterrupted one")
+            done = kill_often(partial(project, command), (command, "--cores", "2"), wanted, expected, options.seed, log)
+            log(f"collabench {command}: {done.describe()}; {time.monotonic() - begin:.0f} s")
+    log("every study ended with the bytes of the uninterrupted one")
 
 
 if __name__ == "__main__":

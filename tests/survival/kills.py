@@ -65,7 +65,7 @@ def kill_often(
     wanted: dict[str, int],
     expected: dict[str, bytes],
     seed: int,
-    tell: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Kills:
     """Kill until every kind has happened as often as ``wanted`` says, and let every study end.
 
@@ -89,7 +89,7 @@ def kill_often(
             continue
         kills.kinds[kind] += 1
         kills.moments.append(f"{kind}: {moment}")
-        tell(f"{kills.kinds.total():3} {kills.moments[-1]}")
+        log(f"{kills.kinds.total():3} {kills.moments[-1]}")
     if folder is not None:
         _finish(folder, arguments, expected, kills)
     return kills

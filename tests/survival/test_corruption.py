@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from collabench import data, report
+from collabench import data
 from collabench.config.sections import DatasetConfig
 from collabench.core.errors import DataError, ResultError
 from collabench.data import noise
+from collabench.report.build import build_report
 from collabench.storage import archives
 from collabench.storage.files import read_json, sha256_of, write_json
 from collabench.storage.locks import holder, holding
@@ -56,16 +57,16 @@ def finished(tmp_path_factory) -> Path:
     folder = small_project(tmp_path_factory.mktemp("finished") / "project", epochs=2, methods="individual, kd")
     study = load_study(folder, PROFILE)
     make(study)
-    report.build(study.params, study.plan, study.workspace)
+    build_report(study.params, study.plan, study.workspace)
     return folder
 
 
-def make(study: Study, tell: Callable[[str], None] = print) -> None:
+def make(study: Study, log: Callable[[str], None] = print) -> None:
     """Everything that the plan lacks."""
-    study.mend(tell)
-    study.inputs.prepare_for(study.plan.runs, tell)
+    study.mend(log)
+    study.inputs.prepare_for(study.plan.runs, log)
     for job in study.jobs:
-        outcome = Runner(study).train(job.runs, device="cpu", tell=tell)
+        outcome = Runner(study).train(job.runs, device="cpu", log=log)
         assert not outcome.failed, outcome.failed
         study.jobs.finish(job)
 
@@ -131,7 +132,7 @@ def test_a_report_refuses_damaged_results_by_name(project, kind, damage):
     damage(path)
     study = load_study(project, PROFILE)
     with pytest.raises(ResultError) as caught:
-        report.build(study.params, study.plan, study.workspace)
+        build_report(study.params, study.plan, study.workspace)
     assert str(path) in str(caught.value)
 
 
@@ -141,10 +142,10 @@ def test_a_damaged_measurement_is_named_and_what_to_do_is_said(project, damage):
     path = next(study.workspace.measured.rglob("seed-0.json"))
     damage(path)
     with pytest.raises(ResultError, match="counts as not measured") as caught:
-        report.build(study.params, study.plan, study.workspace)
+        build_report(study.params, study.plan, study.workspace)
     assert str(path) in str(caught.value)
     path.unlink()
-    report.build(study.params, study.plan, study.workspace)
+    build_report(study.params, study.plan, study.workspace)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -156,9 +157,9 @@ def test_a_damaged_copy_in_another_profile_is_not_linked(project, damage):
     study = load_study(project, "other")
     study.inputs.prepare_for(study.plan.runs, told.append)
     first, *others = study.plan.runs
-    assert Runner(study).train([first], device="cpu", tell=told.append).trained == [first]
+    assert Runner(study).train([first], device="cpu", log=told.append).trained == [first]
     assert any(str(path) in line and "not used" in line for line in told), told
-    assert Runner(study).train(others, device="cpu", tell=told.append).linked == others
+    assert Runner(study).train(others, device="cpu", log=told.append).linked == others
     original = study.workspace.folder(first) / "weights.safetensors"
     assert original.read_bytes() != path.read_bytes()
 
@@ -218,7 +219,7 @@ def test_a_damaged_checkpoint_is_named_and_the_run_starts_from_its_beginning(pro
     path = study.workspace.checkpoint(run.id)
     if damage is not None:
         damage(path)
-    Runner(study).train([run], device="cpu", tell=told.append)
+    Runner(study).train([run], device="cpu", log=told.append)
     resumed = read_json(study.workspace.measured_file(run), Measured).resumed
     assert resumed == (0 if damage else 1)
     assert any(str(path) in line and "from its beginning" in line for line in told) == bool(damage), told
@@ -234,7 +235,7 @@ def test_another_runs_checkpoint_is_named_and_not_used(project, monkeypatch):
     with interrupted_after(3, monkeypatch):
         Runner(study).train([run], device="cpu")
     shutil.move(study.workspace.checkpoint(run.id), study.workspace.checkpoint(other.id))
-    Runner(study).train([run, other], device="cpu", tell=told.append)
+    Runner(study).train([run, other], device="cpu", log=told.append)
     assert any(str(study.workspace.checkpoint(other.id)) in line and run.id in line for line in told), told
     assert differing(results(project), before) == []
 
@@ -257,7 +258,7 @@ def test_a_damaged_failure_record_is_named_and_its_run_trained_again(project, da
     shutil.rmtree(study.workspace.folder(run))
     with monkeypatch.context() as patch:
         patch.setattr("collabench.training.train_run", _raise)
-        assert Runner(study).train([run], device="cpu", tell=told.append).failed == [(run, "KeyError: 'broken'")]
+        assert Runner(study).train([run], device="cpu", log=told.append).failed == [(run, "KeyError: 'broken'")]
     path = study.workspace.failure(run.id)
     assert read_json(path, Failure).reason == "KeyError: 'broken'"
     assert Runner(study).train([run], device="cpu").failed == [(run, "KeyError: 'broken'")], (
@@ -265,7 +266,7 @@ def test_a_damaged_failure_record_is_named_and_its_run_trained_again(project, da
     )
     damage(path)
     assert "reason unknown" in study.status(run).why and str(path) in study.status(run).why
-    assert Runner(study).train([run], device="cpu", tell=told.append).trained == [run]
+    assert Runner(study).train([run], device="cpu", log=told.append).trained == [run]
     assert any(str(path) in line for line in told), told
     assert not path.exists() and differing(results(project), before) == []
 
@@ -366,7 +367,7 @@ def test_a_report_refuses_a_damaged_data_set_by_name(project, kind, damage):
     damage(path)
     study = load_study(project, PROFILE)
     with pytest.raises(DataError) as caught:
-        report.build(study.params, study.plan, study.workspace)
+        build_report(study.params, study.plan, study.workspace)
     assert str(path) in str(caught.value)
 
 
@@ -376,7 +377,7 @@ def test_a_report_uses_no_label_that_changed(project):
     offsets = json.loads(path.read_bytes()[8 : 8 + header])["test_labels"]["data_offsets"]
     flip_a_bit(path, (8 + header + offsets[0]) / path.stat().st_size)
     with pytest.raises(DataError, match="checksum differs"):
-        report.build(study.params, study.plan, study.workspace)
+        build_report(study.params, study.plan, study.workspace)
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", (2**62).to_bytes(8, "little") + b"{}"])
@@ -386,7 +387,7 @@ def test_a_file_that_holds_no_tensors_is_named_although_its_checksum_fits(projec
     path.write_bytes(content)
     _sign(path)
     with pytest.raises(ResultError) as caught:
-        report.build(study.params, study.plan, study.workspace) if kind == "logits" else load_weights(path.parent)
+        build_report(study.params, study.plan, study.workspace) if kind == "logits" else load_weights(path.parent)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -395,7 +396,7 @@ def test_logits_of_another_shape_are_named_although_their_checksum_fits(project)
     save_file({"deployed": torch.zeros(3, 2).half()}, path)
     _sign(path)
     with pytest.raises(ResultError, match="logits of shape") as caught:
-        report.build(study.params, study.plan, study.workspace)
+        build_report(study.params, study.plan, study.workspace)
     assert str(path) in str(caught.value)
 
 

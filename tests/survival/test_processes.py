@@ -189,7 +189,7 @@ def test_the_same_run_started_twice_is_trained_once(tmp_path, expected):
 HOLD = """\
 import sys, time
 from pathlib import Path
-from collabench.locks import holding
+from collabench.storage.locks import holding
 with holding(Path(sys.argv[1]), "it", print):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from collabench import report
 from collabench.core.errors import DataError, StorageError
 from collabench.data.tensors import read_tensors, write_tensors
+from collabench.report.build import build_report
 from collabench.storage.files import write_atomically
 from collabench.study.runner import Runner
 from collabench.study.study import load_study
@@ -275,7 +275,7 @@ def test_a_clock_that_jumps_during_training_changes_nothing(tmp_path, expected, 
             assert Runner(study).train([one], device="cpu").trained == [one]
     assert Backwards.looked
     assert differing(contents(folder), expected) == []
-    report.build(study.params, study.plan, study.workspace)
+    build_report(study.params, study.plan, study.workspace)
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ FORBIDDEN = {
 }  # fmt: skip
 
 #: ``importlib.import_module`` of modules by name: the package's own, and the one in which a user writes a model of their own.
-MAY_IMPORT = {ROOT / "src/collabench/registry.py", ROOT / "src/collabench/models/custom.py"}
+MAY_IMPORT = {ROOT / "src/collabench/core/registry.py", ROOT / "src/collabench/models/families/custom.py"}
 
 #: Calls that open a port.
 LISTENING = {"bind", "listen", "create_server", "HTTPServer", "ThreadingHTTPServer", "TCPServer", "serve_forever"}

@@ -23,9 +23,9 @@ def trainer(seed: int, noise: NoiseConfig) -> _Trainer:
 def test_they_see_the_same_labels_and_hold_out_the_same_images(epoch):
     noise = NoiseConfig(kind="uniform", rate=0.5, when="per_epoch")
     own, other, stranger = (trainer(seed, noise) for seed in (3, member_seed(3, 1), 4))
-    assert torch.equal(own._epoch_labels(epoch), other._epoch_labels(epoch))
+    assert torch.equal(own.epoch_labels(epoch), other.epoch_labels(epoch))
     assert torch.equal(own.train_index, other.train_index) and torch.equal(own.validation_index, other.validation_index)
-    assert not torch.equal(own._epoch_labels(epoch), stranger._epoch_labels(epoch))
+    assert not torch.equal(own.epoch_labels(epoch), stranger.epoch_labels(epoch))
     assert not torch.equal(own.train_index, stranger.train_index)
 
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from collabench.config.configuration import Run
 from collabench.methods import METHODS
-from collabench.training.history import _Clock
+from collabench.training.history import Clock
 from collabench.training.loop import _Trainer
 from tests.contract.test_methods import configuration, teachers
 from tests.synthetic import blobs
@@ -64,7 +64,7 @@ def of_an_epoch(method: str, steps: int, waits: Waits) -> dict[str, int]:
     trainer = _Trainer(run, blobs(train=8 * steps), CPU, None, teachers(run))
     waits.found.clear()
     with waits:
-        trainer.train_epoch(_Clock(1e9), None, None)
+        trainer.train_epoch(Clock(1e9), None, None)
     assert trainer.batches.steps == steps
     return dict(waits.found)
 

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from collabench.core.errors import DataError, RunFailed
 from collabench.study import torchrun
-from collabench.study.study import Study, load_study
+from collabench.study.runner import Runner
+from collabench.study.study import load_study
 
 PARAMS = """
 datasets: {tiny: {source: digits, train_images: 120, test_images: 60}}
@@ -85,16 +87,17 @@ def test_a_run_is_blamed_for_what_every_process_sees_and_not_for_a_lost_process(
     monkeypatch.setenv("WORLD_SIZE", "2")
     study = load_study(root, "shared")
     study.inputs.prepare_for(study.plan.runs, lambda line: None)
-    leader = torchrun._Leader(study.params, study.plan, study.workspace)
+    leader = Runner(study, torchrun._train_together)
     failing = next(one for one in study.plan.runs if not one.requires())
     for error, raised, state in (
         (RuntimeError("Connection reset by peer"), torchrun._Parted, "todo"),
         (DataError("an image that one process could not read"), torchrun._Parted, "todo"),
         (RunFailed("the loss is not finite"), None, "failed"),
     ):
-        monkeypatch.setattr(Study, "_train", lambda *_, error=error: (_ for _ in ()).throw(error))
+        monkeypatch.setattr("collabench.training.train_run", Mock(side_effect=error))
+        monkeypatch.setattr("collabench.core.distributed.from_first", lambda make: make())
         with pytest.raises(raised) if raised else nullcontext():
-            leader.train([failing], tell=lambda line: None)
+            leader.train([failing], log=lambda line: None)
         assert study.status(failing).state == state
 
 

@@ -26,7 +26,7 @@ from collabench.config.configuration import RequiredRun, Run
 from collabench.core.seeding import dropout_seed, stream_seed
 from collabench.methods import METHODS, Batch
 from collabench.models import build_backbone
-from collabench.models.dropout import copy_generators
+from collabench.models.dropout import assign_generators
 from collabench.training.context import make_context, make_method
 from tests.baselines.training_cases import sgd_step
 from tests.synthetic import CLASSES, SMALL_MODELS, configuration_of, model_of, settings_of
@@ -112,7 +112,7 @@ def fingerprint(case: str, rounding: float = 0.0, **changed: object) -> dict:
     ]
     method = make_method(run.configuration, make_context(run.configuration, SHAPE, CLASSES, SEED, teachers))
     network = method.build().double().train()
-    generators = copy_generators(network, torch.device("cpu"))
+    generators = assign_generators(network, torch.device("cpu"))
     for number, generator in generators.items():
         generator.manual_seed(dropout_seed(SEED, 0, number) if number else SEED)
     draws = torch.Generator().manual_seed(SEED)

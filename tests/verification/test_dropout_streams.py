@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from collabench.config import configuration as identity
+from collabench.config import configuration as ids
 from collabench.core.seeding import dropout_seed, stream_seed
 from collabench.methods import METHODS, dml
 from collabench.models import FAMILIES, build_backbone
 from collabench.models.dropout import (
     SameMasks,
     SeededDropout,
-    copy_generators,
+    assign_generators,
     dropout_layers,
     number_copy,
     set_dropout_generator,
@@ -90,11 +90,11 @@ def test_the_first_copy_with_dropout_has_the_runs_stream():
     """A peer of another kind that is the only one with dropout draws what the only network with dropout always drew."""
     models = {"vgg": VGG, "residual": RESIDUAL}
     _, network = built("dml", on=RESIDUAL, peers=("residual", "vgg", "vgg"), models=models)
-    generators = copy_generators(network, CPU)
+    generators = assign_generators(network, CPU)
     assert list(generators) == [0, 3]
     assert all(layer.generator is generators[0] for layer in dropout_layers(network[2]))
     assert all(layer.generator is generators[3] for layer in dropout_layers(network[3]))
-    assert list(copy_generators(built("individual")[1], CPU)) == [0]
+    assert list(assign_generators(built("individual")[1], CPU)) == [0]
 
 
 def test_streams_are_functions_of_seed_epoch_and_copy():
@@ -108,7 +108,7 @@ def test_the_same_masks_again_cost_no_random_numbers():
     number_copy(layers[2], 7)
 
     def from_the_beginning() -> None:
-        for number, generator in copy_generators(layers, CPU).items():
+        for number, generator in assign_generators(layers, CPU).items():
             generator.manual_seed(number)
 
     from_the_beginning()
@@ -222,10 +222,10 @@ def test_the_revision_enters_an_identity_exactly_where_the_numbers_changed(metho
         return run_of(method, on=model, models=PEERS, **values)
 
     identity, name, now = run().configuration.identity(), run().id, train(run())
-    monkeypatch.setattr(loop, "copy_generators", one_stream)
+    monkeypatch.setattr(loop, "assign_generators", one_stream)
     monkeypatch.setattr(dml, "SameMasks", lambda network: nullcontext())
     before = train(run())
-    monkeypatch.setattr(identity, "DROPOUT_REVISION", identity.DROPOUT_REVISION + 1)
+    monkeypatch.setattr(ids, "DROPOUT_REVISION", ids.DROPOUT_REVISION + 1)
     enters = run().id != name
     assert enters == ("dropout_revision" in identity)
     assert enters != (same(before.weights, now.weights) and before.result.curves == now.result.curves)
@@ -236,13 +236,13 @@ def test_the_revision_enters_an_identity_exactly_where_the_numbers_changed(metho
 def test_it_enters_through_what_a_run_requires(settings, method, enters, monkeypatch):
     """A teacher and an ensemble's members draw in runs of their own: the ids of those are part of a run's identity."""
 
-    def configuration() -> identity.Configuration:
+    def configuration() -> ids.Configuration:
         vgg = model_of(VGG)
-        required = identity.RequiredRun(configuration=configuration_of(settings_of(method), vgg))
+        required = ids.RequiredRun(configuration=configuration_of(settings_of(method), vgg))
         return configuration_of(settings, vgg, requires=(required,))
 
     before = configuration()
     assert "dropout_revision" not in before.identity()
     name = before.id
-    monkeypatch.setattr(identity, "DROPOUT_REVISION", identity.DROPOUT_REVISION + 1)
+    monkeypatch.setattr(ids, "DROPOUT_REVISION", ids.DROPOUT_REVISION + 1)
     assert (configuration().id != name) == enters

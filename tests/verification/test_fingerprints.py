@@ -48,7 +48,7 @@ CONSTANTS = [
     ("song2018", "collabench.methods.song2018", "consensus", lambda f: lambda z, t: f(z, 1.01 * t)),
     ("song2018", "collabench.models.tree", "divide_gradient", lambda f: lambda x, n: f(x, n + 1)),
     ("auxiliary", "collabench.methods.auxiliary", "pooled", lambda f: lambda x: 1.01 * f(x)),
-    ("wang2018, resnet", "collabench.training.loop", "number_copy", lambda f: lambda backbone, copy: f(backbone, 0)),
+    ("wang2018, resnet", "collabench.training.context", "number_copy", lambda f: lambda backbone, copy: f(backbone, 0)),
     ("dml, in turn, vgg", "collabench.methods.dml", "SameMasks", lambda f: lambda network: nullcontext()),
     *(
         (name, f"collabench.methods.{name}", "hard_cross_entropy", lambda f: lambda *a, **k: 1.001 * f(*a, **k))

@@ -108,9 +108,9 @@ def estimate(
     again: Annotated[bool, typer.Option("--again", help="Time again what was timed on this machine before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
-    """What the profile will cost on this machine: hours, memory and disk.
+    """What the profile will cost on this machine.
 
-    Times a few training steps of each configuration. Says how far predictions were from what was measured. Trains nothing.
+    Hours, memory and disk. Times a few training steps of each configuration. Says how far predictions were from what was measured. Trains nothing.
     """
     from collabench.core import resources
     from collabench.study.estimate import estimate as predict

@@ -23,28 +23,30 @@ def report(
     accept: Annotated[bool, typer.Option("--accept", help="Make the new report the one in reports/.")] = False,
 ) -> None:
     """Build tables and figures from the results and print the tables."""
-    from collabench import report as reporting
+    from collabench.report import accepted
+    from collabench.report.build import build_report
+    from collabench.report.pages.terminal import terminal_summary
 
     if partial and accept:
         raise CollabenchError("--accept is for the report of a finished study; leave --accept or --partial out")
     study = open_study(root, profile)
-    reporting.build(study.params, study.plan, study.workspace, partial=partial)
-    print(reporting.terminal_summary(study.workspace, partial=partial))
+    build_report(study.params, study.plan, study.workspace, partial=partial)
+    print(terminal_summary(study.workspace, partial=partial))
     if partial:
         return
     if accept:
-        reporting.accept(study.workspace)
+        accepted.accept(study.workspace)
     compare_with_accepted(study)
 
 
 def compare_with_accepted(study: Study) -> None:
     """Say where the tables lie; adopt the report if there is none yet, otherwise show how it differs."""
-    from collabench import report as reporting
+    from collabench.report.accepted import accept, compare
 
     accepted = study.workspace.accepted_report
     if not accepted.exists():
-        reporting.accept(study.workspace)
-    differences = reporting.compare(study.workspace)
+        accept(study.workspace)
+    differences = compare(study.workspace)
     if differences:
         print(f"These tables differ from the accepted ones in {accepted}, which stay as they are:")
         print("\n".join(f"  {line}" for line in differences[:40]))
@@ -65,7 +67,7 @@ def explain(
 
     Their seeds, configuration, versions, device and commit.
     """
-    from collabench import report as reporting
+    from collabench.report.explain import explain_cells
 
     study = open_study(root, profile)
-    print(reporting.explain(study.plan, study.workspace, " ".join(words)))
+    print(explain_cells(study.plan, study.workspace, " ".join(words)))

@@ -45,8 +45,8 @@ def reproduce(
 
     Data, noise, training, report; prints the tables. Trains only what is missing.
     """
-    from collabench import report as reporting
-    from collabench.core import resources
+    from collabench.core import processes, resources
+    from collabench.report.pages.terminal import terminal_summary
     from collabench.storage.locks import holding
     from collabench.study import progress, shards
     from collabench.study.cleanup import set_aside
@@ -70,27 +70,27 @@ def reproduce(
     if lacking:
         others = f"; what needs other data trains with: collabench run -p {profile}" if possible else ""
         raise CollabenchError("; ".join(lacking) + others)
-    environment = os.environ | available.environment() | {resources.ANCESTOR: resources.this_process()}
+    environment = os.environ | available.environment() | {processes.ANCESTOR: processes.this_process()}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    log = workspace.state / "logs" / "reproduce.log"
-    watcher = progress.Watcher(study, available.workers, wanted, note=lambda: _last_line(log))
+    log_file = workspace.state / "logs" / "reproduce.log"
+    watcher = progress.Watcher(study, available.workers, wanted, note=lambda: _last_line(log_file))
     with holding(workspace.reproduce_lock, f"the study in {workspace.root}", partial(print, flush=True)):
         study.mend(partial(print, flush=True))
         set_aside(study)
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log_file.parent.mkdir(parents=True, exist_ok=True)
         if shard is None:
             program, arguments = "dvc", ["repro", f"report@{profile}"]
         else:  # DVC's stages are of whole studies
             program, arguments = "snakemake", [profile, "train"]
             environment[shards.SHARD] = shard
         command = [sys.executable, "-m", f"pipeline.{program}", *arguments]
-        code, said = _watched(command, workspace.root, environment, log, watcher)
+        code, said = _watched(command, workspace.root, environment, log_file, watcher)
     if code:
         for number, remedy in _UNWRITABLE.items():
             line = next((line for line in said if os.strerror(number) in line), None)
             if line is not None:
                 raise StorageError(
-                    f"{program}: {line.removeprefix('collabench: error: ').strip()[:400]}; {remedy}; log: {log}"
+                    f"{program}: {line.removeprefix('collabench: error: ').strip()[:400]}; {remedy}; log: {log_file}"
                 )
         failures = [status for status in map(study.status, wanted) if status.state == "failed"]
         for status in failures:
@@ -100,27 +100,27 @@ def reproduce(
                   f"tables of the others: collabench report -p {profile} --partial", file=sys.stderr)  # fmt: skip
         else:
             print("\n".join(said[-25:]), file=sys.stderr)
-        print(f"collabench: error: {program} ended with exit code {code}; log: {log}", file=sys.stderr)
+        print(f"collabench: error: {program} ended with exit code {code}; log: {log_file}", file=sys.stderr)
         raise typer.Exit(1)
     if shard is not None:
         print(f"part {shard} is done: {len(wanted)} of the study's {len(study.plan.runs)} runs; "
               f"where the tables are to be made: collabench import {workspace.root} -p {profile}")  # fmt: skip
         return
-    print(reporting.terminal_summary(workspace))
+    print(terminal_summary(workspace))
     compare_with_accepted(study)
 
 
 def _watched(
-    command: list[str], folder: Path, environment: dict[str, str], log: Path, watcher: Watcher
+    command: list[str], folder: Path, environment: dict[str, str], log_file: Path, watcher: Watcher
 ) -> tuple[int, list[str]]:
     """The exit code and the last lines of a command whose output goes to ``log`` and that ends with this process; meanwhile
     shows progress."""
     from threading import Thread
 
-    from collabench.core import resources
+    from collabench.core import processes
     from collabench.study import progress
 
-    with log.open("wb", buffering=0) as file:
+    with log_file.open("wb", buffering=0) as file:
         child = subprocess.Popen(
             command,
             cwd=folder,
@@ -128,7 +128,7 @@ def _watched(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            preexec_fn=resources.ending_with_parent(),
+            preexec_fn=processes.ending_with_parent(),
         )
         assert child.stdout is not None
         last: deque[bytes] = deque(maxlen=1000)
@@ -160,16 +160,16 @@ def _tell_allocations(study: Study, device_type: str) -> None:
     if unknown:
         print(
             f"{unknown} of {every} configurations have no finished run and no estimate for this type of device: their jobs ask "
-            f"for the time and memory of profiles/slurm (first, on a node: collabench plan --estimate -p {study.workspace.profile})",
+            f"for the time and memory of profiles/slurm (first, on a node: collabench estimate -p {study.workspace.profile})",
             flush=True,
         )
 
 
-def _last_line(log: Path) -> str:
+def _last_line(log_file: Path) -> str:
     """What the log's last line says: what is going on while nothing is trained."""
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4096))
+        with log_file.open("rb") as file:
+            file.seek(max(0, log_file.stat().st_size - 4096))
             lines = file.read().decode(errors="replace").split("\n")
     except OSError:
         return ""

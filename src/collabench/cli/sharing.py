@@ -72,20 +72,20 @@ def import_(
     """
     from contextlib import nullcontext
 
-    from collabench.sharing import import_runs
+    from collabench.sharing import dvc_remote, import_runs
 
     study = open_study(root, profile)
     folder = Path(source)
     is_copy = "://" not in source and ((folder / "artifacts").is_dir() or (folder / "runs").is_dir())
     lock = lock or study.workspace.root / "dvc.lock"
-    with nullcontext(folder) if is_copy else import_runs.fetched(study.workspace.root, profile, source, lock) as place:
+    with nullcontext(folder) if is_copy else dvc_remote.fetched(study.workspace.root, profile, source, lock) as place:
         merged = import_runs.merge(
             study,
             import_runs.copy_at(place, profile),
             allow_versions=allow_versions,
             allow_devices=allow_devices,
             planned_only=planned_only,
-            tell=lambda line: print(one_line(line), file=sys.stderr),
+            log=lambda line: print(one_line(line), file=sys.stderr),
         )
     for name, values in (("devices", merged.devices), ("commits", merged.commits)):
         if values:
@@ -144,7 +144,7 @@ def verify(
         raise CollabenchError(f"--device {device}: there are cpu and cuda")
     study = open_study(root, profile)
     found = check(
-        study, sample=sample, seed=seed, tolerance=tolerance, device=device, tell=lambda line: print(line, flush=True)
+        study, sample=sample, seed=seed, tolerance=tolerance, device=device, log=lambda line: print(line, flush=True)
     )
     for rerun in found.reruns:
         if not rerun.difference:

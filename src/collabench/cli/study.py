@@ -74,13 +74,13 @@ def run(
     What the chosen runs require is trained too.
     """
     from collabench.config.plan import with_required
-    from collabench.core import distributed, resources
+    from collabench.core import distributed, processes, resources
     from collabench.study import pool, progress, torchrun
 
     study = open_study(root, profile)
     shared = distributed.launched_world() > 1  # by torchrun: its processes share every run
     if shared:
-        resources.end_with_parent()
+        processes.end_with_parent()
     if not distributed.launched_first():
         return torchrun.follow(study, resources.choose(study.profile.device, gpus=gpus))
     named = [

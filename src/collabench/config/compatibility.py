@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from collabench.config.known_datasets import KNOWN_CLASSES, KNOWN_IMAGES, KNOWN_SHAPES
 from collabench.core.errors import ConfigError
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.methods import METHODS
 from collabench.models import Backbone, build_backbone
 
@@ -116,7 +116,7 @@ _fitting: set[tuple[object, ...]] = set()
 
 
 @lru_cache(maxsize=256)
-def _backbone(model: Strict, shape: tuple[int, int, int], classes: int) -> Backbone:
+def _backbone(model: Record, shape: tuple[int, int, int], classes: int) -> Backbone:
     import torch
     from torch.overrides import TorchFunctionMode
 

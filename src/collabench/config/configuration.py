@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from collabench.config.sections import DatasetConfig, MethodConfig, ModelConfig, NoiseConfig, RecipeConfig
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.methods import METHODS
 
 #: Raise whenever training, evaluation or data handling changes numbers for every method.
@@ -32,7 +32,7 @@ def member_seed(seed: int, member: int) -> int:
     return seed + MEMBER_SEED_STEP * member
 
 
-class Configuration(Strict):
+class Configuration(Record):
     """Everything about a run but its seed. ``names`` are those of ``params.yaml``: for people, not for identity."""
 
     names: dict[str, str]
@@ -74,7 +74,7 @@ class Configuration(Strict):
         return " · ".join(self.names[part] for part in ("dataset", "noise", "model", "recipe", "method"))
 
 
-class RequiredRun(Strict):
+class RequiredRun(Record):
     """A run of another configuration that must be finished first."""
 
     configuration: Configuration

@@ -19,10 +19,10 @@ from collabench.config.sections import (
 from collabench.config.validation import validate
 from collabench.config.yaml_file import Document, KeyPath, read_yaml
 from collabench.core.errors import ConfigError
-from collabench.core.record import Strict
+from collabench.core.record import Record
 
 
-class Params(Strict):
+class Params(Record):
     """The whole of ``params.yaml``."""
 
     datasets: dict[Name, DatasetConfig]
@@ -62,7 +62,7 @@ def load_params(path: Path) -> Params:
     for name, method in params.methods.items():
         for field, section, other in method.references():
             check_name(document, ("methods", name, field), params, section, other)
-        params.methods[name] = method.located(path.absolute().parent)
+        params.methods[name] = method.with_absolute_paths(path.absolute().parent)
     _refuse_teacher_cycles(document, params)
     return params
 

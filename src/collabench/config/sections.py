@@ -2,7 +2,7 @@
 
 ``params.yaml`` defines data sets, noise, models, recipes, methods and profiles. Everything in it is checked before
 anything runs: an unknown key, a wrong type, a value out of range or a name that is not defined gives one
-:class:`~collabench.errors.ConfigError` that says file, line, key and what would be right.
+:class:`~collabench.core.errors.ConfigError` that says file, line, key and what would be right.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from collabench.config.known_datasets import PINNED_SOURCES
-from collabench.core.record import NO_REPEATS, Strict
+from collabench.core.record import NO_REPEATS, Record
 from collabench.methods import METHODS
 from collabench.models import FAMILIES
 
@@ -25,7 +25,7 @@ Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class DatasetConfig(Strict):
+class DatasetConfig(Record):
     """Where images come from and which of them are used.
 
     ``train_images`` and ``test_images`` take stratified subsets (``split_seed`` decides which; the split is the same
@@ -67,7 +67,7 @@ class DatasetConfig(Strict):
         return self.model_dump(exclude={"title", "path", "mirrors"})
 
 
-class NoiseConfig(Strict):
+class NoiseConfig(Record):
     """Label noise of the training split. ``rate`` is the share of labels redrawn (``uniform``: over all classes, so
     one in m of them stays right) or wrong (``symmetric``, ``asymmetric``)."""
 
@@ -95,8 +95,13 @@ class NoiseConfig(Strict):
             raise ValueError("hit: fixed belongs to when: per_epoch (static noise hits the same images always)")
         return self
 
+    @property
+    def is_static(self) -> bool:
+        """Whether the noisy labels are drawn once, before training, and kept in a file."""
+        return self.kind != "none" and self.when == "static"
 
-class Augmentation(Strict):
+
+class Augmentation(Record):
     """Random changes of training images: a shift by up to ``shift`` pixels (zero padding and crop), a horizontal flip,
     or a random resized crop (``random_resized_crop`` is the side of its output; test images are then resized to
     8/7 of that side and cropped in the middle)."""
@@ -112,7 +117,7 @@ class Augmentation(Strict):
         return self
 
 
-class RecipeConfig(Strict):
+class RecipeConfig(Record):
     """How long and how fast: everything about optimisation that methods share, so that methods differ only in method.
 
     ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs. ``validation_fraction`` of the
@@ -171,7 +176,7 @@ MethodConfig = Annotated[METHODS.settings_union(), Field(discriminator="method")
 Names = Annotated[tuple[Name, ...], Field(min_length=1), NO_REPEATS]
 
 
-class TableConfig(Strict):
+class TableConfig(Record):
     """A grid of configurations that a report shows together: one table per data set, noise, model and recipe, with the
     methods as rows. ``baseline`` is the method that the others are compared with; the Holm correction runs over
     ``family`` (by default the table)."""
@@ -194,7 +199,7 @@ class TableConfig(Strict):
         return self
 
 
-class ProfileConfig(Strict):
+class ProfileConfig(Record):
     """A study: its tables, the seeds that each configuration is run with, and how the runs are packed into jobs.
 
     The seeds are ``first_seed``, ``first_seed`` + 1 … A study that is to test what other seeds suggested begins with seeds

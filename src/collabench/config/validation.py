@@ -9,9 +9,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from collabench.config.yaml_file import Document, KeyPath, _shorten
+from collabench.config.yaml_file import Document, KeyPath, shorten
 from collabench.core.errors import ConfigError
-from collabench.core.record import Strict
+from collabench.core.record import Record
 
 
 def validate(document: Document, kind: Any, value: Any, key_path: KeyPath = ()) -> Any:
@@ -47,7 +47,7 @@ def _explain(document: Document, error: ValidationError, kind: Any, key_path: Ke
     message, says = ", or ".join(messages), first["input"]
     if first["type"] == "extra_forbidden":
         message = (
-            f"unknown key {_shorten(location[-1])}; keys that would be right: {', '.join(_keys_at(kind, first['loc']))}"
+            f"unknown key {shorten(location[-1])}; keys that would be right: {', '.join(_keys_at(kind, first['loc']))}"
         )
         says = None
     elif first["type"] in ("missing", "union_tag_not_found"):
@@ -56,7 +56,7 @@ def _explain(document: Document, error: ValidationError, kind: Any, key_path: Ke
         says = says[location[-1]]
         message = f"Input should be {' or '.join(first['ctx']['expected_tags'].rsplit(', ', 1))}"
     if says is not None and not isinstance(says, dict | list):
-        message += f" (it says {_shorten(says)})"
+        message += f" (it says {shorten(says)})"
     elsewhere = {place for place in places if place != location[: len(place)]}
     if elsewhere:
         message += f" (and {len(elsewhere)} more)"
@@ -92,7 +92,7 @@ def _keys_at(kind: Any, location: KeyPath) -> list[str]:
     for part in location[:-1]:
         kind = _child_type(kind, part)
     kind = _bare(kind)
-    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Strict) else []
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Record) else []
 
 
 def _bare(kind: Any) -> Any:
@@ -107,7 +107,7 @@ def _bare(kind: Any) -> Any:
 
 def _child_type(kind: Any, part: str | int) -> Any:
     kind = _bare(kind)
-    if isinstance(kind, type) and issubclass(kind, Strict):
+    if isinstance(kind, type) and issubclass(kind, Record):
         return kind.model_fields[part].annotation if part in kind.model_fields else kind  # else: a union's only member
     arguments = get_args(kind)
     if get_origin(kind) in (Union, UnionType):  # a discriminated union: the part is the member's tag

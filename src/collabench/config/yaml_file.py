@@ -109,7 +109,7 @@ def _where(path: Path, line: int, key_path: KeyPath) -> str:
 def _shown_part(part: str | int) -> str:
     """A key as it stands in the file, or quoted and shortened where it is no plain word."""
     text = str(part)
-    return text if text.isprintable() and 0 < len(text) <= 80 and " " not in text else _shorten(text)
+    return text if text.isprintable() and 0 < len(text) <= 80 and " " not in text else shorten(text)
 
 
 def read_yaml(path: Path) -> Document:
@@ -204,13 +204,13 @@ def _check_nodes(
         for index, child in enumerate(node.value):
             _check_nodes(path, child, (*key_path, index), lines, parents, count)
     elif not isinstance(node, yaml.ScalarNode) or node.tag not in (*_SCALARS, f"{_TAG}str"):
-        raise refuse(f"the tag {_shorten(node.tag)} is not supported; remove it")
+        raise refuse(f"the tag {shorten(node.tag)} is not supported; remove it")
     elif node.tag in _SCALARS and not _SCALARS[node.tag][0].fullmatch(node.value):
-        raise refuse(f"{_shorten(node.value)} is no {node.tag.removeprefix(_TAG)}, as its tag says; remove the tag")
+        raise refuse(f"{shorten(node.value)} is no {node.tag.removeprefix(_TAG)}, as its tag says; remove the tag")
     elif node.tag == f"{_TAG}int" and len(node.value) > _MAX_DIGITS:
         raise refuse(f"the number {node.value[:12]}… is too large; in quotes, if it is text")
 
 
-def _shorten(value: Any) -> str:
+def shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

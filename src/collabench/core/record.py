@@ -30,5 +30,5 @@ def _no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
 NO_REPEATS = AfterValidator(_no_repeats)
 
 
-class Strict(BaseModel):
+class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, Union
 
-from collabench.core.record import Strict
+from collabench.core.record import Record
 
 
 class Registry(Mapping[str, ModuleType]):
@@ -28,7 +28,7 @@ class Registry(Mapping[str, ModuleType]):
         modules = {name: importlib.import_module(f"{package}.{name}") for name in names}
         self._modules = {name: module for name, module in modules.items() if hasattr(module, "Settings")}
         for name, module in self._modules.items():
-            settings: type[Strict] = module.Settings
+            settings: type[Record] = module.Settings
             if settings.model_fields[discriminator].annotation.__args__ != (name,):
                 raise TypeError(f"{package}.{name}.Settings.{discriminator} must be Literal[{name!r}]")
 

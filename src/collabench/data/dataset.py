@@ -22,7 +22,7 @@ from collabench.config.known_datasets import TITLES
 from collabench.config.sections import Augmentation, DatasetConfig
 from collabench.core.distributed import WHOLE, Part
 from collabench.core.errors import DataError
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.core.seeding import numpy_generator
 from collabench.data import batches, streaming
 from collabench.data.download import Log, Official
@@ -41,7 +41,7 @@ MAX_ARRAY_BYTES = 2**32
 STATISTICS_IMAGES = 10_000
 
 
-class Manifest(Strict):
+class Manifest(Record):
     """What a prepared data set holds. identity: the configuration's. digest: SHA-256 of the arrays' content.
     image_shape: (channels, height, width). mean, std: per channel over the training split, of pixels in [0, 1].
     streamed_from: of a streamed data set the folder of its images, relative to this file or absolute; else None."""
@@ -98,9 +98,6 @@ class Dataset:
         return self._on_device[device]
 
 
-# ------------------------------------------------------------------------------------------------------ preparing
-
-
 def prepare(
     config: DatasetConfig,
     downloads: Path,
@@ -117,11 +114,11 @@ def prepare(
     ``path`` of the configuration is relative to. official: addresses and checksums by source (for generated files).
     Raises DataError in one line; nothing is ever left half-written.
     """
-    tell = progress or (lambda line: None)
-    existing = _existing(config, folder, tell)
+    log = progress or (lambda line: None)
+    existing = _existing(config, folder, log)
     if existing is not None:
         return existing
-    source = open_source(config, downloads, _path_of(config, root), tell, official)
+    source = open_source(config, downloads, _path_of(config, root), log, official)
     train, test = _choose(config, source)
     streamed = source.files is not None and config.source == "imagenet" and config.resize is None
     if not streamed and source.shape is not None:
@@ -157,7 +154,7 @@ def prepare(
         resize=config.resize,
     )
     write_json(folder / MANIFEST, manifest)
-    tell(f"{manifest.title}: {manifest.train_images:,} training and {manifest.test_images:,} test images in {folder}")
+    log(f"{manifest.title}: {manifest.train_images:,} training and {manifest.test_images:,} test images in {folder}")
     return manifest
 
 
@@ -199,7 +196,7 @@ def _location(config: DatasetConfig, root: Path | None, folder: Path) -> str:
     return str(path) if Path(config.path or "").is_absolute() else os.path.relpath(path.absolute(), folder.absolute())
 
 
-def _existing(config: DatasetConfig, folder: Path, tell: Log) -> Manifest | None:
+def _existing(config: DatasetConfig, folder: Path, log: Log) -> Manifest | None:
     if not (folder / MANIFEST).exists() and not (folder / ARRAYS).exists():
         return None
     try:
@@ -207,7 +204,7 @@ def _existing(config: DatasetConfig, folder: Path, tell: Log) -> Manifest | None
         if manifest.identity != config.identity():
             raise DataError(f"{folder / MANIFEST}: holds another data set than the configuration asks for")
     except DataError as error:
-        tell(f"{error}; preparing it again")
+        log(f"{error}; preparing it again")
         return None
     if manifest.title != _title_of(config):
         manifest = manifest.model_copy(update={"title": _title_of(config)})
@@ -313,9 +310,6 @@ def _streamed_form(
     return tensors, (3, side, side), mean, std
 
 
-# -------------------------------------------------------------------------------------------------------- loading
-
-
 def _read(folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
     manifest = read_json(folder / MANIFEST, Manifest, DataError)
     tensors, metadata, digest = read_tensors(folder / ARRAYS)
@@ -354,9 +348,6 @@ def load(folder: Path) -> Dataset:
     )
 
 
-# -------------------------------------------------------------------------------------------------------- batches
-
-
 def open_batches(
     dataset: Dataset,
     augmentation: Augmentation,
@@ -389,10 +380,10 @@ def open_evaluation_batches(
     device: torch.device | str,
     index: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """The test images, or the training images at ``index`` (the validation split), as batches (B, C, H, W) in order."""
-    device = torch.device(device)
+    """The test images, or the training images at ``index`` (the validation split), as batches (B, C, H, W)."""
     if split == "validation" and index is None:
         raise ValueError("a validation split is the training images at an index")
+    device = torch.device(device)
     images = dataset.test_images_on(device) if split == "test" else dataset.train_images
     if isinstance(images, Tensor):
         images = images if index is None else images[index]

@@ -46,7 +46,7 @@ def checksum_of(path: Path, like: str) -> str:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
-def obtain(official: Official, downloads: Path, local: Path | None, mirrors: Sequence[str], tell: Log) -> Path:
+def obtain(official: Official, downloads: Path, local: Path | None, mirrors: Sequence[str], log: Log) -> Path:
     """A path at which the official file lies, with the right checksum.
 
     local: a folder that may hold the file, or the file itself; tried first, then ``downloads``, then the network.
@@ -63,22 +63,22 @@ def obtain(official: Official, downloads: Path, local: Path | None, mirrors: Seq
             if actual == official.checksum:
                 return candidate
             problems.append(f"{candidate}: damaged or another file ({actual}, expected {official.checksum})")
-            tell(f"{problems[-1]}; not used")
+            log(f"{problems[-1]}; not used")
     target = downloads / official.name
-    with holding(downloads / f".{official.name}.lock", official.name, tell):
+    with holding(downloads / f".{official.name}.lock", official.name, log):
         if target.exists():
             actual = checksum_of(target, official.checksum)
             if actual == official.checksum:
                 return target
             problems.append(f"{target}: damaged or another file ({actual}, expected {official.checksum})")
-            tell(f"{problems[-1]}; fetching it again")
+            log(f"{problems[-1]}; fetching it again")
         for url in (official.url, *(_address(mirror, official.name) for mirror in mirrors)):
             try:
-                _fetch(url, target, official.checksum, tell)
+                _fetch(url, target, official.checksum, log)
                 return target
             except _Failed as failed:
                 problems.append(f"{url}: {failed}")
-                tell(problems[-1])
+                log(problems[-1])
     raise DataError(
         f"{official.name} cannot be had: {'; '.join(problems)}. Place the file in {downloads}, or name the folder that "
         "holds it as the data set's path"
@@ -97,14 +97,14 @@ class _Failed(Exception):
         self.final = final
 
 
-def _fetch(url: str, target: Path, checksum: str, tell: Log) -> None:
+def _fetch(url: str, target: Path, checksum: str, log: Log) -> None:
     """Download to ``target``; raises _Failed. Attempts are counted anew whenever one brought something."""
     part = target.with_name(f"{target.name}.part")
     attempt, resumed = 0, part.exists()
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            _receive(url, part, tell)
+            _receive(url, part, log)
             break
         except _Failed as failed:
             size = part.stat().st_size if part.exists() else 0
@@ -112,7 +112,7 @@ def _fetch(url: str, target: Path, checksum: str, tell: Log) -> None:
             resumed = resumed or size > 0
             if failed.final or attempt >= ATTEMPTS:
                 raise
-            tell(f"{url}: {failed}; trying again")
+            log(f"{url}: {failed}; trying again")
             time.sleep(WAIT_SECONDS * 2 ** (attempt - 1))
     actual = checksum_of(part, checksum)
     if actual == checksum:
@@ -120,12 +120,12 @@ def _fetch(url: str, target: Path, checksum: str, tell: Log) -> None:
         return
     part.unlink()
     if resumed:  # the part may have come from another file; once from the beginning
-        tell(f"{url}: wrong content after resuming; fetching it from the beginning")
-        return _fetch(url, target, checksum, tell)
+        log(f"{url}: wrong content after resuming; fetching it from the beginning")
+        return _fetch(url, target, checksum, log)
     raise _Failed(f"wrong content ({actual}, expected {checksum})", final=True)
 
 
-def _receive(url: str, part: Path, tell: Log) -> None:
+def _receive(url: str, part: Path, log: Log) -> None:
     """Append to ``part`` what is missing; raises _Failed, leaving what has arrived."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "collabench", "Accept-Encoding": "identity"}
@@ -138,7 +138,7 @@ def _receive(url: str, part: Path, tell: Log) -> None:
             if total is not None and total > MAX_BYTES:
                 raise _Failed(f"{total:,} bytes are more than any official file has", final=True)
             with part.open("ab" if have else "wb") as file:
-                have = _copy(response, file, have, total, part.name.removesuffix(".part"), tell)
+                have = _copy(response, file, have, total, part.name.removesuffix(".part"), log)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # the part is as long as the file, or longer: the checksum decides
             if error.headers.get("Content-Range") == f"bytes */{have}":
@@ -166,7 +166,7 @@ def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | N
     return 0, int(length) if length and length.isdigit() else None
 
 
-def _copy(response: http.client.HTTPResponse, file, have: int, total: int | None, name: str, tell: Log) -> int:
+def _copy(response: http.client.HTTPResponse, file, have: int, total: int | None, name: str, log: Log) -> int:
     told = time.monotonic()
     while chunk := response.read1(_CHUNK):  # what has arrived: read would lose it if the connection breaks
         file.write(chunk)
@@ -176,5 +176,5 @@ def _copy(response: http.client.HTTPResponse, file, have: int, total: int | None
         if time.monotonic() - told >= 2:
             told = time.monotonic()
             share = f" of {total / 1e6:.0f} MB ({100 * have // total} %)" if total else " MB"
-            tell(f"{name}: {have / 1e6:.0f}{share}")
+            log(f"{name}: {have / 1e6:.0f}{share}")
     return have

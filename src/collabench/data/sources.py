@@ -59,25 +59,25 @@ def open_source(
     config: DatasetConfig,
     downloads: Path,
     path: Path | None,
-    tell: Log,
+    log: Log,
     official: Mapping[str, Official] = OFFICIAL,
 ) -> Source:
     """Find or fetch, and verify, the files of a data set. Raises DataError in one line."""
     if config.source == "digits":
         return _digits()
     if config.source in ("cifar10", "cifar100", "stl10"):
-        archive = obtain(official[config.source], downloads, path, config.mirrors, tell)
-        tell(f"{config.source}: reading {archive.name}")
+        archive = obtain(official[config.source], downloads, path, config.mirrors, log)
+        log(f"{config.source}: reading {archive.name}")
         return _stl10(archive) if config.source == "stl10" else _cifar(archive, config.source)
     assert path is not None, "the configuration asks for a path"
-    _check_pin(config, path, tell)
+    _check_pin(config, path, log)
     if config.source == "imagenet32":
         return _imagenet32(path)
     files = images.find_images(path, _split_folders(config))
     splits = [(files.splits == split).nonzero()[:, 0] for split in (0, 1)]
 
     def read(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-        tell(f"{path}: decoding {len(train) + len(test):,} images")
+        log(f"{path}: decoding {len(train) + len(test):,} images")
         wanted = torch.cat([splits[0][train], splits[1][test]])
         decoded = images.decode(files, wanted, config.resize)
         return decoded[: len(train)], decoded[len(train) :]
@@ -120,10 +120,10 @@ def not_placed(config: DatasetConfig, path: Path) -> str | None:
     return None
 
 
-def _check_pin(config: DatasetConfig, path: Path, tell: Log) -> None:
+def _check_pin(config: DatasetConfig, path: Path, log: Log) -> None:
     if not path.exists():
         raise DataError(_where_to_get(config, path))
-    tell(f"{path}: computing its checksum")
+    log(f"{path}: computing its checksum")
     actual = digest_of_source(config, path)
     if config.sha256 is None:
         raise DataError(f"{path}: is not pinned; if it is what you want, add to the data set: sha256: {actual}")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from collabench.methods.losses import consensus, hard_cross_entropy, soft_cross_entropy, wide
+from collabench.methods.losses import at_least_float32, consensus, hard_cross_entropy, soft_cross_entropy
 
 
 def out_terms(
@@ -51,9 +51,9 @@ def mid_targets(
         logits: (N, B, m), from the first layer to the last.
         output: (B, m), the network's own logits, if they count as layer N + 1.
     """
-    deeper = list(wide(logits).detach())
+    deeper = list(at_least_float32(logits).detach())
     if output is not None:
-        deeper.append(wide(output).detach())
+        deeper.append(at_least_float32(output).detach())
     targets: list[Tensor | None] = [None] * len(deeper)
     summed = torch.zeros_like(deeper[-1])
     for layer in reversed(range(len(deeper))):
@@ -100,7 +100,7 @@ def deviations(maps: Tensor) -> Tensor:
     Args:
         maps: (B, C, H, W).
     """
-    pixels = wide(maps).flatten(2)
+    pixels = at_least_float32(maps).flatten(2)
     mean = pixels.mean(dim=2, keepdim=True)
     centred = pixels - mean
     length, farthest = _length(centred, dim=2)
@@ -119,7 +119,7 @@ def similarities(vectors: Tensor, centre: Literal["batch", "sample"] = "batch") 
         centre: subtract the mean over the batch of every component, or of every sample the mean of its components.
     """
     with torch.autocast(vectors.device.type, enabled=False):
-        vectors = wide(vectors)
+        vectors = at_least_float32(vectors)
         centred = vectors - vectors.mean(dim=0 if centre == "batch" else 1, keepdim=True)
         unit = _unit(centred, _length(vectors.detach(), dim=1)[0].max())
         return unit @ unit.mT
@@ -146,7 +146,7 @@ def kernel_term(weight: Tensor) -> Tensor:
         weight: (F, C, kh, kw), or (F, G).
     """
     with torch.autocast(weight.device.type, enabled=False):
-        rows = wide(weight).flatten(1)
+        rows = at_least_float32(weight).flatten(1)
         # A row's length is its deviation times the root of G: dividing by it standardises, and divides C by G.
         unit = _unit(rows - rows.mean(dim=1, keepdim=True), _length(rows.detach(), dim=1)[0])
         covariance = unit @ unit.mT

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.models import Backbone
 
 
@@ -21,7 +21,7 @@ class Requirement:
     """A run that must be finished first (a teacher, an ensemble's member).
 
     ``None`` means: the same as in the run that requires it. ``member`` 0 has that run's own seed; the others have seeds
-    derived from it that no table uses (:func:`collabench.spec.member_seed`).
+    derived from it that no table uses (:func:`collabench.config.configuration.member_seed`).
     """
 
     method: str
@@ -30,7 +30,7 @@ class Requirement:
     member: int = 0
 
 
-class MethodSettings(Strict):
+class MethodSettings(Record):
     """Settings that every method has. A subclass adds its own, with its paper's symbol and default in the docstring.
 
     ``label_smoothing``: the one-hot target of every hard cross entropy becomes
@@ -50,14 +50,14 @@ class MethodSettings(Strict):
     def passes(self) -> tuple[str | None, ...]:
         """Models (None: the run's own) whose layers see a batch: one entry for every copy of a network or of a part of it,
         and one more for each time that a copy is asked again. Where dropout is in several, a run's identity says how they
-        draw (:data:`collabench.spec.DROPOUT_REVISION`)."""
+        draw (:data:`collabench.config.configuration.DROPOUT_REVISION`)."""
         return (None,)
 
     def identity(self) -> dict[str, Any]:
         """What of the settings can change numbers. Names are replaced by the runs and models that they stand for."""
         return self.model_dump(exclude={name for name, _, _ in self.references()})
 
-    def located(self, folder: Path) -> Self:
+    def with_absolute_paths(self, folder: Path) -> Self:
         """These settings with every path that is not absolute beginning at ``folder``, that of ``params.yaml``."""
         return self
 

@@ -84,7 +84,7 @@ class Settings(contract.MethodSettings):
             for member in range(self.teacher_members)
         )
 
-    def located(self, folder: Path) -> Self:
+    def with_absolute_paths(self, folder: Path) -> Self:
         if self.teacher_file is None:
             return self
         return self.model_copy(update={"teacher_file": str(folder / self.teacher_file)})

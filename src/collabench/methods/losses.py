@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def wide(logits: Tensor) -> Tensor:
+def at_least_float32(logits: Tensor) -> Tensor:
     """In float32 or wider: autocast hands over narrower ones."""
     return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
@@ -25,7 +25,7 @@ def hard_cross_entropy(
         logits: (B, m).
         labels: (B,) int64.
     """
-    logits = wide(logits)
+    logits = at_least_float32(logits)
     if temperature != 1.0:
         logits = logits / temperature
     return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
@@ -38,7 +38,7 @@ def soft_cross_entropy(target: Tensor, logits: Tensor, temperature: float) -> Te
         target: (..., m) probabilities q.
         logits: (..., m).
     """
-    return -(target * torch.log_softmax(wide(logits) / temperature, dim=-1)).sum(dim=-1).mean()
+    return -(target * torch.log_softmax(at_least_float32(logits) / temperature, dim=-1)).sum(dim=-1).mean()
 
 
 def consensus(logits: Tensor, temperature: float) -> Tensor:
@@ -50,7 +50,7 @@ def consensus(logits: Tensor, temperature: float) -> Tensor:
     Returns:
         (H, B, m): for every head the softened mean opinion of the others.
     """
-    logits = wide(logits)
+    logits = at_least_float32(logits)
     heads = logits.shape[0]
     if heads < 2:
         raise ValueError("a consensus needs at least two heads")
@@ -61,7 +61,7 @@ def consensus(logits: Tensor, temperature: float) -> Tensor:
 
 def log_probabilities(logits: Tensor, temperature: float) -> Tensor:
     """``log softmax(z / T)`` over the last dimension: finite for every finite z, unlike the logarithm of a softmax."""
-    return torch.log_softmax(wide(logits) / temperature, dim=-1)
+    return torch.log_softmax(at_least_float32(logits) / temperature, dim=-1)
 
 
 def kullback_leibler(target: Tensor, logits: Tensor, temperature: float) -> Tensor:

@@ -40,7 +40,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.methods import contract
 from collabench.methods.losses import consensus, hard_cross_entropy, soft_cross_entropy
 from collabench.models import Backbone
@@ -55,7 +55,7 @@ DEFAULT_SPLIT_POINTS = (
 )
 
 
-class SplitSettings(Strict):
+class SplitSettings(Record):
     after: str
     branches: int = Field(ge=1, le=64)
 

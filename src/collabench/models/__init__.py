@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collabench.core.errors import ConfigError
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.core.registry import Registry
 from collabench.models.backbone import Backbone
 
@@ -17,7 +17,7 @@ FAMILIES = Registry("collabench.models.families", "family")
 __all__ = ["FAMILIES", "Backbone", "build_backbone"]
 
 
-def build_backbone(settings: Strict, input_shape: tuple[int, int, int], classes: int, weights_seed: int) -> Backbone:
+def build_backbone(settings: Record, input_shape: tuple[int, int, int], classes: int, weights_seed: int) -> Backbone:
     """A backbone for images of ``input_shape`` (channels, height, width), initialised by ``weights_seed`` alone.
 
     Raises ConfigError where the model does not fit the input size or the number of classes.

@@ -61,9 +61,9 @@ def number_copy(backbone: nn.Module, copy: int) -> None:
         layer.copy = copy
 
 
-def copy_generators(network: nn.Module, device: torch.device) -> dict[int, torch.Generator]:
+def assign_generators(network: nn.Module, device: torch.device) -> dict[int, torch.Generator]:
     """The generators from which a network's layers draw from now on, each copy from its own: number of the stream
-    (:func:`collabench.seeding.dropout_seed`) → generator.
+    (:func:`collabench.core.seeding.dropout_seed`) → generator.
 
     The first copy with dropout has stream 0, every further one that of its own number. Nothing that another copy draws
     moves a copy's generator: the first one's masks are those of the network trained alone.

@@ -16,7 +16,7 @@ from collabench.config.sections import Line, Name
 from collabench.config.validation import validate
 from collabench.config.yaml_file import Document, KeyPath, read_yaml
 from collabench.core.errors import ConfigError
-from collabench.core.record import NO_REPEATS, Strict
+from collabench.core.record import NO_REPEATS, Record
 from collabench.papers.tables import load_papers, papers_not_run
 
 #: The claims' file in the folder of papers.
@@ -32,7 +32,7 @@ PaperName = Literal["song2018", "wang2018", "fang2021"]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class ClaimScope(Strict):
+class ClaimScope(Record):
     """Data set, noise, backbone and recipe, by names of ``params.yaml``; see the head of ``papers/claims.yaml``.
 
     declared_after_runs: the runs existed when the hypotheses were written down.
@@ -50,7 +50,7 @@ class ClaimScope(Strict):
     metric: Literal["error", "top5_error"] = "error"
 
 
-class Compared(Strict):
+class Compared(Record):
     """A method, or one head of it (0 is the deployed one), with a baseline (the one with twice the filters where
     ``wide_baseline``)."""
 
@@ -64,7 +64,7 @@ class Compared(Strict):
         return f"{self.method}{head} against {self.baseline}{' with twice the filters' if self.wide_baseline else ''}"
 
 
-class ClaimSource(Strict):
+class ClaimSource(Record):
     """file: one of the source texts. place: section and sentence. words: some words of it, as they stand there."""
 
     file: Annotated[str, StringConstraints(pattern=r"^[0-9]{3}_[0-9a-f]+\.txt$")]
@@ -75,7 +75,7 @@ class ClaimSource(Strict):
         return f"{self.file}, {self.place}: “{self.words}”"
 
 
-class Claim(Strict):
+class Claim(Record):
     """One claim of a paper; see the head of ``papers/claims.yaml``."""
 
     id: Name
@@ -127,7 +127,7 @@ class Claim(Strict):
         return self.quantity != "network"
 
 
-class Untested(Strict):
+class Untested(Record):
     """What a text states and no comparison of runs decides, with the reason."""
 
     paper: PaperName
@@ -136,7 +136,7 @@ class Untested(Strict):
     reason: Line
 
 
-class Claims(Strict):
+class Claims(Record):
     """The whole of ``papers/claims.yaml``."""
 
     scopes: dict[Name, ClaimScope]

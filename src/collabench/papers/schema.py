@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PlainValidator, model_validator
 
 from collabench.config.sections import Line, Name
-from collabench.core.record import NO_REPEATS, Strict
+from collabench.core.record import NO_REPEATS, Record
 
 #: What an unknown value prints as.
 UNKNOWN = "not in our sources"
@@ -39,7 +39,7 @@ def _value(value: Any) -> float | None:
 Value = Annotated[float | None, PlainValidator(_value)]
 
 
-class Source(Strict):
+class Source(Record):
     """Where something stands. file: one of the source texts. table: the first line of a printed table's caption.
     words: some words of the sentence, as they stand in the text without its markup. number: which of the decimal
     numbers in these words is the value, counted from 1; None where the words hold no number."""
@@ -66,7 +66,7 @@ class Source(Strict):
         )
 
 
-class Names(Strict):
+class Names(Record):
     """Names of ``params.yaml``: those that are set change the ones given further out."""
 
     dataset: Name | None = None
@@ -76,7 +76,7 @@ class Names(Strict):
     method: Name | None = None
 
 
-class Protocol(Strict):
+class Protocol(Record):
     """runs: how many training runs a value is the mean of. epoch: the last, or the one with the lowest error on the
     split that is reported (optimistic). ``unknown`` where the sources don't say; then one run and the last epoch are
     assumed where runs are compared with it."""
@@ -87,14 +87,14 @@ class Protocol(Strict):
     source: Source | None = None
 
 
-class Column(Strict):
+class Column(Record):
     title: Line
     metric: Metric | None = None
     configuration: Names = Names()
     not_run: Line | None = None
 
 
-class CellChange(Strict):
+class CellChange(Record):
     """What is particular to one cell."""
 
     configuration: Names = Names()
@@ -103,7 +103,7 @@ class CellChange(Strict):
     metric: Metric | None = None
 
 
-class Row(Strict):
+class Row(Record):
     """labels: one for each of the table's ``row_titles``. values: column → number or unknown. spreads: column → sample
     standard deviation over the protocol's runs, where one is published. not_run: why no configuration reproduces the
     row."""
@@ -118,14 +118,14 @@ class Row(Strict):
     cells: dict[Name, CellChange] = Field(default_factory=dict)
 
 
-class Axes(Strict):
+class Axes(Record):
     """What a figure's axes show; its series are the rows, its points the columns."""
 
     x: Line
     y: Line
 
 
-class PublishedTable(Strict):
+class PublishedTable(Record):
     """A table or figure of a paper, or a comparison that a text describes.
 
     chosen_here: what of the configurations the sources don't state, so that this project chose it. reported_by: who,
@@ -182,7 +182,7 @@ class PublishedTable(Strict):
         return (cell and cell.metric) or self.rows[row].metric or self.columns[column].metric or self.metric
 
 
-class CellRange(Strict):
+class CellRange(Record):
     """Cells of one row; several columns stand for the lowest of their values."""
 
     table: Name
@@ -190,7 +190,7 @@ class CellRange(Strict):
     columns: Annotated[tuple[Name, ...], Field(min_length=1), NO_REPEATS]
 
 
-class Quote(Strict):
+class Quote(Record):
     """A number that a text quotes, and the cells that it is about.
 
     relation: ``difference``: before - after, in percentage points. ``ratio``: after / before. ``value``: after itself.
@@ -212,7 +212,7 @@ class Quote(Strict):
         return self
 
 
-class Quotes(Strict):
+class Quotes(Record):
     """Numbers that a paper's text says about its own tables."""
 
     kind: Literal["quotes"]
@@ -220,7 +220,7 @@ class Quotes(Strict):
     quotes: Annotated[dict[Name, Quote], Field(min_length=1)]
 
 
-class About(Strict):
+class About(Record):
     """``paper.yaml``: which paper, and the texts that stand for it here.
 
     not_run: why this project cannot run the paper's configurations; the published values and their arithmetic are then

@@ -119,7 +119,7 @@ def load_papers(
 
     params: where the cells' names are defined; with None the names are neither checked nor resolved. asked: the key that
     gives the names, for messages. resolved: without it the names are checked, which is quick, and no cell has a
-    configuration. known_to_fit: as for :func:`collabench.spec.resolve`. Raises ConfigError in one line that says file,
+    configuration. known_to_fit: as for :func:`collabench.config.plan.resolve`. Raises ConfigError in one line that says file,
     line, key and what would be right.
     """
     there = sorted(path.parent.name for path in folder.glob(f"*/{PAPER}"))

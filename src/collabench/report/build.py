@@ -27,7 +27,7 @@ class ReportFiles:
     report: Report
 
 
-def build(
+def build_report(
     params: Params,
     plan: Plan,
     workspace: Workspace,

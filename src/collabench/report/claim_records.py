@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.papers.claims import Untested
 from collabench.stats import Verdict
 
@@ -21,7 +21,7 @@ UNITS = {
 }
 
 
-class PartVerdict(Strict):
+class PartVerdict(Record):
     """One comparison of a claim in one scope; a claim with ``combine: mean`` has one part for all of its comparisons.
 
     n: pairs, one per seed. estimate: method minus baseline, in the claim's unit; for costs the geometric mean of the
@@ -47,7 +47,7 @@ class PartVerdict(Strict):
     note: str | None = None
 
 
-class ScopeVerdict(Strict):
+class ScopeVerdict(Record):
     """A claim in one scope. where: data set, noise, backbone and recipe in words. p: of the whole claim there (with
     several parts that it needs the largest, a part on the other side counting as 1). holm_p: adjusted over the family.
     """
@@ -63,7 +63,7 @@ class ScopeVerdict(Strict):
     note: str | None = None
 
 
-class ClaimVerdict(Strict):
+class ClaimVerdict(Record):
     """A claim with its verdicts in this profile. verdict: the one word where all scopes agree, else "mixed".
     elsewhere: scopes that other profiles, or none, test."""
 
@@ -80,7 +80,7 @@ class ClaimVerdict(Strict):
     elsewhere: tuple[str, ...]
 
 
-class ClaimReport(Strict):
+class ClaimReport(Record):
     """kind: whether the verdicts rest on results or on measured costs. families: paper → number of tests declared for
     this profile, those of the other kind included. untested: what the texts also state; beside results only."""
 

@@ -20,7 +20,7 @@ from collabench.storage.workspace import Workspace
 # ------------------------------------------------------------------------------------------------- from runs to values
 
 
-class _Runs:
+class ClaimRuns:
     """The runs of the profile by names, and the values that a hypothesis is about."""
 
     def __init__(self, collected: Collected, workspace: Workspace) -> None:
@@ -58,7 +58,7 @@ class _Runs:
 
 
 @dataclass(frozen=True)
-class _Differences:
+class Differences:
     """Method minus baseline, one value for each of the common ``seeds`` (logarithms of ratios for costs). magnitude: the
     size of the numbers that were subtracted. missing: why there are none."""
 
@@ -68,7 +68,9 @@ class _Differences:
     missing: str | None = None
 
 
-def _differences(claim: Claim, scope_name: str, scope: ClaimScope, compared: Compared, runs: _Runs) -> _Differences:
+def paired_differences(
+    claim: Claim, scope_name: str, scope: ClaimScope, compared: Compared, runs: ClaimRuns
+) -> Differences:
     by_noise: list[dict[int, float]] = []
     magnitude = 0.0
     for noise in scope.noise:
@@ -88,22 +90,22 @@ def _differences(claim: Claim, scope_name: str, scope: ClaimScope, compared: Com
     table = np.array([[one[seed] for one in by_noise] for seed in common])
     if claim.quantity == "error_growth":
         rates = [100 * _rate(runs, scope, noise, compared) for noise in scope.noise]
-        return _Differences(slopes(table, rates), tuple(common), magnitude / float(np.ptp(rates)))
-    return _Differences(table[:, 0], tuple(common), magnitude)
+        return Differences(slopes(table, rates), tuple(common), magnitude / float(np.ptp(rates)))
+    return Differences(table[:, 0], tuple(common), magnitude)
 
 
-def _rate(runs: _Runs, scope: ClaimScope, noise: str, compared: Compared) -> float:
+def _rate(runs: ClaimRuns, scope: ClaimScope, noise: str, compared: Compared) -> float:
     """The noise rate (a share) of a scope's noise."""
     cell = runs.cell(scope, noise, compared, baseline=False)
     assert cell is not None, "it was found before"
     return cell.configuration.noise.rate
 
 
-def _none(reason: str) -> _Differences:
-    return _Differences(np.empty(0), missing=reason)
+def _none(reason: str) -> Differences:
+    return Differences(np.empty(0), missing=reason)
 
 
-def _mean(parts: Sequence[_Differences]) -> _Differences:
+def mean_of(parts: Sequence[Differences]) -> Differences:
     """The mean over the comparisons, for every seed that all of them have."""
     missing = next((one.missing for one in parts if one.missing), None)
     if missing is not None:
@@ -112,11 +114,11 @@ def _mean(parts: Sequence[_Differences]) -> _Differences:
     if not seeds:
         return _none("the comparisons have no seed in common")
     rows = [[one.values[one.seeds.index(seed)] for seed in seeds] for one in parts]
-    return _Differences(np.mean(rows, axis=0), seeds, max(one.magnitude or 0.0 for one in parts))
+    return Differences(np.mean(rows, axis=0), seeds, max(one.magnitude or 0.0 for one in parts))
 
 
 def _quantity(
-    claim: Claim, scope_name: str, scope: ClaimScope, head: int, runs: _Runs
+    claim: Claim, scope_name: str, scope: ClaimScope, head: int, runs: ClaimRuns
 ) -> Callable[[Cell, Result], float | None]:
     """What of a run the claim is about; None where the run does not record it."""
 
@@ -148,7 +150,7 @@ def _quantity(
     }[claim.quantity]  # fmt: skip
 
 
-def _not_comparable(claim: Claim, scope: ClaimScope, runs: _Runs) -> str | None:
+def why_not_comparable(claim: Claim, scope: ClaimScope, runs: ClaimRuns) -> str | None:
     """Why measured costs give no verdict: other devices, or memory of a process rather than of a device."""
     devices = set()
     for compared in claim.compare:

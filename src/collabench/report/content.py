@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.stats import Friedman, Paired, Summary
 from collabench.stats.agreement import Comparison
 
@@ -30,7 +30,7 @@ def rounded(value: Any) -> Any:
 SCHEMA = 1
 
 
-class BestEpoch(Strict):
+class BestEpoch(Record):
     """The lowest test error over all epochs: chosen on test data, hence optimistic.
 
     optimism: last epoch minus best epoch, per seed. epoch: mean number of the best epoch, counted from 1.
@@ -41,14 +41,14 @@ class BestEpoch(Strict):
     epoch: float
 
 
-class Selected(Strict):
+class Selected(Record):
     """Test error of the epoch with the lowest validation error. epoch: its mean number, counted from 1."""
 
     error: Summary
     epoch: float
 
 
-class Heads(Strict):
+class Heads(Record):
     """A method with several heads. mean: over the heads of a run, then over seeds. spread: mean over seeds of the
     sample standard deviation over a run's heads. averaged: error of the heads' averaged logits. gain: averaged minus
     deployed."""
@@ -60,7 +60,7 @@ class Heads(Strict):
     gain: Paired
 
 
-class AcrossImages(Strict):
+class AcrossImages(Record):
     """Two-way bootstrap over seeds and test images from the saved logits: percentile intervals in percent and
     percentage points. difference_low, difference_high: None without a baseline."""
 
@@ -73,7 +73,7 @@ class AcrossImages(Strict):
     difference_high: float | None = None
 
 
-class Published(Strict):
+class Published(Record):
     """A published value (percent) and how it compares with the runs, where they are of the published configuration.
 
     protocol: the epoch that the paper reports. comparison: None where ``value`` is unknown, or where the runs do not
@@ -86,7 +86,7 @@ class Published(Strict):
     comparison: Comparison | None
 
 
-class Row(Strict):
+class Row(Record):
     """A method in one condition. seeds: those of the runs that exist. difference: over the seeds that the baseline has
     too; None for the baseline and where there is no common seed. holm_p: adjusted within the condition's family."""
 
@@ -109,7 +109,7 @@ class Row(Strict):
     published: tuple[Published, ...] = ()
 
 
-class Noise(Strict):
+class Noise(Record):
     """corruption: share of wrong training labels (percent) that was realised: mean, lowest and highest over runs."""
 
     kind: str
@@ -120,7 +120,7 @@ class Noise(Strict):
     corruption_high: float | None = None
 
 
-class Condition(Strict):
+class Condition(Record):
     """Methods on one data set, noise, backbone and recipe. title names that scope; names are those of params.yaml.
 
     family, family_size: the declared family of comparisons over which Holm's correction runs.
@@ -143,7 +143,7 @@ class Condition(Strict):
         return "-".join(self.names[part] for part in ("dataset", "noise", "model", "recipe"))
 
 
-class Ranks(Strict):
+class Ranks(Record):
     """Friedman's test over a table's conditions with one recipe. Blocks are conditions, never seeds."""
 
     recipe: str
@@ -151,21 +151,21 @@ class Ranks(Strict):
     friedman: Friedman
 
 
-class Table(Strict):
+class Table(Record):
     name: str
     title: str
     conditions: tuple[Condition, ...]
     ranks: tuple[Ranks, ...] = ()
 
 
-class MissingRun(Strict):
+class MissingRun(Record):
     run_id: str
     label: str
     seed: int
     reason: str
 
 
-class Report(Strict):
+class Report(Record):
     """level: of every interval. runs: how many distinct runs the tables ask for."""
 
     schema_version: Literal[1] = SCHEMA

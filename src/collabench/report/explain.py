@@ -21,7 +21,7 @@ from collabench.storage.workspace import Workspace
 _PARTS = ("dataset", "noise", "model", "recipe", "method")
 
 
-def explain(plan: Plan, workspace: Workspace, words: str) -> str:
+def explain_cells(plan: Plan, workspace: Workspace, words: str) -> str:
     """Every cell of the plan that ``words`` point to: its number, what is published of it and where, its configuration,
     and of each run seed, error, files, the runs that it rests on, versions, device and commit.
 

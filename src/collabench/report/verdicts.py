@@ -19,7 +19,7 @@ from collabench.config.plan import Plan
 from collabench.papers.claims import Claim, Claims, ClaimScope, Compared
 from collabench.report import titles
 from collabench.report.claim_records import UNITS, ClaimReport, ClaimVerdict, PartVerdict, ScopeVerdict
-from collabench.report.claim_values import _Differences, _differences, _mean, _not_comparable, _Runs
+from collabench.report.claim_values import ClaimRuns, Differences, mean_of, paired_differences, why_not_comparable
 from collabench.report.collect import Collected
 from collabench.report.content import LEVEL, rounded
 from collabench.stats import (
@@ -53,7 +53,7 @@ def evaluate(
     where = _describe_scopes(claims, params)
     families = {paper: claims.family_size(paper, profile) for paper in dict.fromkeys(c.paper for c in claims.claims)}
     chosen = [claim for claim in claims.claims if claim.is_cost == (kind == "costs")]
-    found = _Runs(collected, workspace)
+    found = ClaimRuns(collected, workspace)
     verdicts: dict[str, list[ScopeVerdict]] = {}
     for claim in chosen:
         verdicts[claim.id] = [
@@ -77,7 +77,9 @@ def evaluate(
 # ------------------------------------------------------------------------------------------ from values to verdicts
 
 
-def _scope(claim: Claim, name: str, scope: ClaimScope, where: titles.Parts, runs: _Runs, family: int) -> ScopeVerdict:
+def _scope(
+    claim: Claim, name: str, scope: ClaimScope, where: titles.Parts, runs: ClaimRuns, family: int
+) -> ScopeVerdict:
     if claim.quantity == "network":
         parts = [_same_network(scope, compared, runs) for compared in claim.compare]
         verdict, p = all_parts([part.verdict for part in parts]), None
@@ -86,7 +88,7 @@ def _scope(claim: Claim, name: str, scope: ClaimScope, where: titles.Parts, runs
         verdict = all_parts([part.verdict for part in parts], refuting)
     note = None
     if claim.is_cost and verdict != "not run":
-        note = _not_comparable(claim, scope, runs)
+        note = why_not_comparable(claim, scope, runs)
         if note is not None:
             parts = [part.model_copy(update={"verdict": "inconclusive", "seeds_needed": None}) for part in parts]
             verdict, p = "inconclusive", None
@@ -105,15 +107,15 @@ def _scope(claim: Claim, name: str, scope: ClaimScope, where: titles.Parts, runs
 
 
 def _tested_parts(
-    claim: Claim, name: str, scope: ClaimScope, runs: _Runs, family: int
+    claim: Claim, name: str, scope: ClaimScope, runs: ClaimRuns, family: int
 ) -> tuple[list[PartVerdict], list[Verdict], float | None]:
     """The parts; their verdicts at the level at which one part alone refutes; the p value of the whole."""
-    found = [_differences(claim, name, scope, compared, runs) for compared in claim.compare]
+    found = [paired_differences(claim, name, scope, compared, runs) for compared in claim.compare]
     names = [str(compared) for compared in claim.compare]
     effects: Sequence[float | None] = claim.published_effects.get(name, [None] * len(found))
     if claim.combine == "mean":
         known = [effect for effect in effects if effect is not None]
-        found, names = [_mean(found)], [f"mean of {len(names)} comparisons: {'; '.join(names)}"]
+        found, names = [mean_of(found)], [f"mean of {len(names)} comparisons: {'; '.join(names)}"]
         effects = [float(np.mean(known)) if known else None]
     parts, refuting, p_values = [], [], []
     for one, compared, effect in zip(found, names, effects, strict=True):
@@ -125,7 +127,7 @@ def _tested_parts(
 
 
 def _part(
-    claim: Claim, found: _Differences, compared: str, effect: float | None, family: int, parts: int
+    claim: Claim, found: Differences, compared: str, effect: float | None, family: int, parts: int
 ) -> tuple[PartVerdict, Verdict, float | None]:
     if found.missing is not None:
         part = PartVerdict(compared=compared, n=0, published_effect=effect, verdict="not run", note=found.missing)
@@ -202,7 +204,7 @@ def _mapped(function: Callable[[float], float], value: float | None) -> float | 
     return None if value is None else function(value)
 
 
-def _same_network(scope: ClaimScope, compared: Compared, runs: _Runs) -> PartVerdict:
+def _same_network(scope: ClaimScope, compared: Compared, runs: ClaimRuns) -> PartVerdict:
     cells = [runs.cell(scope, scope.noise[0], compared, baseline=baseline) for baseline in (False, True)]
     for cell, method in zip(cells, (compared.method, compared.baseline), strict=True):
         if cell is None:

@@ -68,18 +68,18 @@ def merge(
     allow_versions: bool = False,
     allow_devices: bool = False,
     planned_only: bool = False,
-    tell: Log = print,
+    log: Log = print,
 ) -> Merged:
     """Take the finished runs of ``source`` that this study lacks.
 
     allow_versions: also runs of other package versions than those here. allow_devices: also runs of another kind of device
     (CPU, CUDA). planned_only: leave runs out that this study's plan doesn't have. Other models of a device, and other commits,
-    are told: identities and checksums decide whether a run is of this study. Raises CollabenchError, after ``tell`` has named each problem, and then has written nothing.
+    are told: identities and checksums decide whether a run is of this study. Raises CollabenchError, after ``log`` has named each problem, and then has written nothing.
     """
     if source.home.resolve() == study.workspace.home.resolve():
         raise CollabenchError(f"{source.home}: is this study itself")
     problems: list[str] = []
-    found = list(_read(study, source, planned_only, problems, tell))
+    found = list(_read(study, source, planned_only, problems, log))
     problems += [*_data_problems(study, found), *_noise_problems(study, source)]
     here, there = _measured_here(study), [one.measured for one in found if one.measured is not None]
     for line, option, allowed in (
@@ -87,7 +87,7 @@ def merge(
         (_device_problem(here, there), "--allow-devices", allow_devices),
     ):
         if line and allowed:
-            tell(
+            log(
                 f"{line}; they are mixed since {option} says so: a table then holds runs that no single machine repeats to the "
                 "byte. measured/ says of each run where and with what it was made"
             )
@@ -108,23 +108,23 @@ def merge(
             missing.append(one)
     if problems:
         for line in problems[:_SHOWN]:
-            tell(line)
+            log(line)
         further = f", {len(problems) - _SHOWN} more not listed" if len(problems) > _SHOWN else ""
         raise CollabenchError(f"{source.home}: nothing was imported; problems found: {len(problems)} (above{further})")
-    with holding(study.workspace.lock("import"), "importing", tell):
-        _take(study, missing, tell)
+    with holding(study.workspace.lock("import"), "importing", log):
+        _take(study, missing, log)
     taken = [one.measured for one in missing if one.measured is not None]
     merged.devices = {one.device for one in taken}
     merged.commits = set(map(_commit, taken))
-    _tell_origins(here, taken, tell)
-    _tell_failures(study, source, tell)
+    _tell_origins(here, taken, log)
+    _tell_failures(study, source, log)
     return merged
 
 
 # ------------------------------------------------------------------------------------------------------- checking
 
 
-def _read(study: Study, source: Workspace, planned_only: bool, problems: list[str], tell: Log) -> Iterator[_Found]:
+def _read(study: Study, source: Workspace, planned_only: bool, problems: list[str], log: Log) -> Iterator[_Found]:
     """The other copy's finished runs of the plan, each with its files checked."""
     planned = {(run.configuration.id, f"seed-{run.seed}"): run for run in study.plan.runs}
     others: list[Path] = []
@@ -141,7 +141,7 @@ def _read(study: Study, source: Workspace, planned_only: bool, problems: list[st
         except CollabenchError as error:
             problems.append(str(error))
     if others and planned_only:
-        tell(f"{len(others)} runs left out, which this study's plan doesn't have")
+        log(f"{len(others)} runs left out, which this study's plan doesn't have")
     elif others:
         problems += [f"{folder}: {_why_not_planned(study, folder)}" for folder in others]
         problems.append(
@@ -259,14 +259,14 @@ def _device_problem(here: Sequence[Measured], there: Sequence[Measured]) -> str 
     return f"runs were made on different kinds of device: {kinds}" if kinds else None
 
 
-def _tell_origins(here: Sequence[Measured], taken: Sequence[Measured], tell: Log) -> None:
+def _tell_origins(here: Sequence[Measured], taken: Sequence[Measured], log: Log) -> None:
     """Say in what else the runs that were taken differ from those here: what no identity holds, and nobody refuses."""
     devices = _sides((one.device for one in here), (one.device for one in taken))
     if here and devices:
-        tell(f"different devices: {devices}; between them the same run agrees to rounding, not to the byte")
+        log(f"different devices: {devices}; between them the same run agrees to rounding, not to the byte")
     commits = _sides(map(_commit, here), map(_commit, taken))
     if here and commits:
-        tell(f"different commits: {commits}; taken, since a change of what is computed is another identity")
+        log(f"different commits: {commits}; taken, since a change of what is computed is another identity")
 
 
 def _commit(measured: Measured) -> str:
@@ -293,7 +293,7 @@ def _same_here(study: Study, one: _Found) -> bool:
 # ------------------------------------------------------------------------------------------------------- taking
 
 
-def _take(study: Study, found: list[_Found], tell: Log) -> None:
+def _take(study: Study, found: list[_Found], log: Log) -> None:
     workspace = study.workspace
     try:
         workspace.state.mkdir(parents=True, exist_ok=True)
@@ -308,7 +308,7 @@ def _take(study: Study, found: list[_Found], tell: Log) -> None:
                 if load_result(copy, one.run) != one.result:
                     raise ResultError(f"{one.folder}: changed while it was read; nothing was imported")
             for number, one in enumerate(found):
-                with holding(workspace.lock(one.run.id), one.run.id, tell):
+                with holding(workspace.lock(one.run.id), one.run.id, log):
                     if not _same_here(study, one):  # asked again: another process may have trained it meanwhile
                         _move(study, one, waiting / str(number))
     except OSError as error:
@@ -340,7 +340,7 @@ def _move(study: Study, one: _Found, copy: Path) -> None:
     workspace.checkpoint(run.id).unlink(missing_ok=True)
 
 
-def _tell_failures(study: Study, source: Workspace, tell: Log) -> None:
+def _tell_failures(study: Study, source: Workspace, log: Log) -> None:
     """Say which runs failed there: they come with their reason or not at all."""
     for run in study.plan.runs:
         if source.failure(run.id).exists() and not (study.workspace.folder(run) / RESULT).exists():
@@ -348,4 +348,4 @@ def _tell_failures(study: Study, source: Workspace, tell: Log) -> None:
                 reason = read_json(source.failure(run.id), Failure).reason
             except ResultError as error:
                 reason = str(error)
-            tell(f"failed there, not imported: {run.configuration.label}, seed {run.seed}: {reason}")
+            log(f"failed there, not imported: {run.configuration.label}, seed {run.seed}: {reason}")

@@ -22,6 +22,7 @@ from collabench.storage import archives
 from collabench.storage.files import read_json
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Measured, Result, load_result
 from collabench.storage.workspace import Workspace
+from collabench.study.runner import Runner
 from collabench.study.study import Study
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def verify(
     seed: int = 0,
     tolerance: float | None = None,
     device: str | None = None,
-    tell: Log = print,
+    log: Log = print,
 ) -> Verification:
     """Hash the study's files, build its report from them and compare it with the accepted one, and repeat some runs.
 
@@ -101,9 +102,9 @@ def verify(
     whole_noise = _verify_noise(study, datasets, found)
     results = _verify_results(study, datasets, found)
     found.differences += archives.damaged(study.workspace)
-    tell(", ".join(f"{count} {kind}" for kind, count in found.hashed.items()) + " hashed")
+    log(", ".join(f"{count} {kind}" for kind, count in found.hashed.items()) + " hashed")
     if len(results) == len(study.plan.runs) and not found.differences:
-        _verify_report(study, found, tell)
+        _verify_report(study, found, log)
     else:
         found.notes.append("the report was not built again, since files it needs are missing or damaged")
     usable = [run for run in study.plan.runs if _trainable(study, run, datasets, whole_noise, results)]
@@ -111,7 +112,7 @@ def verify(
     if len(chosen) < min(sample, len(study.plan.runs)):
         found.notes.append(f"only {len(chosen)} runs could be trained again: the others lack whole files")
     for run in chosen:
-        tell(f"training again: {run.configuration.label}, seed {run.seed}")
+        log(f"training again: {run.configuration.label}, seed {run.seed}")
         found.reruns.append(_repeat(study, run, results, tolerance, device))
     found.differences += [rerun.line() for rerun in found.reruns if rerun.difference]
     return found
@@ -235,19 +236,20 @@ def _check_measured(study: Study, run: Run, result: Result, measured: Measured) 
 # --------------------------------------------------------------------------------------------------------- the report
 
 
-def _verify_report(study: Study, found: Verification, tell: Log) -> None:
+def _verify_report(study: Study, found: Verification, log: Log) -> None:
     """Every number of the accepted report follows from the files that were hashed, ``params.yaml`` and ``papers/``."""
-    from collabench import report
+    from collabench.report.accepted import compare
+    from collabench.report.build import build_report
 
     workspace = study.workspace
     if not workspace.accepted_report.is_dir():
         found.notes.append(f"{workspace.accepted_report} is not there: no report to compare")
         return
-    tell("building the report again")
+    log("building the report again")
     with _temporary(study, ("runs", "measured", "datasets")) as copy:
         try:
-            report.build(study.params, study.plan, copy)
-            lines = report.compare(copy)
+            build_report(study.params, study.plan, copy)
+            lines = compare(copy)
         except CollabenchError as error:
             where = str(error).replace(str(copy.root), str(workspace.root))
             found.differences.append(f"the report cannot be built: {where}")
@@ -286,7 +288,7 @@ def _trainable(
 ) -> bool:
     """Whether the run, and everything that it starts from, is whole."""
     config = run.configuration.noise
-    static = config.kind != "none" and config.when == "static"
+    static = config.is_static
     return (
         run.id in results
         and dataset_key(run.configuration.dataset) in datasets
@@ -309,7 +311,7 @@ def _repeat(study: Study, run: Run, results: dict[str, Result], tolerance: float
     study.check_device(device)
     with _temporary(study, ("datasets",), run.requires()) as copy:
         again = Study(study.params, study.plan, copy)
-        outcome = again.train([run], device=device, tell=lambda line: None)
+        outcome = Runner(again).train([run], device=device, log=lambda line: None)
         if outcome.failed:
             reason = f"was finished when recorded, fails now: {outcome.failed[0][1]}"
             return Rerun(run, "tolerance", "", error, None, None, reason)

@@ -163,7 +163,7 @@ def damaged(workspace: Workspace) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------- unpacking
 
 
-def unpack(root: Path, tell: Callable[[str], None] = tell_aside) -> None:
+def unpack(root: Path, log: Callable[[str], None] = tell_aside) -> None:
     """Unpack, for every profile below ``root``, the archives that have come since the last time.
 
     A result that is there stays: where the archive has another one, that is told. An archive that is damaged is told, and
@@ -172,10 +172,10 @@ def unpack(root: Path, tell: Callable[[str], None] = tell_aside) -> None:
     for home in sorted((root / "artifacts").glob("*/packed")):
         workspace = Workspace(root, home.parent.name)
         if _new(workspace):
-            with holding(workspace.lock("packs"), "unpacking results", tell):
+            with holding(workspace.lock("packs"), "unpacking results", log):
                 # Asked again: another process may have been quicker. One temporary folder: each costs its share.
                 with folder_beside(workspace.home / "packed") as temporary:
-                    whole = [path for path in _new(workspace) if _unpack_or_tell(workspace, path, temporary, tell)]
+                    whole = [path for path in _new(workspace) if _unpack_or_tell(workspace, path, temporary, log)]
                 if whole:
                     _remember(workspace, whole)
 
@@ -190,20 +190,20 @@ def _archives(workspace: Workspace) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def _unpack_or_tell(workspace: Workspace, path: Path, temporary: Path, tell: Callable[[str], None]) -> bool:
+def _unpack_or_tell(workspace: Workspace, path: Path, temporary: Path, log: Callable[[str], None]) -> bool:
     """Whether the archive was whole."""
     folder = workspace.measured if path == workspace.packed_measured else workspace.runs / path.stem
     try:
-        _unpack(path, folder, temporary / path.stem, tell)
+        _unpack(path, folder, temporary / path.stem, log)
     except _DAMAGE as error:
-        tell(f"{path}: damaged ({error}); {_REMEDY}")
+        log(f"{path}: damaged ({error}); {_REMEDY}")
         return False
     except OSError as error:
         raise unwritable(folder, error) from None
     return True
 
 
-def _unpack(path: Path, folder: Path, temporary: Path, tell: Callable[[str], None]) -> None:
+def _unpack(path: Path, folder: Path, temporary: Path, log: Callable[[str], None]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     temporary.mkdir()
     with _opened(path) as archive:
@@ -218,7 +218,7 @@ def _unpack(path: Path, folder: Path, temporary: Path, tell: Callable[[str], Non
             members.sort(key=lambda member: PurePosixPath(member.name).name == RESULT)
             result = folder / members[-1].name
             if result.name == RESULT and result.exists() and result.read_bytes() != _content(archive, members[-1]):
-                tell(f"{result}: another result than in {path}; this one stays")
+                log(f"{result}: another result than in {path}; this one stays")
                 continue
             (temporary / parent).mkdir(exist_ok=True)
             missing = [member for member in members if not (folder / member.name).exists()]

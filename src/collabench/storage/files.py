@@ -20,9 +20,9 @@ from typing import IO, Any, TypeVar
 from pydantic import ValidationError
 
 from collabench.core.errors import CollabenchError, ResultError, StorageError
-from collabench.core.record import Strict
+from collabench.core.record import Record
 
-T = TypeVar("T", bound=Strict)
+T = TypeVar("T", bound=Record)
 
 #: Of renameat2(2).
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -143,7 +143,7 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path, record: Strict, *, durable: bool = True) -> None:
+def write_json(path: Path, record: Record, *, durable: bool = True) -> None:
     """Write a record as canonical JSON with a checksum over its content, atomically."""
     body = json.loads(record.model_dump_json())
     body["checksum"] = _checksum(body)

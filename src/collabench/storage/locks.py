@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from collabench.core.errors import CollabenchError, ResultError, StorageError
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.storage.files import read_json, unwritable, write_json
 
 _SHOWN = 120
@@ -30,7 +30,7 @@ _GLANCE_SECONDS = 0.3
 """Longer than :func:`is_held` has a lock, which is no reason to tell anybody."""
 
 
-class Holder(Strict):
+class Holder(Record):
     """Who holds a lock. since: when it was taken."""
 
     pid: int
@@ -45,7 +45,7 @@ class Holder(Strict):
 
 
 @contextmanager
-def holding(path: Path, what: str, tell: Callable[[str], None]) -> Iterator[None]:
+def holding(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock at ``path``; where a living process holds it, say so and wait for its end.
 
     what: what the lock protects, for the message. Raises StorageError if the lock's file cannot be written.
@@ -56,7 +56,7 @@ def holding(path: Path, what: str, tell: Callable[[str], None]) -> Iterator[None
         try:
             lock.acquire(timeout=_GLANCE_SECONDS)
         except Timeout:
-            tell(f"{what}: held by {holder(path)}; waiting for it to end")
+            log(f"{what}: held by {holder(path)}; waiting for it to end")
             lock.acquire()
     except OSError as error:
         raise unwritable(path, error) from None

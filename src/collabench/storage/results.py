@@ -15,7 +15,7 @@ from pydantic import Field
 
 from collabench.config.configuration import Run
 from collabench.core.errors import ResultError
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.storage.files import read_json, sha256_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ RESULT, LOGITS, WEIGHTS = "result.json", "logits.safetensors", "weights.safetens
 WITHOUT_MEASUREMENT = "delete it, and its run counts as not measured in the tables of costs"
 
 
-class Figures(Strict):
+class Metrics(Record):
     """Figures of one set of logits on one split. Errors are shares (0 to 1), not percent.
 
     ``top5_error`` is None with five classes or fewer. ``calibration_error``: expected calibration error over 15 bins
@@ -44,7 +44,7 @@ class Figures(Strict):
     calibration_error: float = Field(ge=0, le=1)
 
 
-class Curves(Strict):
+class Curves(Record):
     """Per-epoch curves. Errors are the deployed head's, None for epochs not evaluated.
 
     test_top5_error: left out with fewer than ``TOP5_CLASSES`` classes.
@@ -57,7 +57,7 @@ class Curves(Strict):
     test_top5_error: tuple[float | None, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
-class NoiseRealised(Strict):
+class NoiseRealised(Record):
     """Share of training labels that differ from the clean ones: static noise, or the mean over epochs."""
 
     kind: str
@@ -65,7 +65,7 @@ class NoiseRealised(Strict):
     corruption: float = Field(ge=0, le=1)
 
 
-class Result(Strict):
+class Result(Record):
     """What a run found.
 
     last: deployed head after the last epoch. best: the lowest test error over epochs (chosen on test data: optimistic),
@@ -87,20 +87,20 @@ class Result(Strict):
     parameters: int
     training_parameters: int
     noise: NoiseRealised
-    last: Figures
+    last: Metrics
     best_error: float | None = Field(default=None, ge=0, le=1)
     best_epoch: int | None = None
     best_top5_error: float | None = Field(default=None, ge=0, le=1, exclude_if=lambda value: value is None)
-    selected: Figures | None = None
+    selected: Metrics | None = None
     selected_epoch: int | None = None
-    heads: tuple[Figures, ...]
-    averaged_heads: Figures | None = None
+    heads: tuple[Metrics, ...]
+    averaged_heads: Metrics | None = None
     curves: Curves
     deterministic: bool
     files: dict[str, str]
 
 
-class Measured(Strict):
+class Measured(Record):
     """What running it cost, where and with what. Times in seconds, memory in bytes.
 
     commit, dirty: of the project, and whether code or configuration differed from it. configuration: SHA-256 of the run's
@@ -128,7 +128,7 @@ class Measured(Strict):
     nondeterministic_operations: tuple[str, ...] = ()
 
 
-class InProgress(Strict):
+class InProgress(Record):
     """Where a run in training stands, for those who wait. epoch: how many are complete. error: test error of the last
     evaluation (0 to 1). pid: of the process that trains it."""
 
@@ -143,7 +143,7 @@ class InProgress(Strict):
     pid: int
 
 
-class Failure(Strict):
+class Failure(Record):
     """Why a run could not be finished."""
 
     run_id: str

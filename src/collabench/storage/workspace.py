@@ -89,7 +89,7 @@ class Workspace:
 
     @property
     def unpacked(self) -> Path:
-        """Which archives were unpacked here, or packed (:mod:`collabench.packs`)."""
+        """Which archives were unpacked here, or packed (:mod:`collabench.storage.archives`)."""
         return self.state / "unpacked.json"
 
     @property
@@ -111,7 +111,7 @@ class Workspace:
         return self.measured / run.configuration.id / f"seed-{run.seed}.json"
 
     def estimate(self, configuration_id: str) -> Path:
-        """What ``collabench plan --estimate`` predicted of one run, on the machine and for the device that it names."""
+        """What ``collabench estimate`` predicted of one run, on the machine and for the device that it names."""
         return self.state / "estimates" / f"{configuration_id}.json"
 
     def checkpoint(self, run_id: str) -> Path:
@@ -136,7 +136,7 @@ class Workspace:
 
     @property
     def aside(self) -> Workspace:
-        """What this profile's tables no longer need (:mod:`collabench.surplus`), in the same folders."""
+        """What this profile's tables no longer need (:mod:`collabench.study.cleanup`), in the same folders."""
         return Workspace(self.root, f"{self.profile}/{_ASIDE}")
 
     @property

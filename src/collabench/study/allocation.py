@@ -1,7 +1,7 @@
 """What a training job asks a cluster for: minutes and memory, from runs that are finished, else from estimates.
 
 Seconds are those of finished runs of the configuration on this type of device, wherever they ran, or what ``collabench
-plan --estimate`` has predicted (on a node: ``srun collabench plan --estimate -p PROFILE``). Both are what one run needs; a
+estimate`` has predicted (on a node: ``srun collabench estimate -p PROFILE``). Both are what one run needs; a
 job has several.
 """
 
@@ -90,7 +90,7 @@ def _prediction(study: Study, configuration: Configuration, device_type: str) ->
     try:
         found = read_json(path, Prediction) if path.exists() else None
     except ResultError:
-        return None  # of another version; `collabench plan --estimate` makes it again
+        return None  # of another version; `collabench estimate` makes it again
     return found if found is not None and found.device_type == device_type else None
 
 

@@ -57,7 +57,7 @@ def surplus(study: Study) -> list[Path]:
     return found
 
 
-def set_aside(study: Study, tell: Callable[[str], None] = print) -> list[Path]:
+def set_aside(study: Study, log: Callable[[str], None] = print) -> list[Path]:
     """Move what :func:`tracked` finds to the profile's ``state/set-aside``; the entries' old paths.
 
     Raises StorageError where a file cannot be moved.
@@ -78,7 +78,7 @@ def set_aside(study: Study, tell: Callable[[str], None] = print) -> list[Path]:
             raise StorageError(f"{path}: cannot be set aside ({error.strerror})") from None
     runs = sum(path.is_relative_to(study.workspace.runs) and path.suffix != ".done" for path in moved)
     if moved:
-        tell(f"set aside in {aside}: {len(moved)} entries ({runs} runs) that no table of {study.workspace.profile} needs; "
+        log(f"set aside in {aside}: {len(moved)} entries ({runs} runs) that no table of {study.workspace.profile} needs; "
              f"`collabench gc -p {study.workspace.profile}` removes them")  # fmt: skip
     return moved
 

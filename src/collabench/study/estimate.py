@@ -25,7 +25,7 @@ from collabench.core.resources import Resources
 from collabench.storage.files import read_json, write_json
 from collabench.storage.results import Measured
 from collabench.study.study import Study
-from collabench.study.timing import Form, Prediction, _predict_all
+from collabench.study.timing import DatasetShape, Prediction, predict_all
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def estimate(study: Study, resources: Resources, *, again: bool = False) -> Esti
     from collabench.training.device import choose_device, describe
 
     device = describe(choose_device(resources.device))
-    forms = {name: _form(study, c) for name, c in study.plan.configurations.items()}
+    forms = {name: _dataset_shape(study, c) for name, c in study.plan.configurations.items()}
     predictions: dict[str, Prediction] = {}
     for name, form in forms.items() if not again else ():
         path = study.workspace.estimate(name)
@@ -123,7 +123,7 @@ def estimate(study: Study, resources: Resources, *, again: bool = False) -> Esti
             if same == (device, resources.workers, torch.__version__, form):
                 predictions[name] = known
     missing = {name: c for name, c in study.plan.configurations.items() if name not in predictions}
-    for prediction in _predict_all(missing, forms, resources):
+    for prediction in predict_all(missing, forms, resources):
         predictions[prediction.configuration_id] = prediction
         write_json(study.workspace.estimate(prediction.configuration_id), prediction)
     runs = study.plan.seeds_of()
@@ -137,7 +137,7 @@ def estimate(study: Study, resources: Resources, *, again: bool = False) -> Esti
     )
 
 
-def _form(study: Study, configuration: Configuration) -> Form:
+def _dataset_shape(study: Study, configuration: Configuration) -> DatasetShape:
     from collabench.data.dataset import MANIFEST, Manifest
 
     dataset = configuration.dataset
@@ -155,7 +155,7 @@ def _form(study: Study, configuration: Configuration) -> Form:
             f"{configuration.label}: how many images it has is known once the data set is prepared: "
             f"collabench data prepare -p {study.workspace.profile}"
         )
-    return Form(shape=shape, classes=classes, train_images=train, test_images=test)
+    return DatasetShape(shape=shape, classes=classes, train_images=train, test_images=test)
 
 
 def _sizes(dataset: DatasetConfig) -> tuple[int, int]:

@@ -49,35 +49,35 @@ class Inputs:
         lacking = {dataset_key(run.configuration.dataset) for run in runs} & missing.keys()
         return possible, [missing[key] for key in sorted(lacking)]
 
-    def prepare_for(self, runs: Iterable[Run], tell: Log = print) -> None:
+    def prepare_for(self, runs: Iterable[Run], log: Log = print) -> None:
         """Prepare the data sets and the static noisy labels that ``runs`` need."""
         keys = {dataset_key(run.configuration.dataset) for run in runs}
-        self.prepare_datasets(tell, keys)
+        self.prepare_datasets(log, keys)
         noisy = self.noise_files().items()
-        self.prepare_noise(tell, [key for key, users in noisy if dataset_key(users[0].configuration.dataset) in keys])
+        self.prepare_noise(log, [key for key, users in noisy if dataset_key(users[0].configuration.dataset) in keys])
 
-    def prepare_datasets(self, tell: Log = print, keys: Iterable[str] | None = None) -> None:
+    def prepare_datasets(self, log: Log = print, keys: Iterable[str] | None = None) -> None:
         """Download, verify and cache every data set of the plan, or those of ``keys``. Does nothing for those that are
         there."""
         for key, configuration in self._by_dataset().items():
             if keys is None or key in keys:
-                self.prepare_dataset(key, configuration, tell)
+                self.prepare_dataset(key, configuration, log)
 
-    def prepare_dataset(self, key: str, configuration: Configuration | None = None, tell: Log = print) -> None:
+    def prepare_dataset(self, key: str, configuration: Configuration | None = None, log: Log = print) -> None:
         """Prepare the data set of this key (:func:`collabench.config.configuration.dataset_key`)."""
         from collabench import data
 
         configuration = configuration or self._by_dataset()[key]
         folder = self._workspace.datasets / key
-        with self._preparing(key, tell):
+        with self._preparing(key, log):
             if not folder.exists():
                 self._link_dataset(key, folder)
             data.prepare(
-                configuration.dataset, self._workspace.downloads, folder, progress=tell, root=self._workspace.root
+                configuration.dataset, self._workspace.downloads, folder, progress=log, root=self._workspace.root
             )
 
-    def _preparing(self, key: str, tell: Log) -> AbstractContextManager[None]:
-        return holding(self._workspace.lock(f"dataset-{key}"), f"data set {key}", tell)
+    def _preparing(self, key: str, log: Log) -> AbstractContextManager[None]:
+        return holding(self._workspace.lock(f"dataset-{key}"), f"data set {key}", log)
 
     def _link_dataset(self, key: str, folder: Path) -> None:
         for sibling in self._workspace.siblings():
@@ -85,7 +85,7 @@ class Inputs:
                 link_files(sibling.datasets / key, folder, sorted(p.name for p in (sibling.datasets / key).iterdir()))
                 return
 
-    def dataset(self, configuration: Configuration, tell: Log = print) -> data.Dataset:
+    def dataset(self, configuration: Configuration, log: Log = print) -> data.Dataset:
         """The prepared data set of a configuration, made again if it is damaged; the last one stays loaded."""
         from collabench import data
         from collabench.core.errors import DataError
@@ -95,7 +95,7 @@ class Inputs:
             try:
                 loaded = data.load(self._workspace.datasets / key)
             except DataError:
-                self.prepare_dataset(key, configuration, tell)  # says what was wrong
+                self.prepare_dataset(key, configuration, log)  # says what was wrong
                 loaded = data.load(self._workspace.datasets / key)
             self._loaded = (key, loaded)
         return self._loaded[1]
@@ -114,7 +114,7 @@ class Inputs:
         key = noise_key(run.configuration.dataset, run.configuration.noise)
         return self._workspace.noise / key / f"seed-{run.data_seed}.safetensors"
 
-    def prepare_noise(self, tell: Log = print, keys: Iterable[str] | None = None) -> None:
+    def prepare_noise(self, log: Log = print, keys: Iterable[str] | None = None) -> None:
         """Draw the static noisy labels that are missing or damaged; the data sets must be there."""
         from collabench.core.errors import DataError
         from collabench.data import noise
@@ -128,10 +128,10 @@ class Inputs:
                         noise.read_static(path)
                         continue
                     except DataError as error:
-                        tell(f"{error}; drawing it again")
-                self._draw_noise(run, tell)
+                        log(f"{error}; drawing it again")
+                self._draw_noise(run, log)
 
-    def static_noise(self, run: Run, tell: Log = print) -> data.NoisyLabels | None:
+    def static_noise(self, run: Run, log: Log = print) -> data.NoisyLabels | None:
         """The run's static noisy labels, drawn again if they are damaged; None where its noise isn't static."""
         from collabench.core.errors import DataError
         from collabench.data import noise
@@ -142,18 +142,18 @@ class Inputs:
         try:
             return noise.read_static(self.noise_file(run))
         except DataError as error:
-            tell(f"{error}; drawing it again")
-        self._draw_noise(run, tell)
+            log(f"{error}; drawing it again")
+        self._draw_noise(run, log)
         return noise.read_static(self.noise_file(run))
 
-    def _draw_noise(self, run: Run, tell: Log) -> None:
+    def _draw_noise(self, run: Run, log: Log) -> None:
         from collabench.data import noise
 
-        config, dataset = run.configuration.noise, self.dataset(run.configuration, tell)
+        config, dataset = run.configuration.noise, self.dataset(run.configuration, log)
         drawn = noise.draw(config, dataset.train_labels, dataset.classes, run.data_seed)
         noise.write_static(self.noise_file(run), drawn, config, run.data_seed)
 
-    def drop_damaged(self, tell: Log = print) -> None:
+    def drop_damaged(self, log: Log = print) -> None:
         """Remove manifests and static noise files of the plan that are damaged, or belong to damaged arrays, so that they are
         made again."""
         from collabench import data
@@ -165,13 +165,13 @@ class Inputs:
                 if path.exists():
                     read(source)
             except DataError as error:
-                tell(f"{error}; it is made again")
+                log(f"{error}; it is made again")
                 path.unlink(missing_ok=True)
 
         for key in self.dataset_keys():
             folder = self._workspace.datasets / key
             if folder.exists():  # the lock: another process may be preparing it
-                with self._preparing(key, tell):
+                with self._preparing(key, log):
                     check(folder / data.MANIFEST, data.load, folder)
         for runs in self.noise_files().values():
             for path in map(self.noise_file, runs):

@@ -79,7 +79,7 @@ class Jobs:
                 return job
         raise CollabenchError(f"the plan of profile {self._workspace.profile} has no job {job_id!r}")
 
-    def drop_stale_markers(self, tell: Log | None = None) -> list[Path]:
+    def drop_stale_markers(self, log: Log | None = None) -> list[Path]:
         """Remove the markers of jobs whose result files are not all there, so that they are run again.
 
         tell: if given, every file of the results is also verified by its checksum, and what is damaged is told.
@@ -92,13 +92,13 @@ class Jobs:
                 if _content(job.marker) != job.marker_content:
                     raise ResultError(f"{job.marker}: damaged marker")
                 for run in job.runs:
-                    if tell is not None:
+                    if log is not None:
                         load_result(self._workspace.folder(run), run)
                     elif not (self._workspace.folder(run) / RESULT).exists():
                         raise ResultError(f"{self._workspace.folder(run) / RESULT}: is missing")
             except ResultError as error:
-                if tell is not None:
-                    tell(f"{error}; it is made again")
+                if log is not None:
+                    log(f"{error}; it is made again")
                 job.marker.unlink(missing_ok=True)
                 stale.append(job.marker)
         return stale

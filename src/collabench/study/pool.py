@@ -33,7 +33,7 @@ def _train(root: Path, profile: str, resources: Resources, run_id: str, retry_fa
     study = _study(root, profile, resources)
     run = next(run for run in study.plan.runs if run.id == run_id)
     return Runner(study).train(
-        [run], device=resources.device, retry_failed=retry_failed, tell=partial(print, flush=True)
+        [run], device=resources.device, retry_failed=retry_failed, log=partial(print, flush=True)
     )
 
 

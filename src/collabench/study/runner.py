@@ -50,7 +50,7 @@ class Runner:
         self._study, self._workspace, self._train_run = study, study.workspace, train_run
 
     def train(
-        self, runs: Sequence[Run], *, device: str | None = None, retry_failed: bool = False, tell: Log = print
+        self, runs: Sequence[Run], *, device: str | None = None, retry_failed: bool = False, log: Log = print
     ) -> Outcome:
         """Make every one of ``runs`` available, in order, in this process: keep it, link it, resume it or train it.
 
@@ -61,11 +61,11 @@ class Runner:
         outcome = Outcome()
         for run in runs:
             everywhere = self._workspace.lock_of_all_profiles(run.id)
-            with holding(self._workspace.lock(run.id), run.id, tell), holding(everywhere, run.id, tell):
-                self._make_available(run, outcome, device, retry_failed, tell)
+            with holding(self._workspace.lock(run.id), run.id, log), holding(everywhere, run.id, log):
+                self._make_available(run, outcome, device, retry_failed, log)
         return outcome
 
-    def _make_available(self, run: Run, outcome: Outcome, device: str | None, retry_failed: bool, tell: Log) -> None:
+    def _make_available(self, run: Run, outcome: Outcome, device: str | None, retry_failed: bool, log: Log) -> None:
         folder, failure = self._workspace.folder(run), self._workspace.failure(run.id)
         if (folder / RESULT).exists():
             try:
@@ -74,22 +74,22 @@ class Runner:
                 outcome.done.append(run)
                 return
             except ResultError as error:
-                tell(f"{error}; training it again")
+                log(f"{error}; training it again")
                 (folder / RESULT).unlink(missing_ok=True)
         if failure.exists() and not retry_failed:
             try:
                 outcome.failed.append((run, read_json(failure, Failure).reason))
                 return
             except ResultError as error:
-                tell(f"{error}; training it again")
+                log(f"{error}; training it again")
                 failure.unlink(missing_ok=True)
-        if self._link_run(run, tell):
+        if self._link_run(run, log):
             self._forget(run)
             outcome.linked.append(run)
             return
         self._study.check_processes(run)
         try:
-            self._write(run, self._train(run, device, tell))
+            self._write(run, self._train(run, device, log))
         except StorageError:
             raise
         except OSError as error:
@@ -111,7 +111,7 @@ class Runner:
             if isinstance(error, RunFailed):  # it diverged: a retry must not go on from there
                 self._workspace.checkpoint(run.id).unlink(missing_ok=True)
             outcome.failed.append((run, reason))
-            tell(f"{run.id} failed: {reason}")
+            log(f"{run.id} failed: {reason}")
         else:
             self._forget(run)
             outcome.trained.append(run)
@@ -123,34 +123,34 @@ class Runner:
         for place in (self._workspace.checkpoint, self._workspace.progress, self._workspace.failure):
             place(run.id).unlink(missing_ok=True)
 
-    def _train(self, run: Run, device: str | None, tell: Log) -> Trained:
+    def _train(self, run: Run, device: str | None, log: Log) -> Trained:
         from collabench import training
         from collabench.training.device import choose_device
 
         configuration = run.configuration
         chosen = choose_device(device or self._study.profile.device)
         self._commit  # noqa: B018 (asked before training: the code that was loaded, not the one at the end)
-        dataset = self._study.inputs.dataset(configuration, tell)
+        dataset = self._study.inputs.dataset(configuration, log)
         train_run = self._train_run or training.train_run
         return train_run(
             run,
             dataset,
             device=chosen,
-            static_noise=self._study.inputs.static_noise(run, tell),
-            teachers=[self._required(required, device, tell) for required in run.requires()],
+            static_noise=self._study.inputs.static_noise(run, log),
+            teachers=[self._required(required, device, log) for required in run.requires()],
             checkpoint_path=self._workspace.checkpoint(run.id),
             checkpoint_seconds=checkpoint_seconds(),
             report=self._progress_writer(run),
-            tell=tell,
+            log=log,
         )
 
-    def _required(self, run: Run, device: str | None, tell: Log) -> torch.nn.Module:
+    def _required(self, run: Run, device: str | None, log: Log) -> torch.nn.Module:
         """The deployed network of a run that another one needs, which is trained again if it is damaged or gone."""
         try:
             return self.deployed(run)
         except ResultError as error:
-            tell(str(error))
-        outcome = self.train([run], device=device, tell=tell)
+            log(str(error))
+        outcome = self.train([run], device=device, log=log)
         if outcome.failed:
             raise RunFailed(f"needs {run.id}, which failed: {outcome.failed[0][1]}")
         return self.deployed(run)
@@ -228,7 +228,7 @@ class Runner:
         except (OSError, subprocess.CalledProcessError):
             return None, None
 
-    def _link_run(self, run: Run, tell: Log) -> bool:
+    def _link_run(self, run: Run, log: Log) -> bool:
         """Take the run's files from another profile that has it, checked. False if none has."""
         for sibling in self._workspace.siblings():
             source = sibling.folder(run)
@@ -237,7 +237,7 @@ class Runner:
             try:
                 result = load_result(source, run)
             except ResultError as error:
-                tell(f"{error}; this copy, of {sibling.title}, is not used")
+                log(f"{error}; this copy, of {sibling.title}, is not used")
                 continue
             measured = sibling.measured_file(run)
             if measured.exists():

@@ -18,7 +18,7 @@ from collabench.config.configuration import Configuration, Run
 from collabench.config.known_datasets import KNOWN_IMAGES, KNOWN_SHAPES
 from collabench.config.plan import Plan
 from collabench.core.errors import CollabenchError
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.methods import METHODS
 
 #: In the environment of the processes of a study: the part that they train.
@@ -104,7 +104,7 @@ def work_of_run(configuration: Configuration) -> int:
 
 
 @lru_cache(maxsize=256)
-def _forward(model: Strict, shape: tuple[int, int, int], classes: int) -> int:
+def _forward(model: Record, shape: tuple[int, int, int], classes: int) -> int:
     import torch
 
     from collabench.models import build_backbone

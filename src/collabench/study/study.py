@@ -66,7 +66,7 @@ class Study:
         """The profile's entry in ``params.yaml``."""
         return self.params.profiles[self.workspace.profile]
 
-    def mend(self, tell: Log = print, *, results: bool = True) -> None:
+    def mend(self, log: Log = print, *, results: bool = True) -> None:
         """Clear what killed processes left behind, verify every file of the plan by its checksum, and remove what no longer
         holds, saying so, so that it is made again. Nothing that is whole is touched.
 
@@ -75,9 +75,9 @@ class Study:
         if self.workspace.home.is_dir():
             for folder in (self.workspace.home, self.workspace.locks_of_all_profiles):
                 remove_abandoned(folder)
-            self.inputs.drop_damaged(tell)
+            self.inputs.drop_damaged(log)
             if results:
-                self.jobs.drop_stale_markers(tell)
+                self.jobs.drop_stale_markers(log)
 
     def status(self, run: Run) -> RunStatus:
         """Whether a run is done, failed, being trained, available elsewhere, or still to be trained, and why."""

@@ -17,7 +17,7 @@ from collabench.config.configuration import Configuration, Run
 from collabench.config.sections import NoiseConfig
 from collabench.core.errors import RunFailed
 from collabench.core.processes import end_with_parent
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.core.resources import Resources
 
 #: Seconds of training that a configuration is timed for.
@@ -26,7 +26,7 @@ TIMED_SECONDS = 1.0
 BATCH_FLOPS = {"cpu": 5e10, "cuda": 5e12}
 
 
-class Form(Strict):
+class DatasetShape(Record):
     """A data set's form: ``shape`` (channels, height, width) of an image, and how many there are of what."""
 
     shape: tuple[int, int, int]
@@ -35,7 +35,7 @@ class Form(Strict):
     test_images: int
 
 
-class Prediction(Strict):
+class Prediction(Record):
     """What one run of a configuration is expected to cost on a device. Seconds and bytes.
 
     flops: of one image in training. timed_batch: images of the batch that was timed. memory_bytes: of the process.
@@ -46,7 +46,7 @@ class Prediction(Strict):
     device_type: Literal["cpu", "cuda"] = "cpu"
     workers: int
     torch: str
-    form: Form
+    form: DatasetShape
     train_seconds: float
     evaluate_seconds: float
     memory_bytes: int
@@ -62,11 +62,11 @@ class Prediction(Strict):
 # ----------------------------------------------------------------------------------------------------- predicting
 
 
-def _predict_all(
+def predict_all(
     configurations: dict[str, Configuration],
-    forms: dict[str, Form],
+    forms: dict[str, DatasetShape],
     resources: Resources,
-    work: Callable[[Configuration, Form, str, int], Prediction] | None = None,
+    work: Callable[[Configuration, DatasetShape, str, int], Prediction] | None = None,
 ) -> list[Prediction]:
     """Time configurations, as many at once as will train at once: they slow each other down as the runs will.
 
@@ -103,7 +103,7 @@ def _predict_all(
     return [found[name] for name in configurations]
 
 
-def predict(configuration: Configuration, form: Form, device_type: str, workers: int) -> Prediction:
+def predict(configuration: Configuration, form: DatasetShape, device_type: str, workers: int) -> Prediction:
     """Time one configuration in this process, and count its memory and files."""
     import torch
 
@@ -166,8 +166,10 @@ class _Timed:
 class _Trials:
     """Short trainings of a configuration on random images, by the training loop."""
 
-    def __init__(self, configuration: Configuration, form: Form, batch: int, device, deployed_share: float) -> None:
-        self._configuration, self._form, self._batch, self._device = configuration, form, batch, device
+    def __init__(
+        self, configuration: Configuration, form: DatasetShape, batch: int, device, deployed_share: float
+    ) -> None:
+        self._configuration, self._dataset_shape, self._batch, self._device = configuration, form, batch, device
         self._deployed_share = deployed_share
 
     def evaluations(self, times: int) -> float:
@@ -175,7 +177,7 @@ class _Trials:
         return 1 + (times - 1) * self._deployed_share
 
     def timed(self, trains: bool) -> _Timed:
-        steps = math.ceil(self._form.train_images / self._batch)
+        steps = math.ceil(self._dataset_shape.train_images / self._batch)
         first = self._run(min(2, steps), 1)
         if not trains:
             return self._result(first, 0)
@@ -195,9 +197,9 @@ class _Trials:
             }
         )  # fmt: skip
         changed = self._configuration.model_copy(update={"recipe": recipe, "noise": NoiseConfig(kind="none")})
-        train = min(self._form.train_images, steps * self._batch)
-        test = min(self._form.test_images, recipe.evaluation_batch_size, max(2 * train, 2))
-        dataset = random_dataset(self._form, max(train, 2), max(test, 1))
+        train = min(self._dataset_shape.train_images, steps * self._batch)
+        test = min(self._dataset_shape.test_images, recipe.evaluation_batch_size, max(2 * train, 2))
+        dataset = random_dataset(self._dataset_shape, max(train, 2), max(test, 1))
         teachers = self._teachers()
         wall, processor = time.perf_counter(), time.process_time()
         trained = train_run(Run(changed, 0), dataset, device=self._device, teachers=teachers)
@@ -212,7 +214,7 @@ class _Trials:
 
         def deployed(configuration: Configuration):
             inner = [deployed(required.configuration) for required in configuration.requires]
-            context = make_context(configuration, self._form.shape, self._form.classes, 0, inner)
+            context = make_context(configuration, self._dataset_shape.shape, self._dataset_shape.classes, 0, inner)
             method = make_method(configuration, context)
             return method.deploy(method.build()).eval()
 
@@ -232,7 +234,7 @@ class _Trials:
         )
 
 
-def random_dataset(form: Form, train_images: int, test_images: int):
+def random_dataset(form: DatasetShape, train_images: int, test_images: int):
     """A data set of random pixels and labels of this form, on the CPU."""
     import torch
 

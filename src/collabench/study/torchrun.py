@@ -1,4 +1,4 @@
-"""A study whose runs are each shared by the processes that torchrun started (:mod:`collabench.distributed`).
+"""A study whose runs are each shared by the processes that torchrun started (:mod:`collabench.core.distributed`).
 
 The first process leads: it decides what is to be trained, as in any study, and is the only one that writes. The others
 follow: they train what it names and keep nothing. A failure that every process sees alike (a loss that isn't finite) is the
@@ -41,7 +41,7 @@ def train(
     retry_failed: bool = False,
     finished: Callable[[Run, str], None] = lambda run, state: None,
 ) -> Outcome:
-    """As :func:`collabench.pool.train`, one run after the other, in the first process; the others are in :func:`follow`.
+    """As :func:`collabench.study.pool.train`, one run after the other, in the first process; the others are in :func:`follow`.
 
     Runs whose recipe asks for another number of processes are left alone. Raises ConfigError if one of them is required
     and not there, RunFailed where the processes cannot go on together.

@@ -1,32 +1,128 @@
-"""From logits to figures."""
+"""Evaluation of a network, and the metrics of logits."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from collabench.storage.results import Figures
+from collabench import data
+from collabench.config.sections import RecipeConfig
+from collabench.core import distributed
+from collabench.core.errors import RunFailed
+from collabench.methods import Method
+from collabench.storage.results import TOP5_CLASSES, Metrics
+from collabench.training.history import History
 
-
-def _as_float16(logits: Tensor) -> Tensor:
-    """Logits in the form in which they are kept: what lies beyond float16 becomes its largest number, not infinity."""
-    largest = torch.finfo(torch.float16).max
-    return logits.clamp(-largest, largest).half().cpu()
+CALIBRATION_BINS = 15
 
 
 @dataclass
-class _Final:
+class Final:
+    """What the evaluation after the last epoch gives: the deployed network, kept logits, and metrics of every head."""
+
     deployed: nn.Module
     logits: dict[str, Tensor]
-    heads: list[Figures]
-    averaged: Figures | None
+    heads: list[Metrics]
+    averaged: Metrics | None
 
 
-CALIBRATION_BINS = 15
+class Evaluator:
+    """Evaluates a training network on the test split and, where there is one, on the validation split.
+
+    validation_index: positions (V,) in the training split of the images that are held out, or None.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        network: nn.Module,
+        dataset: data.Dataset,
+        recipe: RecipeConfig,
+        device: torch.device,
+        computing: Callable[[], AbstractContextManager],
+        validation_index: Tensor | None,
+    ) -> None:
+        self._method, self._network, self._dataset, self._recipe = method, network, dataset, recipe
+        self._device, self._computing, self._validation_index = device, computing, validation_index
+        self._test_labels = dataset.test_labels.to(device)
+        self._records_top5 = len(dataset.classes) >= TOP5_CLASSES
+        self._last_logits: Tensor | None = None
+
+    def after_epoch(self, history: History, labels: Tensor) -> None:
+        """Append the test and validation errors of what would be deployed, or None where the recipe skips this epoch.
+
+        The other heads are evaluated after the last epoch only. labels (N,): the epoch's training labels.
+        """
+        begin, epoch = time.monotonic(), history.epoch
+        last = epoch + 1 == self._recipe.epochs
+        if not last and (epoch + 1) % self._recipe.evaluate_every:
+            history.test_error.append(None)
+            history.validation_error.append(None)
+            history.test_top5_error.append(None)
+            return
+        deployed = self._method.deploy(self._network).eval()
+
+        def predict(images: Tensor) -> Tensor:
+            return deployed(images).unsqueeze(0)
+
+        logits = self._all_heads() if last else self._logits("test", predict)
+        self._last_logits = logits if last else None
+        history.test_error.append(errors(logits, self._test_labels)[0].item())
+        history.test_top5_error.append(top5_error(logits[0], self._test_labels) if self._records_top5 else None)
+        if self._validation_index is None:
+            history.validation_error.append(None)
+        else:
+            source = labels if self._recipe.validation_noisy else self._dataset.train_labels
+            wanted = source[self._validation_index].to(self._device)
+            error = errors(self._logits("validation", predict), wanted)[0].item()
+            previous = [value for value in history.validation_error if value is not None]
+            history.validation_error.append(error)
+            if not previous or error < min(previous):
+                history.selected = metrics(logits[0], self._test_labels).model_dump()
+                history.selected_epoch = epoch
+        history.evaluate_seconds += time.monotonic() - begin
+
+    def final(self) -> Final:
+        """Logits and metrics of every head after the last epoch, and the network that is deployed.
+
+        Raises RunFailed if the logits are not finite.
+        """
+        logits = self._all_heads() if self._last_logits is None else self._last_logits
+        if not torch.isfinite(logits).all():
+            raise RunFailed("the test logits are not finite after the last epoch")
+        kept = {"deployed": _as_float16(logits[0])}
+        averaged = None
+        if len(logits) > 1:
+            mean = logits.mean(dim=0)
+            kept["averaged"] = _as_float16(mean)
+            averaged = metrics(mean, self._test_labels)
+        heads = [metrics(head, self._test_labels) for head in logits]
+        return Final(self._method.deploy(self._network), kept, heads, averaged)
+
+    def _all_heads(self) -> Tensor:
+        """Test logits (heads, N, m) of every head."""
+        return self._logits("test", partial(self._method.predict, self._network))
+
+    def _logits(self, split: str, predict: Callable[[Tensor], Tensor]) -> Tensor:
+        """Logits (heads, N, m) of the ``test`` or the ``validation`` split, ``predict`` giving those of a batch."""
+        self._network.eval()
+        index = self._validation_index if split == "validation" else None
+        count = len(self._test_labels) if index is None else len(index)
+        shared = 1 < distributed.world() <= count
+        if shared:
+            own = distributed.own_part().rows(count)
+            index = torch.arange(own.start, own.stop) if index is None else index[own]
+        batches = data.open_evaluation_batches(
+            self._dataset, split, self._recipe.augmentation, self._recipe.evaluation_batch_size, self._device, index
+        )
+        logits = collect_logits(predict, batches, self._computing)
+        return distributed.gathered(logits, count, dim=1) if shared else logits
 
 
 def collect_logits(
@@ -43,7 +139,7 @@ def collect_logits(
         return torch.cat(parts, dim=1)
 
 
-def figures(logits: Tensor, labels: Tensor) -> Figures:
+def metrics(logits: Tensor, labels: Tensor) -> Metrics:
     """Error, top-5 error, negative log-likelihood (nats) and calibration error of logits (N, m), in float64."""
     logits = logits.detach().to("cpu", torch.float64)
     labels = labels.to("cpu")
@@ -51,7 +147,7 @@ def figures(logits: Tensor, labels: Tensor) -> Figures:
     log_probabilities = torch.log_softmax(logits, dim=1)
     confidence, predicted = log_probabilities.max(dim=1)
     correct = predicted == labels
-    return Figures(
+    return Metrics(
         error=1 - correct.sum().item() / count,
         top5_error=top5_error(logits, labels) if classes > 5 else None,
         negative_log_likelihood=-log_probabilities.gather(1, labels[:, None]).sum().item() / count,
@@ -76,3 +172,9 @@ def _calibration_error(confidence: Tensor, correct: Tensor) -> float:
 def errors(logits: Tensor, labels: Tensor) -> Tensor:
     """Error of every head (heads,) of logits (heads, N, m), on the logits' device: no synchronisation."""
     return (logits.argmax(dim=2) != labels).double().mean(dim=1)
+
+
+def _as_float16(logits: Tensor) -> Tensor:
+    """Logits in the form in which they are kept: what lies beyond float16 becomes its largest number, not infinity."""
+    largest = torch.finfo(torch.float16).max
+    return logits.clamp(-largest, largest).half().cpu()

@@ -26,7 +26,7 @@ from collabench.config.known_datasets import KNOWN_SHAPES
 from collabench.core.errors import ConfigError
 from collabench.methods import Batch, Method
 from collabench.models import build_backbone
-from collabench.models.dropout import copy_generators
+from collabench.models.dropout import assign_generators
 from collabench.training.context import make_context, make_method
 from collabench.training.device import autocast
 from collabench.training.optimizer import make_optimizer
@@ -105,7 +105,7 @@ def fake_training(
         method, teachers = _method(configuration, shape, classes)
         network = method.build()
         network.train()
-        generators = copy_generators(network, torch.device("cpu"))
+        generators = assign_generators(network, torch.device("cpu"))
         optimizer = make_optimizer(list(network.parameters()), recipe)
         size = batch_size or recipe.batch_size
         batch = Batch(torch.empty(size, *shape), torch.zeros(size, dtype=torch.long), generators[0])

@@ -27,7 +27,7 @@ def learning_rate(configuration: Configuration, epoch: int) -> float:
 
 
 @dataclass
-class _History:
+class History:
     """What accumulates over a run; part of every checkpoint (plain numbers only)."""
 
     epoch: int = 0
@@ -47,7 +47,7 @@ class _History:
     resumed: int = 0
 
 
-class _Clock:
+class Clock:
     """Says when a checkpoint or a progress report is due."""
 
     def __init__(self, checkpoint_seconds: float) -> None:

@@ -23,8 +23,8 @@ from collabench.core.seeding import dropout_seed
 from collabench.data import noise
 from collabench.methods import Batch
 from collabench.models.convolution.tuned import tune_convolutions
-from collabench.models.dropout import copy_generators
-from collabench.storage.results import TOP5_CLASSES, Curves, Figures, Measured, NoiseRealised, Result
+from collabench.models.dropout import assign_generators
+from collabench.storage.results import Measured
 from collabench.training import checkpoint
 from collabench.training.context import make_context, make_method
 from collabench.training.device import (
@@ -38,10 +38,10 @@ from collabench.training.device import (
     versions,
     watch_determinism,
 )
-from collabench.training.evaluation import _as_float16, _Final, collect_logits, errors, figures, top5_error
-from collabench.training.history import Progress, _Clock, _History, learning_rate
+from collabench.training.evaluation import Evaluator
+from collabench.training.history import Clock, History, Progress, learning_rate
 from collabench.training.optimizer import make_optimizer
-from collabench.training.result import Trained
+from collabench.training.result import Trained, make_result
 
 #: Seconds between checkpoints. Writing one must cost little beside the work that it saves.
 CHECKPOINT_SECONDS = 60.0
@@ -57,13 +57,13 @@ def train_run(
     checkpoint_path: Path | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     report: Callable[[Progress], None] | None = None,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Trained:
     """Train one run, or finish it from its checkpoint; both give the same bytes.
 
     Args:
         device: the one of this process; as many processes as the recipe says call this at once, if it says more than one
-            (:mod:`collabench.distributed`), and all return the same weights and logits.
+            (:mod:`collabench.core.distributed`), and all return the same weights and logits.
         static_noise: the run's noisy labels if its noise is static and not ``none``.
         teachers: deployed networks of ``run.requires()``, in that order.
         checkpoint_path: where to keep checkpoints (none are written without it); of several processes, the first one's.
@@ -84,17 +84,19 @@ def train_run(
     memory = PeakMemory(device)
     with watch_determinism() as nondeterministic:
         trainer = _Trainer(run, dataset, device, static_noise, teachers)
-        history = trainer.resume(checkpoint_path, tell)
+        history = trainer.resume(checkpoint_path, log)
         nondeterministic += [name for name in history.nondeterministic if name not in nondeterministic]
         history.nondeterministic = nondeterministic  # what was found before an interruption still holds
         checkpoint_path = checkpoint_path if distributed.rank() == 0 else None
-        clock = _Clock(checkpoint_seconds)
+        clock = Clock(checkpoint_seconds)
         while trainer.method.trains and history.epoch < recipe.epochs:
             trainer.train_epoch(clock, checkpoint_path, report)
         if not distributed.are_equal(trainer.network.state_dict().values()):
             raise RunFailed("the processes ended with different weights")
-        final = trainer.final_evaluation()
-    result = trainer.result(final, deterministic=not nondeterministic)
+        if not trainer.method.trains:
+            trainer.epoch_labels(0)  # for the share of wrong labels, which a result states
+        final = trainer.evaluator.final()
+    result = make_result(run, dataset, history, final, trainer.images_per_epoch, trainer.parameters)
     images = trainer.images_per_epoch * recipe.epochs if trainer.method.trains else 0
     measured = Measured(
         run_id=run.id,
@@ -141,11 +143,10 @@ class _Trainer:
         if self.recipe.compile:
             compile_in_place(self.network, **compilation(self.recipe))
         self.parameters = list(self.network.parameters())
-        self.generators = copy_generators(self.network, device)
+        self.generators = assign_generators(self.network, device)
         self.optimizer = make_optimizer(self.parameters, self.recipe)
         self.computing = partial(computing, self.recipe, device)
-        self.history = _History()
-        self.last_logits: Tensor | None = None
+        self.history = History()
 
         fraction = self.recipe.validation_fraction
         if fraction:
@@ -160,10 +161,9 @@ class _Trainer:
                 distributed.own_part(),
             )  # fmt: skip
         self.images_per_epoch = len(dataset.train_labels) if self.train_index is None else len(self.train_index)
-        self.test_labels = dataset.test_labels.to(device)
-        self.records_top5 = len(dataset.classes) >= TOP5_CLASSES
-
-    # -------------------------------------------------------------------------------------------- checkpoints
+        self.evaluator = Evaluator(
+            self.method, self.network, dataset, self.recipe, device, self.computing, self.validation_index
+        )
 
     def state(self) -> dict[str, Any]:
         return {
@@ -174,35 +174,33 @@ class _Trainer:
             "generators": {number: generator.get_state() for number, generator in self.generators.items()},
         }
 
-    def resume(self, path: Path | None, tell: Callable[[str], None] | None) -> _History:
+    def resume(self, path: Path | None, log: Callable[[str], None] | None) -> History:
         """Go on from the checkpoint at ``path`` if there is one that is whole and of this run."""
-        state = distributed.from_first(lambda: self._checkpoint(path, tell))
+        state = distributed.from_first(lambda: self._checkpoint(path, log))
         if state is not None:
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             for number, generator in self.generators.items():
                 generator.set_state(state["generators"][number])
-            self.history = _History(**state["history"])
+            self.history = History(**state["history"])
             self.history.resumed += 1
         return self.history
 
-    def _checkpoint(self, path: Path | None, tell: Callable[[str], None] | None) -> dict[str, Any] | None:
+    def _checkpoint(self, path: Path | None, log: Callable[[str], None] | None) -> dict[str, Any] | None:
         if path is None or not path.exists():
             return None
         try:
             # Tensors go where the network is when they are loaded into it; a generator's state belongs on the CPU.
             state = checkpoint.load(path, torch.device("cpu"))
         except ResultError as error:
-            if tell:
-                tell(f"{error}; run {self.run.id} starts from its beginning")
+            if log:
+                log(f"{error}; run {self.run.id} starts from its beginning")
             return None
         if state["run_id"] != self.run.id:
-            if tell:
-                tell(f"{path}: belongs to {state['run_id']}; run {self.run.id} starts from its beginning")
+            if log:
+                log(f"{path}: belongs to {state['run_id']}; run {self.run.id} starts from its beginning")
             return None
         return state
-
-    # ----------------------------------------------------------------------------------------------- training
 
     def _update(self, loss: Tensor, parameters: Sequence[nn.Parameter] | None = None) -> None:
         """:class:`collabench.methods.Update`."""
@@ -214,14 +212,14 @@ class _Trainer:
         distributed.sum_gradients(self.parameters)
         self.optimizer.step()
 
-    def _epoch_labels(self, epoch: int) -> Tensor:
+    def epoch_labels(self, epoch: int) -> Tensor:
         """Training labels (N,) of an epoch, on the CPU, over the whole training split (held-out images included)."""
         configuration = self.run.configuration
-        if configuration.noise.kind == "none":
-            labels, corruption = self.dataset.train_labels, 0.0
-        elif configuration.noise.when == "static":
+        if configuration.noise.is_static:
             assert self.static_noise is not None, "static noise is drawn by a stage of its own"
             labels, corruption = self.static_noise.noisy, self.static_noise.corruption
+        elif configuration.noise.kind == "none":
+            labels, corruption = self.dataset.train_labels, 0.0
         else:
             drawn = noise.draw(
                 configuration.noise, self.dataset.train_labels, self.dataset.classes, self.run.data_seed, epoch
@@ -232,12 +230,12 @@ class _Trainer:
         return labels
 
     def train_epoch(
-        self, clock: _Clock, checkpoint_path: Path | None, report: Callable[[Progress], None] | None
+        self, clock: Clock, checkpoint_path: Path | None, report: Callable[[Progress], None] | None
     ) -> None:
         """One epoch, or the rest of one."""
         history, begin = self.history, time.monotonic()
         epoch = history.epoch
-        all_labels = self._epoch_labels(epoch)
+        all_labels = self.epoch_labels(epoch)
         labels = (all_labels if self.train_index is None else all_labels[self.train_index]).to(self.device)
         rate = learning_rate(self.run.configuration, epoch)
         for group in self.optimizer.param_groups:
@@ -274,7 +272,7 @@ class _Trainer:
             history.losses.setdefault(name, []).append(mean)
         history.learning_rate.append(rate)
         history.train_seconds += time.monotonic() - begin
-        self._evaluate_epoch(epoch, all_labels)
+        self.evaluator.after_epoch(history, all_labels)
         history.epoch, history.step, history.loss_sums = epoch + 1, 0, []
         if report:
             report(self._progress(time.monotonic()))
@@ -291,113 +289,4 @@ class _Trainer:
             error=evaluated[-1] if evaluated else None,
             images_per_second=done * self.images_per_epoch / max(spent, 1e-9),
             seconds_left=per_epoch * (self.recipe.epochs - done),
-        )
-
-    # --------------------------------------------------------------------------------------------- evaluation
-
-    def _logits(self, split: str, predict: Callable[[Tensor], Tensor]) -> Tensor:
-        """Logits (heads, N, m) of the ``test`` or the ``validation`` split, ``predict`` giving those of a batch."""
-        self.network.eval()
-        index = self.validation_index if split == "validation" else None
-        count = len(self.test_labels) if index is None else len(index)
-        shared = 1 < distributed.world() <= count
-        if shared:
-            own = distributed.own_part().rows(count)
-            index = torch.arange(own.start, own.stop) if index is None else index[own]
-        batches = data.open_evaluation_batches(
-            self.dataset, split, self.recipe.augmentation, self.recipe.evaluation_batch_size, self.device, index
-        )
-        logits = collect_logits(predict, batches, self.computing)
-        return distributed.gathered(logits, count, dim=1) if shared else logits
-
-    def _all_heads(self) -> Tensor:
-        """Test logits (heads, N, m) of every head."""
-        return self._logits("test", partial(self.method.predict, self.network))
-
-    def _evaluate_epoch(self, epoch: int, labels: Tensor) -> None:
-        """Append this epoch's test and validation errors, None where the recipe skips them: those of what would be deployed. The
-        other heads count after the last epoch only."""
-        history, begin = self.history, time.monotonic()
-        last = epoch + 1 == self.recipe.epochs
-        if not last and (epoch + 1) % self.recipe.evaluate_every:
-            history.test_error.append(None)
-            history.validation_error.append(None)
-            history.test_top5_error.append(None)
-            return
-        deployed = self.method.deploy(self.network).eval()
-
-        def predict(images: Tensor) -> Tensor:
-            return deployed(images).unsqueeze(0)
-
-        logits = self._all_heads() if last else self._logits("test", predict)
-        self.last_logits = logits if last else None
-        history.test_error.append(errors(logits, self.test_labels)[0].item())
-        history.test_top5_error.append(top5_error(logits[0], self.test_labels) if self.records_top5 else None)
-        if self.validation_index is None:
-            history.validation_error.append(None)
-        else:
-            source = labels if self.recipe.validation_noisy else self.dataset.train_labels
-            wanted = source[self.validation_index].to(self.device)
-            error = errors(self._logits("validation", predict), wanted)[0].item()
-            previous = [value for value in history.validation_error if value is not None]
-            history.validation_error.append(error)
-            if not previous or error < min(previous):
-                history.selected = figures(logits[0], self.test_labels).model_dump()
-                history.selected_epoch = epoch
-        history.evaluate_seconds += time.monotonic() - begin
-
-    def final_evaluation(self) -> _Final:
-        """Logits and figures of every head after the last epoch, and the network that is deployed."""
-        logits = self._all_heads() if self.last_logits is None else self.last_logits
-        if not torch.isfinite(logits).all():
-            raise RunFailed("the test logits are not finite after the last epoch")
-        kept = {"deployed": _as_float16(logits[0])}
-        averaged = None
-        if len(logits) > 1:
-            mean = logits.mean(dim=0)
-            kept["averaged"] = _as_float16(mean)
-            averaged = figures(mean, self.test_labels)
-        if not self.method.trains:
-            self._epoch_labels(0)
-        return _Final(
-            self.method.deploy(self.network), kept, [figures(head, self.test_labels) for head in logits], averaged
-        )
-
-    def result(self, final: _Final, *, deterministic: bool) -> Result:
-        history, configuration = self.history, self.run.configuration
-        evaluated = [error for error in history.test_error if error is not None]
-        every_epoch = self.method.trains and len(evaluated) == self.recipe.epochs
-        top5 = tuple(history.test_top5_error) if self.records_top5 else None
-        return Result(
-            run_id=self.run.id,
-            configuration_id=configuration.id,
-            seed=self.run.seed,
-            identity=configuration.identity(),
-            dataset_digest=self.dataset.digest,
-            train_images=self.images_per_epoch,
-            test_images=len(self.test_labels),
-            parameters=sum(p.numel() for p in final.deployed.parameters()),
-            training_parameters=sum(p.numel() for p in self.parameters),
-            noise=NoiseRealised(
-                kind=configuration.noise.kind,
-                rate=configuration.noise.rate,
-                corruption=sum(history.corruption) / len(history.corruption),
-            ),
-            last=final.heads[0],
-            best_error=min(evaluated) if every_epoch else None,
-            best_epoch=evaluated.index(min(evaluated)) if every_epoch else None,
-            best_top5_error=min(top5) if every_epoch and top5 is not None else None,
-            selected=None if history.selected is None else Figures(**history.selected),
-            selected_epoch=history.selected_epoch,
-            heads=tuple(final.heads),
-            averaged_heads=final.averaged,
-            curves=Curves(
-                learning_rate=tuple(history.learning_rate),
-                losses={name: tuple(values) for name, values in history.losses.items()},
-                test_error=tuple(history.test_error),
-                validation_error=tuple(history.validation_error) if self.validation_index is not None else (),
-                test_top5_error=top5,
-            ),
-            deterministic=deterministic,
-            files={},
         )

@@ -1,12 +1,17 @@
-"""What a training returns."""
+"""What a training returns, and the result that is made of its history."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from collabench.storage.results import Measured, Result
+from collabench import data
+from collabench.config.configuration import Run
+from collabench.storage.results import TOP5_CLASSES, Curves, Measured, Metrics, NoiseRealised, Result
+from collabench.training.evaluation import Final
+from collabench.training.history import History
 
 
 @dataclass
@@ -17,3 +22,57 @@ class Trained:
     measured: Measured
     logits: dict[str, Tensor]
     weights: dict[str, Tensor] | None
+
+
+def make_result(
+    run: Run,
+    dataset: data.Dataset,
+    history: History,
+    final: Final,
+    train_images: int,
+    parameters: Sequence[nn.Parameter],
+) -> Result:
+    """The result of a run that has ended.
+
+    train_images: how many images an epoch trained on. parameters: of the training network. ``history.epoch`` is 0 for a method
+    that trains nothing.
+    """
+    configuration = run.configuration
+    evaluated = [error for error in history.test_error if error is not None]
+    every_epoch = 0 < history.epoch == len(evaluated)
+    top5 = None
+    if len(dataset.classes) >= TOP5_CLASSES:
+        top5 = tuple(history.test_top5_error)
+    return Result(
+        run_id=run.id,
+        configuration_id=configuration.id,
+        seed=run.seed,
+        identity=configuration.identity(),
+        dataset_digest=dataset.digest,
+        train_images=train_images,
+        test_images=len(dataset.test_labels),
+        parameters=sum(p.numel() for p in final.deployed.parameters()),
+        training_parameters=sum(p.numel() for p in parameters),
+        noise=NoiseRealised(
+            kind=configuration.noise.kind,
+            rate=configuration.noise.rate,
+            corruption=sum(history.corruption) / len(history.corruption),
+        ),
+        last=final.heads[0],
+        best_error=min(evaluated) if every_epoch else None,
+        best_epoch=evaluated.index(min(evaluated)) if every_epoch else None,
+        best_top5_error=min(top5) if every_epoch and top5 is not None else None,
+        selected=None if history.selected is None else Metrics(**history.selected),
+        selected_epoch=history.selected_epoch,
+        heads=tuple(final.heads),
+        averaged_heads=final.averaged,
+        curves=Curves(
+            learning_rate=tuple(history.learning_rate),
+            losses={name: tuple(values) for name, values in history.losses.items()},
+            test_error=tuple(history.test_error),
+            validation_error=tuple(history.validation_error) if configuration.recipe.validation_fraction else (),
+            test_top5_error=top5,
+        ),
+        deterministic=not history.nondeterministic,
+        files={},
+    )

@@ -1,5 +1,5 @@
 """3x3 convolutions as they are defined, without fewer multiplications, for a CPU: small maps and few channels, where torch's operator
-runs at a third to two thirds of the rate of these loops (:mod:`collabench.models._direct_loops`)."""
+runs at a third to two thirds of the rate of these loops (:mod:`collabench.models.convolution.direct_loops`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collabench.models.convolution.direct_loops import BLOCK
+from collabench.models.convolution.blocks import DIRECT as BLOCK
 
 #: Channels, in or out, up to which the loops are faster than torch's operator: the kernels of a block must fit the first cache.
 MOST_CHANNELS = 128

@@ -23,10 +23,8 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from collabench.models.convolution.blocks import DIRECT as BLOCK
 from collabench.models.convolution.compiled import compiled
-
-#: Channels that are computed at once (for four pixels of a row, or of a square).
-BLOCK = 16
 
 _LANES = 8  # numbers of a register; a block takes two
 _VECTOR = ir.VectorType(ir.FloatType(), _LANES)

@@ -8,7 +8,7 @@ from torch import Tensor
 _workspace: dict[str, Tensor] = {}
 
 
-def room(name: str, size: int) -> Tensor:
+def scratch(name: str, size: int) -> Tensor:
     """Memory for ``size`` numbers, the same again and again: fresh memory would come from the system, and cost as much as what is
     written to it."""
     found = _workspace.get(name)

@@ -1,8 +1,8 @@
 """3x3 convolutions on a CPU, each in the form that suits the shape of its maps: what a recipe's ``convolution: tuned`` asks for.
 
-* Winograd's minimal filtering (:mod:`collabench.models._winograd`) where a batch has tiles and channels enough;
-* one matrix product of images where a map has at most 2x2 pixels (:mod:`collabench.models._dense_convolution`);
-* loops of its own for what is left of few channels (:mod:`collabench.models._direct_convolution`);
+* Winograd's minimal filtering (:mod:`collabench.models.convolution.winograd`) where a batch has tiles and channels enough;
+* one matrix product of images where a map has at most 2x2 pixels (:mod:`collabench.models.convolution.dense`);
+* loops of its own for what is left of few channels (:mod:`collabench.models.convolution.direct`);
 * the weights' gradient as one matrix product of the gradient with the windows of the input, where only the output has as few
   pixels: torch's operator takes up to ten times as long there;
 * torch's operators for all else.
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from collabench.models.convolution import dense, direct, winograd
-from collabench.models.convolution.scratch import room
+from collabench.models.convolution.scratch import scratch
 
 #: Pixels of an output up to which the weights' gradient is a product.
 FEW_PIXELS = 4
@@ -139,13 +139,13 @@ def _weights_by_product(gradient: Tensor, x: Tensor, stride: tuple[int, ...]) ->
     count, channels, rows, columns = gradient.shape
     _, channels_in, height, width = x.shape
     shape = (count, height + 2, width + 2, channels_in)
-    padded = room("padded", math.prod(shape)).view(shape).zero_()
+    padded = scratch("padded", math.prod(shape)).view(shape).zero_()
     padded[:, 1:-1, 1:-1] = x.detach().permute(0, 2, 3, 1)
     image, row, column, _ = padded.stride()
     windows = padded.as_strided(
         (count, rows, columns, 3, 3, channels_in), (image, stride[0] * row, stride[1] * column, row, column, 1)
     )
     pixels = gradient.permute(0, 2, 3, 1).reshape(-1, channels)
-    copied = room("windows", windows.numel()).view(windows.shape).copy_(windows)
+    copied = scratch("windows", windows.numel()).view(windows.shape).copy_(windows)
     product = pixels.T @ copied.view(len(pixels), -1)
     return product.view(channels, 3, 3, -1).permute(0, 3, 1, 2)

@@ -1,6 +1,6 @@
 """3x3 convolutions by Winograd's minimal filtering F(4x4, 3x3): a quarter of the multiplications, for a CPU.
 
-With the tile maps of :mod:`collabench.models._winograd_transforms` and, for the weights g (3x3), U = G g G^T (6x6),
+With the tile maps of :mod:`collabench.models.convolution.winograd_transforms` and, for the weights g (3x3), U = G g G^T (6x6),
 
     y = A^T [ sum over channels of  U * (B^T x B) ] A,
 
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collabench.models.convolution.scratch import room
-from collabench.models.convolution.winograd_transforms import BLOCK
+from collabench.models.convolution.blocks import WINOGRAD as BLOCK
+from collabench.models.convolution.scratch import scratch
 
 #: Tiles times channels that are transformed at once, 2.4 MB: what is written is then read from a cache.
 CHUNK = 256 * 64
@@ -111,7 +111,7 @@ def _chunks(x: Tensor, channels: int) -> list[slice]:
 def _tiles(name: str, x: Tensor, channels: int) -> Tensor:
     """Room (36, tiles, channels) for the tiles of images (N, H, W, C)."""
     size = 36 * x.shape[0] * (x.shape[1] // 4) * (x.shape[2] // 4) * channels
-    return room(name, size).view(36, -1, channels)
+    return scratch(name, size).view(36, -1, channels)
 
 
 def _run(transform: Callable[..., None], source: Tensor, target: Tensor, channels: int) -> None:

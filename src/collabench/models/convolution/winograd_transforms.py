@@ -21,10 +21,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from collabench.models.convolution.blocks import WINOGRAD as BLOCK
 from collabench.models.convolution.compiled import compiled, inlined
-
-#: Channels that are transformed together; numbers of channels must be multiples of it. Below 32 the direct form is as fast.
-BLOCK = 32
 
 _U = np.uintp
 _0, _1, _2, _3, _4, _5, _6, _36 = (_U(k) for k in (0, 1, 2, 3, 4, 5, 6, 36))

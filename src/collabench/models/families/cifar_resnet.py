@@ -14,12 +14,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from collabench.core.errors import ConfigError
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.models.backbone import Backbone
 from collabench.models.pooling import GlobalAveragePool, every_nth_pixel
 
 
-class Settings(Strict):
+class Settings(Record):
     """``width``: channels of the first stage (16 in the literature)."""
 
     draws_dropout: ClassVar[bool] = False

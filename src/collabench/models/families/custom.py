@@ -7,7 +7,7 @@
 
 ``make(input_shape=(C, H, W), classes=m, **arguments)`` returns a ``torch.nn.Module`` that maps images (B, C, H, W) to
 logits (B, m), with weights drawn from torch's global generator (which is seeded for the call and restored after it). Its
-dropout layers are made to draw from the run's own stream (:func:`collabench.models._dropout.seed_dropout`).
+dropout layers are made to draw from the run's own stream (:func:`collabench.models.dropout.seed_dropout`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Settings(ChainSettings):
     """
     import: ``package.module:callable``; the package is installed or on PYTHONPATH.
     arguments: further keyword arguments of the callable.
-    stages: see :mod:`collabench.models._chain`.
+    stages: see :mod:`collabench.models.chain`.
     revision: part of a run's identity, which does not see the model's code: raise it when the code changes.
     """
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from collabench.core.errors import ConfigError
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.models.backbone import Backbone
 from collabench.models.classifier import classifier_stages, initialise
 from collabench.models.intermediate import IntermediateLayer
@@ -23,7 +23,7 @@ from collabench.models.intermediate import IntermediateLayer
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
-class Settings(Strict):
+class Settings(Record):
     """
     depth: of one of the networks of the literature.
     blocks: blocks of every stage, for another network, instead of depth.

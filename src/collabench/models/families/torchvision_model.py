@@ -6,7 +6,7 @@ The state dict has torchvision's own keys. Residual networks (ResNet, ResNeXt, w
     stages: {features: [features], pool: [avgpool, flatten], hidden: [classifier.0, …], classifier: [classifier.6]}
 
 Their dropout layers and stochastic depth are made to draw from the run's own stream
-(:func:`collabench.models._dropout.seed_dropout`); residual networks have none.
+(:func:`collabench.models.dropout.seed_dropout`); residual networks have none.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RESNET_STAGES = {
 class Settings(ChainSettings):
     """
     name: as torchvision calls it (``resnet50``).
-    stages: see :mod:`collabench.models._chain`; by default those of a residual network.
+    stages: see :mod:`collabench.models.chain`; by default those of a residual network.
     small_stem: residual networks only: a 3x3 convolution of stride 1 and no pooling, for images smaller than ImageNet's.
     hidden: residual networks only: the classifier of the families ``vgg`` and ``resnet`` instead of the model's own, with
         hidden layers of this width and dropout (stages ``hidden1``, ``hidden2``).

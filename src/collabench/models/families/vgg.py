@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from collabench.core.errors import ConfigError
-from collabench.core.record import Strict
+from collabench.core.record import Record
 from collabench.models.backbone import Backbone
 from collabench.models.classifier import classifier_stages, initialise
 from collabench.models.intermediate import IntermediateLayer
@@ -22,7 +22,7 @@ from collabench.models.intermediate import IntermediateLayer
 BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
-class Settings(Strict):
+class Settings(Record):
     """
     depth: of one of the networks of the literature.
     blocks: convolutions of every block, for another network, instead of depth.

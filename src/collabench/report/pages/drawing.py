@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from collabench.core.processes import end_with_parent
 from collabench.core.resources import choose
 
-_STYLE = {
+STYLE = {
     "svg.hashsalt": "collabench",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
@@ -35,9 +35,9 @@ _STYLE = {
     "ytick.major.width": 0.6,
     "figure.facecolor": "white",  # a transparent figure is unreadable on a dark page
 }
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C564B")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-_BASELINE, _MAIN, _QUIET = "#777777", "#0072B2", "#BBBBBB"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C564B")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+BASELINE, MAIN, QUIET = "#777777", "#0072B2", "#BBBBBB"
 
 _CHARACTER = 0.068
 
@@ -56,7 +56,7 @@ class Task:
 
     def draw(self) -> bool:
         """Whether there is something to draw."""
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.rc_context(STYLE):
             figure = self.make(*self.arguments)
             if figure is not None:
                 save(figure, self.path)
@@ -92,11 +92,11 @@ def _draw_given(index: int) -> bool:
 
 def save(figure: Figure, path: Path) -> None:
     """Without dates and versions, and with fixed identifiers, so that equal figures are equal files."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
-def _one_panel(
+def one_panel(
     width: float, height: float, *, left: float, right: float = 0.15, top: float = 0.15, bottom: float = 0.45
 ) -> tuple[Figure, Axes]:
     """A figure with one panel of ``width`` by ``height`` inches and these margins around it."""
@@ -105,5 +105,5 @@ def _one_panel(
     return figure, figure.add_axes((left / size[0], bottom / size[1], width / size[0], height / size[1]))
 
 
-def _room_for(labels: Iterable[str]) -> float:
+def space_for(labels: Iterable[str]) -> float:
     return 0.2 + _CHARACTER * max(map(len, labels), default=0)

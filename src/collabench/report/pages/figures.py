@@ -21,17 +21,17 @@ from numpy.typing import NDArray
 from collabench.report.collect import Collected
 from collabench.report.content import Condition, Ranks, Row, Table
 from collabench.report.pages.drawing import (
-    _BASELINE,
-    _COLOURS,
-    _MAIN,
-    _MARKERS,
-    _QUIET,
-    _STYLE,
+    BASELINE,
+    COLOURS,
+    MAIN,
+    MARKERS,
+    QUIET,
+    STYLE,
     Drawn,
     Task,
-    _one_panel,
-    _room_for,
     draw,
+    one_panel,
+    space_for,
 )
 from collabench.stats import Paired
 from collabench.storage.results import Result
@@ -79,7 +79,7 @@ def draw_table(folder: Path, table: Table, collected: Collected) -> Drawn:
 
 def _rows_panel(labels: list[str], row_height: float = 0.26, **margins: float) -> tuple[Figure, Axes]:
     """A panel with one labelled row per method, the first on top."""
-    figure, axes = _one_panel(4.2, row_height * len(labels) + 0.1, left=_room_for(labels), **margins)
+    figure, axes = one_panel(4.2, row_height * len(labels) + 0.1, left=space_for(labels), **margins)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -96,7 +96,7 @@ def differences(condition: Condition, results: dict[str, dict[int, Result]]) -> 
         return None
     baseline = results[condition.baseline]
     figure, axes = _rows_panel([row.method for row in rows], bottom=0.74, top=0.1)
-    axes.axvline(0, color=_BASELINE, linewidth=0.8)
+    axes.axvline(0, color=BASELINE, linewidth=0.8)
     seeds: list[tuple[float, float]] = []  # one artist for all dots: a figure's time is its number of artists
     means: list[tuple[float, float]] = []
     intervals: list[tuple[float, float, float]] = []
@@ -108,10 +108,10 @@ def differences(condition: Condition, results: dict[str, dict[int, Result]]) -> 
             means.append((row.difference.difference, position))
             if row.difference.low is not None and row.difference.high is not None:
                 intervals.append((position, row.difference.low, row.difference.high))
-    axes.plot(*np.array(seeds).T, "o", markersize=3.2, color=_QUIET, markeredgewidth=0, zorder=2)
+    axes.plot(*np.array(seeds).T, "o", markersize=3.2, color=QUIET, markeredgewidth=0, zorder=2)
     if intervals:
-        axes.hlines(*np.array(intervals).T, color=_MAIN, linewidth=1.6, zorder=3)
-    axes.plot(*np.array(means).T, "D", markersize=4.2, color=_MAIN, zorder=4)
+        axes.hlines(*np.array(intervals).T, color=MAIN, linewidth=1.6, zorder=3)
+    axes.plot(*np.array(means).T, "D", markersize=4.2, color=MAIN, zorder=4)
     axes.set_xlabel(
         f"difference to {condition.baseline} after the last epoch,\npercentage points (left of 0: lower error)\n"
         "dots: seeds; diamond: mean; line: 95 % t interval, unadjusted"
@@ -140,7 +140,7 @@ def training_curves(condition: Condition, results: dict[str, dict[int, Result]])
     note = "epoch; line: mean over seeds, band: ± one standard deviation"
     if baseline is not None and len(known) > 1:
         note += f"; grey: {condition.baseline}"
-    size = (max(size[0], left + _room_for([note])), size[1])
+    size = (max(size[0], left + space_for([note])), size[1])
     figure = Figure(figsize=size)
     means = [np.nanmean(values[:, ~np.isnan(values).all(axis=0)], axis=0) for values in known.values()]
     highest, lowest = max(float(mean.max()) for mean in means), min(float(mean.min()) for mean in means)
@@ -155,8 +155,8 @@ def training_curves(condition: Condition, results: dict[str, dict[int, Result]])
         if logarithmic:
             axes.set_yscale("log")
         if baseline is not None and method != condition.baseline:
-            _band(axes, baseline, _BASELINE, limits[0])
-        _band(axes, known[method], _MAIN, limits[0])
+            _band(axes, baseline, BASELINE, limits[0])
+        _band(axes, known[method], MAIN, limits[0])
         axes.set_title(method, loc="left", pad=3)
         axes.set_ylim(limits)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -223,15 +223,15 @@ def spread_over_heads(condition: Condition, results: dict[str, dict[int, Result]
             others += [(error, height) for error in errors[1:]]
             if result.averaged_heads is not None:
                 averaged.append((100 * result.averaged_heads.error, height))
-    axes.hlines(np.arange(1, len(rows)) - 0.5, 0, 1, transform=axes.get_yaxis_transform(), color=_QUIET, linewidth=0.5)
-    axes.hlines(*np.array(ranges).T, color=_QUIET, linewidth=1.0, zorder=1)
-    axes.plot(*np.array(others).T, "o", markersize=3, color=_BASELINE, zorder=2)
-    axes.plot(*np.array(averaged).T, "|", markersize=6, color=_COLOURS[1], zorder=3)
-    axes.plot(*np.array(deployed).T, "o", markersize=3.6, color=_MAIN, zorder=4)
+    axes.hlines(np.arange(1, len(rows)) - 0.5, 0, 1, transform=axes.get_yaxis_transform(), color=QUIET, linewidth=0.5)
+    axes.hlines(*np.array(ranges).T, color=QUIET, linewidth=1.0, zorder=1)
+    axes.plot(*np.array(others).T, "o", markersize=3, color=BASELINE, zorder=2)
+    axes.plot(*np.array(averaged).T, "|", markersize=6, color=COLOURS[1], zorder=3)
+    axes.plot(*np.array(deployed).T, "o", markersize=3.6, color=MAIN, zorder=4)
     axes.set_xlabel("test error % after the last epoch; one line per run")
     handles = [
         matplotlib.lines.Line2D([], [], marker=marker, markersize=5, linestyle="none", color=colour)
-        for marker, colour in (("o", _MAIN), ("o", _BASELINE), ("|", _COLOURS[1]))
+        for marker, colour in (("o", MAIN), ("o", BASELINE), ("|", COLOURS[1]))
     ]
     labels = ["deployed head", "other heads", "averaged heads"]
     axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, handletextpad=0.2)
@@ -282,8 +282,8 @@ def error_against_noise(conditions: list[Condition]) -> Figure | None:
         for method in methods
     }
     height = max(2.4, 0.19 * len(methods) + 0.2)
-    figure, axes = _one_panel(
-        3.8, height, left=0.55, right=0.4 + _room_for([*methods, f"{conditions[0].baseline} (baseline)"]), bottom=0.62
+    figure, axes = one_panel(
+        3.8, height, left=0.55, right=0.4 + space_for([*methods, f"{conditions[0].baseline} (baseline)"]), bottom=0.62
     )
     rates = [condition.noise.rate for condition in conditions]
     step = float(np.diff(rates).min())
@@ -291,7 +291,7 @@ def error_against_noise(conditions: list[Condition]) -> Figure | None:
         if not rows[method]:
             continue
         is_baseline = method == conditions[0].baseline
-        colour = _BASELINE if is_baseline else _COLOURS[index % len(_COLOURS)]
+        colour = BASELINE if is_baseline else COLOURS[index % len(COLOURS)]
         offset = 0.1 * step * (index / max(len(methods) - 1, 1) - 0.5)  # so that intervals don't hide each other
         places = [rate + offset for rate, _ in rows[method]]
         means = [row.error.mean for _, row in rows[method] if row.error]
@@ -300,7 +300,7 @@ def error_against_noise(conditions: list[Condition]) -> Figure | None:
         axes.plot(
             places,
             means,
-            marker=_MARKERS[(index // len(_COLOURS) + index) % len(_MARKERS)],
+            marker=MARKERS[(index // len(COLOURS) + index) % len(MARKERS)],
             markersize=4,
             color=colour,
             linestyle="--" if is_baseline else "-",
@@ -326,8 +326,8 @@ def critical_difference(ranks: Ranks) -> Figure | None:
     figure, axes = _rows_panel([method for _, method in order], bottom=0.6, top=0.1)
     reach = ranks.friedman.critical_difference
     for position, (rank, _) in enumerate(order):
-        axes.plot([rank - reach / 2, rank + reach / 2], [position] * 2, color=_QUIET, linewidth=3, zorder=1)
-        axes.plot(rank, position, "D", markersize=4.5, color=_MAIN, zorder=2)
+        axes.plot([rank - reach / 2, rank + reach / 2], [position] * 2, color=QUIET, linewidth=3, zorder=1)
+        axes.plot(rank, position, "D", markersize=4.5, color=MAIN, zorder=2)
     axes.set_xlabel(
         f"average rank over {ranks.friedman.blocks} conditions (1: lowest error)\n"
         f"bars: critical difference {reach:.2f}; where two overlap, they are not told apart"
@@ -339,17 +339,17 @@ def gain_against_cost(points: list[tuple[str, float, Paired]], baseline: str) ->
     """points: (method, training time relative to the baseline's, its difference in percentage points)."""
     if not points:
         return None
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         methods = [method for method, _, _ in points]
         height = max(2.4, 0.19 * len(methods) + 0.2)
-        figure, axes = _one_panel(
-            3.8, height, left=0.6, right=0.3 + _room_for([*methods, f"{baseline} (baseline)"]), bottom=0.74
+        figure, axes = one_panel(
+            3.8, height, left=0.6, right=0.3 + space_for([*methods, f"{baseline} (baseline)"]), bottom=0.74
         )
-        axes.axhline(0, color=_BASELINE, linewidth=0.8)
-        axes.plot(1, 0, "*", markersize=9, color=_BASELINE, label=f"{baseline} (baseline)")
+        axes.axhline(0, color=BASELINE, linewidth=0.8)
+        axes.plot(1, 0, "*", markersize=9, color=BASELINE, label=f"{baseline} (baseline)")
         for index, (method, time, difference) in enumerate(points):
-            marker = _MARKERS[(index // len(_COLOURS) + index) % len(_MARKERS)]
-            colour = _COLOURS[index % len(_COLOURS)]
+            marker = MARKERS[(index // len(COLOURS) + index) % len(MARKERS)]
+            colour = COLOURS[index % len(COLOURS)]
             axes.vlines(time, _or(difference.low, difference.difference), _or(difference.high, difference.difference),
                         color=colour, linewidth=0.9)  # fmt: skip
             axes.plot(time, difference.difference, marker, markersize=5, color=colour, label=method, linestyle="none")

@@ -1,0 +1,193 @@
+"""The house: thirteen packages, the direction of their imports, and what the library must not know.
+
+Every rule is a function from modules to the lines that break it, so that a planted violation shows that the rule sees it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "collabench"
+
+#: Package, from the ground up → the packages that it may import beside itself.
+ALLOWED = {
+    "core": "",
+    "stats": "core",
+    "models": "core",
+    "methods": "core models",
+    "config": "core models methods",
+    "papers": "core config",
+    "storage": "core config",
+    "data": "core config storage",
+    "training": "core models methods config storage data",
+    "report": "core stats config papers storage data training",
+    "study": "core models methods config papers storage data training",
+    "sharing": "core stats models methods config papers storage data training report study",
+    "cli": "core stats models methods config papers storage data training report study sharing",
+}
+TOP = {"__init__.py", "__main__.py"}
+MOST_LINES = 400
+
+#: A module's path below the package, without ``.py`` → its source.
+Modules = Mapping[str, str]
+
+
+def library() -> dict[str, str]:
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return {path.relative_to(PACKAGE).with_suffix("").as_posix(): path.read_text() for path in paths}
+
+
+def statements(source: str) -> Iterator[tuple[str, bool]]:
+    """(what is imported, dotted; whether that happens when the module is imported) for every import in the source."""
+    for node in ast.walk(tree := ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node in tree.body) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports are not used"
+            yield from ((f"{node.module}.{alias.name}", node in tree.body) for alias in node.names)
+
+
+def imports(modules: Modules) -> Iterator[tuple[str, str, bool]]:
+    """(module, module of the library that it imports, whether at its own import), names resolved to modules."""
+    for name, source in modules.items():
+        for imported, at_import in statements(source):
+            parts = imported.split(".")
+            if parts[0] != "collabench":
+                continue
+            places = ["/".join(parts[1:end]) for end in range(len(parts), 0, -1)]
+            found = next(
+                (x for place in places for x in (place, f"{place}/__init__".lstrip("/")) if x in modules), None
+            )
+            assert found, f"{name} imports {imported}, which is nowhere"
+            if found != name:
+                yield name, found, at_import
+
+
+def forbidden_directions(modules: Modules) -> list[str]:
+    lines = []
+    for name, imported, _ in imports(modules):
+        own, other = name.split("/")[0], imported.split("/")[0]
+        if own in ALLOWED and other != own and other not in ALLOWED[own].split():
+            lines.append(f"{name} imports {imported}: {own} may import {ALLOWED[own] or 'nothing'}")
+    return lines
+
+
+def circles(modules: Modules) -> list[str]:
+    """Modules that import each other, in whatever function the import stands, except a package's ``__init__``, which a module of
+    the package may import for what it defines before its own modules."""
+    graph: dict[str, set[str]] = {name: set() for name in modules}
+    for name, imported, _ in imports(modules):
+        graph[name].add(imported)
+    lines, done = [], set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            lines.append(" → ".join((*path[path.index(name) :], name)))
+            return
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+    return lines
+
+
+def private_imports(modules: Modules) -> list[str]:
+    """Imports of an underscore module by another package, or of a module's underscore names by another module."""
+    lines = []
+    for name, source in modules.items():
+        for imported, _ in statements(source):
+            parts = imported.split(".")
+            hidden = [i for i, part in enumerate(parts) if part.startswith("_") and not part.startswith("__")]
+            if parts[0] == "collabench" and hidden:
+                is_module = "/".join(parts[1 : hidden[0] + 1]) in modules
+                if not is_module or parts[1] != name.split("/")[0]:
+                    lines.append(f"{name} imports {imported}")
+    return lines
+
+
+def misplaced(modules: Modules) -> list[str]:
+    """Modules outside of the thirteen packages."""
+    return [
+        name for name in modules if f"{name}.py" not in TOP and (name.split("/")[0] not in ALLOWED or "/" not in name)
+    ]
+
+
+def too_long(modules: Modules) -> list[str]:
+    counts = {name: len(source.splitlines()) for name, source in modules.items()}
+    return [f"{name}: {count} lines" for name, count in counts.items() if count > MOST_LINES]
+
+
+def knows_its_users(modules: Modules) -> list[str]:
+    """Imports of what schedules and versions the studies, which know the library and not the reverse."""
+    outside = {"snakemake", "dvc", "pipeline", "tests", "benchmarks"}
+    found = ((name, imported) for name, source in modules.items() for imported, _ in statements(source))
+    return [f"{name} imports {imported}" for name, imported in found if imported.split(".")[0] in outside]
+
+
+def asks_for_the_working_directory(modules: Modules) -> list[str]:
+    """Uses of the working directory; the command line alone turns it into a root."""
+    asking = ("getcwd", "Path.cwd", "chdir")
+    return [
+        name for name, source in modules.items() if not name.startswith("cli/") and any(a in source for a in asking)
+    ]
+
+
+RULES = (
+    forbidden_directions,
+    circles,
+    private_imports,
+    misplaced,
+    too_long,
+    knows_its_users,
+    asks_for_the_working_directory,
+)
+
+#: Rule → modules that are added, and what the rule says of them.
+PLANTED = {
+    forbidden_directions: {"stats/planted": "def f():\n    from collabench.config.plan import Plan"},
+    circles: {
+        "core/planted": "from collabench.core import planted_too",
+        "core/planted_too": "def f():\n    import collabench.core.planted",
+    },
+    private_imports: {"config/planted": "from collabench.methods._networks import anything"},
+    misplaced: {"planted": "", "fourteenth/__init__": ""},
+    too_long: {"core/planted": "\n" * (MOST_LINES + 1)},
+    knows_its_users: {"study/planted": "def f():\n    import snakemake.api"},
+    asks_for_the_working_directory: {"data/planted": "import os\nHERE = os.getcwd()"},
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_module_keeps_to_the_rule(rule):
+    assert rule(library()) == []
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_rule_sees_a_planted_violation(rule):
+    found = rule(library() | PLANTED[rule])
+    assert found and all("planted" in line or "fourteenth" in line for line in found)
+
+
+def test_a_private_name_of_another_module_is_seen():
+    assert private_imports(library() | {"config/planted": "from collabench.stats.ranks import _anything"})
+
+
+def test_every_package_is_there_and_says_what_it_is():
+    modules = library()
+    assert {name.split("/")[0] for name in modules if "/" in name} == set(ALLOWED)
+    for name, source in modules.items():
+        assert ast.get_docstring(ast.parse(source)), f"{name} has no docstring"
+
+
+def test_the_order_of_packages_is_from_the_ground_up():
+    order = list(ALLOWED)
+    for package, allowed in ALLOWED.items():
+        assert all(order.index(other) < order.index(package) for other in allowed.split()), package
