@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from collabench.cli.app import HERE, Profile, Root, app, open_study
+from collabench.cli.study import print_other_code
 from collabench.core.errors import CollabenchError
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ def report(
     from collabench.report import accepted
     from collabench.report.build import build_report
     from collabench.report.pages.terminal import terminal_summary
+    from collabench.study.other_code import runs_of_other_code
 
     if partial and accept:
         raise CollabenchError("--accept is for the report of a finished study; leave --accept or --partial out")
     study = open_study(root, profile)
     build_report(study.params, study.plan, study.workspace, partial=partial)
     print(terminal_summary(study.workspace, partial=partial))
+    print_other_code(runs_of_other_code(study), profile)
     if partial:
         return
     if accept:

@@ -13,6 +13,7 @@ from collabench.core.errors import CollabenchError
 
 if TYPE_CHECKING:
     from collabench.config.configuration import Run
+    from collabench.study.other_code import OtherCode
     from collabench.study.runner import Outcome
     from collabench.study.study import Study
 
@@ -22,12 +23,20 @@ def plan(
     profile: Profile = "default",
     root: Root = HERE,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    accept_code: Annotated[
+        bool, typer.Option("--accept-code", help="Record that the present code computes what the runs' code computed.")
+    ] = False,
 ) -> None:
     """What would run, what is done or failed, and why.
 
     Says for each configuration why it would be run again. Trains nothing.
     """
+    from collabench.study import other_code
+
     study = open_study(root, profile)
+    if accept_code:
+        for other in other_code.accept_code(study):
+            print(f"accepted: {other.line}")
     statuses = study.statuses()
     why = study.explain_missing([s.run for s in statuses if s.state == "todo"])
     rows: dict[str, dict] = {}
@@ -43,18 +52,30 @@ def plan(
             row["why"] = why.get(configuration.id, "")
     counts = {state: sum(s.state == state for s in statuses) for state in dict.fromkeys(s.state for s in statuses)}
     missing = [*study.inputs.missing_datasets().values(), *study.missing_files(study.plan.runs)]
+    others = other_code.runs_of_other_code(study)
     if as_json:
         content = {"profile": profile, "runs": len(statuses), "states": counts, "missing_data": missing}
-        print(json.dumps({**content, "configurations": list(rows.values())}))
+        stale = {"other_code": [other.line for other in others]} if others else {}
+        print(json.dumps({**content, **stale, "configurations": list(rows.values())}))
         return
     for row in rows.values():
         seeds = ", ".join(f"{len(numbers)} {state}" for state, numbers in row["seeds"].items())
         print(f"{row['label']}: {seeds}{' (' + row['why'] + ')' if row['why'] else ''}  [{row['configuration']}]")
     print("".join(f"missing: {line}\n" for line in missing), end="")
+    print_other_code(others, profile)
     print(
         f"{len(statuses)} runs in {len(rows)} configurations: "
         + ", ".join(f"{n} {state}" for state, n in counts.items())
     )
+
+
+def print_other_code(others: list[OtherCode], profile: str) -> None:
+    """Name the configurations with runs that other code computed, and say what to do."""
+    from collabench.study.other_code import what_to_do
+
+    print("".join(f"other code: {other.line}\n" for other in others), end="")
+    if others:
+        print(what_to_do(others, profile))
 
 
 @app.command()

@@ -23,6 +23,7 @@ from collabench.storage.files import read_json
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Measured, Result, load_result
 from collabench.storage.workspace import Workspace
 from collabench.study.runner import Runner
+from collabench.study.source_code import source_digest
 from collabench.study.study import Study
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def verify(
 ) -> Verification:
     """Hash the study's files, build its report from them and compare it with the accepted one, and repeat some runs.
 
-    sample, seed: how many runs to train again, and of which draw. tolerance: percentage points by which the test error of
+    sample, seed: how many runs to train again, and of which draw; one run of each code other than the present one is added. tolerance: percentage points by which the test error of
     a repetition on another device or other versions may differ; by default 3 √2 standard deviations over the
     configuration's seeds (what two runs of unequal luck differ by), at least :data:`SMALLEST_TOLERANCE`, and
     :data:`TOLERANCE_WITHOUT_SPREAD` with fewer than :data:`SEEDS_FOR_SPREAD` seeds. device: where to train; by default on the
@@ -109,6 +110,12 @@ def verify(
         found.notes.append("the report was not built again, since files it needs are missing or damaged")
     usable = [run for run in study.plan.runs if _trainable(study, run, datasets, whole_noise, results)]
     chosen = _choose(usable, sample, seed)
+    others = _one_of_each_code(usable, results)
+    if others:
+        found.notes.append(
+            f"{len(others)} runs stand for code other than the present one; one run of each was trained again"
+        )
+        chosen = [run for run in usable if run in chosen or run in others]
     if len(chosen) < min(sample, len(study.plan.runs)):
         found.notes.append(f"only {len(chosen)} runs could be trained again: the others lack whole files")
     for run in chosen:
@@ -303,6 +310,16 @@ def _choose(runs: Sequence[Run], sample: int, seed: int) -> list[Run]:
     return [runs[index] for index in sorted(map(int, chosen))]
 
 
+def _one_of_each_code(runs: Sequence[Run], results: dict[str, Result]) -> list[Run]:
+    """One run of each code that is not the present one, accepted or not."""
+    chosen: dict[str | None, Run] = {}
+    for run in runs:
+        source = results[run.id].source
+        if source is not None and source != source_digest(run.configuration):
+            chosen.setdefault(source, run)
+    return list(chosen.values())
+
+
 def _repeat(study: Study, run: Run, results: dict[str, Result], tolerance: float | None, device: str | None) -> Rerun:
     """Train a run again, from the study's data set and from the runs that it requires, with its noise drawn again."""
     recorded, before = results[run.id], _measured(study, run)
@@ -323,9 +340,11 @@ def _repeat(study: Study, run: Run, results: dict[str, Result], tolerance: float
             original = study.workspace.folder(run)
             names = [
                 name
-                for name in (RESULT, *recorded.files)
+                for name in recorded.files
                 if not (folder / name).is_file() or (folder / name).read_bytes() != (original / name).read_bytes()
             ]
+            if recorded.found() != repeated.found():  # the code that computed it may differ
+                names.insert(0, RESULT)
     repeated_error = 100 * repeated.last.error
     if not why:
         commit = "" if before is None else f", recorded at commit {(before.commit or 'unknown')[:12]}"

@@ -73,6 +73,7 @@ class Result(Record):
     the curve has it (of an epoch of its own). selected: test figures of the epoch
     with the lowest validation error; None without a validation split. heads: every head after the last epoch, the
     deployed one first. averaged_heads: the heads' averaged logits; None with one head.
+    source: digest of the code that computed it (:mod:`collabench.study.source_code`); None where it was not recorded.
     files: name → SHA-256 of the files beside this one.
     """
 
@@ -97,7 +98,12 @@ class Result(Record):
     averaged_heads: Metrics | None = None
     curves: Curves
     deterministic: bool
+    source: str | None = Field(default=None, exclude_if=lambda value: value is None)
     files: dict[str, str]
+
+    def found(self) -> Result:
+        """The result without the code that computed it: what two runs of the same configuration and seed must have in common."""
+        return self.model_copy(update={"source": None})
 
 
 class Measured(Record):

@@ -15,6 +15,7 @@
       state/                                checkpoints, failures, locks, progress, logs: never shared
         set-aside/                          what no table needs any longer, in folders as above
     reports/<profile>/                      the accepted report, in git
+    reports/accepted-code.json              which code was accepted as computing the same, in git
 """
 
 from __future__ import annotations
@@ -99,6 +100,11 @@ class Workspace:
     @property
     def accepted_report(self) -> Path:
         return self.root / "reports" / self.profile
+
+    @property
+    def accepted_code(self) -> Path:
+        """Which code was accepted as computing the same, for all profiles; in git."""
+        return self.root / "reports" / "accepted-code.json"
 
     def folder(self, run: Run) -> Path:
         return self.runs / run.configuration.id / f"seed-{run.seed}"

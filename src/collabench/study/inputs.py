@@ -6,14 +6,17 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from collabench import data
 from collabench.config.configuration import Configuration, Run, dataset_key, noise_key
 from collabench.config.plan import Plan
 from collabench.core.errors import Log
 from collabench.storage.files import write_atomically
 from collabench.storage.locks import holding
 from collabench.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collabench import data
 
 
 class Inputs:

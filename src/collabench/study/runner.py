@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
-
-import torch
+from typing import TYPE_CHECKING
 
 from collabench.config.configuration import Run, digest
 from collabench.core.errors import CollabenchError, ConfigError, Log, ResultError, RunFailed, StorageError
@@ -17,9 +16,14 @@ from collabench.storage.files import read_json, sha256_of, write_atomically, wri
 from collabench.storage.locks import holding
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Failure, InProgress, load_result, load_weights
 from collabench.study.inputs import link_files
-from collabench.study.study import Study
-from collabench.training.history import Progress
-from collabench.training.result import Trained
+from collabench.study.source_code import source_digest
+
+if TYPE_CHECKING:
+    import torch
+
+    from collabench.study.study import Study
+    from collabench.training import Trained
+    from collabench.training.history import Progress
 
 
 @dataclass
@@ -129,7 +133,9 @@ class Runner:
 
         configuration = run.configuration
         chosen = choose_device(device or self._study.profile.device)
-        self._commit  # noqa: B018 (asked before training: the code that was loaded, not the one at the end)
+        # Asked before training: the code that was loaded, not the one at the end.
+        self._commit  # noqa: B018
+        source_digest(configuration)
         dataset = self._study.inputs.dataset(configuration, log)
         train_run = self._train_run or training.train_run
         return train_run(
@@ -210,7 +216,8 @@ class Runner:
             ),
         )
         checksums = {name: sha256_of(folder / name) for name in files}
-        write_json(folder / RESULT, trained.result.model_copy(update={"files": checksums}))
+        source = source_digest(run.configuration)
+        write_json(folder / RESULT, trained.result.model_copy(update={"files": checksums, "source": source}))
         self._workspace.checkpoint(run.id).unlink(missing_ok=True)
 
     @cached_property

@@ -1,0 +1,150 @@
+"""Which source code computes a run: a digest that neither comments nor formatting change.
+
+A run's id covers its settings and the declared revision of its method, not the code itself. The digest covers the syntax trees of
+the method's module, of the modules of its model families and of the training loop, with all modules of the library that these
+import, as far as they compute something of a run.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collabench.config.configuration import Configuration
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+#: What every run is computed by, beside its method and its model families.
+LOOP = ("training/loop", "training/context", "data/batches", "data/streaming", "core/seeding")
+
+#: Packages whose modules compute something of a run.
+COMPUTING = ("methods", "models", "training", "data")
+
+#: Modules of these packages that compute nothing of a run, each with the reason.
+NOT_COMPUTING = {
+    "data/archives": "reads files; a result holds the digest of the images",
+    "data/dataset": "prepares and opens files; a result holds the digest of the images",
+    "data/download": "fetches files; their checksums are pinned",
+    "data/images": "decodes files; a result holds the digest of the images",
+    "data/sources": "reads files; a result holds the digest of the images",
+    "data/tensors": "reads and writes files, which have checksums",
+    "training/checkpoint": "reads and writes files; a test shows that resuming changes no byte",
+    "training/flops": "counts operations",
+    "training/memory": "counts memory",
+    "models/torchvision_import": "imports torchvision",
+}
+
+
+def source_digest(configuration: Configuration) -> str:
+    """The SHA-256 of the code that computes runs of this configuration, in hexadecimal digits."""
+    models = (configuration.model, *configuration.peer_models.values())
+    roots = {f"methods/{configuration.method.method}", *LOOP}
+    roots |= {f"models/families/{model.family}" for model in models}
+    outside = {str(found) for model in models if (found := _module_of_the_user(model)) is not None}
+    return _digest(_reached(tuple(sorted(roots))), tuple(sorted(outside)))
+
+
+def _module_of_the_user(model: object) -> Path | None:
+    """The file in which a user writes a model of their own (``family: custom``)."""
+    name = getattr(model, "import_", None)
+    if not isinstance(name, str):
+        return None
+    try:
+        spec = importlib.util.find_spec(name.partition(":")[0])
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
+@cache
+def _reached(roots: tuple[str, ...]) -> tuple[str, ...]:
+    """The modules that ``roots`` import, directly or not, as far as they compute something of a run; with the roots."""
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += [m for m in _imports(module) if m.split("/")[0] in COMPUTING and m not in NOT_COMPUTING]
+    return tuple(sorted(found))
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes())
+
+
+def _path(module: str) -> Path:
+    path = PACKAGE / f"{module}.py"
+    return path if path.exists() else PACKAGE / module / "__init__.py"
+
+
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    """The modules of the library that a module imports, in whatever function."""
+    found = []
+    for node in ast.walk(_tree(_path(module))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            places = ["/".join(parts[1:end]) for end in (len(parts), len(parts) - 1) if end > 1]
+            found += [place for place in places if parts[0] == "collabench" and _path(place).exists()][:1]
+    return tuple(dict.fromkeys(found))
+
+
+@cache
+def _digest(modules: tuple[str, ...], outside: tuple[str, ...]) -> str:
+    content = hashlib.sha256()
+    for name, path in [(module, _path(module)) for module in modules] + [(Path(p).stem, Path(p)) for p in outside]:
+        content.update(f"{name}\n{canonical(_tree(path))}\n".encode())
+    return content.hexdigest()
+
+
+def canonical(tree: ast.AST) -> str:
+    """A syntax tree as text, the same in every version of Python that the project supports. Docstrings are left out."""
+    return " ".join(_parts(tree))
+
+
+def _parts(node: object) -> Iterator[str]:
+    if isinstance(node, ast.AST):
+        yield type(node).__name__
+        for name, value in sorted(ast.iter_fields(node)):
+            if (
+                name == "body"
+                and isinstance(value, list)
+                and not isinstance(node, ast.If | ast.For | ast.While | ast.With)
+            ):
+                value = _without_docstring(value)
+            if value is None or value == [] or name in ("ctx", "kind", "type_comment"):
+                continue  # what a version of Python leaves out, or adds
+            yield name
+            yield from _parts(value)
+    elif isinstance(node, list):
+        yield "("
+        for entry in node:
+            yield from _parts(entry)
+        yield ")"
+    else:
+        yield repr(node)
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    return [
+        statement
+        for statement in body
+        if not (
+            isinstance(statement, ast.Expr)
+            and isinstance(statement.value, ast.Constant)
+            and isinstance(statement.value.value, str)
+        )
+    ]
