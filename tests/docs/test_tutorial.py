@@ -168,10 +168,10 @@ def broken_links(path: Path, page: str) -> list[str]:
         if re.match(r"[a-z]+:", target):
             continue
         name, _, anchor = target.partition("#")
-        file = (path.parent / name).resolve() if name else path
-        if not file.exists():
+        file = (path.parent / name).resolve()
+        if name and not file.exists():
             found.append(target)
-        elif anchor and anchor not in heading_anchors(file.read_text()):
+        elif anchor and anchor not in heading_anchors(file.read_text() if name else page):
             found.append(target)
     return found
 
@@ -273,6 +273,52 @@ def test_what_does_not_exist_is_seen():
     page = "`collabench plan --no-such -p x`, `collabench nosuch`, `collabench data digest NAME`, `make nosuch`"
     assert unknown_commands(page) == ["collabench plan --no-such", "collabench nosuch", "make nosuch"]
     assert unknown_commands("```sh\npython -m benchmarks.no_such --write\n```\n") == ["python -m benchmarks.no_such"]
+
+
+def _commands(command, path: str = "collabench") -> Iterator[tuple[str, set[str]]]:
+    """Every command, with its options."""
+    if hasattr(command, "commands"):
+        for name, child in command.commands.items():
+            yield from _commands(child, f"{path} {name}")
+    else:
+        yield path, _options(command)
+
+
+def test_the_reference_lists_every_command_with_its_options():
+    from typer.main import get_command
+
+    from collabench.cli.app import app
+
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    listed = {
+        row[1]: set(re.findall(r"`(--[\w-]+)`", row[2].replace("no `--profile`", "")))
+        for row in re.finditer(r"^\| `(collabench [a-z ]+)` \|[^|]*\|([^|\n]*)\|$", page, re.MULTILINE)
+    }
+    usual = {"--profile", "-p", "--root", "--help"}
+    assert listed == {name: options - usual for name, options in _commands(get_command(app))}
+
+
+def test_the_reference_names_every_field_of_params_yaml_and_of_a_result():
+    from collabench.config import sections
+    from collabench.storage.results import Result
+
+    page = (ROOT / "docs" / "reference" / "params.md").read_text()
+    classes = ("DatasetConfig", "NoiseConfig", "Augmentation", "RecipeConfig", "TableConfig", "ProfileConfig")
+    fields = {field for name in classes for field in getattr(sections, name).model_fields}
+    assert sorted(field for field in fields if f"`{field}`" not in page) == []
+    page = (ROOT / "docs" / "reference" / "files.md").read_text()
+    assert sorted(set(Result.model_fields) - {"schema_version"} - set(re.findall(r"`(\w+)`", page))) == []
+
+
+def test_the_reference_names_every_family_method_and_profile():
+    from collabench.methods import METHODS
+    from collabench.models import FAMILIES
+
+    page = (ROOT / "docs" / "reference" / "params.md").read_text()
+    profiles = re.findall(r"^  ([\w-]+):$", (ROOT / "params.yaml").read_text().split("\nprofiles:\n")[1], re.MULTILINE)
+    assert [name for name in (*FAMILIES, *profiles) if f"`{name}`" not in page] == []
+    page = (ROOT / "docs" / "methods.md").read_text()
+    assert [name for name in METHODS if f"| [{name}](" not in page] == []
 
 
 def test_every_page_of_the_documentation_is_in_the_index():
