@@ -206,7 +206,8 @@ def code_of(page: str) -> Iterator[str]:
 
 
 def _options(command) -> set[str]:
-    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+    names = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return {name for name in names if name.startswith("-")} | {"--help"}
 
 
 def unknown_commands(page: str) -> list[str]:
