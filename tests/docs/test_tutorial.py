@@ -169,9 +169,8 @@ def broken_links(path: Path, page: str) -> list[str]:
             continue
         name, _, anchor = target.partition("#")
         file = (path.parent / name).resolve()
-        if name and not file.exists():
-            found.append(target)
-        elif anchor and anchor not in heading_anchors(file.read_text() if name else page):
+        there = file.exists() if name else True
+        if not there or (anchor and anchor not in heading_anchors(file.read_text() if name else page)):
             found.append(target)
     return found
 
