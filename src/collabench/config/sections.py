@@ -122,7 +122,7 @@ class RecipeConfig(Record):
 
     ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs. ``validation_fraction`` of the
     training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``. ``processes``
-    share every batch of a run, each on a GPU or a core of its own (docs/multi-gpu.md). ``convolution``: on a CPU,
+    share every batch of a run, each on a GPU or a core of its own (docs/how-to/several-gpus.md). ``convolution``: on a CPU,
     ``tuned`` gives every 3x3 convolution the form that suits its shape: faster, with other rounding (docs/performance.md). On a GPU
     cuDNN chooses either way.
     ``compile``: by ``torch.compile``, with ``cuda-graphs`` also recorded as CUDA graphs, which a GPU replays without waiting for

@@ -39,7 +39,7 @@ _DIGEST = "COLLABENCH.sha256"
 
 _REMEDY = (
     "what it holds counts as missing: `dvc pull --force` brings it again unless the copy there is damaged too "
-    "(docs/sharing.md), `dvc repro` writes it again where its runs are"
+    "(docs/how-to/sharing.md), `dvc repro` writes it again where its runs are"
 )
 
 
