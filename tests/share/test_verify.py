@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from collabench.cli.app import app
 from collabench.config.configuration import Run
 from collabench.data import noise
-from collabench.sharing.verify import TOLERANCE_WITHOUT_SPREAD, verify
+from collabench.sharing.repeat import TOLERANCE_WITHOUT_SPREAD
+from collabench.sharing.verify import verify
 from collabench.storage.files import read_json, sha256_of, write_json
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Measured, Result
 from collabench.study.study import Study, load_study
@@ -202,7 +203,7 @@ def test_without_a_measurement_the_tolerance_says_why(study):
 
 
 def test_few_seeds_have_a_fixed_tolerance(study):
-    from collabench.sharing.verify import _allowed
+    from collabench.sharing.repeat import _allowed
 
     run, folder = one(study, "wang2018")
     assert _allowed(study, run, {run.id: read_json(folder / RESULT, Result)}) == TOLERANCE_WITHOUT_SPREAD

@@ -32,6 +32,9 @@ ShardOption = Annotated[
     str | None, typer.Option("--shard", help="i/k: only part i of k, for k hosts without a cluster; then import.")
 ]
 Gpus = Annotated[str | None, typer.Option("--gpus", help="GPUs to use: 0,1 or none; default: all visible.")]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="End with exit code 1 where any byte differs from the accepted report.")
+]
 HERE = Path(".")
 
 #: The exit code of a command that was interrupted: 128 and the number of SIGINT.

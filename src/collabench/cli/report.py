@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collabench.cli.app import HERE, Profile, Root, app, open_study
+from collabench.cli.app import HERE, Exact, Profile, Root, app, open_study
 from collabench.cli.study import print_other_code
 from collabench.core.errors import CollabenchError
 
@@ -22,6 +22,7 @@ def report(
         bool, typer.Option("--partial", help="From the runs that there are; written elsewhere, shows n.")
     ] = False,
     accept: Annotated[bool, typer.Option("--accept", help="Make the new report the one in reports/.")] = False,
+    exact: Exact = False,
 ) -> None:
     """Build tables and figures from the results and print the tables."""
     from collabench.report import accepted
@@ -39,25 +40,33 @@ def report(
         return
     if accept:
         accepted.accept(study.workspace)
-    compare_with_accepted(study)
+    compare_with_accepted(study, exact)
 
 
-def compare_with_accepted(study: Study) -> None:
-    """Say where the tables lie; adopt the report if there is none yet, otherwise show how it differs."""
-    from collabench.report.accepted import accept, compare
+def compare_with_accepted(study: Study, exact: bool = False) -> None:
+    """Say how the report compares with the accepted one and where it lies; adopt it if there is none yet.
 
-    accepted = study.workspace.accepted_report
-    if not accepted.exists():
-        accept(study.workspace)
-    differences = compare(study.workspace)
-    if differences:
-        print(f"These tables differ from the accepted ones in {accepted}, which stay as they are:")
-        print("\n".join(f"  {line}" for line in differences[:40]))
-        print(
-            f"The new ones lie in {study.workspace.report}; `collabench report -p {study.workspace.profile} --accept` adopts them."
-        )
-    else:
-        print(f"Tables and figures: {accepted / 'README.md'}")
+    exact: end with exit code 1 where any byte differs.
+    """
+    from collabench.report.accepted import accept
+    from collabench.report.comparison import compare_reports
+    from collabench.storage.files import write_atomically
+
+    workspace = study.workspace
+    if not workspace.accepted_report.exists():
+        accept(workspace)
+    found = compare_reports(workspace)
+    print("\n".join(found.lines))
+    if found.same_bytes:
+        print(f"Tables and figures: {workspace.accepted_report / 'README.md'}")
+        return
+    write_atomically(workspace.differences, ("\n".join(found.details) + "\n").encode())
+    print(f"Every difference: {workspace.differences}")
+    print(
+        f"The new tables: {workspace.report / 'README.md'}; `collabench report -p {workspace.profile} --accept` adopts them."
+    )
+    if exact:
+        raise typer.Exit(1)
 
 
 @app.command()

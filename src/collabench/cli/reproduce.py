@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from collabench.cli.app import HERE, Cores, Gpus, Profile, Root, ShardOption, app, open_study
+from collabench.cli.app import HERE, Cores, Exact, Gpus, Profile, Root, ShardOption, app, open_study
 from collabench.cli.report import compare_with_accepted
 from collabench.cli.study import part_of
 from collabench.core.errors import CollabenchError, StorageError
@@ -40,6 +40,7 @@ def reproduce(
     gpus: Gpus = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Send the jobs to a Slurm cluster (profiles/slurm).")] = False,
     shard: ShardOption = None,
+    exact: Exact = False,
 ) -> None:
     """The whole study through DVC and Snakemake.
 
@@ -107,7 +108,7 @@ def reproduce(
               f"where the tables are to be made: collabench import {workspace.root} -p {profile}")  # fmt: skip
         return
     print(terminal_summary(workspace))
-    compare_with_accepted(study)
+    compare_with_accepted(study, exact)
 
 
 def _watched(

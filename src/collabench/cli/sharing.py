@@ -133,6 +133,9 @@ def verify(
         float | None, typer.Option(min=0, help="Percentage points of test error on another device or other versions.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: as each run was trained.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Differences from an accepted report made on another device count too.")
+    ] = False,
 ) -> None:
     """Check everything that the report rests on.
 
@@ -144,7 +147,13 @@ def verify(
         raise CollabenchError(f"--device {device}: there are cpu and cuda")
     study = open_study(root, profile)
     found = check(
-        study, sample=sample, seed=seed, tolerance=tolerance, device=device, log=lambda line: print(line, flush=True)
+        study,
+        sample=sample,
+        seed=seed,
+        tolerance=tolerance,
+        device=device,
+        strict=strict,
+        log=lambda line: print(line, flush=True),
     )
     for rerun in found.reruns:
         if not rerun.difference:

@@ -45,6 +45,7 @@ def build_report(
     from collabench.papers.claims import load_claims
     from collabench.report.across_images import add_across_images
     from collabench.report.analyse import analyse
+    from collabench.report.comparison import write_origin
     from collabench.report.pages import claims as claims_page
     from collabench.report.pages.costs import write_costs
     from collabench.report.pages.overview import write_report
@@ -72,5 +73,6 @@ def build_report(
     if not partial:
         with whole_folder(costs) as folder:
             write_costs(folder, report, collected)
+            write_origin(folder, list(collected.measured.values()))
             claims_page.write_claims(folder, on_costs)
     return ReportFiles(target, costs, report)

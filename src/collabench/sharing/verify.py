@@ -5,68 +5,30 @@ Nothing of the study is written to: what is made again lies in a temporary folde
 
 from __future__ import annotations
 
-import math
-import statistics
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from collabench.config.configuration import Run, dataset_key, digest
 from collabench.core.errors import CollabenchError, Log
-from collabench.core.seeding import numpy_generator
+from collabench.sharing.repeat import (
+    Rerun,
+    draw_sample,
+    is_trainable,
+    measured_of,
+    one_of_each_code,
+    repeat,
+    temporary_copy,
+)
 from collabench.storage import archives
 from collabench.storage.files import read_json
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Measured, Result, load_result
 from collabench.storage.workspace import Workspace
-from collabench.study.runner import Runner
-from collabench.study.source_code import source_digest
 from collabench.study.study import Study
 
 if TYPE_CHECKING:
     from collabench.data import Dataset
-
-SEEDS_FOR_SPREAD = 3
-"""From so many seeds on, a configuration's own spread says how far a run may be from its repetition elsewhere."""
-
-SMALLEST_TOLERANCE, TOLERANCE_WITHOUT_SPREAD = 1.0, 5.0
-"""Percentage points of test error."""
-
-_SAME_BY_DEFINITION = ("dataset_digest", "train_images", "test_images", "parameters", "training_parameters")
-"""Fields of a result that no device and no version may change."""
-
-
-@dataclass(frozen=True)
-class Rerun:
-    """One run of the sample, trained again.
-
-    compared: ``bytes`` of result, logits and weights, or ``tolerance`` on the test error; why: the reason for the latter.
-    recorded, repeated: test error in percent (repeated: None where it failed). allowed: percentage points, None with
-    ``bytes``. difference: what differs, empty where nothing does.
-    """
-
-    run: Run
-    compared: Literal["bytes", "tolerance"]
-    why: str
-    recorded: float
-    repeated: float | None
-    allowed: float | None
-    difference: str
-
-    def line(self) -> str:
-        """One line for people."""
-        name = f"{self.run.configuration.label}, seed {self.run.seed} [{self.run.id}]"
-        if self.difference:
-            return f"{name}: {self.difference}"
-        if self.compared == "bytes":
-            return f"{name}: trained again, the same bytes"
-        return (
-            f"{name}: trained again, test error {self.recorded:.2f} % recorded, {self.repeated:.2f} % now, "
-            f"{self.allowed:.2f} points allowed ({self.why})"
-        )
 
 
 @dataclass
@@ -87,6 +49,7 @@ def verify(
     seed: int = 0,
     tolerance: float | None = None,
     device: str | None = None,
+    strict: bool = False,
     log: Log = print,
 ) -> Verification:
     """Hash the study's files, build its report from them and compare it with the accepted one, and repeat some runs.
@@ -96,6 +59,7 @@ def verify(
     configuration's seeds (what two runs of unequal luck differ by), at least :data:`SMALLEST_TOLERANCE`, and
     :data:`TOLERANCE_WITHOUT_SPREAD` with fewer than :data:`SEEDS_FOR_SPREAD` seeds. device: where to train; by default on the
     kind of device that a run was trained on, or on the CPU where this machine has none.
+    strict: differences from the accepted report count also where it was made on another device.
     Raises ConfigError where the sample asks for what this machine cannot do.
     """
     found = Verification()
@@ -105,12 +69,12 @@ def verify(
     found.differences += archives.damaged(study.workspace)
     log(", ".join(f"{count} {kind}" for kind, count in found.hashed.items()) + " hashed")
     if len(results) == len(study.plan.runs) and not found.differences:
-        _verify_report(study, found, log)
+        _verify_report(study, found, log, strict)
     else:
         found.notes.append("the report was not built again, since files it needs are missing or damaged")
-    usable = [run for run in study.plan.runs if _trainable(study, run, datasets, whole_noise, results)]
-    chosen = _choose(usable, sample, seed)
-    others = _one_of_each_code(usable, results)
+    usable = [run for run in study.plan.runs if is_trainable(study, run, datasets, whole_noise, results)]
+    chosen = draw_sample(usable, sample, seed)
+    others = one_of_each_code(usable, results)
     if others:
         found.notes.append(
             f"{len(others)} runs stand for code other than the present one; one run of each was trained again"
@@ -120,7 +84,7 @@ def verify(
         found.notes.append(f"only {len(chosen)} runs could be trained again: the others lack whole files")
     for run in chosen:
         log(f"training again: {run.configuration.label}, seed {run.seed}")
-        found.reruns.append(_repeat(study, run, results, tolerance, device))
+        found.reruns.append(repeat(study, run, results, tolerance, device))
     found.differences += [rerun.line() for rerun in found.reruns if rerun.difference]
     return found
 
@@ -201,7 +165,7 @@ def _verify_results(study: Study, datasets: dict[str, Dataset], found: Verificat
                 raise CollabenchError(f"{folder / RESULT}: was trained on another data set than the one that lies here")
             found.hashed["results"] += 1
             found.hashed["logits and weights"] += len(result.files)
-            measured = _measured(study, run)
+            measured = measured_of(study, run)
             if measured is None:
                 unmeasured += 1
             else:
@@ -223,11 +187,6 @@ def _trains(run: Run) -> bool:
     return METHODS[run.configuration.method.method].Method.trains
 
 
-def _measured(study: Study, run: Run) -> Measured | None:
-    path = study.workspace.measured_file(run)
-    return read_json(path, Measured) if path.exists() else None
-
-
 def _check_measured(study: Study, run: Run, result: Result, measured: Measured) -> None:
     expected = {
         "run_id": run.id,
@@ -243,7 +202,7 @@ def _check_measured(study: Study, run: Run, result: Result, measured: Measured) 
 # --------------------------------------------------------------------------------------------------------- the report
 
 
-def _verify_report(study: Study, found: Verification, log: Log) -> None:
+def _verify_report(study: Study, found: Verification, log: Log, strict: bool) -> None:
     """Every number of the accepted report follows from the files that were hashed, ``params.yaml`` and ``papers/``."""
     from collabench.report.accepted import compare
     from collabench.report.build import build_report
@@ -253,7 +212,7 @@ def _verify_report(study: Study, found: Verification, log: Log) -> None:
         found.notes.append(f"{workspace.accepted_report} is not there: no report to compare")
         return
     log("building the report again")
-    with _temporary(study, ("runs", "measured", "datasets")) as copy:
+    with temporary_copy(study, ("runs", "measured", "datasets")) as copy:
         try:
             build_report(study.params, study.plan, copy)
             lines = compare(copy)
@@ -263,134 +222,23 @@ def _verify_report(study: Study, found: Verification, log: Log) -> None:
             return
         found.hashed["report tables"] += len(list(copy.report.glob("*.csv")))
     numbers = [line for line in lines if line.split(":", 1)[0].endswith(".csv")]
-    found.differences += [f"{workspace.accepted_report}: {line}" for line in numbers]
+    elsewhere = _made_elsewhere(workspace)
+    differ = found.differences if strict or not elsewhere else found.notes
+    differ += [f"{workspace.accepted_report}: {line}" for line in numbers]
     found.notes += [f"{workspace.accepted_report}: {line}" for line in lines if line not in numbers]
-
-
-@contextmanager
-def _temporary(study: Study, folders: Sequence[str], runs: Sequence[Run] = ()) -> Iterator[Workspace]:
-    """A workspace of its own that sees these of the study's folders, and of these runs the results."""
-    real = study.workspace
-    with tempfile.TemporaryDirectory(prefix="collabench-verify-") as name:
-        copy = Workspace(Path(name), real.profile)
-        copy.home.mkdir(parents=True)
-        for path in (real.params, real.papers, real.root / "reports"):
-            if path.exists():
-                (copy.root / path.name).symlink_to(path)
-        for folder in folders:
-            if (real.home / folder).exists():
-                (copy.home / folder).symlink_to(real.home / folder)
-        for run in runs:
-            target = copy.folder(run)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(real.folder(run))
-        yield copy
-
-
-# ----------------------------------------------------------------------------------------------------- training again
-
-
-def _trainable(
-    study: Study, run: Run, datasets: dict[str, Dataset], noise: set[Path], results: dict[str, Result]
-) -> bool:
-    """Whether the run, and everything that it starts from, is whole."""
-    config = run.configuration.noise
-    static = config.is_static
-    return (
-        run.id in results
-        and dataset_key(run.configuration.dataset) in datasets
-        and (not static or study.inputs.noise_file(run) in noise)
-        and all(required.id in results for required in run.requires())
-    )
-
-
-def _choose(runs: Sequence[Run], sample: int, seed: int) -> list[Run]:
-    generator = numpy_generator(seed, "bootstrap", "verify")
-    chosen = generator.choice(len(runs), size=min(sample, len(runs)), replace=False) if runs else []
-    return [runs[index] for index in sorted(map(int, chosen))]
-
-
-def _one_of_each_code(runs: Sequence[Run], results: dict[str, Result]) -> list[Run]:
-    """One run of each code that is not the present one, accepted or not."""
-    chosen: dict[str | None, Run] = {}
-    for run in runs:
-        source = results[run.id].source
-        if source is not None and source != source_digest(run.configuration):
-            chosen.setdefault(source, run)
-    return list(chosen.values())
-
-
-def _repeat(study: Study, run: Run, results: dict[str, Result], tolerance: float | None, device: str | None) -> Rerun:
-    """Train a run again, from the study's data set and from the runs that it requires, with its noise drawn again."""
-    recorded, before = results[run.id], _measured(study, run)
-    error = 100 * recorded.last.error
-    device = device or _device_like(before)
-    study.check_device(device)
-    with _temporary(study, ("datasets",), run.requires()) as copy:
-        again = Study(study.params, study.plan, copy)
-        outcome = Runner(again).train([run], device=device, log=lambda line: None)
-        if outcome.failed:
-            reason = f"was finished when recorded, fails now: {outcome.failed[0][1]}"
-            return Rerun(run, "tolerance", "", error, None, None, reason)
-        folder, now = copy.folder(run), _measured(again, run)
-        repeated = load_result(folder, run)
-        assert now is not None, "training measures"
-        why = _why_not_bytes(recorded, repeated, before, now)
-        if not why:
-            original = study.workspace.folder(run)
-            names = [
-                name
-                for name in recorded.files
-                if not (folder / name).is_file() or (folder / name).read_bytes() != (original / name).read_bytes()
-            ]
-            if recorded.found() != repeated.found():  # the code that computed it may differ
-                names.insert(0, RESULT)
-    repeated_error = 100 * repeated.last.error
-    if not why:
-        commit = "" if before is None else f", recorded at commit {(before.commit or 'unknown')[:12]}"
-        text = f"other bytes when trained again on the same device and versions: {', '.join(names)}{commit}"
-        return Rerun(run, "bytes", "", error, repeated_error, None, text if names else "")
-    allowed = _allowed(study, run, results) if tolerance is None else tolerance
-    text = ""
-    wrong = [name for name in _SAME_BY_DEFINITION if getattr(recorded, name) != getattr(repeated, name)]
-    if wrong:
-        text = f"trained again, {', '.join(wrong)} differ"
-    elif abs(repeated_error - error) > allowed:
-        text = (
-            f"trained again, test error {error:.2f} % recorded, {repeated_error:.2f} % now, only {allowed:.2f} points "
-            f"allowed ({why})"
+    if numbers and elsewhere and not strict:
+        found.notes.append(
+            f"these results are whole; they differ from the accepted report, which was made elsewhere: {elsewhere}"
         )
-    return Rerun(run, "tolerance", why, error, repeated_error, allowed, text)
 
 
-def _device_like(before: Measured | None) -> str:
-    import torch
+def _made_elsewhere(workspace: Workspace) -> str:
+    """How the devices of the accepted report differ from those of the results here; empty where they don't, or are unknown."""
+    from collabench.report.comparison import ORIGIN, Origin
+    from collabench.report.folders import COSTS
 
-    there = torch.cuda.is_available()
-    return "cuda" if there and (before is None or before.device_type == "cuda") else "cpu"
-
-
-def _why_not_bytes(recorded: Result, repeated: Result, before: Measured | None, now: Measured) -> str:
-    """Why the same bytes cannot be asked for; empty where they can."""
-    if before is None:
-        return "where it was trained is unknown"
-    for name in ("device_type", "device", "threads"):
-        if getattr(before, name) != getattr(now, name):
-            return f"{name.replace('_', ' ')}: {getattr(before, name)} → {getattr(now, name)}"
-    changed = [
-        f"{package} {before.versions.get(package)} → {now.versions.get(package)}"
-        for package in sorted(before.versions.keys() | now.versions.keys())
-        if before.versions.get(package) != now.versions.get(package)
-    ]
-    if changed:
-        return "versions: " + ", ".join(changed)
-    return "" if recorded.deterministic and repeated.deterministic else "its operations are not all deterministic"
-
-
-def _allowed(study: Study, run: Run, results: dict[str, Result]) -> float:
-    """Percentage points by which the repetition of a run may differ; see :func:`verify`."""
-    same = (result for result in results.values() if result.configuration_id == run.configuration.id)
-    errors = [100 * result.last.error for result in same]
-    if len(errors) < SEEDS_FOR_SPREAD:
-        return TOLERANCE_WITHOUT_SPREAD
-    return max(SMALLEST_TOLERANCE, 3 * math.sqrt(2) * statistics.stdev(errors))
+    accepted, here = (folder / ORIGIN for folder in (workspace.accepted_report / COSTS, workspace.costs))
+    if not accepted.exists() or not here.exists():
+        return ""
+    before, after = (read_json(path, Origin).devices for path in (accepted, here))
+    return "" if before == after else f"{', '.join(before)} → {', '.join(after)}"

@@ -102,6 +102,11 @@ class Workspace:
         return self.root / "reports" / self.profile
 
     @property
+    def differences(self) -> Path:
+        """Every difference between the report that was built last and the accepted one."""
+        return self.state / "differences.txt"
+
+    @property
     def accepted_code(self) -> Path:
         """Which code was accepted as computing the same, for all profiles; in git."""
         return self.root / "reports" / "accepted-code.json"

@@ -1,0 +1,189 @@
+"""How a new report compares with the accepted one, in the words of the questions that a person asks.
+
+Do all runs give the same numbers? Which verdicts changed? Do the cells agree within the randomness of training? How far is the
+largest mean from the accepted one? What is the likely cause?
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from collabench.core.record import Record
+from collabench.report.accepted import compare
+from collabench.report.claim_records import ClaimReport
+from collabench.report.folders import COSTS
+from collabench.stats import holm, paired
+from collabench.storage.files import read_json, write_json
+from collabench.storage.results import Measured
+from collabench.storage.workspace import Workspace
+
+#: Beside the costs, which differ whenever runs are repeated: where and with what the runs were made.
+ORIGIN = "origin.json"
+
+#: Relative difference below which a likelihood or a calibration error is not reported as changed: rounding.
+ROUNDING = 1e-5
+_ROUNDED = ("negative_log_likelihood", "calibration_error")
+
+#: The level of the family of tests that asks which cells differ by more than the randomness of training.
+LEVEL = 0.05
+
+_RUNS = "runs.csv"
+_CLAIMS = "claims.json"
+_CELL = ("dataset", "noise", "model", "recipe", "method")
+_SHOWN = 3
+
+
+class Origin(Record):
+    """Where and with what the measured runs of a report were made: each field holds the distinct values."""
+
+    devices: tuple[str, ...]
+    versions: tuple[str, ...]
+    commits: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """lines: one for each question. details: every difference. same_bytes: no file of the report differs."""
+
+    lines: tuple[str, ...]
+    details: tuple[str, ...]
+    same_bytes: bool
+
+
+def origin_of(measured: list[Measured]) -> Origin:
+    """The distinct devices, versions and commits of measured runs."""
+    return Origin(
+        devices=tuple(sorted({f"{one.device} ({one.device_type})" for one in measured})),
+        versions=tuple(sorted({f"{name} {version}" for one in measured for name, version in one.versions.items()})),
+        commits=tuple(sorted({(one.commit or "unknown")[:12] + ("+" if one.dirty else "") for one in measured})),
+    )
+
+
+def write_origin(folder: Path, measured: list[Measured]) -> None:
+    """Write :data:`ORIGIN` into a folder of costs."""
+    write_json(folder / ORIGIN, origin_of(measured))
+
+
+def compare_reports(workspace: Workspace) -> Comparison:
+    """Compare the report that was built with the accepted one. Raises ResultError if there is no built report."""
+    details = compare(workspace)
+    new, old = workspace.report, workspace.accepted_report
+    runs = _rows(new / _RUNS)
+    count = len({row["run_id"] for row in runs})
+    if not details:
+        return Comparison((f"All {count} runs equal the accepted ones, byte for byte.",), (), True)
+    if not (old / _RUNS).exists():
+        return Comparison(tuple(details), tuple(details), False)
+    news = [line for line in details if not _is_rounding(line)]
+    lines = [_verdicts(old, new), *_cells(_rows(old / _RUNS), runs), _causes(old / COSTS, workspace.costs)]
+    if not news:
+        lines = [
+            f"All {count} runs agree with the accepted ones: only likelihoods and calibration errors differ, by rounding "
+            f"(less than {ROUNDING:g} of their value)."
+        ]
+    return Comparison(tuple(line for line in lines if line), tuple(details), False)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _is_rounding(line: str) -> bool:
+    """Whether a line of :func:`collabench.report.accepted.compare` names a difference that is rounding."""
+    head, _, values = line.rpartition(": ")
+    if not any(name in head for name in _ROUNDED):
+        return False
+    try:
+        before, after = (float(value) for value in values.split(" → "))
+    except ValueError:
+        return False
+    return math.isclose(before, after, rel_tol=ROUNDING)
+
+
+def _verdicts(old: Path, new: Path) -> str:
+    """How many verdicts are the same, and which changed from what to what."""
+    before, after = (_verdicts_of(folder / _CLAIMS) for folder in (old, new))
+    if not before and not after:
+        return ""
+    common = before.keys() & after.keys()
+    changed = [f"{name}: {before[name]} → {after[name]}" for name in sorted(common) if before[name] != after[name]]
+    text = f"Verdicts: {len(common) - len(changed)} of {len(after)} are the same"
+    if changed:
+        text += f", {len(changed)} changed ({_some(changed)})"
+    unmatched = len(before.keys() ^ after.keys())
+    return text + (f", {unmatched} are in one report only." if unmatched else ".")
+
+
+def _verdicts_of(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    report = read_json(path, ClaimReport)
+    return {f"{claim.id} on {scope.scope}": scope.verdict for claim in report.claims for scope in claim.scopes}
+
+
+def _cells(old: list[dict[str, str]], new: list[dict[str, str]]) -> Iterator[str]:
+    """How many cells agree within the randomness of training, and the largest change of a mean."""
+    before, after = _errors(old), _errors(new)
+    seeds = {cell: sorted(before[cell].keys() & after[cell].keys()) for cell in after if cell in before}
+    pairs = {
+        cell: ([after[cell][seed] for seed in common], [before[cell][seed] for seed in common])
+        for cell, common in seeds.items()
+        if common
+    }
+    if not pairs:
+        yield "Cells: the two reports have no configuration and seed in common."
+        return
+    same = [cell for cell, (now, then) in pairs.items() if now == then]
+    tested = {cell: paired(*values) for cell, values in pairs.items() if cell not in same}
+    adjusted = dict(zip(tested, holm([test.p for test in tested.values()]), strict=True))
+    differing = [cell for cell, p in adjusted.items() if p is not None and p < LEVEL]
+    undecided = [cell for cell, p in adjusted.items() if p is None]
+    agreeing = len(tested) - len(differing) - len(undecided)
+    text = f"Cells: {len(same)} of {len(pairs)} have equal errors"
+    if agreeing:
+        text += f", {agreeing} agree within the randomness of training (paired by seed, Holm, {LEVEL:.0%})"
+    if undecided:
+        text += f", {len(undecided)} cannot be compared (too few seeds or no spread)"
+    if differing:
+        text += f", {len(differing)} differ by more ({_some([' · '.join(cell) for cell in differing])})"
+    yield text + "."
+    if tested:
+        largest = max(tested, key=lambda cell: abs(tested[cell].difference))
+        yield f"Largest change of a mean: {tested[largest].difference:+.2f} points ({' · '.join(largest)})."
+    left = len(before.keys() ^ after.keys())
+    if left:
+        yield f"{left} cells are in one report only."
+
+
+def _errors(rows: list[dict[str, str]]) -> dict[tuple[str, ...], dict[str, float]]:
+    """Cell → seed → test error in percent."""
+    found: dict[tuple[str, ...], dict[str, float]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[part] for part in _CELL), {})[row["seed"]] = float(row["error_last"])
+    return found
+
+
+def _causes(old: Path, new: Path) -> str:
+    """In what the origins of the two reports differ, as they were recorded."""
+    if not (old / ORIGIN).exists() or not (new / ORIGIN).exists():
+        return "Likely cause: unknown, since the accepted report does not record where its runs were made."
+    before, after = read_json(old / ORIGIN, Origin), read_json(new / ORIGIN, Origin)
+    causes = []
+    for name in ("devices", "versions", "commits"):
+        gone = sorted(set(getattr(before, name)) - set(getattr(after, name)))
+        come = sorted(set(getattr(after, name)) - set(getattr(before, name)))
+        if gone or come:
+            causes.append(f"{name}: {_some(gone) or 'the same'} → {_some(come) or 'some of them'}")
+    if not causes:
+        return "Likely cause: unknown: devices, versions and commits are the same."
+    return f"Likely cause: {'; '.join(causes)}."
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

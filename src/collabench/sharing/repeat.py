@@ -1,0 +1,194 @@
+"""Training a sample of a study's runs again, to see whether they give what was recorded."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from collabench.config.configuration import Run, dataset_key
+from collabench.core.seeding import numpy_generator
+from collabench.storage.files import read_json
+from collabench.storage.results import RESULT, Measured, Result, load_result
+from collabench.storage.workspace import Workspace
+from collabench.study.runner import Runner
+from collabench.study.source_code import source_digest
+from collabench.study.study import Study
+
+if TYPE_CHECKING:
+    from collabench.data import Dataset
+
+SEEDS_FOR_SPREAD = 3
+"""From so many seeds on, a configuration's own spread says how far a run may be from its repetition elsewhere."""
+
+SMALLEST_TOLERANCE, TOLERANCE_WITHOUT_SPREAD = 1.0, 5.0
+"""Percentage points of test error."""
+
+_SAME_BY_DEFINITION = ("dataset_digest", "train_images", "test_images", "parameters", "training_parameters")
+"""Fields of a result that no device and no version may change."""
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """One run of the sample, trained again.
+
+    compared: ``bytes`` of result, logits and weights, or ``tolerance`` on the test error; why: the reason for the latter.
+    recorded, repeated: test error in percent (repeated: None where it failed). allowed: percentage points, None with
+    ``bytes``. difference: what differs, empty where nothing does.
+    """
+
+    run: Run
+    compared: Literal["bytes", "tolerance"]
+    why: str
+    recorded: float
+    repeated: float | None
+    allowed: float | None
+    difference: str
+
+    def line(self) -> str:
+        """One line for people."""
+        name = f"{self.run.configuration.label}, seed {self.run.seed} [{self.run.id}]"
+        if self.difference:
+            return f"{name}: {self.difference}"
+        if self.compared == "bytes":
+            return f"{name}: trained again, the same bytes"
+        return (
+            f"{name}: trained again, test error {self.recorded:.2f} % recorded, {self.repeated:.2f} % now, "
+            f"{self.allowed:.2f} points allowed ({self.why})"
+        )
+
+
+def is_trainable(
+    study: Study, run: Run, datasets: dict[str, Dataset], noise: set[Path], results: dict[str, Result]
+) -> bool:
+    """Whether the run, and everything that it starts from, is whole."""
+    config = run.configuration.noise
+    static = config.is_static
+    return (
+        run.id in results
+        and dataset_key(run.configuration.dataset) in datasets
+        and (not static or study.inputs.noise_file(run) in noise)
+        and all(required.id in results for required in run.requires())
+    )
+
+
+def draw_sample(runs: Sequence[Run], sample: int, seed: int) -> list[Run]:
+    generator = numpy_generator(seed, "bootstrap", "verify")
+    chosen = generator.choice(len(runs), size=min(sample, len(runs)), replace=False) if runs else []
+    return [runs[index] for index in sorted(map(int, chosen))]
+
+
+def one_of_each_code(runs: Sequence[Run], results: dict[str, Result]) -> list[Run]:
+    """One run of each code that is not the present one, accepted or not."""
+    chosen: dict[str | None, Run] = {}
+    for run in runs:
+        source = results[run.id].source
+        if source is not None and source != source_digest(run.configuration):
+            chosen.setdefault(source, run)
+    return list(chosen.values())
+
+
+def repeat(study: Study, run: Run, results: dict[str, Result], tolerance: float | None, device: str | None) -> Rerun:
+    """Train a run again, from the study's data set and from the runs that it requires, with its noise drawn again."""
+    recorded, before = results[run.id], measured_of(study, run)
+    error = 100 * recorded.last.error
+    device = device or _device_like(before)
+    study.check_device(device)
+    with temporary_copy(study, ("datasets",), run.requires()) as copy:
+        again = Study(study.params, study.plan, copy)
+        outcome = Runner(again).train([run], device=device, log=lambda line: None)
+        if outcome.failed:
+            reason = f"was finished when recorded, fails now: {outcome.failed[0][1]}"
+            return Rerun(run, "tolerance", "", error, None, None, reason)
+        folder, now = copy.folder(run), measured_of(again, run)
+        repeated = load_result(folder, run)
+        assert now is not None, "training measures"
+        why = _why_not_bytes(recorded, repeated, before, now)
+        if not why:
+            original = study.workspace.folder(run)
+            names = [
+                name
+                for name in recorded.files
+                if not (folder / name).is_file() or (folder / name).read_bytes() != (original / name).read_bytes()
+            ]
+            if recorded.found() != repeated.found():  # the code that computed it may differ
+                names.insert(0, RESULT)
+    repeated_error = 100 * repeated.last.error
+    if not why:
+        commit = "" if before is None else f", recorded at commit {(before.commit or 'unknown')[:12]}"
+        text = f"other bytes when trained again on the same device and versions: {', '.join(names)}{commit}"
+        return Rerun(run, "bytes", "", error, repeated_error, None, text if names else "")
+    allowed = _allowed(study, run, results) if tolerance is None else tolerance
+    text = ""
+    wrong = [name for name in _SAME_BY_DEFINITION if getattr(recorded, name) != getattr(repeated, name)]
+    if wrong:
+        text = f"trained again, {', '.join(wrong)} differ"
+    elif abs(repeated_error - error) > allowed:
+        text = (
+            f"trained again, test error {error:.2f} % recorded, {repeated_error:.2f} % now, only {allowed:.2f} points "
+            f"allowed ({why})"
+        )
+    return Rerun(run, "tolerance", why, error, repeated_error, allowed, text)
+
+
+def _device_like(before: Measured | None) -> str:
+    import torch
+
+    there = torch.cuda.is_available()
+    return "cuda" if there and (before is None or before.device_type == "cuda") else "cpu"
+
+
+def _why_not_bytes(recorded: Result, repeated: Result, before: Measured | None, now: Measured) -> str:
+    """Why the same bytes cannot be asked for; empty where they can."""
+    if before is None:
+        return "where it was trained is unknown"
+    for name in ("device_type", "device", "threads"):
+        if getattr(before, name) != getattr(now, name):
+            return f"{name.replace('_', ' ')}: {getattr(before, name)} → {getattr(now, name)}"
+    changed = [
+        f"{package} {before.versions.get(package)} → {now.versions.get(package)}"
+        for package in sorted(before.versions.keys() | now.versions.keys())
+        if before.versions.get(package) != now.versions.get(package)
+    ]
+    if changed:
+        return "versions: " + ", ".join(changed)
+    return "" if recorded.deterministic and repeated.deterministic else "its operations are not all deterministic"
+
+
+def _allowed(study: Study, run: Run, results: dict[str, Result]) -> float:
+    """Percentage points by which the repetition of a run may differ; see :func:`verify`."""
+    same = (result for result in results.values() if result.configuration_id == run.configuration.id)
+    errors = [100 * result.last.error for result in same]
+    if len(errors) < SEEDS_FOR_SPREAD:
+        return TOLERANCE_WITHOUT_SPREAD
+    return max(SMALLEST_TOLERANCE, 3 * math.sqrt(2) * statistics.stdev(errors))
+
+
+def measured_of(study: Study, run: Run) -> Measured | None:
+    path = study.workspace.measured_file(run)
+    return read_json(path, Measured) if path.exists() else None
+
+
+@contextmanager
+def temporary_copy(study: Study, folders: Sequence[str], runs: Sequence[Run] = ()) -> Iterator[Workspace]:
+    """A workspace of its own that sees these of the study's folders, and of these runs the results."""
+    real = study.workspace
+    with tempfile.TemporaryDirectory(prefix="collabench-verify-") as name:
+        copy = Workspace(Path(name), real.profile)
+        copy.home.mkdir(parents=True)
+        for path in (real.params, real.papers, real.root / "reports"):
+            if path.exists():
+                (copy.root / path.name).symlink_to(path)
+        for folder in folders:
+            if (real.home / folder).exists():
+                (copy.home / folder).symlink_to(real.home / folder)
+        for run in runs:
+            target = copy.folder(run)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(real.folder(run))
+        yield copy
