@@ -46,7 +46,7 @@ def files_in(folder: Path) -> list[str]:
 def test_digits_standard_split(tmp_path):
     dataset = prepared(tmp_path, DatasetConfig(source="digits"))
     assert dataset.train_images.shape == (1437, 8, 8, 1) and dataset.test_images.shape == (360, 8, 8, 1)
-    assert dataset.input_shape == (1, 8, 8) and dataset.classes == tuple("0123456789")
+    assert dataset.form.shape == (1, 8, 8) and dataset.classes == tuple("0123456789")
     assert dataset.train_images.dtype == torch.uint8 and dataset.train_labels.dtype == torch.int64
     assert dataset.train_images.max() == 255 and dataset.train_images.is_contiguous()
     everything = torch.cat([dataset.train_labels, dataset.test_labels])
@@ -211,7 +211,7 @@ def test_folder_and_archives_give_the_same(tmp_path):
     assert len({dataset.digest for dataset in datasets}) == 1
     dataset = datasets[0]
     assert dataset.classes == ("cat", "dog") and dataset.train_labels.tolist() == [0] * 4 + [1] * 4
-    assert dataset.input_shape == (3, 10, 12)
+    assert dataset.form.shape == (3, 10, 12)
     for position, name in enumerate(f"train/{c}/{n:04d}.png" for c in ("cat", "dog") for n in range(4)):
         assert np.array_equal(dataset.train_images[position].numpy(), np.asarray(Image.open(tmp_path / "pets" / name)))
 
@@ -239,7 +239,7 @@ def test_mixed_sizes_need_a_resize(tmp_path):
         prepared(tmp_path, pinned(tmp_path, source="images", path=str(tmp_path / "pets")))
     assert files_in(tmp_path / "prepared") == []
     dataset = prepared(tmp_path, pinned(tmp_path, source="images", path=str(tmp_path / "pets"), resize=8))
-    assert dataset.input_shape == (3, 8, 8)
+    assert dataset.form.shape == (3, 8, 8)
     image = Image.open(tmp_path / "pets/train/cat/0001.png").resize((10, 8), Image.Resampling.BILINEAR)
     assert np.array_equal(dataset.train_images[1].numpy(), np.asarray(image)[:, 1:9])
 

@@ -38,7 +38,7 @@ def pixels(dataset: data.Dataset, batch: torch.Tensor) -> np.ndarray:
 def test_imagenet_is_streamed(imagenet, tmp_path):
     assert isinstance(imagenet.train_images, StreamedImages)
     assert (len(imagenet.train_images), len(imagenet.test_images)) == (15, 6)
-    assert imagenet.input_shape == (3, 224, 224)
+    assert imagenet.form.shape == (3, 224, 224)
     assert imagenet.train_labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert sum(path.stat().st_size for path in (tmp_path / "artifacts/key").iterdir()) < 10_000
     assert all(0.4 < value < 0.6 for value in imagenet.mean)
@@ -97,7 +97,7 @@ def test_large_folders_are_streamed_and_small_ones_are_arrays(tmp_path):
         data.prepare(config, tmp_path, tmp_path / folder, max_array_bytes=limit)
     array, streamed = data.load(tmp_path / "array"), data.load(tmp_path / "streamed")
     assert isinstance(array.train_images, torch.Tensor) and isinstance(streamed.train_images, StreamedImages)
-    assert array.input_shape == streamed.input_shape == (3, 8, 8)
+    assert array.form.shape == streamed.form.shape == (3, 8, 8)
     assert array.mean == streamed.mean and array.std == streamed.std
     for split, index in (("test", None), ("validation", torch.tensor([0, 5]))):
         first, second = (

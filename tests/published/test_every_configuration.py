@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from collabench import data
-from collabench.config.compatibility import input_shape_of
 from collabench.config.configuration import Configuration, Run
 from collabench.core.seeding import stream_seed
 from collabench.models import build_backbone
@@ -67,7 +66,7 @@ def test_it_trains_evaluates_resumes_and_deploys(configuration, open_dataset, tm
     dataset = open_dataset(configuration)
     shape, classes = SHAPES[configuration.dataset.source]
     assert len(dataset.classes) == classes
-    assert input_shape_of(dataset.input_shape, configuration.recipe) == shape
+    assert dataset.form.network_shape(configuration.recipe) == shape
     dataset = replace(
         dataset,
         train_images=part(dataset.train_images, 2 * BATCH),

@@ -72,7 +72,7 @@ def error_of(run: Run, dataset: Dataset, work: Path) -> float:
 def deployed(run: Run, dataset: Dataset, work: Path) -> nn.Module:
     """The network that a run of a method that trains leaves."""
     error_of(run, dataset, work)
-    context = make_context(run.configuration, dataset.input_shape, len(dataset.classes), run.seed)
+    context = make_context(run.configuration, dataset.form.shape, len(dataset.classes), run.seed)
     method = make_method(run.configuration, context)
     network = method.deploy(method.build())
     network.load_state_dict(safetensors.torch.load_file(work / f"{run.id}.safetensors"))

@@ -26,7 +26,7 @@ def print_memory(
     """
     from tabulate import tabulate
 
-    from collabench.config.known_datasets import KNOWN_SHAPES
+    from collabench.config.dataset_shape import shape_or_assumed
     from collabench.config.params import load_params
     from collabench.training.memory import count_memory, parts_of
 
@@ -36,7 +36,7 @@ def print_memory(
     for name, configuration in zip(named, configurations, strict=True):
         shape, classes = None, None
         if image is not None:
-            shape, classes = _image_shape(image), KNOWN_SHAPES.get(configuration.dataset.source, ((), 10))[1]
+            shape, classes = _image_shape(image), shape_or_assumed(configuration.dataset).classes
         memory = count_memory(configuration, shape, classes, batch_size)
         rows.append((name, memory))
         parts = [[part, f"{size / 1e6:,.1f}", f"{share:.1%}"] for part, size, share in parts_of(memory)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from collabench.config.known_datasets import KNOWN_CLASSES, KNOWN_IMAGES, KNOWN_SHAPES
+from collabench.config.dataset_shape import shape_of, shape_or_assumed
+from collabench.config.known_datasets import KNOWN
 from collabench.core.errors import ConfigError
 from collabench.core.record import Record
 from collabench.methods import METHODS
@@ -14,12 +15,6 @@ from collabench.models import Backbone, build_backbone
 if TYPE_CHECKING:
     from collabench.config.configuration import Configuration
     from collabench.config.sections import DatasetConfig, NoiseConfig, RecipeConfig
-
-
-def input_shape_of(image_shape: tuple[int, int, int], recipe: RecipeConfig) -> tuple[int, int, int]:
-    """What the network sees (C, H, W): the images' own shape, or the recipe's random resized crop."""
-    crop = recipe.augmentation.random_resized_crop
-    return image_shape if crop is None else (image_shape[0], crop, crop)
 
 
 def check(configuration: Configuration) -> None:
@@ -35,8 +30,8 @@ def check(configuration: Configuration) -> None:
         if dataset.source == "imagenet" and recipe.augmentation.random_resized_crop is None:
             raise ConfigError("imagenet has images of many sizes: the recipe needs augmentation.random_resized_crop")
         # Where size and classes are only in the user's files, any that the model takes show its stages.
-        shape, classes = KNOWN_SHAPES.get(dataset.source, ((3, 64, 64), 10))
-        shape = input_shape_of(shape, recipe)
+        form = shape_or_assumed(dataset)
+        shape, classes = form.network_shape(recipe), form.classes
         for name, peer in {names["model"]: configuration.model, **configuration.peer_models}.items():
             entry = ("models", name)
             _backbone(peer, shape, classes)
@@ -53,14 +48,15 @@ def check(configuration: Configuration) -> None:
 
 def check_files(configuration: Configuration) -> None:
     """Raise ConfigError naming the configuration if a file that its training reads is missing or not the one meant."""
-    shape, classes = KNOWN_SHAPES.get(configuration.dataset.source, ((), 0))
+    form = shape_of(configuration.dataset)
 
     def make_backbone(model: str | None) -> Backbone:
+        assert form is not None
         settings = configuration.model if model is None else configuration.peer_models[model]
-        return _backbone(settings, input_shape_of(shape, configuration.recipe), classes)
+        return _backbone(settings, form.network_shape(configuration.recipe), form.classes)
 
     try:
-        configuration.method.check_files(make_backbone if shape else None)
+        configuration.method.check_files(None if form is None else make_backbone)
     except ConfigError as error:
         entry = ("methods", configuration.names["method"])
         raise ConfigError(f"{configuration.label}: {'.'.join(entry)}: {error}", entry) from None
@@ -76,9 +72,9 @@ def _check_members(configuration: Configuration) -> None:
 
 def _check_images(dataset: DatasetConfig) -> None:
     """Raise ConfigError if more images are asked for than a data set of known size has."""
-    if dataset.source not in KNOWN_IMAGES:
+    if dataset.source not in KNOWN:
         return
-    train, test = KNOWN_IMAGES[dataset.source]
+    train, test = KNOWN[dataset.source].train_images, KNOWN[dataset.source].test_images
     if dataset.test_on_rest:
         wanted = (dataset.train_images or 0) + (dataset.test_images or 1)
         if wanted > train + test:
@@ -94,7 +90,7 @@ def _check_images(dataset: DatasetConfig) -> None:
 
 def _check_pairs(noise: NoiseConfig, dataset: DatasetConfig) -> None:
     """Raise ConfigError if the noise names a class that a data set of known classes does not have."""
-    classes = KNOWN_CLASSES.get(dataset.source, ())
+    classes = KNOWN[dataset.source].class_names if dataset.source in KNOWN else ()
     for name in (name for pair in (noise.pairs or {}).items() for name in pair):
         if classes and name not in classes:
             raise ConfigError(f"pairs: {name!r} is no class of {dataset.source}; classes: {', '.join(classes)}")
@@ -102,7 +98,8 @@ def _check_pairs(noise: NoiseConfig, dataset: DatasetConfig) -> None:
 
 def _check_validation(recipe: RecipeConfig, dataset: DatasetConfig) -> None:
     """Raise ConfigError if the validation split or what it leaves to train on would be empty."""
-    images = dataset.train_images or KNOWN_IMAGES.get(dataset.source, (None,))[0]
+    form = shape_of(dataset)
+    images = dataset.train_images if form is None else form.train_images
     if recipe.validation_fraction and images is not None:
         held_out = round(recipe.validation_fraction * images)
         if not 0 < held_out < images:

@@ -18,7 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from collabench.config.known_datasets import TITLES
+from collabench.config.dataset_shape import DatasetShape
+from collabench.config.known_datasets import KNOWN
 from collabench.config.sections import Augmentation, DatasetConfig
 from collabench.core.distributed import WHOLE, Part
 from collabench.core.errors import DataError
@@ -26,6 +27,7 @@ from collabench.core.record import Record
 from collabench.core.seeding import numpy_generator
 from collabench.data import batches, streaming
 from collabench.data.download import Log, Official
+from collabench.data.normalisation import statistics
 from collabench.data.sources import OFFICIAL, Source, digest_of_source, not_placed, open_source
 from collabench.data.splits import rest_of, stratified_subset
 from collabench.data.tensors import read_tensors, write_tensors
@@ -59,6 +61,15 @@ class Manifest(Record):
     streamed_from: str | None = None
     resize: int | None = None
 
+    @property
+    def form(self) -> DatasetShape:
+        return DatasetShape(
+            shape=self.image_shape,
+            classes=len(self.classes),
+            train_images=self.train_images,
+            test_images=self.test_images,
+        )
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -81,12 +92,19 @@ class Dataset:
     _on_device: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of an image; (3, 224, 224) for streamed images of many sizes."""
+    def form(self) -> DatasetShape:
+        """Streamed images of many sizes have the nominal shape (3, 224, 224)."""
         if isinstance(self.train_images, Tensor):
             height, width, channels = self.train_images.shape[1:]
-            return channels, height, width
-        return self.train_images.image_shape
+            shape = (channels, height, width)
+        else:
+            shape = self.train_images.image_shape
+        return DatasetShape(
+            shape=shape,
+            classes=len(self.classes),
+            train_images=len(self.train_labels),
+            test_images=len(self.test_labels),
+        )
 
     def test_images_on(self, device: torch.device) -> Tensor | streaming.StreamedImages:
         """The test images on a device; a GPU's copy is kept, because it is needed after every epoch."""
@@ -186,7 +204,8 @@ def _path_of(config: DatasetConfig, root: Path | None) -> Path | None:
 
 
 def _title_of(config: DatasetConfig) -> str:
-    return config.title or TITLES.get(config.source) or Path(config.path or config.source).name
+    known = KNOWN.get(config.source)
+    return config.title or (known.title if known else Path(config.path or config.source).name)
 
 
 def _location(config: DatasetConfig, root: Path | None, folder: Path) -> str:
@@ -257,25 +276,6 @@ def _array_form(config: DatasetConfig, source: Source, train: Tensor, test: Tens
         "test_images": test_images,
         "test_labels": test_labels,
     }
-
-
-def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images (N, H, W, C), as pixels in [0, 1].
-
-    Computed from histograms in whole numbers, so exact whatever the order. A channel that is constant is given 1/255.
-    """
-    counts = torch.zeros(images.shape[3], 256, dtype=torch.int64)
-    for part in images.split(4096):
-        for channel in range(images.shape[3]):
-            counts[channel] += torch.bincount(part[..., channel].flatten(), minlength=256)
-    mean, std = [], []
-    for histogram in counts.tolist():
-        number = sum(histogram)
-        total = sum(count * value for value, count in enumerate(histogram))
-        squares = sum(count * value * value for value, count in enumerate(histogram))
-        mean.append(total / number / 255)
-        std.append(math.sqrt((number * squares - total * total) / (number * number)) / 255 or 1 / 255)
-    return tuple(mean), tuple(std)
 
 
 def _decoded_size(source: Source, count: int) -> int:

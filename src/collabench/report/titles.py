@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from collabench.config.configuration import Configuration
+from collabench.config.known_datasets import KNOWN
 from collabench.config.sections import DatasetConfig, ModelConfig, NoiseConfig, RecipeConfig
 
-_DATASETS = {
-    "digits": "digits",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "stl10": "STL-10",
-    "imagenet32": "ImageNet32",
-    "imagenet": "ImageNet",
-}
 _FAMILIES = {"cifar_resnet": "ResNet", "densenet": "DenseNet", "vgg": "VGG", "resnet": "ResNet"}
 
 Parts = tuple[str, str, str, str]
@@ -43,7 +36,8 @@ def noise(settings: NoiseConfig) -> str:
 
 def dataset(name: str, settings: DatasetConfig) -> str:
     """``CIFAR-10 (JPEG), 5,000 training images``; name: that of ``params.yaml``, where nothing better is known."""
-    name = settings.title or _DATASETS.get(settings.source, name)
+    known = KNOWN.get(settings.source)
+    name = settings.title or (known.title if known else name)
     if settings.train_images is not None:
         name += f", {settings.train_images:,} training images"
     if settings.test_images is not None:

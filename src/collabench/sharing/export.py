@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collabench.config.compatibility import input_shape_of
 from collabench.config.configuration import Configuration, Run, dataset_key, digest
 from collabench.config.known_datasets import terms_of
 from collabench.core.errors import ConfigError, ResultError
@@ -135,7 +134,7 @@ def _plain_error(study: Study, run: Run, manifest: Manifest) -> float:
 
     _finished(study, run)
     dataset, recipe = study.inputs.dataset(run.configuration), run.configuration.recipe
-    shape = input_shape_of(manifest.image_shape, recipe)
+    shape = manifest.form.network_shape(recipe)
     network = build_backbone(run.configuration.model, shape, len(manifest.classes), weights_seed=0)
     network.load_state_dict(_plain(_weights(study, run)))
     network.eval()
@@ -161,7 +160,7 @@ def loading_code(configuration: Configuration, manifest: Manifest, weights: dict
     """
     from collabench.data.batches import resized_side
 
-    shape, classes = input_shape_of(manifest.image_shape, configuration.recipe), len(manifest.classes)
+    shape, classes = manifest.form.network_shape(configuration.recipe), len(manifest.classes)
     model, memory = configuration.model, _has_memory(weights)
     if memory or model.family not in ("torchvision_model", "custom"):
         imports = ["from collabench.models import FAMILIES, build_backbone"]
@@ -233,7 +232,7 @@ def _card(
     path = study.workspace.measured_file(run)
     measured = read_json(path, Measured) if path.exists() else None
     classes = ", ".join(manifest.classes[:_SHOWN]) + (", …" if len(manifest.classes) > _SHOWN else "")
-    shape = " x ".join(map(str, input_shape_of(manifest.image_shape, configuration.recipe)))
+    shape = " x ".join(map(str, manifest.form.network_shape(configuration.recipe)))
     what = [
         ("network", f"{names['model']}: {_settings(configuration.model)}"),
         ("input", f"{shape} (channels, height, width)"),
@@ -311,7 +310,7 @@ def _kept(configuration: Configuration, manifest: Manifest, weights: dict[str, T
         return "without its memory"
     from collabench.training.flops import count
 
-    counts = count(configuration, input_shape_of(manifest.image_shape, configuration.recipe), len(manifest.classes))
+    counts = count(configuration, manifest.form.network_shape(configuration.recipe), manifest.form.classes)
     numbers = sum(tensor.numel() for tensor in weights.values()) - sum(t.numel() for t in _plain(weights).values())
     return (
         f"with its frozen memory: {numbers:,} numbers beside the network's, and {counts.deployed / counts.forward:.3f} times the "

@@ -15,17 +15,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from collabench.config.compatibility import input_shape_of
 from collabench.config.configuration import Configuration, Run, dataset_key
-from collabench.config.known_datasets import KNOWN_IMAGES, KNOWN_SHAPES
+from collabench.config.dataset_shape import DatasetShape, shape_of
 from collabench.config.plan import with_required
-from collabench.config.sections import DatasetConfig
 from collabench.core.errors import ConfigError
 from collabench.core.resources import Resources
 from collabench.storage.files import read_json, write_json
 from collabench.storage.results import Measured
 from collabench.study.study import Study
-from collabench.study.timing import DatasetShape, Prediction, predict_all
+from collabench.study.timing import Prediction, predict_all
 
 
 @dataclass(frozen=True)
@@ -140,30 +138,14 @@ def estimate(study: Study, resources: Resources, *, again: bool = False) -> Esti
 def _dataset_shape(study: Study, configuration: Configuration) -> DatasetShape:
     from collabench.data.dataset import MANIFEST, Manifest
 
-    dataset = configuration.dataset
-    path = study.workspace.datasets / dataset_key(dataset) / MANIFEST
-    if path.exists():
-        manifest = read_json(path, Manifest)
-        shape = input_shape_of(manifest.image_shape, configuration.recipe)
-        train, test, classes = manifest.train_images, manifest.test_images, len(manifest.classes)
-    elif dataset.source in KNOWN_IMAGES:
-        shape, classes = KNOWN_SHAPES[dataset.source]
-        shape = input_shape_of(shape, configuration.recipe)
-        train, test = _sizes(dataset)
-    else:
+    path = study.workspace.datasets / dataset_key(configuration.dataset) / MANIFEST
+    form = read_json(path, Manifest).form if path.exists() else shape_of(configuration.dataset)
+    if form is None:
         raise ConfigError(
             f"{configuration.label}: how many images it has is known once the data set is prepared: "
             f"collabench data prepare -p {study.workspace.profile}"
         )
-    return DatasetShape(shape=shape, classes=classes, train_images=train, test_images=test)
-
-
-def _sizes(dataset: DatasetConfig) -> tuple[int, int]:
-    train, test = KNOWN_IMAGES[dataset.source]
-    every = train + test
-    train = dataset.train_images or train
-    test = every - train if dataset.test_on_rest else dataset.test_images or test
-    return train, test
+    return form
 
 
 def _cost(study: Study, configuration: Configuration, runs: int, predicted: Prediction, device_type: str) -> Cost:

@@ -168,17 +168,14 @@ class Runner:
         """
         import torch
 
-        from collabench.config.compatibility import input_shape_of
         from collabench.training.context import make_context, make_method
 
         folder, configuration = self._workspace.folder(run), run.configuration
         load_result(folder, run)
-        dataset = self._study.inputs.dataset(configuration)
-        shape = input_shape_of(dataset.input_shape, configuration.recipe)
+        form = self._study.inputs.dataset(configuration).form
+        shape = form.network_shape(configuration.recipe)
         teachers = [self.deployed(required) for required in run.requires()]
-        method = make_method(
-            configuration, make_context(configuration, shape, len(dataset.classes), run.seed, teachers)
-        )
+        method = make_method(configuration, make_context(configuration, shape, form.classes, run.seed, teachers))
         network = method.deploy(method.build())
         if method.trains:
             network.load_state_dict(load_weights(folder))

@@ -13,9 +13,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from collabench.config.compatibility import input_shape_of
 from collabench.config.configuration import Configuration, Run
-from collabench.config.known_datasets import KNOWN_IMAGES, KNOWN_SHAPES
+from collabench.config.dataset_shape import shape_or_assumed
 from collabench.config.plan import Plan
 from collabench.core.errors import CollabenchError
 from collabench.core.record import Record
@@ -23,8 +22,6 @@ from collabench.methods import METHODS
 
 #: In the environment of the processes of a study: the part that they train.
 SHARD = "COLLABENCH_SHARD"
-#: Taken for data sets whose form only their files tell: the balance suffers where it is wrong, nothing else.
-ASSUMED_SHAPE, ASSUMED_IMAGES = (3, 64, 64), 50_000
 
 
 @dataclass(frozen=True)
@@ -93,14 +90,13 @@ def _groups(plan: Plan) -> list[set[str]]:
 
 
 def work_of_run(configuration: Configuration) -> int:
-    """What a run of the configuration has to do, as far as the plan tells: floating-point operations of forward passes."""
-    dataset, recipe = configuration.dataset, configuration.recipe
-    shape, classes = KNOWN_SHAPES.get(dataset.source, (ASSUMED_SHAPE, 10))
-    if dataset.resize is not None:
-        shape = (shape[0], dataset.resize, dataset.resize)
-    images = dataset.train_images or KNOWN_IMAGES.get(dataset.source, (ASSUMED_IMAGES, 0))[0]
+    """What a run of the configuration has to do, as far as the plan tells: floating-point operations of forward passes.
+
+    Where only the files of a data set tell its shape, one is assumed: the balance suffers where it is wrong, nothing else.
+    """
+    recipe, form = configuration.recipe, shape_or_assumed(configuration.dataset)
     passes = recipe.epochs if METHODS[configuration.method.method].Method.trains else 1
-    return images * passes * _forward(configuration.model, input_shape_of(shape, recipe), classes)
+    return form.train_images * passes * _forward(configuration.model, form.network_shape(recipe), form.classes)
 
 
 @lru_cache(maxsize=256)

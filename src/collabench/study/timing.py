@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from collabench.config.configuration import Configuration, Run
+from collabench.config.dataset_shape import DatasetShape
 from collabench.config.sections import NoiseConfig
 from collabench.core.errors import RunFailed
 from collabench.core.processes import end_with_parent
@@ -24,15 +25,6 @@ from collabench.core.resources import Resources
 TIMED_SECONDS = 1.0
 #: A timed batch has at most this arithmetic: about a second of one CPU core. On a GPU: about a tenth of a second.
 BATCH_FLOPS = {"cpu": 5e10, "cuda": 5e12}
-
-
-class DatasetShape(Record):
-    """A data set's form: ``shape`` (channels, height, width) of an image, and how many there are of what."""
-
-    shape: tuple[int, int, int]
-    classes: int
-    train_images: int
-    test_images: int
 
 
 class Prediction(Record):
@@ -112,8 +104,8 @@ def predict(configuration: Configuration, form: DatasetShape, device_type: str, 
     from collabench.training.memory import count_memory
 
     device = choose_device(device_type)
-    counts = count(configuration, form.shape, form.classes)
     recipe = configuration.recipe
+    counts = count(configuration, form.network_shape(recipe), form.classes)
     affordable = int(BATCH_FLOPS[device.type] / max(counts.training, counts.predict, 1))
     share = -(-recipe.batch_size // recipe.processes)  # of one of the processes that share a batch
     batch = max(2, min(share, form.train_images, affordable))
@@ -121,7 +113,7 @@ def predict(configuration: Configuration, form: DatasetShape, device_type: str, 
     trials = _Trials(configuration, form, batch, device, counts.deployed / max(counts.predict, 1))
     before = _resident_bytes() if device.type == "cpu" else 0
     trained = trials.timed(counts.training > 0)
-    held = count_memory(configuration, form.shape, form.classes, max(2, share)).held
+    held = count_memory(configuration, form.network_shape(recipe), form.classes, max(2, share)).held
     kept = int(form.train_images * (1 - recipe.validation_fraction))
     evaluated = form.test_images + form.train_images - kept
     passes = recipe.epochs if counts.training else 1
@@ -214,7 +206,8 @@ class _Trials:
 
         def deployed(configuration: Configuration):
             inner = [deployed(required.configuration) for required in configuration.requires]
-            context = make_context(configuration, self._dataset_shape.shape, self._dataset_shape.classes, 0, inner)
+            shape = self._dataset_shape.network_shape(configuration.recipe)
+            context = make_context(configuration, shape, self._dataset_shape.classes, 0, inner)
             method = make_method(configuration, context)
             return method.deploy(method.build()).eval()
 

@@ -20,10 +20,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from collabench.config.compatibility import input_shape_of
 from collabench.config.configuration import Configuration
-from collabench.config.known_datasets import KNOWN_SHAPES
-from collabench.core.errors import ConfigError
+from collabench.config.dataset_shape import shape_without_files
 from collabench.methods import Batch, Method
 from collabench.models import build_backbone
 from collabench.models.dropout import assign_generators
@@ -75,30 +73,13 @@ class FakeTraining:
             self.method.step(self.network, self.batch, self.update)
 
 
-def shape_of(configuration: Configuration) -> tuple[tuple[int, int, int], int]:
-    """What the network sees (C, H, W), and the number of classes, of a data set whose form is known without its files.
-
-    Raises ConfigError for the others.
-    """
-    source = configuration.dataset.source
-    if source not in KNOWN_SHAPES:
-        raise ConfigError(
-            f"{configuration.label}: the image size of source {source!r} is known only once the data set is prepared "
-            "(collabench data prepare)"
-        )
-    shape, classes = KNOWN_SHAPES[source]
-    if configuration.dataset.resize is not None:
-        shape = (shape[0], configuration.dataset.resize, configuration.dataset.resize)
-    return input_shape_of(shape, configuration.recipe), classes
-
-
 @contextmanager
 def fake_training(
     configuration: Configuration, shape: tuple[int, int, int], classes: int, batch_size: int | None = None
 ) -> Iterator[FakeTraining]:
     """A configuration ready for its first step, on fake tensors.
 
-    shape: (C, H, W) of the images. batch_size: by default the recipe's.
+    shape: (C, H, W) of what the network sees. batch_size: by default the recipe's.
     """
     recipe = configuration.recipe
     with FakeTensorMode(allow_non_fake_inputs=True), _modules_stay():
@@ -176,9 +157,11 @@ def _per_image(network: Callable[[Tensor], object], images: Tensor) -> int:
 def count(
     configuration: Configuration, shape: tuple[int, int, int] | None = None, classes: int | None = None
 ) -> Counts:
-    """Count a configuration. shape, classes: of its data set, by default those of :func:`shape_of`."""
+    """Count a configuration. shape: what its network sees; classes: of its data set. By default those that are known without
+    files."""
     if shape is None or classes is None:
-        shape, classes = shape_of(configuration)
+        form = shape_without_files(configuration)
+        shape, classes = form.network_shape(configuration.recipe), form.classes
     with fake_training(configuration, shape, classes) as training:
         images, network, method = training.batch.images, training.network, training.method
         per_step = flops_of(training.step) if method.trains else 0

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from collabench import data
-from collabench.config.compatibility import input_shape_of
 from collabench.config.configuration import Run
 from collabench.core import distributed
 from collabench.core.errors import ConfigError, ResultError, RunFailed
@@ -131,8 +130,8 @@ class _Trainer:
         self.run, self.dataset, self.device = run, dataset, device
         configuration, self.recipe = run.configuration, run.configuration.recipe
         self.static_noise = static_noise
-        classes = len(dataset.classes)
-        shape = input_shape_of(dataset.input_shape, self.recipe)
+        form = dataset.form
+        shape, classes = form.network_shape(self.recipe), form.classes
         for teacher in teachers:
             teacher.to(device).eval().requires_grad_(False)
         self.method = make_method(configuration, make_context(configuration, shape, classes, run.seed, teachers))

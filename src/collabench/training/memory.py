@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from collabench.config.configuration import Configuration
-from collabench.training.flops import FakeTraining, fake_training, shape_of
+from collabench.config.dataset_shape import shape_without_files
+from collabench.training.flops import FakeTraining, fake_training
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,14 @@ def count_memory(
     classes: int | None = None,
     batch_size: int | None = None,
 ) -> Memory:
-    """Training memory of a configuration. shape (C, H, W), classes: by default those of its data set; batch_size: by
-    default the recipe's.
+    """Training memory of a configuration. shape (C, H, W): what its network sees; classes: of its data set. By default those
+    that are known without files. batch_size: by default the recipe's.
 
     Raises ConfigError where the data set's form is not known.
     """
     if shape is None or classes is None:
-        shape, classes = shape_of(configuration)
+        form = shape_without_files(configuration)
+        shape, classes = form.network_shape(configuration.recipe), form.classes
     with fake_training(configuration, shape, classes, batch_size) as training:
         return _measure(training)
 
