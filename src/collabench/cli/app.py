@@ -52,6 +52,7 @@ def open_study(root: Path, profile: str) -> Study:
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2; after Ctrl-C, 130."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: cores are shared out by processes
     try:
         try:
             app()

@@ -47,6 +47,7 @@ def reproduce(
     Data, noise, training, report; prints the tables. Trains only what is missing.
     """
     from collabench.core import processes, resources
+    from collabench.core.server import SERVER, dismiss, serve
     from collabench.report.pages.terminal import terminal_summary
     from collabench.storage.locks import holding
     from collabench.study import progress, shards
@@ -85,7 +86,12 @@ def reproduce(
             program, arguments = "snakemake", [profile, "train"]
             environment[shards.SHARD] = shard
         command = [sys.executable, "-m", f"pipeline.{program}", *arguments]
-        code, said = _watched(command, workspace.root, environment, log_file, watcher)
+        served = None if available.gpus or resources.on_cluster() else serve()
+        try:
+            environment |= {name: value for name, value in os.environ.items() if name == SERVER}
+            code, said = _watched(command, workspace.root, environment, log_file, watcher)
+        finally:
+            dismiss(served)
     if code:
         for number, remedy in _UNWRITABLE.items():
             line = next((line for line in said if os.strerror(number) in line), None)

@@ -27,9 +27,8 @@ def end_with_parent(parent: int | None = None, poll_seconds: float = 0.5) -> Non
     parent: the parent's process id, where the caller knows it: then one that ended before this call is noticed.
     """
     ancestor = os.environ.get(ANCESTOR)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     expected = parent or os.getppid()
+    kill_with_parent()
 
     def watch() -> None:
         while os.getppid() == expected and (ancestor is None or _is_alive(ancestor)):
@@ -37,6 +36,17 @@ def end_with_parent(parent: int | None = None, poll_seconds: float = 0.5) -> Non
         os._exit(143)
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def kill_with_parent(parent: int | None = None) -> None:
+    """Have the kernel end this process together with its parent, where it can (Linux).
+
+    parent: the parent's process id, where the caller knows it: if that one has ended already, this process ends now.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os._exit(143)
 
 
 def ending_with_parent() -> Callable[[], None] | None:

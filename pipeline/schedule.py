@@ -1,0 +1,82 @@
+"""The scheduling of one target of one profile by Snakemake, as the only process that does so."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from collabench.core.processes import ANCESTOR, this_process
+from collabench.core.resources import Resources, on_cluster
+from collabench.core.server import dismiss, serve
+from collabench.storage import archives
+from collabench.storage.locks import holding
+from collabench.study.cleanup import set_aside
+from collabench.study.study import Study
+from pipeline import plan
+from pipeline.stages import run_stage
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code: 0 all done, 1 a job failed, 2 the configuration is wrong."""
+    if len(arguments) < 2:
+        print("usage: python -m pipeline.snakemake PROFILE TARGET [ARGUMENTS OF SNAKEMAKE]", file=sys.stderr)
+        return 2
+    return run_stage(schedule, arguments)
+
+
+def schedule(profile: str, target: str, *further: str) -> int:
+    """Run Snakemake on what is missing of the target, as the only process that does so. Raises CollabenchError."""
+    if on_cluster():
+        os.environ.pop(ANCESTOR, None)  # a process of this host, which jobs on other hosts would miss
+    else:
+        os.environ.setdefault(ANCESTOR, this_process())
+    study, resources = plan.load(ROOT, profile)
+    served = serve() if target == "train" and not resources.gpus and not on_cluster() else None
+    try:
+        return _schedule(study, resources, target, further)
+    finally:
+        dismiss(served)
+
+
+def _schedule(study: Study, resources: Resources, target: str, further: Sequence[str]) -> int:
+    profile = study.workspace.profile
+    with holding(study.workspace.lock("snakemake"), f"scheduling of profile {profile}", partial(print, flush=True)):
+        study.mend(partial(print, flush=True), results=target == "train")  # a report verifies what it reads
+        set_aside(study, partial(print, flush=True))  # or DVC would record what was tried before
+        plan.drop_stale_markers(study)
+        study.workspace.noise.mkdir(parents=True, exist_ok=True)  # an output of DVC's, also where no label is noisy
+        if target == "report":
+            plan.report_marker(study).unlink(missing_ok=True)  # a stage that DVC starts has a reason
+        code = snakemake(
+            [
+                target,
+                "--config", f"profile={profile}",
+                "--profile", str(ROOT / "profiles" / "default"),
+                *(("--workflow-profile", str(ROOT / "profiles" / "slurm")) if on_cluster() else ()),
+                "--snakefile", str(ROOT / "Snakefile"),
+                "--cores", str(resources.cores),
+                *(() if on_cluster() else ("--resources", f"gpu={resources.workers if resources.gpus else 0}")),
+                "--quiet", "rules", "progress", "host",
+                "--nolock",  # the lock above ends with this process; Snakemake's own stays after a kill
+                *further,
+            ]
+        )  # fmt: skip
+        if target == "train" and code == 0:
+            archives.pack_runs(study.workspace)
+        return code
+
+
+def snakemake(arguments: list[str]) -> int:
+    """Run Snakemake in this process, which holds the lock."""
+    from snakemake.cli import main as run
+
+    try:
+        run(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0

@@ -1,0 +1,231 @@
+"""Jobs run in forks of one process that has everything imported, so that a job starts in milliseconds and not in seconds.
+
+:func:`serve` forks the server, which waits at a socket. :func:`ask` is what a job's own process does: it hands its arguments,
+environment and open files over, waits, and passes signals on. The job runs in a fork of the server, alone, so that its crash costs
+nothing else. It ends with the process that asked, with the server, and with the process that started the server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+from collabench.core.processes import end_with_parent, kill_with_parent
+
+#: The server's socket, for the jobs.
+SERVER = "COLLABENCH_SERVER"
+
+#: Beginnings of the variables that take effect when libraries are imported: a job that has others is not served.
+_AT_IMPORT = ("ATEN_", "COLLABENCH_ARITHMETIC", "CUDA_", "KMP_", "MKL_", "NUMBA_", "OMP_", "ONEDNN_", "PYTHON", "TORCH")
+
+#: What the server answers to a job that it cannot serve.
+_REFUSED = -1
+
+_LONGEST_REQUEST = 1_000_000
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass
+class _Job:
+    """A job that is being served: its socket, and its process once it runs."""
+
+    connection: socket.socket
+    pid: int = 0
+    pidfd: int = -1
+
+
+def serve() -> Path | None:
+    """Fork a server from this process, and name it in this process's environment; its socket.
+
+    None where the system lacks what it takes, or where there is one already: then jobs import for themselves. To be called
+    before this process starts threads.
+    """
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open") or SERVER in os.environ:
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="collabench-"))
+    path = folder / "jobs"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(64)
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.fork() == 0:
+        try:
+            kill_with_parent(parent)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: jobs hear of it from those who asked
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _Server(listener).run()
+        finally:
+            os._exit(1)
+    listener.close()
+    os.environ[SERVER] = str(path)
+    return path
+
+
+def dismiss(path: Path | None) -> None:
+    """Remove what :func:`serve` left in the environment and on disk. The server itself ends with this process."""
+    if path is not None:
+        os.environ.pop(SERVER, None)
+        shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def ask(module: str, arguments: Sequence[str]) -> int | None:
+    """Have ``module.main(arguments)`` run by the server; its exit code. None where there is no server, or it refuses."""
+    address = os.environ.get(SERVER)
+    if not address:
+        return None
+    request = {"module": module, "arguments": list(arguments), "folder": os.getcwd(), "environment": dict(os.environ)}
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(address)
+            body = json.dumps(request).encode()
+            connection.sendall(len(body).to_bytes(8))
+            socket.send_fds(connection, [body[:1]], [0, 1, 2])
+            connection.sendall(body[1:])
+        except OSError:  # it has ended, or was another machine's
+            return None
+        for number in _PASSED_ON:
+            signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
+        answer = _received(connection, 4)
+    for number in _PASSED_ON:
+        signal.signal(number, signal.SIG_DFL)
+    if len(answer) < 4:
+        print("the server of jobs ended while this job ran", file=sys.stderr)
+        return 1
+    code = int.from_bytes(answer, signed=True)
+    return None if code == _REFUSED else code
+
+
+def _received(connection: socket.socket, count: int) -> bytes:
+    """So many bytes, or fewer where the other side has ended."""
+    found = b""
+    while len(found) < count:
+        part = connection.recv(count - len(found))
+        if not part:
+            break
+        found += part
+    return found
+
+
+class _Server:
+    """Forks a process for each request and watches it and those who asked."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener, self._selector = listener, selectors.DefaultSelector()
+        self._environment = _taking_effect_at_import(os.environ)
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+
+    def run(self) -> NoReturn:
+        while True:
+            for key, _ in self._selector.select():
+                key.data()
+
+    def _accept(self) -> None:
+        job = _Job(self._listener.accept()[0])
+        try:
+            size = int.from_bytes(_received(job.connection, 8))
+            first, files, _, _ = socket.recv_fds(job.connection, 1, 3)
+            request = json.loads(first + _received(job.connection, min(size, _LONGEST_REQUEST) - 1))
+        except (OSError, ValueError):  # who asked has ended meanwhile
+            job.connection.close()
+            return
+        if _taking_effect_at_import(request["environment"]) != self._environment:
+            self._answer(job, _REFUSED)
+        else:
+            self._start(job, request, files)
+        for file in files:
+            os.close(file)
+
+    def _start(self, job: _Job, request: dict[str, Any], files: list[int]) -> None:
+        server = os.getpid()
+        job.pid = os.fork()
+        if job.pid == 0:
+            try:
+                kill_with_parent(server)
+                self._become(request, files)
+            finally:
+                os._exit(1)
+        job.pidfd = os.pidfd_open(job.pid)
+        self._selector.register(job.pidfd, selectors.EVENT_READ, lambda: self._ended(job))
+        self._selector.register(job.connection, selectors.EVENT_READ, lambda: self._heard(job))
+
+    def _become(self, request: dict[str, Any], files: list[int]) -> NoReturn:
+        """What a forked process does: take the place of the one that asked, and run its job."""
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+            else:
+                os.close(key.fd)
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+            os.close(file)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        os.chdir(request["folder"])
+        end_with_parent()
+        code = _exit_code(lambda: import_module(request["module"]).main(request["arguments"]))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    def _heard(self, job: _Job) -> None:
+        """A signal to pass on, or the end of the process that asked, with which its job ends."""
+        try:
+            heard = job.connection.recv(1)
+        except OSError:
+            heard = b""
+        signal.pidfd_send_signal(job.pidfd, signal.Signals(heard[0]) if heard else signal.SIGKILL)
+        if not heard:
+            self._selector.unregister(job.connection)
+
+    def _ended(self, job: _Job) -> None:
+        _, status = os.waitpid(job.pid, 0)
+        self._selector.unregister(job.pidfd)
+        os.close(job.pidfd)
+        if job.connection in {key.fileobj for key in self._selector.get_map().values()}:
+            self._selector.unregister(job.connection)
+        self._answer(job, os.waitstatus_to_exitcode(status) % 256)
+
+    @staticmethod
+    def _answer(job: _Job, code: int) -> None:
+        try:
+            job.connection.sendall(code.to_bytes(4, signed=True))
+        except OSError:
+            pass
+        job.connection.close()
+
+
+def _taking_effect_at_import(environment: Any) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(_AT_IMPORT)}
+
+
+def _exit_code(run: Callable[[], object]) -> int:
+    """What Python's own exit code would be, with its traceback on standard error."""
+    import traceback
+
+    try:
+        code = run()
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:
+        return 130
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    if code is None or isinstance(code, int):
+        return code or 0
+    print(code, file=sys.stderr)
+    return 1
