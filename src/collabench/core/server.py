@@ -86,7 +86,13 @@ def ask(module: str, arguments: Sequence[str]) -> int | None:
     address = os.environ.get(SERVER)
     if not address:
         return None
-    request = {"module": module, "arguments": list(arguments), "folder": os.getcwd(), "environment": dict(os.environ)}
+    request = {
+        "module": module,
+        "arguments": list(arguments),
+        "folder": os.getcwd(),
+        "path": sys.path,
+        "environment": dict(os.environ),
+    }
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(address)
@@ -175,6 +181,7 @@ class _Server:
         os.environ.clear()
         os.environ.update(request["environment"])
         os.chdir(request["folder"])
+        sys.path[:] = request["path"]
         end_with_parent()
         code = _exit_code(lambda: import_module(request["module"]).main(request["arguments"]))
         sys.stdout.flush()
