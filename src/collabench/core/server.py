@@ -26,7 +26,8 @@ from collabench.core.processes import end_with_parent, kill_with_parent
 #: The server's socket, for the jobs.
 SERVER = "COLLABENCH_SERVER"
 
-#: Beginnings of the variables that take effect when libraries are imported: a job that has others is not served.
+#: Beginnings of the variables that take effect when libraries are imported: a job that has others is not served. (Snakemake sets
+#: some that end in ``_NUM_THREADS``; of these only OMP_NUM_THREADS counts.)
 _AT_IMPORT = ("ATEN_", "COLLABENCH_ARITHMETIC", "CUDA_", "KMP_", "MKL_", "NUMBA_", "OMP_", "ONEDNN_", "PYTHON", "TORCH")
 
 #: What the server answers to a job that it cannot serve.
@@ -216,7 +217,8 @@ class _Server:
 
 
 def _taking_effect_at_import(environment: Any) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(_AT_IMPORT)}
+    ours = ((name, value) for name, value in environment.items() if name.startswith(_AT_IMPORT))
+    return {name: value for name, value in ours if not name.endswith("_NUM_THREADS") or name == "OMP_NUM_THREADS"}
 
 
 def _exit_code(run: Callable[[], object]) -> int:
