@@ -8,14 +8,14 @@ anything runs: an unknown key, a wrong type, a value out of range or a name that
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from collabench.config.known_datasets import PINNED_SOURCES
 from collabench.core.record import NO_REPEATS, Record
-from collabench.methods import METHODS
-from collabench.models import FAMILIES
+from collabench.methods import METHODS, MethodSettings
+from collabench.models import FAMILIES, ModelSettings
 
 # ------------------------------------------------------------------------------------------------ the sections
 
@@ -170,8 +170,12 @@ class RecipeConfig(Record):
         return self.model_dump(exclude={name for name, value in usual.items() if getattr(self, name) == value})
 
 
-ModelConfig = Annotated[FAMILIES.settings_union(), Field(discriminator="family")]
-MethodConfig = Annotated[METHODS.settings_union(), Field(discriminator="method")]
+if TYPE_CHECKING:
+    ModelConfig = ModelSettings
+    MethodConfig = MethodSettings
+else:  # pydantic chooses the class by the discriminator's value
+    ModelConfig = Annotated[FAMILIES.settings_union(), Field(discriminator="family")]
+    MethodConfig = Annotated[METHODS.settings_union(), Field(discriminator="method")]
 
 Names = Annotated[tuple[Name, ...], Field(min_length=1), NO_REPEATS]
 

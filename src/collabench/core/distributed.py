@@ -81,9 +81,10 @@ def from_first(make: Callable[[], T]) -> T:
     """``make()`` of process 0, everywhere. What it makes holds plain data and CPU tensors."""
     if world() == 1:
         return make()
-    made = [make() if rank() == 0 else None]
+    made: list[Any] = [make() if rank() == 0 else None]
     dist.broadcast_object_list(made, src=0, group=_control[0], device=torch.device("cpu"))
-    return made[0]
+    received: T = made[0]
+    return received
 
 
 def wait_for_all() -> None:
@@ -295,9 +296,21 @@ def batch_norm_backward(
 
 class _BatchNormFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor | None, shift: Tensor | None, *rest: Any) -> Tensor:
-        output, mean, deviation, count, ctx.kind = batch_norm_forward(x, scale, shift, *rest, False)
-        ctx.eps = rest[-1]
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        training: bool,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        output, mean, deviation, count, ctx.kind = batch_norm_forward(
+            x, scale, shift, running_mean, running_var, training, momentum, eps, False
+        )
+        ctx.eps = eps
         ctx.save_for_backward(x, scale, mean, deviation, count)
         return output
 

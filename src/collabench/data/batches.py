@@ -175,6 +175,7 @@ class TrainingBatches:
         """Bilinear, without antialiasing (each output pixel reads four input pixels): enlarging is exact, shrinking
         by more than two skips pixels."""
         side = self.augmentation.random_resized_crop
+        assert side is not None
         normalised = self._normalise(images)
         grid = F.affine_grid(maps, [len(images), self._channels, side, side], align_corners=False)
         resized = F.grid_sample(normalised, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -188,7 +189,8 @@ def random_crop_boxes(count: int, height: int, width: int, generator: np.random.
     tries that fits, else the largest centred box with an allowed ratio.
     """
     area = generator.uniform(*CROP_AREA, (count, CROP_TRIES)) * (height * width)
-    ratio = np.exp(generator.uniform(*np.log(CROP_RATIO), (count, CROP_TRIES)))
+    least, most = np.log(CROP_RATIO)
+    ratio = np.exp(generator.uniform(least, most, (count, CROP_TRIES)))
     place = generator.random((count, 2))
     widths, heights = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
     fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
@@ -226,7 +228,7 @@ def test_batches(
         yield batch if side is None else _resize_and_crop(batch, side)
 
 
-test_batches.__test__ = False  # not a test, whatever pytest thinks of its name
+test_batches.__test__ = False  # type: ignore[attr-defined] # functions do have attributes; not a test, whatever pytest thinks of its name
 
 
 def _resize_and_crop(batch: Tensor, side: int) -> Tensor:

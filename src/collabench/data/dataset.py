@@ -368,8 +368,8 @@ def open_batches(
         return batches.TrainingBatches(
             images.to(device), dataset.mean, dataset.std, augmentation, batch_size, seed, part
         )
-    images = dataset.train_images if index is None else dataset.train_images.at(index)
-    return streaming.StreamedBatches(images, dataset.mean, dataset.std, augmentation, batch_size, seed, device, part)
+    streamed = dataset.train_images if index is None else dataset.train_images.at(index)
+    return streaming.StreamedBatches(streamed, dataset.mean, dataset.std, augmentation, batch_size, seed, device, part)
 
 
 def open_evaluation_batches(

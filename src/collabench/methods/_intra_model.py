@@ -127,7 +127,8 @@ def similarities(vectors: Tensor, centre: Literal["batch", "sample"] = "batch") 
 
 def frobenius_distance(first: Tensor, second: Tensor) -> Tensor:
     """``||first - second||_F`` of two (B, B), a scalar; gradient 0 where they are equal."""
-    return vector_norm(first - second)
+    distance: Tensor = vector_norm(first - second)
+    return distance
 
 
 def linear_weights(first: float, last: float, layers: int) -> list[float]:
@@ -151,7 +152,8 @@ def kernel_term(weight: Tensor) -> Tensor:
         unit = _unit(rows - rows.mean(dim=1, keepdim=True), _length(rows.detach(), dim=1)[0])
         covariance = unit @ unit.mT
         own = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-        return vector_norm(covariance.masked_fill(own, 0.0))
+        term: Tensor = vector_norm(covariance.masked_fill(own, 0.0))
+    return term
 
 
 def _length(vectors: Tensor, dim: int) -> tuple[Tensor, Tensor]:

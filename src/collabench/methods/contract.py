@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 from pydantic import Field
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from collabench.core.record import Record
 from collabench.models import Backbone
+
+#: A method's training network.
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class MethodSettings(Record):
     ``(1 - label_smoothing) * onehot(y) + label_smoothing / m``.
     """
 
+    if TYPE_CHECKING:
+        method: str  #: A ``Literal`` of the subclass: the name of the method's file.
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
 
     def references(self) -> tuple[tuple[str, str, str], ...]:
@@ -116,7 +121,7 @@ class Context:
     teachers: Sequence[nn.Module] = field(default_factory=tuple)
 
 
-class Method(ABC):
+class Method(ABC, Generic[Network]):
     """One training method.
 
     ``revision`` enters a run's identity; raise it whenever the numbers that the method computes change.
@@ -130,25 +135,25 @@ class Method(ABC):
         self.settings, self.context = settings, context
 
     @abstractmethod
-    def build(self) -> nn.Module:
+    def build(self) -> Network:
         """The training network, on the CPU. Its parameters are the ones that the optimizer updates."""
 
     @abstractmethod
-    def losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         """Named, weighted loss terms (scalars, mean over the batch); their sum is what is minimised."""
 
-    def step(self, network: nn.Module, batch: Batch, update: Update) -> dict[str, Tensor]:
+    def step(self, network: Network, batch: Batch, update: Update) -> dict[str, Tensor]:
         """Train on one batch and return the loss terms. Override only where a batch needs several updates."""
         terms = self.losses(network, batch)
         update(total(terms))
         return terms
 
     @abstractmethod
-    def predict(self, network: nn.Module, images: Tensor) -> Tensor:
+    def predict(self, network: Network, images: Tensor) -> Tensor:
         """Logits (heads, B, m) of every head or network in eval mode; the first is the one that is deployed."""
 
     @abstractmethod
-    def deploy(self, network: nn.Module) -> nn.Module:
+    def deploy(self, network: Network) -> nn.Module:
         """What is kept after training: by rule a plain :class:`Backbone` whose output equals ``predict(…)[0]``.
         Called after every epoch that is evaluated, too: the network that is trained stays as it is.
 

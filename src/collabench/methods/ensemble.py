@@ -47,7 +47,7 @@ class Members(nn.Module):
         return torch.logsumexp(log_probabilities, 0) - torch.log(torch.tensor(float(len(self.members))))
 
 
-class Method(contract.Method):
+class Method(contract.Method[Members]):
     trains = False
 
     def build(self) -> Members:
@@ -57,7 +57,8 @@ class Method(contract.Method):
         raise NotImplementedError("an ensemble is not trained")
 
     def predict(self, network: Members, images: Tensor) -> Tensor:
-        return network(images).unsqueeze(0)
+        logits: Tensor = network(images)
+        return logits.unsqueeze(0)
 
     def deploy(self, network: Members) -> Members:
         return network

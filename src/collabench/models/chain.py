@@ -10,8 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from collabench.core.errors import ConfigError
-from collabench.core.record import Record
-from collabench.models.backbone import Backbone
+from collabench.models.backbone import Backbone, ModelSettings
 
 #: The word that stands for ``torch.flatten(x, 1)`` in a list of modules.
 FLATTEN = "flatten"
@@ -22,7 +21,7 @@ Stages = Annotated[
 ]
 
 
-class ChainSettings(Record):
+class ChainSettings(ModelSettings):
     """Settings of a family whose stages the configuration names: stage → its modules, by attribute name (``layer1``) or
     path (``features.3``), in order of execution, with the word ``flatten`` where the model flattens."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class SeededDropout(nn.Module):
             return x
         if self.generator is None:
             raise RuntimeError("SeededDropout has no generator; call copy_generators before training")
-        shape = x.shape
+        shape: tuple[int, ...] = x.shape
         if self.leading is not None:
             shape = (*shape[: self.leading], *(1 for _ in shape[self.leading :]))
         kept = distributed.rand(shape, self.generator, x.device) >= self.probability
@@ -84,7 +85,7 @@ class SameMasks:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        generators = {layer.generator for layer in dropout_layers(network)} - {None}
+        generators = {layer.generator for layer in dropout_layers(network) if layer.generator is not None}
         self._before = {generator: generator.get_state() for generator in generators}
 
     def __enter__(self) -> None:
@@ -116,7 +117,7 @@ def seed_dropout(network: nn.Module, name: str, input_shape: tuple[int, int, int
 
     for parent in list(network.modules()):
         for child, module in parent._modules.items():
-            if (seeded := _seeded(module)) is not None:
+            if module is not None and (seeded := _seeded(module)) is not None:
                 parent._modules[child] = seeded.train(module.training)
     if key in _drawing_nothing_else or any(isinstance(p, FakeTensor) for p in network.parameters()):
         return
@@ -136,8 +137,9 @@ def seed_dropout(network: nn.Module, name: str, input_shape: tuple[int, int, int
     _drawing_nothing_else.add(key)
 
 
-def _seeded(module: nn.Module | None) -> SeededDropout | None:
+def _seeded(module: Any) -> SeededDropout | None:
     """What takes the place of a layer; None where it stays, because it draws nothing or because it isn't known."""
+    leading: int | None
     if type(module) is nn.Dropout:
         leading = None
     elif type(module) in (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d):
@@ -149,6 +151,6 @@ def _seeded(module: nn.Module | None) -> SeededDropout | None:
     return SeededDropout(module.p, leading) if 0 < module.p < 1 else None
 
 
-def _is_stochastic_depth(module: nn.Module | None) -> bool:
+def _is_stochastic_depth(module: nn.Module) -> bool:
     """By name: torchvision takes a second to import, and most networks do without it."""
     return (type(module).__module__, type(module).__name__) == ("torchvision.ops.stochastic_depth", "StochasticDepth")

@@ -132,7 +132,7 @@ def _numbers_of(text: str) -> tuple[float | None, float | None]:
     """``7.51 ± 0.21`` as value and spread, None for what does not stand there."""
     found = VALUE.fullmatch(text)
     value, spread = (None, None) if found is None else found.groups()
-    return value and float(value), spread and float(spread)
+    return float(value) if value else None, float(spread) if spread else None
 
 
 # -------------------------------------------------------------------------------------------------- quoted numbers

@@ -37,7 +37,7 @@ def add_across_images(report: Report, collected: Collected, workspace: Workspace
     found: dict[tuple[str, ...], AcrossImages] = {}
     for shape in sorted({correct.shape for _, correct, _ in asked}):
         same = [one for one in asked if one[1].shape == shape]
-        pairs = [(correct, None) for _, correct, _ in same]
+        pairs: list[tuple[np.ndarray, np.ndarray | None]] = [(correct, None) for _, correct, _ in same]
         pairs += [(correct, baseline) for _, correct, baseline in same if baseline is not None]
         generator = numpy_generator(0, "bootstrap", "report", *shape)
         intervals = iter(two_way_bootstraps(pairs, generator=generator, resamples=RESAMPLES, level=LEVEL))

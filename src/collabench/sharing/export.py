@@ -159,10 +159,11 @@ def loading_code(configuration: Configuration, manifest: Manifest, weights: dict
     Of a model of torchvision's or a user's own it needs this project's package only where a memory is deployed with it.
     """
     from collabench.data.batches import resized_side
+    from collabench.models.families import custom, torchvision_model
 
     shape, classes = manifest.form.network_shape(configuration.recipe), len(manifest.classes)
     model, memory = configuration.model, _has_memory(weights)
-    if memory or model.family not in ("torchvision_model", "custom"):
+    if memory or not isinstance(model, torchvision_model.Settings | custom.Settings):
         imports = ["from collabench.models import FAMILIES, build_backbone"]
         settings = json.dumps(model.model_dump(mode="json", by_alias=True, exclude_none=True))
         lines = [
@@ -176,7 +177,7 @@ def loading_code(configuration: Configuration, manifest: Manifest, weights: dict
             lines.append(
                 f"network = AssistedBackbone(network, Assistance({features}, {width}), MutualKnowledgeBase({slots}, {width}))"
             )
-    elif model.family == "torchvision_model":
+    elif isinstance(model, torchvision_model.Settings):
         imports = ["import torchvision"]
         lines = [f"network = torchvision.models.{model.name}(num_classes={classes})"]
         if model.small_stem:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from collabench.config.configuration import Run, dataset_key, differences, digest
 from collabench.core.errors import CollabenchError, Log, ResultError
-from collabench.storage.files import folder_beside, read_json, unwritable
+from collabench.storage.files import folder_beside, read_json, sha256_of, unwritable
 from collabench.storage.locks import holding, is_held
-from collabench.storage.results import LOGITS, RESULT, Failure, Measured, Result, load_result, sha256_of
+from collabench.storage.results import LOGITS, RESULT, Failure, Measured, Result, load_result
 from collabench.storage.workspace import Workspace
 from collabench.study.study import Study
 

@@ -79,7 +79,9 @@ def is_trainable(
 
 def draw_sample(runs: Sequence[Run], sample: int, seed: int) -> list[Run]:
     generator = numpy_generator(seed, "bootstrap", "verify")
-    chosen = generator.choice(len(runs), size=min(sample, len(runs)), replace=False) if runs else []
+    if not runs:
+        return []
+    chosen = generator.choice(len(runs), size=min(sample, len(runs)), replace=False)
     return [runs[index] for index in sorted(map(int, chosen))]
 
 

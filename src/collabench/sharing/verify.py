@@ -184,7 +184,8 @@ def _verify_results(study: Study, datasets: dict[str, Dataset], found: Verificat
 def _trains(run: Run) -> bool:
     from collabench.methods import METHODS
 
-    return METHODS[run.configuration.method.method].Method.trains
+    trains: bool = METHODS[run.configuration.method.method].Method.trains
+    return trains
 
 
 def _check_measured(study: Study, run: Run, result: Result, measured: Measured) -> None:

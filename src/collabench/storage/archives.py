@@ -105,7 +105,10 @@ def _write(path: Path, folder: Path, names: list[str]) -> None:
 
 def _pack(target: SupportsWrite, digest: str, files: Iterable[tuple[str, int, IO[bytes]]]) -> None:
     """Write an archive of files, each with its name, its size in bytes and its content."""
-    with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, pax_headers={_DIGEST: digest}) as archive:
+    headers = {_DIGEST: digest}
+    # A stream is only written to; the types ask for a file that can also be read.
+    opened = tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, pax_headers=headers)  # type: ignore[call-overload] # noqa: SIM115
+    with opened as archive:
         for name, size, content in files:
             info = tarfile.TarInfo(name)  # no owner, no time: the same files give the same bytes
             info.size = size

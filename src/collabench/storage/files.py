@@ -14,8 +14,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -28,7 +29,7 @@ T = TypeVar("T", bound=Record)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-def open_file(path: Path) -> IO[bytes]:
+def open_file(path: Path) -> BufferedReader:
     """A file, opened for reading. Raises OSError, also for a pipe or a device: one would be waited for, or read, without end."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 (handed out)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

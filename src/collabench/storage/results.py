@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field
 
@@ -21,7 +21,7 @@ from collabench.storage.files import read_json, sha256_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMA = 1
+SCHEMA: Final = 1
 #: From so many classes on a run records its top-5 error after every epoch, as papers on ImageNet publish it.
 TOP5_CLASSES = 100
 

@@ -17,8 +17,8 @@ from collabench.config.configuration import Configuration, Run
 from collabench.config.dataset_shape import shape_or_assumed
 from collabench.config.plan import Plan
 from collabench.core.errors import CollabenchError
-from collabench.core.record import Record
 from collabench.methods import METHODS
+from collabench.models import ModelSettings
 
 #: In the environment of the processes of a study: the part that they train.
 SHARD = "COLLABENCH_SHARD"
@@ -100,7 +100,7 @@ def work_of_run(configuration: Configuration) -> int:
 
 
 @lru_cache(maxsize=256)
-def _forward(model: Record, shape: tuple[int, int, int], classes: int) -> int:
+def _forward(model: ModelSettings, shape: tuple[int, int, int], classes: int) -> int:
     import torch
 
     from collabench.models import build_backbone

@@ -99,7 +99,7 @@ def predict(configuration: Configuration, form: DatasetShape, device_type: str, 
     """Time one configuration in this process, and count its memory and files."""
     import torch
 
-    from collabench.training.device import choose_device, describe
+    from collabench.training.device import choose_device, describe, type_of
     from collabench.training.flops import count
     from collabench.training.memory import count_memory
 
@@ -121,7 +121,7 @@ def predict(configuration: Configuration, form: DatasetShape, device_type: str, 
     return Prediction(
         configuration_id=configuration.id,
         device=describe(device),
-        device_type=device.type,
+        device_type=type_of(device),
         workers=workers,
         torch=torch.__version__,
         form=form,

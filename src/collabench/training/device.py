@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -29,6 +29,11 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def type_of(device: torch.device) -> Literal["cpu", "cuda"]:
+    """The device's type as results name it."""
+    return "cuda" if device.type == "cuda" else "cpu"
+
+
 def prepare_process(device: torch.device, *, compiles: bool = False) -> None:
     """Settle what would otherwise depend on the machine's state: threads, deterministic algorithms, float32 arithmetic.
 
@@ -44,7 +49,8 @@ def prepare_process(device: torch.device, *, compiles: bool = False) -> None:
         )  # tells the compiler, too, and imports it: more than a second
     else:
         torch.set_deterministic_debug_mode("warn")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time; nothing here reads such memory
+    # torch sets this by a property of the module, which its types leave out.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # costs time; nothing here reads such memory
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
@@ -103,7 +109,7 @@ def watch_determinism() -> Iterator[list[str]]:
     found: list[str] = []
     show = warnings.showwarning
 
-    def collect(message: Warning | str, *arguments: object, **options: object) -> None:
+    def collect(message: Warning | str, *arguments: Any, **options: Any) -> None:
         text = str(message)
         if "deterministic" in text:
             name = text.split(" does not", 1)[0].splitlines()[0]

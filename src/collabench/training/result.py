@@ -61,7 +61,7 @@ def make_result(
         last=final.heads[0],
         best_error=min(evaluated) if every_epoch else None,
         best_epoch=evaluated.index(min(evaluated)) if every_epoch else None,
-        best_top5_error=min(top5) if every_epoch and top5 is not None else None,
+        best_top5_error=min(error for error in top5 if error is not None) if every_epoch and top5 else None,
         selected=None if history.selected is None else Metrics(**history.selected),
         selected_epoch=history.selected_epoch,
         heads=tuple(final.heads),

@@ -17,14 +17,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from collabench.core.errors import ConfigError
-from collabench.core.record import Record
-from collabench.models.backbone import Backbone
+from collabench.models.backbone import Backbone, ModelSettings
 from collabench.models.pooling import GlobalAveragePool
 
 BLOCKS = 3
 
 
-class Settings(Record):
+class Settings(ModelSettings):
     """
     depth: number of convolutions and fully connected layers; each of the three blocks has (depth - 4) / 3 of them.
     growth: channels that every layer of a block adds (the growth rate k).

@@ -14,8 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from collabench.core.errors import ConfigError
-from collabench.core.record import Record
-from collabench.models.backbone import Backbone
+from collabench.models.backbone import Backbone, ModelSettings
 from collabench.models.classifier import classifier_stages, initialise
 from collabench.models.intermediate import IntermediateLayer
 
@@ -23,7 +22,7 @@ from collabench.models.intermediate import IntermediateLayer
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
-class Settings(Record):
+class Settings(ModelSettings):
     """
     depth: of one of the networks of the literature.
     blocks: blocks of every stage, for another network, instead of depth.
@@ -47,7 +46,10 @@ class Settings(Record):
     @property
     def stages(self) -> tuple[int, ...]:
         """Blocks of every stage."""
-        return BLOCKS[self.depth] if self.blocks is None else self.blocks
+        if self.blocks is not None:
+            return self.blocks
+        assert self.depth is not None
+        return BLOCKS[self.depth]
 
 
 class BasicBlock(nn.Module):

@@ -98,14 +98,15 @@ def _build(settings: Settings, input_shape: tuple[int, int, int], classes: int) 
 
 def _with_hidden_layers(backbone: Backbone, hidden: int, classes: int) -> Backbone:
     *stages, classifier = backbone.stage_names
-    layers = classifier_stages(backbone.module_at(*backbone.stages[classifier]).in_features, hidden, classes)
+    linear: Any = backbone.module_at(*backbone.stages[classifier])
+    layers = classifier_stages(linear.in_features, hidden, classes)
     del layers["pool"]  # the backbone has its own
     kept = {stage: backbone.stages[stage] for stage in stages}
     modules = {name: backbone.module_at(name) for names in kept.values() for name in names}
     return Backbone(modules | layers, kept | {name: (name,) for name in layers})
 
 
-def _make_stem_small(model: nn.Module) -> None:
+def _make_stem_small(model: Any) -> None:
     """Keeps the modules' names, so that the state dict keeps its keys (the first convolution's shape differs)."""
     first = model.conv1
     model.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, 1, 1, bias=False)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collabench.papers.arithmetic import check_quotes, repeated, suspects
+from collabench.papers.arithmetic import QuoteCheck, check_quotes, repeated, suspects
 from collabench.papers.schema import METRICS, UNKNOWN
 from collabench.papers.tables import Paper, PublishedCell, Table
 from collabench.report.content import Report
@@ -305,7 +305,7 @@ def _quoted(value: float | None, decimals: int) -> str:
     return formats.number(value, decimals)
 
 
-def _checks_table(checks: Iterable) -> str:  # type: ignore[type-arg]
+def _checks_table(checks: Iterable[QuoteCheck]) -> str:
     rows = [["Quoted", "Number", "By the tables", "Arithmetic", "Agrees"], [":---", "---:", "---:", ":---", ":---"]]
     for check in checks:
         rows.append(
