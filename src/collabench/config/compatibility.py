@@ -62,11 +62,12 @@ def check_files(configuration: Configuration) -> None:
 
 
 def _check_members(configuration: Configuration) -> None:
-    """Raise ConfigError where an average is over averages: their members' seeds overlap, so that runs would count twice."""
+    """Raise ConfigError where an average is over averages: their members' seeds overlap, so that runs would count
+    twice."""
     for required in configuration.requires if len(configuration.requires) > 1 else ():
         if not METHODS[required.configuration.method.method].Method.trains:
-            raise ConfigError(f"{required.configuration.names['method']} is an ensemble, and several of them share members: "
-                              "average over runs of a method that trains")  # fmt: skip
+            raise ConfigError(f"{required.configuration.names['method']} is an ensemble, and several of them share "
+                              "members: average over runs of a method that trains")  # fmt: skip
 
 
 def _check_images(dataset: DatasetConfig) -> None:

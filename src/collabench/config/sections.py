@@ -121,12 +121,12 @@ class RecipeConfig(Record):
     """How long and how fast: everything about optimisation that methods share, so that methods differ only in method.
 
     ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs. ``validation_fraction`` of the
-    training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``. ``processes``
-    share every batch of a run, each on a GPU or a core of its own (docs/how-to/several-gpus.md). ``convolution``: on a CPU,
-    ``tuned`` gives every 3x3 convolution the form that suits its shape: faster, with other rounding (docs/performance.md). On a GPU
-    cuDNN chooses either way.
-    ``compile``: by ``torch.compile``, with ``cuda-graphs`` also recorded as CUDA graphs, which a GPU replays without waiting for
-    the host to launch one kernel after the other.
+    training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``.
+    ``processes`` share every batch of a run, each on a GPU or a core of its own (docs/how-to/several-gpus.md).
+    ``convolution``: on a CPU, ``tuned`` gives every 3x3 convolution the form that suits its shape: faster, with other
+    rounding (docs/performance.md). On a GPU cuDNN chooses either way. ``compile``: by ``torch.compile``, with
+    ``cuda-graphs`` also recorded as CUDA graphs, which a GPU replays without waiting for the host to launch one kernel
+    after the other.
     """
 
     epochs: int = Field(ge=1, le=10_000)
@@ -206,8 +206,8 @@ class TableConfig(Record):
 class ProfileConfig(Record):
     """A study: its tables, the seeds that each configuration is run with, and how the runs are packed into jobs.
 
-    The seeds are ``first_seed``, ``first_seed`` + 1 … A study that is to test what other seeds suggested begins with seeds
-    that had no part in it.
+    The seeds are ``first_seed``, ``first_seed`` + 1 … A study that is to test what other seeds suggested begins with
+    seeds that had no part in it.
     """
 
     description: Line

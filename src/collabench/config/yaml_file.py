@@ -176,8 +176,8 @@ def _parse(path: Path, text: str, loader_class: type[Any]) -> Document:
 def _check_nodes(
     path: Path, node: yaml.Node, key_path: KeyPath, lines: dict[KeyPath, int], parents: frozenset[int], count: list[int]
 ) -> None:
-    """Fill ``lines`` and make every key text; refuse what is not plain data: duplicate keys, keys that are no text, cycles,
-    alias bombs, tags, whole numbers beyond 64 bits."""
+    """Fill ``lines`` and make every key text; refuse what is not plain data: duplicate keys, keys that are no text,
+    cycles, alias bombs, tags, whole numbers beyond 64 bits."""
     line = node.start_mark.line + 1
     lines.setdefault(key_path, line)
 

@@ -12,8 +12,8 @@ for the host, and CPU and GPU see the same numbers. A batch is then a handful of
 
 Layout is NHWC in memory and (B, C, H, W) in shape, which is what torch calls channels-last.
 
-Where several processes share a run, each makes its own rows of every batch: the same images, changed in the same way, as
-those rows of the whole batch.
+Where several processes share a run, each makes its own rows of every batch: the same images, changed in the same way,
+as those rows of the whole batch.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class TrainingBatches:
         self._channels = channels
 
     def epoch(self, epoch: int, labels: Tensor, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch from ``first_step`` on, or this process's part of them: float32 (B, C, H, W), channels-last, and
-        labels (B,).
+        """Batches of one epoch from ``first_step`` on, or this process's part of them: float32 (B, C, H, W),
+        channels-last, and labels (B,).
 
         labels: (N,), of this epoch. The same (seed, epoch) gives the same batches, whatever ``first_step`` is.
         """

@@ -86,8 +86,8 @@ def read_image_file(path: Path, size: int, checksum: int | None = None) -> bytes
 def find_images(path: Path, splits: tuple[str, str]) -> ImageFiles:
     """List the images of a folder or archive. splits: names of the training and the test folder.
 
-    Raises DataError if there is nothing there, if there is one class only or one has no images in a split, or for what is
-    in a class folder and is not an image (what is hidden is left aside).
+    Raises DataError if there is nothing there, if there is one class only or one has no images in a split, or for what
+    is in a class folder and is not an image (what is hidden is left aside).
     """
     if not path.exists():
         raise DataError(f"{path}: does not exist; expected a folder or archive of {splits[0]}/<class>/<image>")
@@ -175,8 +175,8 @@ def digest_of_files(path: Path, names: Iterable[str]) -> str:
 
 
 def open_image(content: bytes, name: str) -> Image.Image:
-    """The decoded image as RGB. Raises DataError naming it if it is damaged, truncated, absurdly large, or has more than 8
-    bits a channel, which would be cut off at 255."""
+    """The decoded image as RGB. Raises DataError naming it if it is damaged, truncated, absurdly large, or has more
+    than 8 bits a channel, which would be cut off at 255."""
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:

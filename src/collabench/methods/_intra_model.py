@@ -1,8 +1,8 @@
 """The four losses of Fang & Lin 2021 as functions of tensors, unweighted unless a weight is among the arguments.
 
 Everything is computed in float32 or wider, also under autocast, and is finite, with finite gradients, for every finite
-input: where an equation divides by zero (a constant map, a vector that centring leaves empty, a constant row of weights)
-the value is 0 and so is the gradient.
+input: where an equation divides by zero (a constant map, a vector that centring leaves empty, a constant row of
+weights) the value is 0 and so is the gradient.
 """
 
 from __future__ import annotations
@@ -168,7 +168,8 @@ def _length(vectors: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _unit(centred: Tensor, size: Tensor) -> Tensor:
-    """Rows (B, d) divided by their lengths; 0 for a row that is no more than rounding error of vectors of length ``size``."""
+    """Rows (B, d) divided by their lengths; 0 for a row that is no more than rounding error of vectors of length
+    ``size``."""
     length, _ = _length(centred, dim=1)
     empty = length <= _rounding(centred.dtype) * size
     return (centred / torch.where(empty, 1.0, length)).masked_fill(empty, 0.0)

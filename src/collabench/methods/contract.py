@@ -53,9 +53,9 @@ class MethodSettings(Record):
         return ()
 
     def passes(self) -> tuple[str | None, ...]:
-        """Models (None: the run's own) whose layers see a batch: one entry for every copy of a network or of a part of it,
-        and one more for each time that a copy is asked again. Where dropout is in several, a run's identity says how they
-        draw (:data:`collabench.config.configuration.DROPOUT_REVISION`)."""
+        """Models (None: the run's own) whose layers see a batch: one entry for every copy of a network or of a part of
+        it, and one more for each time that a copy is asked again. Where dropout is in several, a run's identity says
+        how they draw (:data:`collabench.config.configuration.DROPOUT_REVISION`)."""
         return (None,)
 
     def identity(self) -> dict[str, Any]:
@@ -69,14 +69,14 @@ class MethodSettings(Record):
     def check_files(self, make_backbone: Callable[[str | None], Backbone] | None) -> None:
         """Raise ConfigError (one line) if a file that training reads is missing or not the one meant.
 
-        make_backbone(model): the model of this name (None: the run's own) on the meta device; None where the form of the
-        data set is known from its files only.
+        make_backbone(model): the model of this name (None: the run's own) on the meta device; None where the form of
+        the data set is known from its files only.
         """
 
     def check_fits(self, backbone: Backbone, precision: str, input_shape: tuple[int, int, int]) -> None:
         """Raise ValueError (one line) if the settings make no sense for this backbone (on the meta device: names and
-        shapes, no numbers), precision or shape (C, H, W) of the images. Asked for the run's own model and for every other
-        one that the settings name."""
+        shapes, no numbers), precision or shape (C, H, W) of the images. Asked for the run's own model and for every
+        other one that the settings name."""
 
 
 @dataclass
@@ -95,7 +95,8 @@ class Batch:
 class Update(Protocol):
     """One optimizer step: backward of ``loss`` into ``parameters`` (default: all), then the update.
 
-    Parameters that are not listed keep no gradient at all (``None``), so that neither momentum nor weight decay moves them.
+    Parameters that are not listed keep no gradient at all (``None``), so that neither momentum nor weight decay moves
+    them.
     """
 
     def __call__(self, loss: Tensor, parameters: Sequence[nn.Parameter] | None = None) -> None: ...
@@ -106,10 +107,9 @@ class Context:
     """What a method may know of its run.
 
     make_backbone(copy, model=None): a fresh backbone on the CPU. Copy 0 has the weights that individual training of the
-    same seed begins with, and its dropout draws the same masks; every other copy is drawn independently. ``model`` names
-    another model of ``params.yaml`` that the settings refer to.
-    make_layers(name, make): ``make()``, a method's layers beside the backbones, on the CPU, with weights that depend on
-    the run's seed and on ``name`` alone.
+    same seed begins with, and its dropout draws the same masks; every other copy is drawn independently. ``model``
+    names another model of ``params.yaml`` that the settings refer to. make_layers(name, make): ``make()``, a method's
+    layers beside the backbones, on the CPU, with weights that depend on the run's seed and on ``name`` alone.
     teachers: the deployed networks of ``settings.requires()``, in order, frozen, in eval mode.
     """
 
@@ -157,8 +157,8 @@ class Method(ABC, Generic[Network]):
         """What is kept after training: by rule a plain :class:`Backbone` whose output equals ``predict(…)[0]``.
         Called after every epoch that is evaluated, too: the network that is trained stays as it is.
 
-        What it copies it clones, tensor by tensor: costs are counted on fake tensors, and a ``deepcopy`` of those damages the
-        process's memory (torch 2.13; it ended some time later, in unrelated work).
+        What it copies it clones, tensor by tensor: costs are counted on fake tensors, and a ``deepcopy`` of those
+        damages the process's memory (torch 2.13; it ended some time later, in unrelated work).
         """
 
 

@@ -2,8 +2,8 @@
 
 Member 0 is the run with the ensemble's own seed; the others have derived seeds that neither a table nor another
 ensemble uses, so ensembles of different seeds are independent. All members see
-the data of the ensemble's seed (the same noisy labels, the same hold-out) and differ in initial weights, order, augmentation
-and dropout.
+the data of the ensemble's seed (the same noisy labels, the same hold-out) and differ in initial weights, order,
+augmentation and dropout.
 """
 
 from __future__ import annotations

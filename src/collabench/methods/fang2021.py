@@ -282,7 +282,8 @@ class IntraModelNetwork(nn.Module):
 
 
 def local_classifier(shape: tuple[int, int, int], side: int, channels: int, classes: int) -> nn.Sequential:
-    """Max pooling to at most ``side`` pixels a side, a 3x3 convolution, a fully connected layer; ``shape``: (C, H, W)."""
+    """Max pooling to at most ``side`` pixels a side, a 3x3 convolution, a fully connected layer; ``shape``: (C, H,
+    W)."""
     width, *sides = shape
     strides = [ceil(length / side) for length in sides]
     pooled = [length // stride for length, stride in zip(sides, strides, strict=True)]
@@ -348,8 +349,8 @@ class Method(contract.Method[IntraModelNetwork]):
         return terms
 
     def _pull_push(self, layers: list[Tensor], batch: contract.Batch) -> dict[str, Tensor]:
-        """``pull`` and ``push`` of eq. 9, summed over the layers, from their deviations (B, C_i). Samples are compared over
-        the whole batch, also where several processes share it."""
+        """``pull`` and ``push`` of eq. 9, summed over the layers, from their deviations (B, C_i). Samples are compared
+        over the whole batch, also where several processes share it."""
         settings, images = self.settings, batch.images
         described = deviations(images) if settings.input_descriptor == "std" else images.flatten(1)
         described, labels = distributed.whole_batch(described), distributed.whole_batch(batch.labels)

@@ -170,7 +170,8 @@ def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
 
 
 def check_weights(backbone: Backbone, path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Raise ConfigError (one line) unless a file's tensors are those of ``backbone``: all, no other, of the same shapes."""
+    """Raise ConfigError (one line) unless a file's tensors are those of ``backbone``: all, no other, of the same
+    shapes."""
     expected = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
     problems = [
         *(f"{key} is missing" for key in expected if key not in weights),

@@ -1,8 +1,9 @@
 """Backbones. One family per file: ``Settings`` (its entry in ``params.yaml``) and ``build``.
 
 ``Settings.draws_dropout`` says whether a model with these settings can have dropout layers, as far as they tell.
-``build(settings, input_shape, classes) -> Backbone`` makes the network with weights drawn from torch's global generator;
-:func:`build_backbone` scopes that generator to a named stream, so that nothing outside can influence the weights.
+``build(settings, input_shape, classes) -> Backbone`` makes the network with weights drawn from torch's global
+generator; :func:`build_backbone` scopes that generator to a named stream, so that nothing outside can influence the
+weights.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from collabench.core.record import Record
 class ModelSettings(Record):
     """Settings that every model has; a family's file adds its own.
 
-    ``family``: a ``Literal`` of the subclass, the name of the family's file. ``draws_dropout``: whether a model with these
-    settings can have dropout layers.
+    ``family``: a ``Literal`` of the subclass, the name of the family's file. ``draws_dropout``: whether a model with
+    these settings can have dropout layers.
     """
 
     if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from collabench.models.chain import one_line
 class SeededDropout(nn.Module):
     """In training, numbers are zeroed with ``probability`` and the others divided by ``1 - probability``.
 
-    ``generator`` lies on the training device; the trainer sets it (:func:`copy_generators`) and reseeds it. ``copy`` is the
-    number of the copy of a backbone that the layer belongs to (:func:`number_copy`): each copy draws from a stream of its own.
+    ``generator`` lies on the training device; the trainer sets it (:func:`copy_generators`) and reseeds it. ``copy`` is
+    the number of the copy of a backbone that the layer belongs to (:func:`number_copy`): each copy draws from a stream
+    of its own.
 
     Args:
         leading: what is zeroed together: ``None``, every number by itself; 2, a channel's map; 1, all of an image (the
@@ -57,7 +58,8 @@ def set_dropout_generator(network: nn.Module, generator: torch.Generator) -> Non
 
 
 def number_copy(backbone: nn.Module, copy: int) -> None:
-    """Say which copy of a run's backbone this one is. Its layers keep the number, in whatever training network they end."""
+    """Say which copy of a run's backbone this one is. Its layers keep the number, in whatever training network they
+    end."""
     for layer in dropout_layers(backbone):
         layer.copy = copy
 
@@ -104,14 +106,16 @@ _drawing_nothing_else: set[Hashable] = set()
 
 
 def seed_dropout(network: nn.Module, name: str, input_shape: tuple[int, int, int], key: Hashable) -> None:
-    """Let a network that somebody else wrote draw from a run's stream: its ``nn.Dropout``, ``nn.Dropout1d`` to ``3d`` and
-    torchvision's ``StochasticDepth`` by images, which draw from torch's global generator, become :class:`SeededDropout`.
+    """Let a network that somebody else wrote draw from a run's stream: its ``nn.Dropout``, ``nn.Dropout1d`` to ``3d``
+    and torchvision's ``StochasticDepth`` by images, which draw from torch's global generator, become
+    :class:`SeededDropout`.
 
     They have no weights: the keys of the state dict stay what they are. Whether anything else draws is tried once for a
-    ``key``, on the CPU, by a training pass of two images (C, H, W) on a copy; not on fake tensors, which hold no numbers.
+    ``key``, on the CPU, by a training pass of two images (C, H, W) on a copy; not on fake tensors, which hold no
+    numbers.
 
-    Raises ConfigError (one line) where it does, since two trainings with one seed would differ, or where the network asks
-    more of its dropout layers than to be called.
+    Raises ConfigError (one line) where it does, since two trainings with one seed would differ, or where the network
+    asks more of its dropout layers than to be called.
     """
     from torch._subclasses.fake_tensor import FakeTensor  # a second's import, needed by foreign networks only
 
@@ -128,11 +132,11 @@ def seed_dropout(network: nn.Module, name: str, input_shape: tuple[int, int, int
         try:
             probe(torch.zeros(2, *input_shape))
         except Exception as error:  # whatever a user's module raises
-            raise ConfigError(f"{name}: it does not run with dropout layers that draw from the run's stream; a layer may only "
-                              f"be called ({one_line(error)})") from None  # fmt: skip
+            raise ConfigError(f"{name}: it does not run with dropout layers that draw from the run's stream; a layer "
+                              f"may only be called ({one_line(error)})") from None  # fmt: skip
         if not torch.equal(before, torch.random.get_rng_state()):
-            raise ConfigError(f"{name}: in training it draws random numbers from torch's global generator, so that no seed "
-                              "fixes a run; what draws must be nn.Dropout, nn.Dropout1d to 3d or torchvision's "
+            raise ConfigError(f"{name}: in training it draws random numbers from torch's global generator, so that no "
+                              "seed fixes a run; what draws must be nn.Dropout, nn.Dropout1d to 3d or torchvision's "
                               "StochasticDepth in mode row")  # fmt: skip
     _drawing_nothing_else.add(key)
 

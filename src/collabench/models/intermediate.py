@@ -50,8 +50,8 @@ class IntermediateLayer(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.added, self.skip_stride = added, skip_stride
         if added == "convolution":
-            # Its stride is taken by _strided: oneDNN, in torch 2.13, writes outside its memory in the backward pass of a
-            # channels-last 1x1 convolution with a stride and few channels (uxlfoundation/oneDNN, issue 6035).
+            # Its stride is taken by _strided: oneDNN, in torch 2.13, writes outside its memory in the backward pass of
+            # a channels-last 1x1 convolution with a stride and few channels (uxlfoundation/oneDNN, issue 6035).
             self.shortcut_conv = nn.Conv2d(skip_channels, channels, 1, bias=False)
             self.shortcut_norm = nn.BatchNorm2d(channels)
         self._receive: Callable[[Tensor], None] | None = None
@@ -114,8 +114,8 @@ def tapped(layers: Sequence[IntermediateLayer], receive: Callable[[int, Tensor],
     """While this lasts, the layer of index i that runs calls ``receive(i, output)`` with its output (B, C, H, W).
 
     A gradient that reaches this output changes that layer's own weights only. No layer runs twice and no memory is
-    taken: it is the layer's ordinary output under another name. What ``receive`` computes at once is differentiated just
-    before the layer, so that no more than one layer's gradient of that kind is held at a time.
+    taken: it is the layer's ordinary output under another name. What ``receive`` computes at once is differentiated
+    just before the layer, so that no more than one layer's gradient of that kind is held at a time.
     """
     for index, layer in enumerate(layers):
         layer._receive = partial(receive, index)
@@ -232,8 +232,8 @@ def _path_backward(
 
     def norm_backward(of: Tensor, wanted: list[bool]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         return distributed.batch_norm_backward(
-            saved.batch_norm, before, of, scale, running_mean, running_var, mean, deviation, saved.training, eps, wanted,
-            reserve,
+            saved.batch_norm, before, of, scale, running_mean, running_var, mean, deviation, saved.training, eps,
+            wanted, reserve,
         )  # fmt: skip
 
     received = gradient if both is None else both

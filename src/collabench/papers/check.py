@@ -34,7 +34,8 @@ class Printed:
 
 
 def plain(text: str) -> str:
-    r"""Text without its markup: ``**``, ``$``, ``\mathcal{L}_{out}`` → ``L_out``, ``9.28\%`` → ``9.28%``, ``\pm`` → ±."""
+    r"""Text without its markup: ``**``, ``$``, ``\mathcal{L}_{out}`` → ``L_out``, ``9.28\%`` → ``9.28%``, ``\pm`` →
+    ±."""
     text = re.sub(r"\\mathcal\{(\w)\}", r"\1", text)
     text = re.sub(r"_\{([\w-]+)\}", r"_\1", text)
     return text.replace("**", "").replace("$", "").replace("\\pm", "±").replace("\\", "")

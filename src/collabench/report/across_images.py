@@ -142,7 +142,8 @@ def _correct_of(
         logits = file.get_tensor("deployed")
     if logits.ndim != 2 or len(logits) != len(truth):
         raise ResultError(
-            f"{path}: holds logits of shape {logits.shape} for {len(truth)} test images; delete {path.parent} to train it again"
+            f"{path}: holds logits of shape {logits.shape} for {len(truth)} test images; delete {path.parent} to train "
+            "it again"
         )
     correct = np.asarray(logits.astype(np.float32).argmax(axis=1) == truth)
     # Rounding to float16 keeps the order of logits but can make the two largest equal: only such images may differ.

@@ -37,7 +37,8 @@ _SAME_BY_DEFINITION = ("dataset_digest", "train_images", "test_images", "paramet
 class Rerun:
     """One run of the sample, trained again.
 
-    compared: ``bytes`` of result, logits and weights, or ``tolerance`` on the test error; why: the reason for the latter.
+    compared: ``bytes`` of result, logits and weights, or ``tolerance`` on the test error; why: the reason for the
+    latter.
     recorded, repeated: test error in percent (repeated: None where it failed). allowed: percentage points, None with
     ``bytes``. difference: what differs, empty where nothing does.
     """

@@ -255,7 +255,8 @@ class Runner:
 
 
 def checkpoint_seconds() -> float:
-    """Seconds between checkpoints: $COLLABENCH_CHECKPOINT_SECONDS, or 60. Raises ConfigError unless it is a number from 0 on."""
+    """Seconds between checkpoints: $COLLABENCH_CHECKPOINT_SECONDS, or 60. Raises ConfigError unless it is a number from
+    0 on."""
     text = os.environ.get("COLLABENCH_CHECKPOINT_SECONDS", "60")
     try:
         seconds = float(text)

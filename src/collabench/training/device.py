@@ -68,8 +68,8 @@ def check_execution(recipe: RecipeConfig, device: torch.device) -> None:
         )
     if recipe.compile:
         raise ConfigError(
-            f"compile: {str(recipe.compile).lower()} costs every run a minute of compilation and gains less than a tenth on a CPU "
-            "(docs/performance.md); write compile: false or train on a GPU"
+            f"compile: {str(recipe.compile).lower()} costs every run a minute of compilation and gains less than a "
+            "tenth on a CPU (docs/performance.md); write compile: false or train on a GPU"
         )
 
 
@@ -96,8 +96,8 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 
 
 def computing(recipe: RecipeConfig, device: torch.device) -> AbstractContextManager:
-    """The context of one training step, or of one batch in evaluation. CUDA graphs write to the same memory in every one of them:
-    what is kept for longer must be a copy."""
+    """The context of one training step, or of one batch in evaluation. CUDA graphs write to the same memory in every
+    one of them: what is kept for longer must be a copy."""
     if recipe.compile == "cuda-graphs":
         torch.compiler.cudagraph_mark_step_begin()
     return autocast(recipe.precision, device)

@@ -129,8 +129,8 @@ class Evaluator:
 def collect_logits(
     predict: Callable[[Tensor], Tensor], batches: Iterable[Tensor], computing: Callable[[], AbstractContextManager]
 ) -> Tensor:
-    """Logits (heads, N, m) in float32 over batches of images, on the images' device, without gradients. ``computing``: the context
-    of every batch."""
+    """Logits (heads, N, m) in float32 over batches of images, on the images' device, without gradients. ``computing``:
+    the context of every batch."""
     with torch.inference_mode():
         parts = []
         for images in batches:

@@ -157,8 +157,8 @@ def _per_image(network: Callable[[Tensor], object], images: Tensor) -> int:
 def count(
     configuration: Configuration, shape: tuple[int, int, int] | None = None, classes: int | None = None
 ) -> Counts:
-    """Count a configuration. shape: what its network sees; classes: of its data set. By default those that are known without
-    files."""
+    """Count a configuration. shape: what its network sees; classes: of its data set. By default those that are known
+    without files."""
     if shape is None or classes is None:
         form = shape_without_files(configuration)
         shape, classes = form.network_shape(configuration.recipe), form.classes

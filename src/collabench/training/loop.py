@@ -62,7 +62,8 @@ def train_run(
     """Train one run, or finish it from its checkpoint; both give the same bytes.
 
     Args:
-        device: the one of this process; as many processes as the recipe says call this at once, if it says more than one
+        device: the one of this process; as many processes as the recipe says call this at once, if it says more than
+        one
             (:mod:`collabench.core.distributed`), and all return the same weights and logits.
         static_noise: the run's noisy labels if its noise is static and not ``none``.
         teachers: deployed networks of ``run.requires()``, in that order.

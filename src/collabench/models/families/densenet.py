@@ -1,8 +1,9 @@
 """The densely connected networks for small images: three dense blocks with transitions between them.
 
-Stages: ``stem``, ``block1``, ``transition1``, ``block2``, ``transition2``, ``block3``, ``pool``, ``classifier``. A training
-graph can split after a transition or before it (after the block). Every layer normalises its own input, so the output of
-``block1`` and ``block2`` is the plain concatenation; the last normalisation and activation belong to ``block3``.
+Stages: ``stem``, ``block1``, ``transition1``, ``block2``, ``transition2``, ``block3``, ``pool``, ``classifier``. A
+training graph can split after a transition or before it (after the block). Every layer normalises its own input, so the
+output of ``block1`` and ``block2`` is the plain concatenation; the last normalisation and activation belong to
+``block3``.
 
 DenseNet-40-12 has ``depth: 40, growth: 12``; DenseNet-BC-100-12 has ``depth: 100, growth: 12, bottleneck: true,
 compression: 0.5``.

@@ -1,9 +1,9 @@
 """Residual networks with convolutional shortcuts (ResNet-18) for small images, with three fully connected layers.
 
-Stages: ``stem``, ``stage1``, ``stage2`` …, ``pool``, ``hidden1``, ``hidden2``, ``classifier``. The stem is a 3x3 convolution of
-stride 1, without pooling. The stages have w, 2w, 4w, 8w, 8w … channels, all but the first begin with stride 2. A shortcut
-where the shape changes is a 1x1 convolution with batch normalisation. The convolutional part of depth 18 and width 64
-has 11.17 M parameters.
+Stages: ``stem``, ``stage1``, ``stage2`` …, ``pool``, ``hidden1``, ``hidden2``, ``classifier``. The stem is a 3x3
+convolution of stride 1, without pooling. The stages have w, 2w, 4w, 8w, 8w … channels, all but the first begin with
+stride 2. A shortcut where the shape changes is a 1x1 convolution with batch normalisation. The convolutional part of
+depth 18 and width 64 has 11.17 M parameters.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """VGG networks with batch normalisation for small images, followed by three fully connected layers.
 
-Stages: ``block1``, ``block2`` …, ``pool``, ``hidden1``, ``hidden2``, ``classifier``. A block is a chain of 3x3 convolutions
-(each with batch normalisation and activation) and, in the first ``poolings`` blocks, max pooling. The blocks have w, 2w,
-4w, 8w, 8w … channels. The convolutions of depth 16 and width 64 have 14.71 M weights.
+Stages: ``block1``, ``block2`` …, ``pool``, ``hidden1``, ``hidden2``, ``classifier``. A block is a chain of 3x3
+convolutions (each with batch normalisation and activation) and, in the first ``poolings`` blocks, max pooling. The
+blocks have w, 2w, 4w, 8w, 8w … channels. The convolutions of depth 16 and width 64 have 14.71 M weights.
 """
 
 from __future__ import annotations

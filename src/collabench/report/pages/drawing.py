@@ -69,8 +69,8 @@ class Task:
 def draw(tasks: Sequence[Task]) -> list[bool]:
     """Draw figures, on all cores that this process may use; whether each had something to draw.
 
-    Drawing is most of a large report's time: a tenth of a second a figure. Forked processes have all that it needs, where
-    others would import it for seconds. Forking is safe on Linux only; elsewhere this process draws all.
+    Drawing is most of a large report's time: a tenth of a second a figure. Forked processes have all that it needs,
+    where others would import it for seconds. Forking is safe on Linux only; elsewhere this process draws all.
     """
     processes = min(choose("cpu").cores, len(tasks) // _FEW) if sys.platform == "linux" else 1
     if processes < 2:

@@ -178,7 +178,8 @@ def ranks_table(ranks: Ranks) -> Frame:
 def overview_table(table: Table) -> Frame:
     """Methods and conditions of a table crossed: mean error, and in brackets the difference to the baseline.
 
-    A table of one condition also has the mean error of the epochs that were selected on validation, where there are any.
+    A table of one condition also has the mean error of the epochs that were selected on validation, where there are
+    any.
     """
     heading = short_titles(table)
     methods = [row.method for row in table.conditions[0].rows]
