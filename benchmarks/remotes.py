@@ -17,8 +17,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from tests import project
-from tests.share import servers, shared_study
+from tests.support import project, servers, shared_study
 
 REMOTES = tuple(servers.NEEDED)
 SEEDS = 8

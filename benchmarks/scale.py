@@ -128,7 +128,7 @@ def fabricate(scratch: Scratch, name: str) -> int:
 
     from collabench.storage.files import sha256_of, write_atomically, write_json
     from collabench.storage.results import LOGITS, RESULT, WEIGHTS
-    from tests.report.fabricated import measured_of, plausible, result_of
+    from tests.support.fabricated import measured_of, plausible, result_of
 
     study = prepare(scratch, name)
     weights = save({"weight": torch.zeros(1000)})
