@@ -10,27 +10,15 @@ from collabench.config import yaml_file
 from collabench.config.params import load_params
 from collabench.config.yaml_file import read_yaml
 from collabench.core.errors import ConfigError
+from tests.support.params import params_yaml, profile, table
 from tests.support.project import ROOT
 
-GOOD = """\
-datasets:
-  digits: {source: digits}
-noise:
-  clean: {kind: none}
-models:
-  small: {family: cifar_resnet, depth: 8}
-recipes:
-  fast: {epochs: 2, batch_size: 32, learning_rate: 1e-1, weight_decay: 1e-4, milestones: [1]}
-methods:
-  individual: {method: individual}
-  tree: {method: song2018}
-profiles:
-  tiny:
-    description: a test
-    seeds: 2
-    tables:
-      - {name: one, datasets: [digits], models: [small], recipes: [fast], methods: [individual, tree]}
-"""
+GOOD = params_yaml(
+    {"tiny": profile(table("individual tree"), seeds=2)},
+    models={"small": "{family: cifar_resnet, depth: 8}"},
+    recipes={"fast": "{epochs: 2, batch_size: 32, learning_rate: 1e-1, weight_decay: 1e-4, milestones: [1]}"},
+    methods="individual tree",
+)
 
 
 def write(folder: Path, text: str) -> Path:

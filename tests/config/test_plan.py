@@ -11,32 +11,28 @@ from collabench.config.params import load_params
 from collabench.config.plan import make_plan
 from collabench.core.errors import ConfigError
 from collabench.methods import METHODS
+from tests.support.params import params_yaml, profile, table
 
-TEXT = """\
-datasets:
-  digits: {source: digits}
-  again: {source: digits, title: the same images}
-  few: {source: digits, train_images: 100}
-noise:
-  clean: {kind: none}
-  uniform20: {kind: uniform, rate: 0.2}
-models:
-  small: {family: cifar_resnet, depth: 8, width: 4}
-recipes:
-  fast: {epochs: 2, batch_size: 32, learning_rate: 0.1}
-methods:
-  individual: {method: individual}
-  tree: {method: song2018, graph: simple_ilr, heads: 2}
-  ensemble: {method: ensemble, members: 3}
-profiles:
-  tiny:
-    description: a test
-    seeds: 3
-    seeds_per_job: 2
-    tables:
-      - {name: one, datasets: [digits], models: [small], recipes: [fast], methods: [individual, tree, ensemble]}
-      - {name: two, datasets: [digits, few], noise: [clean, uniform20], models: [small], recipes: [fast], methods: [individual]}
-"""
+TEXT = params_yaml(
+    {
+        "tiny": profile(
+            table("individual tree ensemble"),
+            table("individual", name="two", datasets="digits few", noise="clean uniform20"),
+            seeds=3, seeds_per_job=2,
+        )
+    },
+    datasets={
+        "digits": "",
+        "again": "{source: digits, title: the same images}",
+        "few": "{source: digits, train_images: 100}",
+    },
+    noise="clean uniform20",
+    methods={
+        "individual": "",
+        "tree": "{method: song2018, graph: simple_ilr, heads: 2}",
+        "ensemble": "{method: ensemble, members: 3}",
+    },
+)  # fmt: skip
 
 
 def plan(folder: Path, text: str = TEXT, profile: str = "tiny"):

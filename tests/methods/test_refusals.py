@@ -13,33 +13,23 @@ from collabench.config.plan import make_plan
 from collabench.core.errors import ConfigError
 from collabench.methods import METHODS
 from collabench.models import Backbone
+from tests.support.params import params_yaml, profile, table
 from tests.support.synthetic import SMALL_MODELS, configuration_of, model_of, settings_of
 
-PARAMS = """\
-datasets:
-  digits: {{source: digits}}
-noise:
-  clean: {{kind: none}}
-models:
-  small: {{family: cifar_resnet, depth: 8}}
-  large: {{family: cifar_resnet, depth: 14}}
-recipes:
-  fast: {{epochs: 2, batch_size: 32, learning_rate: 0.1}}
-methods:
-  individual: {{method: individual}}
-  tried: {entry}
-profiles:
-  tiny:
-    description: a test
-    seeds: 2
-    tables:
-      - {{name: one, datasets: [digits], models: [small], recipes: [fast], methods: [individual, tried]}}
-"""
+
+def params_of(entry: str, more: str = "") -> str:
+    """A study whose method ``tried`` is ``entry``. more: lines with further methods."""
+    text = params_yaml(
+        {"tiny": profile(table("individual tried"), seeds=2)},
+        models={"small": "{family: cifar_resnet, depth: 8}", "large": "{family: cifar_resnet, depth: 14}"},
+        methods={"individual": "", "tried": entry},
+    )
+    return text.replace("profiles:", f"{more}profiles:", 1)
 
 
 def plan_of(folder: Path, entry: str, more: str = ""):
     path = folder / "params.yaml"
-    path.write_text(PARAMS.format(entry=entry).replace("profiles:", more + "profiles:", 1))
+    path.write_text(params_of(entry, more))
     return make_plan(load_params(path), "tiny")
 
 
@@ -175,7 +165,7 @@ def test_a_circle_of_teachers_is_refused(tmp_path):
 
 def test_a_peer_that_the_images_do_not_fit_is_refused_before_anything_runs(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text(PARAMS.format(entry="{method: dml, peers: [large]}"))
+    path.write_text(params_of("{method: dml, peers: [large]}"))
     params = load_params(path)
     assert make_plan(params, "tiny").runs
     build = compatibility.build_backbone

@@ -16,17 +16,16 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from collabench.cli.app import app
-from collabench.config.known_datasets import TERMS
+from collabench.config.known_datasets import KNOWN, terms_of
 from collabench.stats import summary
 from collabench.storage.files import read_json
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Measured, Result
 from collabench.study.runner import Runner
 from collabench.study.study import Study, load_study
-from tests.support.project import ROOT
+from tests.support.params import real_definitions
 
 RECIPE = "  brief: {epochs: 1, batch_size: 32, learning_rate: 0.05}\n"
 PROFILE = """\
-profiles:
   small:
     description: every way to load
     seeds: 2
@@ -66,8 +65,8 @@ def make(input_shape, classes, width):
 #: Makes the package unimportable, after torchvision's import has been let through on builds that don't fit the torch beside it.
 WITHOUT_THE_PACKAGE = """\
 import sys
-from collabench.models import _torchvision
-_torchvision.import_torchvision()
+from collabench.models.torchvision_import import import_torchvision
+import_torchvision()
 for name in [name for name in sys.modules if name.split(".")[0] == "collabench"]:
     del sys.modules[name]
 sys.modules["collabench"] = None
@@ -75,11 +74,9 @@ sys.modules["collabench"] = None
 
 
 def write_project(root: Path) -> None:
-    text = (ROOT / "params.yaml").read_text()
-    text = text[: text.index("\nprofiles:") + 1]
-    text = text.replace("\nrecipes:\n", f"\nrecipes:\n{RECIPE}", 1).replace("\nmodels:\n", f"\nmodels:\n{MODELS}", 1)
-    text = text.replace("\ndatasets:\n", "\ndatasets:\n  colours: {source: images, path: colours, resize: 32}\n", 1)
-    (root / "params.yaml").write_text(text + PROFILE)
+    colours = "  colours: {source: images, path: colours, resize: 32}\n"
+    text = real_definitions(PROFILE, recipes=RECIPE, models=MODELS, datasets=colours)
+    (root / "params.yaml").write_text(text)
     (root / "exported_model.py").write_text(CUSTOM)
     random = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 6)):
@@ -226,8 +223,8 @@ def test_the_card_says_what_how_and_whence(study, tmp_path):
         f"{100 * results[1].noise.corruption:.2f} % of the training labels were wrong",
         '"epochs": 1',
         "160 training and 100 test images",
-        TERMS["digits"].origin,
-        f"| licence or terms | {TERMS['digits'].licence} |",
+        terms_of("digits").origin,
+        f"| licence or terms | {terms_of('digits').licence} |",
         results[1].dataset_digest,
         hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest(),
         f"torch {measured.versions['torch']}",
@@ -257,7 +254,7 @@ def test_every_source_but_a_users_own_has_terms():
 
     from collabench.config.sections import DatasetConfig
 
-    assert TERMS.keys() == set(get_args(DatasetConfig.model_fields["source"].annotation)) - {"images"}
+    assert KNOWN.keys() == set(get_args(DatasetConfig.model_fields["source"].annotation)) - {"images"}
 
 
 @pytest.mark.parametrize(
@@ -273,7 +270,7 @@ def test_every_source_but_a_users_own_has_terms():
 )
 def test_the_page_of_a_source_is_the_one_that_an_installed_file_names(source, package, name):
     (folder,) = importlib.util.find_spec(package).submodule_search_locations
-    licence = TERMS[source].licence
+    licence = terms_of(source).licence
     assert licence.startswith("unknown: see https://")
     text = (Path(folder) / name).read_text()
     assert licence.removeprefix("unknown: see https").removesuffix("/") in text

@@ -18,39 +18,25 @@ from collabench.storage.results import Measured
 from collabench.study.estimate import Cost, Estimate, estimate
 from collabench.study.study import load_study
 from collabench.study.timing import DatasetShape, Prediction, predict_all
+from tests.support.params import params_yaml, profile, table
 from tests.support.project import ROOT
 
 ONE_CORE = Resources(1, (), 1, "a test")
 
-PARAMS = """
-datasets:
-  digits: {source: digits}
-  pictures: {source: images, path: nowhere, sha256: "%s"}
-noise:
-  clean: {kind: none}
-  uniform20: {kind: uniform, rate: 0.2}
-models:
-  resnet8: {family: cifar_resnet, depth: 8, width: 4}
-recipes:
-  short: {epochs: 2, batch_size: 64, learning_rate: 0.1}
-methods:
-  individual: {method: individual}
-  kd: {method: kd}
-  tree: {method: song2018}
-profiles:
-  small:
-    description: a test
-    seeds: 3
-    seeds_per_job: 1
-    device: cpu
-    tables:
-      - {name: one, datasets: [digits], noise: [uniform20], models: [resnet8], recipes: [short], methods: [individual, kd, tree]}
-  pictures:
-    description: a test
-    seeds: 1
-    tables:
-      - {name: one, datasets: [pictures], models: [resnet8], recipes: [short], methods: [individual]}
-""" % ("0" * 64)
+_PARTS = {"models": "resnet8", "recipes": "short"}
+PARAMS = params_yaml(
+    {
+        "small": profile(
+            table("individual kd tree", noise="uniform20", **_PARTS), seeds=3, seeds_per_job=1, device="cpu"
+        ),
+        "pictures": profile(table("individual", datasets="pictures", **_PARTS)),
+    },
+    datasets={"digits": "", "pictures": f'{{source: images, path: nowhere, sha256: "{"0" * 64}"}}'},
+    noise="clean uniform20",
+    models={"resnet8": "{family: cifar_resnet, depth: 8, width: 4}"},
+    recipes={"short": "{epochs: 2, batch_size: 64, learning_rate: 0.1}"},
+    methods="individual kd tree",
+)
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 from collabench.config import compatibility
 from collabench.core.errors import ConfigError
 from collabench.study.study import load_study
-from tests.support.project import ROOT
+from tests.support.params import real_definitions
 
-PROFILE = """
+PROFILE = """\
   tiny: {description: tiny, seeds: 1, tables: [{name: tiny, datasets: [digits-500], noise: [clean], models: [resnet8],
     recipes: [smoke], methods: [individual, label-smoothing]}]}
 """
@@ -15,8 +15,7 @@ PROFILE = """
 
 @pytest.fixture
 def project(tmp_path):
-    text = (ROOT / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(text.replace("\nprofiles:\n", f"\nprofiles:{PROFILE}", 1))
+    (tmp_path / "params.yaml").write_text(real_definitions(PROFILE))
     return tmp_path
 
 

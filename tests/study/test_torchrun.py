@@ -15,27 +15,22 @@ from collabench.core.errors import DataError, RunFailed
 from collabench.study import torchrun
 from collabench.study.runner import Runner
 from collabench.study.study import load_study
+from tests.support.params import params_yaml, profile, table
 
-PARAMS = """
-datasets: {tiny: {source: digits, train_images: 120, test_images: 60}}
-noise: {uniform20: {kind: uniform, rate: 0.2}}
-models: {small: {family: cifar_resnet, depth: 8, width: 4}}
-recipes:
-  shared: {epochs: 2, batch_size: 32, learning_rate: 0.1, augmentation: {shift: 1}, processes: 2}
-  alone: {epochs: 1, batch_size: 32, learning_rate: 0.1}
-methods: {individual: {method: individual}, kd: {method: kd}}
-profiles:
-  shared:
-    description: runs that two processes share
-    seeds: 1
-    device: cpu
-    tables: [{name: t, datasets: [tiny], noise: [uniform20], models: [small], recipes: [shared], methods: [individual, kd]}]
-  alone:
-    description: runs of one process
-    seeds: 1
-    device: cpu
-    tables: [{name: t, datasets: [tiny], noise: [uniform20], models: [small], recipes: [alone], methods: [individual]}]
-"""
+_PARTS = {"datasets": "tiny", "noise": "uniform20"}
+PARAMS = params_yaml(
+    {
+        "shared": profile(table("individual kd", recipes="shared", **_PARTS), device="cpu"),
+        "alone": profile(table("individual", recipes="alone", **_PARTS), device="cpu"),
+    },
+    datasets={"tiny": "{source: digits, train_images: 120, test_images: 60}"},
+    noise="uniform20",
+    recipes={
+        "shared": "{epochs: 2, batch_size: 32, learning_rate: 0.1, augmentation: {shift: 1}, processes: 2}",
+        "alone": "{epochs: 1, batch_size: 32, learning_rate: 0.1}",
+    },
+    methods="individual kd",
+)
 
 
 @pytest.fixture

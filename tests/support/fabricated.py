@@ -16,7 +16,7 @@ from collabench.core.seeding import numpy_generator
 from collabench.storage.files import write_json
 from collabench.storage.results import RESULT, Curves, Failure, Measured, Metrics, NoiseRealised, Result
 from collabench.storage.workspace import Workspace
-from tests.support.project import ROOT
+from tests.support.params import real_definitions
 
 RECIPE = "  forty: {epochs: 40, batch_size: 64, learning_rate: 0.1, milestones: [20, 30]}\n"
 
@@ -34,9 +34,7 @@ class Study:
 def make_study(root: Path, profile: str) -> Study:
     """The study of one profile (given as YAML, indented by two) over the definitions of the real params.yaml and a
     recipe ``forty`` of 40 epochs."""
-    text = (ROOT / "params.yaml").read_text()
-    definitions = text[: text.index("\nprofiles:")].replace("\nrecipes:\n", f"\nrecipes:\n{RECIPE}", 1)
-    (root / "params.yaml").write_text(f"{definitions}\nprofiles:\n{profile}")
+    (root / "params.yaml").write_text(real_definitions(profile, recipes=RECIPE))
     params = load_params(root / "params.yaml")
     name = next(iter(params.profiles))
     return Study(params, make_plan(params, name), Workspace(root, name))

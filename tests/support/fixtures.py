@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ def collabench(monkeypatch, capsys) -> Callable[..., Called]:
 
     def call(*arguments: object) -> Called:
         monkeypatch.setattr("sys.argv", ["collabench", *map(str, arguments)])
+        # Under `python -m pytest` the command would call itself "python -m pytest.collabench".
+        monkeypatch.setattr(sys.modules["__main__"], "__package__", None, raising=False)
         capsys.readouterr()
         code = 0
         try:

@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from tests.support import project
+from tests.support.params import params_yaml, profile, table
 from tests.support.project import ROOT
 
 PROFILE = "small"
@@ -30,37 +31,33 @@ MARK = "COLLABENCH_TEST_STUDY"
 #: On the path of a process, its ``sitecustomize`` ends the process in the middle of a write; see ``kills.py``.
 KILLING = ROOT / "tests" / "support" / "killing"
 
-PARAMS = """\
-datasets:
-  digits-tiny: {source: digits, train_images: 160, test_images: 100}
-noise:
-  clean: {kind: none}
-  uniform20: {kind: uniform, rate: 0.2}
-models:
-  resnet8: {family: cifar_resnet, depth: 8, width: 4}
-recipes:
-  short: {epochs: EPOCHS, batch_size: 32, learning_rate: 0.1, nesterov: true, weight_decay: 1e-4, milestones: [1], augmentation: {shift: 1}}
-methods:
-  individual: {method: individual}
-  kd: {method: kd}
-  hierarchical-4: {method: song2018, graph: hierarchical_ilr, heads: 4}
-  wang2018: {method: wang2018}
-profiles:
-  small:
-    description: a study of seconds
-    seeds: SEEDS
-    seeds_per_job: 1
-    tables:
-      - {name: small, datasets: [digits-tiny], noise: [uniform20], models: [resnet8], recipes: [short], methods: [METHODS]}
-"""
-
 
 def small_project(
-    folder: Path, *, epochs: int = 3, seeds: int = 1, methods: str = "individual, kd, hierarchical-4, wang2018"
+    folder: Path, *, epochs: int = 3, seeds: int = 1, methods: str = "individual kd hierarchical-4 wang2018"
 ) -> Path:
     """A project with one small profile; enough for ``collabench run``."""
     folder.mkdir(parents=True)
-    text = PARAMS.replace("EPOCHS", str(epochs)).replace("SEEDS", str(seeds)).replace("METHODS", methods)
+    text = params_yaml(
+        {
+            PROFILE: profile(
+                table(methods, name="small", datasets="digits-tiny", noise="uniform20", models="resnet8", recipes="short"),
+                description="a study of seconds", seeds=seeds, seeds_per_job=1,
+            )
+        },
+        datasets={"digits-tiny": "{source: digits, train_images: 160, test_images: 100}"},
+        noise="clean uniform20",
+        models={"resnet8": "{family: cifar_resnet, depth: 8, width: 4}"},
+        recipes={
+            "short": f"{{epochs: {epochs}, batch_size: 32, learning_rate: 0.1, nesterov: true, weight_decay: 1e-4, "
+            "milestones: [1], augmentation: {shift: 1}}"
+        },
+        methods={
+            "individual": "",
+            "kd": "",
+            "hierarchical-4": "{method: song2018, graph: hierarchical_ilr, heads: 4}",
+            "wang2018": "{method: wang2018}",
+        },
+    )  # fmt: skip
     (folder / "params.yaml").write_text(text)
     return folder
 

@@ -6,35 +6,32 @@ from pathlib import Path
 
 from collabench.study.runner import Runner
 from collabench.study.study import Study, load_study
+from tests.support.params import params_yaml, profile, table
 
-PARAMS = """\
-datasets:
-  few: {source: digits, train_images: 60, test_images: 40}
-  fewer: {source: digits, train_images: 40, test_images: 40}
-noise:
-  clean: {kind: none}
-  noisy: {kind: uniform, rate: 0.2}
-models:
-  small: {family: cifar_resnet, depth: 8, width: 4}
-recipes:
-  short: {epochs: 2, batch_size: 20, learning_rate: 0.1}
-  # Weight decay times learning rate is 100: weights grow a hundredfold with every step.
-  broken: {epochs: 4, batch_size: 8, learning_rate: 100, weight_decay: 1}
-methods:
-  individual: {method: individual}
-  smoothed: {method: individual, label_smoothing: 0.1}
-  ensemble-2: {method: ensemble, members: 2}
-profiles:
-  small:
-    description: a study for tests
-    seeds: 2
-    seeds_per_job: 2
-    device: cpu
-    tables:
-      - {name: noisy, datasets: [few], noise: [noisy], models: [small], recipes: [short], methods: [individual, smoothed, ensemble-2]}
-      - {name: clean, datasets: [fewer], models: [small], recipes: [short], methods: [individual]}
-"""
-CLEAN_TABLE = "      - {name: clean, datasets: [fewer], models: [small], recipes: [short], methods: [individual]}\n"
+_SMALL = {"models": "small", "recipes": "short"}
+_CLEAN = table(name="clean", datasets="fewer", **_SMALL)
+PARAMS = params_yaml(
+    {
+        "small": profile(
+            table("individual smoothed ensemble-2", name="noisy", datasets="few", noise="noisy", **_SMALL),
+            _CLEAN,
+            description="a study for tests", seeds=2, seeds_per_job=2, device="cpu",
+        )
+    },
+    datasets="few fewer",
+    noise={"clean": "", "noisy": "{kind: uniform, rate: 0.2}"},
+    recipes={
+        "short": "{epochs: 2, batch_size: 20, learning_rate: 0.1}",
+        # Weight decay times learning rate is 100: weights grow a hundredfold with every step.
+        "broken": "{epochs: 4, batch_size: 8, learning_rate: 100, weight_decay: 1}",
+    },
+    methods={
+        "individual": "",
+        "smoothed": "{method: individual, label_smoothing: 0.1}",
+        "ensemble-2": "{method: ensemble, members: 2}",
+    },
+)  # fmt: skip
+CLEAN_TABLE = f"      - {_CLEAN}\n"
 
 
 def write_params(root: Path, *changes: tuple[str, str]) -> None:

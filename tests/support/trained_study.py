@@ -8,10 +8,9 @@ from collabench.report.accepted import accept
 from collabench.report.build import build_report
 from collabench.study.runner import Runner
 from collabench.study.study import Study, load_study
-from tests.support.project import ROOT
+from tests.support.params import real_definitions
 
 PROFILE = """\
-profiles:
   small:
     description: a few runs
     seeds: 3
@@ -23,9 +22,7 @@ RECIPE = "  brief: {epochs: 2, batch_size: 32, learning_rate: 0.1}\n"
 
 
 def write_params(root: Path) -> None:
-    text = (ROOT / "params.yaml").read_text()
-    definitions = text[: text.index("\nprofiles:") + 1].replace("\nrecipes:\n", f"\nrecipes:\n{RECIPE}", 1)
-    (root / "params.yaml").write_text(definitions + PROFILE)
+    (root / "params.yaml").write_text(real_definitions(PROFILE, recipes=RECIPE))
 
 
 def trained(root: Path) -> Study:

@@ -9,43 +9,23 @@ from pathlib import Path
 import pytest
 
 from collabench import cli
+from tests.support.params import params_yaml, profile, table
 
-PARAMS = """\
-datasets:
-  digits: {source: digits, train_images: 60, test_images: 40}
-  photos: {source: images, path: photos, sha256: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}
-noise:
-  clean: {kind: none}
-models:
-  small: {family: cifar_resnet, depth: 8, width: 4}
-recipes:
-  fast: {epochs: 1, batch_size: 32, learning_rate: 0.1}
-methods:
-  individual: {method: individual}
-  student: {method: kd, teacher_file: teacher.safetensors, teacher_sha256: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}
-profiles:
-  tiny:
-    description: one run
-    seeds: 1
-    tables: [{name: one, datasets: [digits], models: [small], recipes: [fast], methods: [individual]}]
-  absent:
-    description: photos that are not there
-    seeds: 1
-    tables: [{name: one, datasets: [photos], models: [small], recipes: [fast], methods: [individual]}]
-  taught:
-    description: a teacher that is not there
-    seeds: 1
-    tables: [{name: one, datasets: [digits], models: [small], recipes: [fast], methods: [individual, student]}]
-  gpu:
-    description: for a GPU
-    seeds: 1
-    device: cuda
-    tables: [{name: one, datasets: [digits], models: [small], recipes: [fast], methods: [individual]}]
-  published:
-    description: of a paper that is not there
-    seeds: 1
-    papers: [nobody2020]
-"""
+A_SHA256 = "a" * 64
+PARAMS = params_yaml(
+    {
+        "tiny": profile(table()),
+        "absent": profile(table(datasets="photos")),
+        "taught": profile(table("individual student")),
+        "gpu": profile(table(), device="cuda"),
+        "published": profile(papers="[nobody2020]"),
+    },
+    datasets={"digits": "{source: digits, train_images: 60, test_images: 40}",
+              "photos": f"{{source: images, path: photos, sha256: {A_SHA256}}}"},
+    recipes={"fast": "{epochs: 1, batch_size: 32, learning_rate: 0.1}"},
+    methods={"individual": "",
+             "student": f"{{method: kd, teacher_file: teacher.safetensors, teacher_sha256: {A_SHA256}}}"},
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -152,8 +132,8 @@ def test_bad_claims_and_papers_are_refused_before_any_training(project, capsys, 
 
 def test_a_plan_names_what_is_missing(project, capsys, monkeypatch):
     monkeypatch.chdir(project)
-    for profile, expected in (("taught", "teacher.safetensors: cannot be read"), ("absent", "data set photos: ")):
-        monkeypatch.setattr(sys, "argv", ["collabench", "plan", "-p", profile])
+    for name, expected in (("taught", "teacher.safetensors: cannot be read"), ("absent", "data set photos: ")):
+        monkeypatch.setattr(sys, "argv", ["collabench", "plan", "-p", name])
         with pytest.raises(SystemExit) as ended:
             cli.main()
         lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing: ")]

@@ -26,19 +26,13 @@ from tests.support.mutations import (
     render,
     wrong_answer,
 )
+from tests.support.params import params_yaml, profile, table
 
-PARAMS = """\
-datasets: {digits: {source: digits}}
-noise: {clean: {kind: none}, noisy: {kind: uniform, rate: 0.2}}
-models: {small: {family: cifar_resnet, depth: 8}}
-recipes: {fast: {epochs: 2, batch_size: 32, learning_rate: 0.1}}
-methods: {individual: {method: individual}, tree: {method: song2018}}
-profiles:
-  tiny:
-    description: a test
-    seeds: 2
-    tables: [{name: one, datasets: [digits], models: [small], recipes: [fast], methods: [individual, tree]}]
-"""
+PARAMS = params_yaml(
+    {"tiny": profile(table("individual tree"), seeds=2)},
+    noise={"clean": "", "noisy": "{kind: uniform, rate: 0.2}"},
+    methods="individual tree",
+)
 
 WORDS = {"file": "text.txt", "words": "a gain of 2.5%", "number": 1}
 SOURCE = {"file": "text.txt", "table": "TABLE I"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import os
 import pickle
 import tarfile
@@ -16,6 +17,7 @@ from collabench.config.params import load_params
 from collabench.core.errors import ConfigError, DataError, ResultError
 from collabench.data.archives import members, read_pickle
 from collabench.training import checkpoint
+from tests.support.params import params_yaml, profile, table
 from tests.support.project import ROOT
 
 SOURCES = sorted(path for part in ("src", "pipeline") for path in (ROOT / part).rglob("*.py"))
@@ -123,25 +125,8 @@ def test_shell_lines_of_the_workflow_hold_names_of_this_project_only():
     "name", ["a; touch pwned", "$(touch pwned)", "`touch pwned`", "a b", "../up", "a'b", "-x", "a\nb"]
 )
 def test_a_profiles_name_cannot_be_a_command(tmp_path, name):
-    import yaml
-
-    text = {
-        "datasets": {"digits": {"source": "digits"}},
-        "noise": {"clean": {"kind": "none"}},
-        "models": {"resnet8": {"family": "cifar_resnet", "depth": 8}},
-        "recipes": {"r": {"epochs": 1, "batch_size": 8, "learning_rate": 0.1}},
-        "methods": {"individual": {"method": "individual"}},
-        "profiles": {
-            name: {
-                "description": "d",
-                "seeds": 1,
-                "tables": [
-                    {"name": "t", "datasets": ["digits"], "models": ["resnet8"], "recipes": ["r"], "methods": ["individual"]}
-                ],
-            }
-        },
-    }  # fmt: skip
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(text))
+    text = params_yaml({json.dumps(name): profile(table())})
+    (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ConfigError):
         load_params(tmp_path / "params.yaml")
 

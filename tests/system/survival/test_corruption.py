@@ -54,7 +54,7 @@ DAMAGE = (flip_a_bit, truncate, empty)
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A project whose runs are all there, with a report, made in this process."""
-    folder = small_project(tmp_path_factory.mktemp("finished") / "project", epochs=2, methods="individual, kd")
+    folder = small_project(tmp_path_factory.mktemp("finished") / "project", epochs=2, methods="individual kd")
     study = load_study(folder, PROFILE)
     make(study)
     build_report(study.params, study.plan, study.workspace)

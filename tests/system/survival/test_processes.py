@@ -248,7 +248,7 @@ def test_an_old_record_of_a_holder_that_is_dead_names_nobody(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_run_that_raises_leaves_the_others_alone_and_a_retry_is_a_command(tmp_path, expected):
-    folder = small_project(tmp_path / "project", epochs=EPOCHS, methods="individual, hierarchical-4")
+    folder = small_project(tmp_path / "project", epochs=EPOCHS, methods="individual hierarchical-4")
     text = (folder / "params.yaml").read_text()
     # Weight decay times learning rate is 100: the weights grow a hundredfold with every step.
     broken = "  broken: {epochs: 2, batch_size: 8, learning_rate: 100, weight_decay: 1}\nmethods:"

@@ -23,7 +23,7 @@ KILLS = (("1", signal.SIGKILL), ("0", signal.SIGTERM), ("torchrun", signal.SIGKI
 
 
 def project(folder: Path) -> Path:
-    small_project(folder, epochs=60, methods="individual, kd")
+    small_project(folder, epochs=60, methods="individual kd")
     path = folder / "params.yaml"
     path.write_text(path.read_text().replace("short: {", "short: {processes: 2, "))
     return folder
