@@ -100,8 +100,8 @@ def throughput_section(bench: Bench) -> Rows:
         counts = count(configuration, shape, 10)
         rows.append(
             [
-                name, str(batch), f"{counts.training / 1e9:.3f}", f"{theirs:,.1f}", f"{ours:,.1f}", f"{ours / theirs:.2f}",
-                f"{throughput.share_of_peak(ours, counts, bench.peak):.0%}", f"{tuned:,.1f}", f"{tuned / theirs:.2f}",
+                name, str(batch), f"{counts.training / 1e9:.3f}", f"{theirs:,.1f}", f"{ours:,.1f}",
+                f"{ours / theirs:.2f}", f"{throughput.share_of_peak(ours, counts, bench.peak):.0%}", f"{tuned:,.1f}", f"{tuned / theirs:.2f}",
                 f"{throughput.share_of_peak(tuned, counts, bench.peak):.0%}",
             ]
         )  # fmt: skip
@@ -283,9 +283,13 @@ def several_seeds(bench: Bench) -> Rows:
             "loop, one thread": base,
             "grouped convolution, one thread": packed.seed_steps("grouped", count, 1, side, batch, steps),
             "vmap, one thread": packed.seed_steps("vmap", count, 1, side, batch, 1),
-            f"grouped convolution, {bench.cores} threads": packed.seed_steps("grouped", count, bench.cores, side, batch, steps),
-            f"{bench.cores} processes of one thread, loop": packed.seeds_in_processes(count, bench.cores, side, batch, steps),
-        }  # fmt: skip
+            f"grouped convolution, {bench.cores} threads": packed.seed_steps(
+                "grouped", count, bench.cores, side, batch, steps
+            ),
+            f"{bench.cores} processes of one thread, loop": packed.seeds_in_processes(
+                count, bench.cores, side, batch, steps
+            ),
+        }
         import torch
 
         torch.set_num_threads(1)

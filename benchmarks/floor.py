@@ -1,7 +1,8 @@
-"""The least time that a training step can take: its arithmetic at the convolution peak, and its bytes at the memory's speed.
+"""The least time that a training step can take: its arithmetic at the convolution peak, and its bytes at the memory's
+speed.
 
-Bytes are counted at the operations that torch runs: each reads its tensors once and writes its results once. That is less
-than they do (batch normalisation reads its input twice), and more than a step needs whose operations were fused.
+Bytes are counted at the operations that torch runs: each reads its tensors once and writes its results once. That is
+less than they do (batch normalisation reads its input twice), and more than a step needs whose operations were fused.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Trainings on all cores: the library's runs side by side, one thread each, and the reference with all threads and its loader's
-workers. They take turns of a second or two, since the speed of a machine that is shared changes from minute to minute."""
+"""Trainings on all cores: the library's runs side by side, one thread each, and the reference with all threads and its
+loader's workers. They take turns of a second or two, since the speed of a machine that is shared changes from minute to
+minute."""
 
 from __future__ import annotations
 
@@ -33,11 +34,11 @@ def end_to_end(
 ) -> tuple[dict[str, float], tuple[int, int], dict[str, float]]:
     """Input pipeline and training steps, in images per second: medians over ``rounds`` turns of ``steps`` steps each.
 
-    configurations: what the library trains, a run of it on each of ``cores`` cores, by name. settings: numbers of threads and
-    loader workers between which the reference chooses.
+    configurations: what the library trains, a run of it on each of ``cores`` cores, by name. settings: numbers of
+    threads and loader workers between which the reference chooses.
 
-    Returns the rates of the library and of ``reference`` in its best setting (by the median, as well), that setting, and the
-    medians of the library's ratios to it within a turn.
+    Returns the rates of the library and of ``reference`` in its best setting (by the median, as well), that setting,
+    and the medians of the library's ratios to it within a turn.
     """
     first = next(iter(configurations.values()))
     with _workers(configurations, shape, cores) as workers:

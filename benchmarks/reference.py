@@ -1,5 +1,5 @@
-"""The reference: the same training as people write it. A torchvision data set with PIL transforms, a DataLoader, modules
-in their default layout, heads in a loop. It computes what the library computes: `tests/cost/test_reference.py`.
+"""The reference: the same training as people write it. A torchvision data set with PIL transforms, a DataLoader,
+modules in their default layout, heads in a loop. It computes what the library computes: `tests/training/test_reference.py`.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ GRAPHS: dict[str, tuple[tuple[int, int], ...]] = {
 def collaborative_loss(
     logits: list[Tensor], labels: Tensor, beta: float = 0.5, temperature: float = 2.0, factor: float | None = None
 ) -> Tensor:
-    """Song and Chai's objective, summed over the heads; with one head the cross entropy. factor: of the soft part, instead
-    of the temperature's square."""
+    """Song and Chai's objective, summed over the heads; with one head the cross entropy. factor: of the soft part,
+    instead of the temperature's square."""
     factor = temperature**2 if factor is None else factor
     if len(logits) == 1:
         return F.cross_entropy(logits[0], labels)
@@ -131,10 +131,11 @@ def collaborative_loss(
 
 
 def intra_model_loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Fang and Lin's losses as people write them, on the modules of the library's network (`fang2021.IntraModelNetwork`).
+    """Fang and Lin's losses as people write them, on the modules of the library's network
+    (`fang2021.IntraModelNetwork`).
 
-    A layer's own loss is kept from the layers below by a second pass of the layer on a detached input; branches, layers and
-    predictions are loops. The second pass moves the running statistics of batch normalisation once more.
+    A layer's own loss is kept from the layers below by a second pass of the layer on a detached input; branches, layers
+    and predictions are loops. The second pass moves the running statistics of batch normalisation once more.
     """
     backbone, chosen = network.backbone, network.settings
     local = len(network.classifiers) > 0 or len(network.projections) > 0

@@ -1,7 +1,7 @@
 """How long sharing a study of 2,000 runs takes: `python -m benchmarks.remotes [--runs N] [REMOTE …]`.
 
-The results are fabricated (of the size of a ResNet-8's on digits), everything else is real: a copy of this project, DVC, a
-local folder, an S3 server and an SSH server on the loopback interface. ``push`` is `collabench share`; ``pull``
+The results are fabricated (of the size of a ResNet-8's on digits), everything else is real: a copy of this project,
+DVC, a local folder, an S3 server and an SSH server on the loopback interface. ``push`` is `collabench share`; ``pull``
 a fresh clone's `dvc pull`; ``unpack`` the first `collabench plan` after it, which must find every run done.
 """
 
@@ -17,8 +17,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from tests import project
-from tests.share import servers, shared_study
+from tests.support import project, servers, shared_study
 
 REMOTES = tuple(servers.NEEDED)
 SEEDS = 8
@@ -30,7 +29,8 @@ PROFILE = """
     tables:
       - {{name: fabricated, datasets: [digits-500], noise: [clean, uniform10, uniform20, uniform30, uniform40],
          models: [resnet8, resnet14, resnet20, resnet32, resnet44], recipes: [digits], methods: [individual,
-         label-smoothing, multi-instance-2, multi-instance-4, simple-2, simple-4, hierarchical-4, dml, one-4, okddip-4]}}
+         label-smoothing, multi-instance-2, multi-instance-4, simple-2, simple-4, hierarchical-4, dml, one-4, \
+okddip-4]}}
 """
 CONFIGURATIONS = 250
 
@@ -80,7 +80,8 @@ def main() -> None:
         files = [path for path in (study / "artifacts" / shared_study.PROFILE).rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files) / 1e6
         print(
-            f"{seeds * CONFIGURATIONS} runs, {len(files)} files, {size:.0f} MB; load {os.getloadavg()[0]:.0f}; seconds (of processor time):",
+            f"{seeds * CONFIGURATIONS} runs, {len(files)} files, {size:.0f} MB; load {os.getloadavg()[0]:.0f}; seconds "
+            "(of processor time):",
             flush=True,
         )
         rows = [

@@ -1,8 +1,8 @@
 """How planning, scheduling and reporting grow with a study: `python -m benchmarks.scale [--write] [--quick]`.
 
 In a scratch copy of the project, with results that no training made: planning 200 to 10,000 runs, a finished study of
-2,000 runs repeated through DVC and Snakemake, the report over its results, 2,000 jobs that only write their marker through
-Snakemake's scheduler, and what a real run costs beside its training.
+2,000 runs repeated through DVC and Snakemake, the report over its results, 2,000 jobs that only write their marker
+through Snakemake's scheduler, and what a real run costs beside its training.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def fabricate(scratch: Scratch, name: str) -> int:
 
     from collabench.storage.files import sha256_of, write_atomically, write_json
     from collabench.storage.results import LOGITS, RESULT, WEIGHTS
-    from tests.report.fabricated import measured_of, plausible, result_of
+    from tests.support.fabricated import measured_of, plausible, result_of
 
     study = prepare(scratch, name)
     weights = save({"weight": torch.zeros(1000)})
@@ -180,8 +180,8 @@ def trivial_jobs(scratch: Scratch, name: str) -> tuple[int, float]:
 
 
 def job_overhead(scratch: Scratch, name: str) -> tuple[float, float, float]:
-    """Seconds of (starting a training job's process, a run beside training and evaluation, its training and evaluation):
-    from a job of one seed and one of several, the way Snakemake starts them."""
+    """Seconds of (starting a training job's process, a run beside training and evaluation, its training and
+    evaluation): from a job of one seed and one of several, the way Snakemake starts them."""
     from collabench.storage.files import read_json
     from collabench.storage.results import Measured
 

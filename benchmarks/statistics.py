@@ -252,7 +252,8 @@ def page(seed: int = SEED, replicates: int = REPLICATES) -> str:
         f"```\npython -m benchmarks.statistics --seed {seed} --replicates {replicates}\n```",
         _text(
             "Data are drawn where the truth is known and handed to the functions that the reports use. Error rates"
-            " should be at most 5 %, coverage at least 95 %. **Bold**: beyond the binomial limit, which a cell that keeps its"
+            " should be at most 5 %, coverage at least 95 %. **Bold**: beyond the binomial limit, which a cell that "
+            "keeps its"
             f" promise crosses at most once in {1 / (1 - CONFIDENCE):,.0f} times. Shares are in percent; n is the"
             " number of seeds."
         ),
@@ -323,9 +324,11 @@ def page(seed: int = SEED, replicates: int = REPLICATES) -> str:
         f"## Families of {FAMILY}",
         _text(
             f"{replicates // 2:,} families a cell. First table: families with at least one true hypothesis rejected"
-            " after Holm's correction of the t tests. Second table: families in which every Bonferroni interval that exists"
+            " after Holm's correction of the t tests. Second table: families in which every Bonferroni interval that "
+            "exists"
             f" covers. Two large effects: two of the five differences have a true mean of {LARGE_EFFECT:g}, and"
-            " only the others can be rejected wrongly. Shared baseline: five methods without an effect against one baseline, the"
+            " only the others can be rejected wrongly. Shared baseline: five methods without an effect against one "
+            "baseline, the"
             " kind being that of each method's errors."
         ),
         "Holm: a false rejection",
@@ -375,7 +378,8 @@ def page(seed: int = SEED, replicates: int = REPLICATES) -> str:
         _text(
             "Detectable: the true difference, in standard deviations, that the t test should find in 80 % of studies;"
             f" found: how often it did in {replicates:,} studies with normal differences. Planned: from a pilot of"
-            " n seeds and a target of half a standard deviation, the median number of seeds that `seeds_needed` asks for;"
+            " n seeds and a target of half a standard deviation, the median number of seeds that `seeds_needed` asks "
+            "for;"
             " enough:"
             f" how many of {replicates // 20:,} plans have 80 % power in truth (80 % of them should)."
         ),

@@ -17,7 +17,8 @@ from collabench.data.streaming import StreamedBatches, pack_files, unpack_files
 
 
 def write_images(folder: Path, count: int, size: tuple[int, int]) -> None:
-    """``count`` JPEG files (quality 90) of this width and height with large shapes and some noise, as photographs have."""
+    """``count`` JPEG files (quality 90) of this width and height with large shapes and some noise, as photographs
+    have."""
     generator = torch.Generator().manual_seed(0)
     width, height = size
     (folder / "train" / "a").mkdir(parents=True)

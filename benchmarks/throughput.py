@@ -130,7 +130,8 @@ def rate(
 
 
 def reference_intra_model(configuration: Configuration, shape: Shape) -> tuple[nn.Module, Callable]:
-    """The modules of a configuration's fang2021 network in their default layout, and its losses as people write them."""
+    """The modules of a configuration's fang2021 network in their default layout, and its losses as people write
+    them."""
     method = make_method(configuration, make_context(configuration, shape, 10, 0))
     network = method.build()
     set_dropout_generator(network, torch.Generator())
@@ -138,8 +139,8 @@ def reference_intra_model(configuration: Configuration, shape: Shape) -> tuple[n
 
 
 def rates(steps: dict[str, Iterator[int]], count: int = 1, repetitions: int = 3) -> dict[str, float]:
-    """Images per second of several trainings that take turns, so that whatever slows the machine down slows all of them:
-    medians over repetitions of ``count`` steps, after one step to warm up."""
+    """Images per second of several trainings that take turns, so that whatever slows the machine down slows all of
+    them: medians over repetitions of ``count`` steps, after one step to warm up."""
     for one in steps.values():
         next(one)
     found: dict[str, list[float]] = {name: [] for name in steps}

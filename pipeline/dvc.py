@@ -1,8 +1,8 @@
 """DVC as ``collabench`` runs it: ``python -m pipeline.dvc <arguments of dvc>``, in the project's root.
 
-DVC writes ``dvc.lock``, and ``.dvc/tmp/rwlock`` with who works on what, in place: a kill at that moment leaves them half-written.
-The next DVC then refuses the one, or takes an empty ``dvc.lock`` for a project that has run nothing. Here both are replaced in
-one step, and a record that an earlier DVC has left half-written is removed: it protects nobody.
+DVC writes ``dvc.lock``, and ``.dvc/tmp/rwlock`` with who works on what, in place: a kill at that moment leaves them
+half-written. The next DVC then refuses the one, or takes an empty ``dvc.lock`` for a project that has run nothing. Here
+both are replaced in one step, and a record that an earlier DVC has left half-written is removed: it protects nobody.
 """
 
 from __future__ import annotations

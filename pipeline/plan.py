@@ -17,8 +17,8 @@ NOISE_MARKER = "drawn"
 
 @lru_cache(maxsize=1)
 def load(root: Path, profile: str) -> tuple[Study, Resources]:
-    """The profile's study and what it may use of this machine, or what each of its jobs asks a cluster for; child processes
-    then use the same.
+    """The profile's study and what it may use of this machine, or what each of its jobs asks a cluster for; child
+    processes then use the same.
 
     Raises CollabenchError in one line.
     """
@@ -44,7 +44,8 @@ def jobs_of_part(study: Study) -> list[Job]:
 
 
 def noise_marker(study: Study, key: str) -> Path:
-    """The marker of the noise files of a key. Its name is the same with more seeds: jobs that are done keep their inputs."""
+    """The marker of the noise files of a key. Its name is the same with more seeds: jobs that are done keep their
+    inputs."""
     return study.workspace.noise / key / NOISE_MARKER
 
 

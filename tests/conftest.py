@@ -13,28 +13,30 @@ import pytest
 
 from collabench.core.resources import available_cores
 
+pytest_plugins = ["tests.support.fixtures"]
+
 HERE = Path(__file__).parent
 
 #: Modules that take most of the time, by ``--durations=60``. Started last, one of them would run on alone at the end.
 LONGEST_FIRST = (
-    "cluster/test_slurm.py",
-    "survival/test_processes.py",
-    "published/test_every_configuration.py",
-    "workflow/test_smoke.py",
-    "survival/test_kills.py",
-    "share/test_remotes.py",
-    "cluster/test_import_from_remote.py",
-    "survival/test_storage.py",
-    "cluster/test_shards.py",
-    "cost/test_memory.py",
+    "system/cluster/test_slurm.py",
+    "system/survival/test_processes.py",
+    "system/workflow/test_every_configuration.py",
+    "system/workflow/test_smoke.py",
+    "system/survival/test_kills.py",
+    "system/workflow/test_remotes.py",
+    "system/cluster/test_import_from_remote.py",
+    "system/survival/test_storage.py",
+    "study/test_shards.py",
+    "training/test_memory.py",
     "training/test_distributed.py",
-    "training/test_torchrun.py",
-    "share/test_verify.py",
-    "share/test_export.py",
+    "study/test_torchrun.py",
+    "sharing/test_verify.py",
+    "sharing/test_export.py",
     "stats/test_simulation.py",
-    "survival/test_dvc.py",
-    "bad_input/test_papers.py",
-    "bad_input/test_params.py",
+    "system/survival/test_dvc.py",
+    "system/bad_input/test_papers.py",
+    "system/bad_input/test_params.py",
 )
 
 

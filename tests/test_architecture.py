@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "collabench"
+TESTS = ROOT / "tests"
 
 #: Package, from the ground up → the packages that it may import beside itself.
 ALLOWED = {
@@ -31,15 +32,23 @@ ALLOWED = {
     "cli": "core stats models methods config papers storage data training report study sharing",
 }
 TOP = {"__init__.py", "__main__.py"}
+TOP_OF_TESTS = {"__init__", "conftest", "test_architecture"}
+#: Folders of test modules beside one for each package.
+ACROSS = {"docs", "system/survival", "system/cluster", "system/workflow", "system/bad_input"}
 MOST_LINES = 400
 
-#: A module's path below the package, without ``.py`` → its source.
+#: A module's path below the package (of tests: below ``tests``), without ``.py`` → its source.
 Modules = Mapping[str, str]
 
 
-def library() -> dict[str, str]:
-    paths = sorted(PACKAGE.rglob("*.py"))
-    return {path.relative_to(PACKAGE).with_suffix("").as_posix(): path.read_text() for path in paths}
+def library(folder: Path = PACKAGE) -> dict[str, str]:
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): path.read_text() for path in sorted(folder.rglob("*.py"))
+    }
+
+
+def suite() -> dict[str, str]:
+    return library(TESTS)
 
 
 def statements(source: str) -> Iterator[tuple[str, bool]]:
@@ -140,15 +149,37 @@ def asks_for_the_working_directory(modules: Modules) -> list[str]:
     ]
 
 
-RULES = (
-    forbidden_directions,
-    circles,
-    private_imports,
-    misplaced,
-    too_long,
-    knows_its_users,
-    asks_for_the_working_directory,
-)
+def imports_of_tests(tests: Modules) -> list[str]:
+    """Imports of a test module by anything; what several of them need lies in ``tests/support``."""
+    found = ((name, imported.split(".")) for name, source in tests.items() for imported, _ in statements(source))
+    return [f"{name} imports {'.'.join(parts)}" for name, parts in found
+            if parts[0] == "tests" and parts[1:2] != ["support"]]  # fmt: skip
+
+
+def misplaced_tests(tests: Modules) -> list[str]:
+    """Test modules outside of the packages' folders and of those for what crosses packages, and helpers among them."""
+    lines = []
+    for name in tests:
+        folder, _, module = name.rpartition("/")
+        is_test = module.startswith("test_")
+        helps = folder.split("/")[0] == "support"
+        if name not in TOP_OF_TESTS and (is_test == helps or not (helps or folder in ALLOWED.keys() | ACROSS)):
+            lines.append(name)
+    return lines
+
+
+#: Rule → the modules that keep to it.
+RULES = {
+    forbidden_directions: library,
+    circles: library,
+    private_imports: library,
+    misplaced: library,
+    too_long: library,
+    knows_its_users: library,
+    asks_for_the_working_directory: library,
+    imports_of_tests: suite,
+    misplaced_tests: suite,
+}
 
 #: Rule → modules that are added, and what the rule says of them.
 PLANTED = {
@@ -162,18 +193,25 @@ PLANTED = {
     too_long: {"core/planted": "\n" * (MOST_LINES + 1)},
     knows_its_users: {"study/planted": "def f():\n    import snakemake.api"},
     asks_for_the_working_directory: {"data/planted": "import os\nHERE = os.getcwd()"},
+    imports_of_tests: {"stats/test_planted": "def test():\n    from tests.stats.test_ranks import loop"},
+    misplaced_tests: {"support/test_planted": "", "stats/planted": "", "planted/test_x": "", "test_planted": ""},
 }
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_module_keeps_to_the_rule(rule):
-    assert rule(library()) == []
+    assert rule(RULES[rule]()) == []
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_rule_sees_a_planted_violation(rule):
-    found = rule(library() | PLANTED[rule])
+    found = rule(RULES[rule]() | PLANTED[rule])
     assert found and all("planted" in line or "fourteenth" in line for line in found)
+
+
+def test_every_misplaced_module_is_named():
+    for rule in (misplaced, misplaced_tests):
+        assert set(rule(RULES[rule]() | PLANTED[rule])) == PLANTED[rule].keys()
 
 
 def test_a_private_name_of_another_module_is_seen():

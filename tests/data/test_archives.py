@@ -13,7 +13,7 @@ import pytest
 
 from collabench.core.errors import DataError
 from collabench.data.archives import members, read_pickle
-from tests.official_formats import python2_pickle
+from tests.support.official_formats import python2_pickle
 
 LARGEST = 1_000_000
 

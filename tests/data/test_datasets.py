@@ -21,9 +21,10 @@ from collabench.data import sources
 from collabench.data.dataset import statistics
 from collabench.data.sources import OFFICIAL
 from collabench.models.torchvision_import import import_torchvision
-from tests import official_formats as formats
+from tests.support import official_formats as formats
+from tests.support.project import ROOT
 
-ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.tar.xz"
+ARCHIVE = ROOT.parent / "shared" / "data" / "cifar10-jpeg.tar.xz"
 
 
 def prepared(tmp_path: Path, config: DatasetConfig, **options: object) -> data.Dataset:

@@ -16,7 +16,7 @@ from collabench.core.errors import DataError
 from collabench.core.seeding import numpy_generator
 from collabench.data.batches import TrainingBatches, random_crop_boxes
 from collabench.data.streaming import StreamedBatches, StreamedImages
-from tests import official_formats as formats
+from tests.support import official_formats as formats
 
 CROP = Augmentation(flip=True, random_resized_crop=16)
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from tests.project import ROOT, copy_project, environment
+from tests.support.project import ROOT, copy_project, environment
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

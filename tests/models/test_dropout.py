@@ -15,8 +15,9 @@ from collabench.models.dropout import SeededDropout, set_dropout_generator
 from collabench.models.torchvision_import import import_torchvision
 from collabench.training import Trained, train_run
 from collabench.training.flops import count
-from tests.baselines.training_cases import resumed
-from tests.synthetic import CLASSES, blobs, configuration_of, model_of, settings_of
+from tests.support.networks import entry, with_layer
+from tests.support.synthetic import CLASSES, blobs, configuration_of, model_of, settings_of
+from tests.support.training_cases import resumed
 
 SHAPE = (1, 8, 8)
 
@@ -57,61 +58,6 @@ def test_a_probability_out_of_range_is_refused(probability):
 # --------------------------------------------------------------------------------------- models of somebody else
 
 
-class FunctionalDropout(nn.Module):
-    """Draws from torch's global generator, and nobody can see it from outside."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.dropout(x, 0.3, self.training)
-
-
-class LookingInside(nn.Module):
-    """Asks its dropout layer for what only torch's own has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(0.3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(x) / self.dropout.p
-
-
-LAYERS = {
-    "looking inside": LookingInside,
-    "dropout": lambda: nn.Dropout(0.3),
-    "dropout2d": lambda: nn.Dropout2d(0.3, inplace=True),
-    "stochastic depth": lambda: import_torchvision().ops.StochasticDepth(0.3, "row"),
-    "nested": lambda: nn.Sequential(nn.Identity(), nn.Sequential(nn.Dropout(0.3))),
-    "never": lambda: nn.Dropout(0.0),
-    "always": lambda: nn.Dropout(1.0),
-    "functional": FunctionalDropout,
-    "alpha": lambda: nn.AlphaDropout(0.3),
-    "stochastic depth of a batch": lambda: import_torchvision().ops.StochasticDepth(0.3, "batch"),
-}
-
-
-class Foreign(nn.Module):
-    def __init__(self, channels: int, classes: int, layer: nn.Module) -> None:
-        super().__init__()
-        self.conv, self.norm, self.layer = nn.Conv2d(channels, 6, 3), nn.BatchNorm2d(6), layer
-        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(6, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.pool(self.layer(self.norm(self.conv(x)))).flatten(1))
-
-
-def make(input_shape: tuple[int, int, int], classes: int, layer: str) -> nn.Module:
-    return Foreign(input_shape[0], classes, LAYERS[layer]())
-
-
-def entry(layer: str) -> dict:
-    return {
-        "family": "custom",
-        "import": f"{__name__}:make",
-        "arguments": {"layer": layer},
-        "stages": {"body": ("conv", "norm", "layer"), "pool": ("pool", "flatten"), "classifier": ("fc",)},
-    }
-
-
 def run_of(layer: str, seed: int = 3, **recipe: object) -> Run:
     return Run(configuration_of(settings_of("individual"), model_of(entry(layer)), **recipe), seed)
 
@@ -144,7 +90,7 @@ def test_the_seed_fixes_a_foreign_models_dropout(layer, tmp_path):
 @pytest.mark.parametrize("layer", DRAWING)
 def test_the_state_dict_keeps_its_keys_and_testing_its_outputs(layer):
     backbone = build_backbone(model_of(entry(layer)), SHAPE, CLASSES, 0)
-    theirs = make(SHAPE, CLASSES, layer)
+    theirs = with_layer(SHAPE, CLASSES, layer)
     assert list(backbone.state_dict()) == list(theirs.state_dict())
     theirs.load_state_dict(backbone.state_dict())
     images = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))

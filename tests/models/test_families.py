@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,9 +9,10 @@ from collabench.config.params import load_params
 from collabench.core.errors import ConfigError
 from collabench.models import FAMILIES, build_backbone
 from collabench.training.flops import count as count_work
-from tests.synthetic import configuration_of, settings_of
+from tests.support.project import ROOT
+from tests.support.synthetic import configuration_of, settings_of
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+PARAMS = load_params(ROOT / "params.yaml")
 SMALL = {
     "cifar_resnet": ({"depth": 8, "width": 4}, (1, 8, 8)),
     "densenet": ({"depth": 10, "growth": 4}, (3, 16, 16)),

@@ -14,8 +14,8 @@ from collabench.methods import Batch
 from collabench.models.dropout import set_dropout_generator
 from collabench.models.pooling import GlobalAveragePool, every_nth_pixel
 from collabench.training.context import make_context, make_method
-from tests.baselines.training_cases import sgd_step
-from tests.synthetic import CLASSES, configuration_of, model_of, settings_of
+from tests.support.synthetic import CLASSES, configuration_of, model_of, settings_of
+from tests.support.training_cases import sgd_step
 
 SHAPES = [(8, 16, 8, 8), (3, 5, 7, 4), (1, 64, 2, 2), (4, 3, 1, 1)]
 LAYOUTS = [torch.channels_last, torch.contiguous_format]

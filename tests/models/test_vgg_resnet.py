@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,8 +20,9 @@ from collabench.models.intermediate import (
     tapped,
 )
 from collabench.models.torchvision_import import import_torchvision
+from tests.support.project import ROOT
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+PARAMS = load_params(ROOT / "params.yaml")
 SHAPE = (1, 8, 8)
 SMALL = {
     "vgg": {"blocks": (2, 1), "width": 4, "poolings": 1, "hidden": 8},

@@ -22,9 +22,10 @@ from collabench.stats import seeds_needed, simultaneous_level
 from collabench.storage.files import read_json, write_json
 from collabench.storage.results import RESULT, Curves
 from collabench.study.study import load_study
-from tests.report import fabricated
+from tests.support import fabricated
+from tests.support.project import ROOT
 
-SOURCES = fabricated.REPOSITORY.parent / "shared" / "papers"
+SOURCES = ROOT.parent / "shared" / "papers"
 
 PROFILE = """\
   small:
@@ -424,19 +425,19 @@ def test_a_scope_must_name_what_params_define(study):
 
 @pytest.fixture(scope="module")
 def claims() -> Claims:
-    document = read_yaml(fabricated.REPOSITORY / "papers" / CLAIMS)
+    document = read_yaml(ROOT / "papers" / CLAIMS)
     return validate(document, Claims, document.value)
 
 
 def test_the_projects_claims_name_only_what_params_define():
-    params = load_params(fabricated.REPOSITORY / "params.yaml")
-    assert len(load_claims(fabricated.REPOSITORY / "papers", params).claims) > 20
+    params = load_params(ROOT / "params.yaml")
+    assert len(load_claims(ROOT / "papers", params).claims) > 20
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", ["default", "digits", "digits-claims", "cifar10-jpeg", "cifar10-jpeg-gpu", "paper"])
 def test_a_profile_runs_everything_that_its_claims_need(profile):
-    study = load_study(fabricated.REPOSITORY, profile)
+    study = load_study(ROOT, profile)
     plan, claims = study.plan, load_claims(study.workspace.papers, study.params)
     parts = ("dataset", "noise", "model", "recipe", "method")
     cells = {tuple(cell.configuration.names[part] for part in parts) for cell in plan.cells}

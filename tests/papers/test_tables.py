@@ -26,9 +26,9 @@ from collabench.report.published import measure
 from collabench.storage.files import write_json
 from collabench.storage.results import RESULT
 from collabench.study.study import load_study
-from tests.report import fabricated
+from tests.support import fabricated
+from tests.support.project import ROOT
 
-ROOT = fabricated.REPOSITORY
 TEXTS = ROOT.parent / "shared" / "papers"
 needs_texts = pytest.mark.skipif(not TEXTS.is_dir(), reason=f"the source texts are not in {TEXTS}")
 

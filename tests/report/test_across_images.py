@@ -19,7 +19,7 @@ from collabench.report.collect import collect
 from collabench.stats import two_way_bootstrap
 from collabench.storage.files import write_json
 from collabench.storage.results import LOGITS, RESULT
-from tests.report import fabricated
+from tests.support import fabricated
 
 PROFILE = """\
   small:

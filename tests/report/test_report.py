@@ -22,7 +22,7 @@ from collabench.report.pages.terminal import terminal_summary
 from collabench.report.published import PublishedValue, stand_beside
 from collabench.storage.files import read_json, write_json
 from collabench.storage.results import RESULT
-from tests.report import fabricated
+from tests.support import fabricated
 
 ONE_TABLE = """\
   small:

@@ -1,14 +1,11 @@
 """The simulation: its committed page is what the script writes, and its parts mean what the page says."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from benchmarks import statistics
 from benchmarks.statistics import Share
-
-ROOT = Path(__file__).parents[2]
+from tests.support.project import ROOT
 
 
 @pytest.fixture(scope="module")

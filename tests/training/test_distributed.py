@@ -19,8 +19,8 @@ from collabench.methods import METHODS, Batch
 from collabench.models.dropout import SeededDropout
 from collabench.training import train_run
 from collabench.training.loop import _Trainer
-from tests.contract.test_methods import configuration, teachers
-from tests.synthetic import blobs, configuration_of, model_of, settings_of
+from tests.support.defaults import configuration, teachers
+from tests.support.synthetic import blobs, configuration_of, model_of, settings_of
 
 WORLD = 2
 CPU = torch.device("cpu")

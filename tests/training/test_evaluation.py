@@ -6,7 +6,7 @@ import pytest
 
 from collabench.config.configuration import Run
 from collabench.methods import METHODS
-from tests.contract.test_methods import configuration, train
+from tests.support.defaults import configuration, train
 
 EPOCHS = 3
 

@@ -21,9 +21,9 @@ from collabench.models import build_backbone
 from collabench.models.convolution import dense, direct, tuned, winograd
 from collabench.training import loop, train_run
 from collabench.training.device import check_execution, compilation, compile_in_place
-from tests.contract import test_methods
-from tests.contract.test_methods import configuration, content, teachers
-from tests.synthetic import SMALL_MODELS, blobs, model_of
+from tests.support import defaults
+from tests.support.defaults import configuration, content, teachers
+from tests.support.synthetic import SMALL_MODELS, blobs, model_of
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -172,8 +172,8 @@ def forms_chosen_anew() -> Iterator[None]:
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].Method.trains])
 def test_training_with_tuned_convolutions_is_the_same_training(method, monkeypatch):
     """But for rounding; and the same bits when it is repeated."""
-    wide = [{**model, "width": 32} for model in test_methods.SMALL_MODELS]
-    monkeypatch.setattr(test_methods, "SMALL_MODELS", wide)
+    wide = [{**model, "width": 32} for model in defaults.SMALL_MODELS]
+    monkeypatch.setattr(defaults, "SMALL_MODELS", wide)
     monkeypatch.setattr(winograd, "LEAST_TILES", 20)  # of a batch: maps of 8x8, not of 4x4
     asked = []
 

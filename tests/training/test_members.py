@@ -8,8 +8,8 @@ import torch
 from collabench.config.configuration import Run, member_seed
 from collabench.config.sections import NoiseConfig
 from collabench.training.loop import _Trainer
-from tests.contract.test_methods import configuration
-from tests.synthetic import blobs
+from tests.support.defaults import configuration
+from tests.support.synthetic import blobs
 
 CPU = torch.device("cpu")
 

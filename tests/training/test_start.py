@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 
 from collabench.config.sections import RecipeConfig
 from collabench.training.optimizer import make_optimizer
+from tests.support.project import ROOT
 
-ROOT = Path(__file__).parents[2]
 TRAINS = """
 import sys, torch
 from collabench.config.configuration import Run
 from collabench.training import train_run
-from tests.synthetic import SMALL_MODELS, blobs, configuration_of, model_of, settings_of
+from tests.support.synthetic import SMALL_MODELS, blobs, configuration_of, model_of, settings_of
 train_run(Run(configuration_of(settings_of("individual"), model_of(SMALL_MODELS[0]), epochs=1), 0), blobs(), device=torch.device("cpu"))
 print(*sorted({"torch._dynamo", "torch._inductor", "sympy", "numba", "pandas", "matplotlib"} & set(sys.modules)))
 """

@@ -14,8 +14,8 @@ from collabench.config.configuration import Run
 from collabench.methods import METHODS
 from collabench.training.history import Clock
 from collabench.training.loop import _Trainer
-from tests.contract.test_methods import configuration, teachers
-from tests.synthetic import blobs
+from tests.support.defaults import configuration, teachers
+from tests.support.synthetic import blobs
 
 aten = torch.ops.aten
 CPU = torch.device("cpu")

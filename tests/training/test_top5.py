@@ -12,7 +12,7 @@ from collabench.report.published import PublishedValue, errors_of
 from collabench.storage.results import TOP5_CLASSES, Result
 from collabench.training import train_run
 from collabench.training.evaluation import errors, top5_error
-from tests.synthetic import blobs, configuration_of, settings_of
+from tests.support.synthetic import blobs, configuration_of, settings_of
 
 CPU = torch.device("cpu")
 

@@ -20,8 +20,8 @@ MEND_PACKAGES = "pip install -r requirements.lock (or: make clean-env reproduce)
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor. ``needed``: without it the study cannot run. text: what was found; if it is not good, what
-    mends it."""
+    """One line of the doctor. ``needed``: without it the study cannot run. text: what was found; if it is not good,
+    what mends it."""
 
     name: str
     good: bool
@@ -53,7 +53,10 @@ def examine(root: Path) -> list[Finding]:
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     good = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    mend = f"{version} is not supported: install Python 3.11, 3.12 or 3.13, then make PYTHON=python3.13 clean-env reproduce"
+    mend = (
+        f"{version} is not supported: install Python 3.11, 3.12 or 3.13, "
+        "then make PYTHON=python3.13 clean-env reproduce"
+    )
     return Finding("python", good, version if good else mend)
 
 
@@ -103,7 +106,8 @@ def _torch() -> Finding:
 
 
 def _gpu(devices: Path = Path("/dev"), proc: Path = Path("/proc")) -> Finding:
-    """Whether torch can use the NVIDIA GPUs that the machine has: a CPU build or an old driver would leave them idle."""
+    """Whether torch can use the NVIDIA GPUs that the machine has: a CPU build or an old driver would leave them
+    idle."""
     present = len(list(devices.glob("nvidia[0-9]*"))) or len(list((proc / "driver/nvidia/gpus").glob("*")))
     try:
         import torch

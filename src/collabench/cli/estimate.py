@@ -110,7 +110,8 @@ def estimate(
 ) -> None:
     """What the profile will cost on this machine.
 
-    Hours, memory and disk. Times a few training steps of each configuration. Says how far predictions were from what was measured. Trains nothing.
+    Hours, memory and disk. Times a few training steps of each configuration. Says how far predictions were from what
+    was measured. Trains nothing.
     """
     from collabench.core import resources
     from collabench.study.estimate import estimate as predict

@@ -57,13 +57,13 @@ def _named(params: Params, name: str, recipe: str) -> Configuration:
     parts = name.split("/")
     if len(parts) != 3:
         raise ConfigError(f"{name!r}: a configuration is named dataset/model/method, for example cifar10/resnet32/dml")
-    chosen = dict(zip(("dataset", "model", "method"), parts, strict=True)) | {"recipe": recipe}
-    for part, value in chosen.items():
+    dataset, model, method = parts
+    for part, value in {"dataset": dataset, "model": model, "method": method, "recipe": recipe}.items():
         known = getattr(params, f"{part}s")
         if value not in known:
             raise ConfigError(f"{value!r} is not defined under {part}s; defined there: {', '.join(known)}")
     clean = next((key for key, noise in params.noise.items() if noise.kind == "none"), next(iter(params.noise)))
-    return resolve(params, noise=clean, **chosen)
+    return resolve(params, dataset=dataset, noise=clean, model=model, recipe=recipe, method=method)
 
 
 def _image_shape(text: str) -> tuple[int, int, int]:

@@ -63,7 +63,8 @@ def compare_with_accepted(study: Study, exact: bool = False) -> None:
     write_atomically(workspace.differences, ("\n".join(found.details) + "\n").encode())
     print(f"Every difference: {workspace.differences}")
     print(
-        f"The new tables: {workspace.report / 'README.md'}; `collabench report -p {workspace.profile} --accept` adopts them."
+        f"The new tables: {workspace.report / 'README.md'}; `collabench report -p {workspace.profile} --accept` adopts "
+        "them."
     )
     if exact:
         raise typer.Exit(1)

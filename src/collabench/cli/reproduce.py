@@ -120,8 +120,8 @@ def reproduce(
 def _watched(
     command: list[str], folder: Path, environment: dict[str, str], log_file: Path, watcher: Watcher
 ) -> tuple[int, list[str]]:
-    """The exit code and the last lines of a command whose output goes to ``log`` and that ends with this process; meanwhile
-    shows progress."""
+    """The exit code and the last lines of a command whose output goes to ``log`` and that ends with this process;
+    meanwhile shows progress."""
     from threading import Thread
 
     from collabench.core import processes
@@ -152,7 +152,8 @@ def _watched(
 
 
 def _keep(output: IO[bytes], file: IO[bytes], last: deque[bytes]) -> None:
-    """Copy what a command says to a file, and its last lines to ``last``: those are there also where the disk is full."""
+    """Copy what a command says to a file, and its last lines to ``last``: those are there also where the disk is
+    full."""
     for line in output:
         last.append(line)
         with suppress(OSError):
@@ -166,8 +167,9 @@ def _tell_allocations(study: Study, device_type: str) -> None:
     unknown, every = without_needs(study, device_type), len(study.plan.configurations)
     if unknown:
         print(
-            f"{unknown} of {every} configurations have no finished run and no estimate for this type of device: their jobs ask "
-            f"for the time and memory of profiles/slurm (first, on a node: collabench estimate -p {study.workspace.profile})",
+            f"{unknown} of {every} configurations have no finished run and no estimate for this type of device: their "
+            "jobs ask for the time and memory of profiles/slurm (first, on a node: collabench estimate -p "
+            f"{study.workspace.profile})",
             flush=True,
         )
 

@@ -68,7 +68,8 @@ def import_(
 ) -> None:
     """Take finished runs of another copy of this project.
 
-    Only if experiment, versions, kind of device, data and checksums are the same; otherwise it takes nothing and says why.
+    Only if experiment, versions, kind of device, data and checksums are the same; otherwise it takes nothing and says
+    why.
     """
     from contextlib import nullcontext
 
@@ -110,8 +111,8 @@ def export(
 ) -> None:
     """Write a finished run's network for use elsewhere.
 
-    Its weights as a safetensors file for the plain network, and a model card that says how to load it, how it was trained
-    and how well it does.
+    Its weights as a safetensors file for the plain network, and a model card that says how to load it, how it was
+    trained and how well it does.
     """
     from collabench.sharing.export import export as write
 

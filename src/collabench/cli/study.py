@@ -165,8 +165,8 @@ def part_of(study: Study, shard: str | None) -> list[Run]:
         print(f"part {chosen}: {len(runs)} of {len(study.plan.runs)} runs, {configurations} configurations")
         if not runs:
             raise CollabenchError(
-                f"--shard {chosen}: the study has fewer groups of configurations that belong together than {chosen.count}, "
-                "and this part is empty; the other parts are the whole study"
+                f"--shard {chosen}: the study has fewer groups of configurations that belong together than "
+                f"{chosen.count}, and this part is empty; the other parts are the whole study"
             )
     return runs
 

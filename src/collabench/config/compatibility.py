@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from collabench.config.dataset_shape import shape_of, shape_or_assumed
 from collabench.config.known_datasets import KNOWN
 from collabench.core.errors import ConfigError
-from collabench.core.record import Record
 from collabench.methods import METHODS
-from collabench.models import Backbone, build_backbone
+from collabench.models import Backbone, ModelSettings, build_backbone
 
 if TYPE_CHECKING:
     from collabench.config.configuration import Configuration
@@ -63,11 +62,12 @@ def check_files(configuration: Configuration) -> None:
 
 
 def _check_members(configuration: Configuration) -> None:
-    """Raise ConfigError where an average is over averages: their members' seeds overlap, so that runs would count twice."""
+    """Raise ConfigError where an average is over averages: their members' seeds overlap, so that runs would count
+    twice."""
     for required in configuration.requires if len(configuration.requires) > 1 else ():
         if not METHODS[required.configuration.method.method].Method.trains:
-            raise ConfigError(f"{required.configuration.names['method']} is an ensemble, and several of them share members: "
-                              "average over runs of a method that trains")  # fmt: skip
+            raise ConfigError(f"{required.configuration.names['method']} is an ensemble, and several of them share "
+                              "members: average over runs of a method that trains")  # fmt: skip
 
 
 def _check_images(dataset: DatasetConfig) -> None:
@@ -113,14 +113,14 @@ _fitting: set[tuple[object, ...]] = set()
 
 
 @lru_cache(maxsize=256)
-def _backbone(model: Record, shape: tuple[int, int, int], classes: int) -> Backbone:
+def _backbone(model: ModelSettings, shape: tuple[int, int, int], classes: int) -> Backbone:
     import torch
     from torch.overrides import TorchFunctionMode
 
     class NothingDrawn(TorchFunctionMode):
         """No numbers are drawn where there are none: torch would import its compiler for it, more than a second."""
 
-        def __torch_function__(self, function, types, arguments=(), named=None):
+        def __torch_function__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
             if function in (torch.Tensor.normal_, torch.Tensor.uniform_) and arguments[0].is_meta:
                 return arguments[0]
             return function(*arguments, **(named or {}))

@@ -18,12 +18,12 @@ from collabench.methods import METHODS
 #: Raise whenever training, evaluation or data handling changes numbers for every method.
 ENGINE_REVISION = 1
 
-#: How several networks, or passes, draw masks of dropout; part of the identity of runs where more than one does. 1: from one
-#: stream in turn. 2: every copy from a stream of its own, and the same masks for a batch that it sees again.
+#: How several networks, or passes, draw masks of dropout; part of the identity of runs where more than one does. 1:
+#: from one stream in turn. 2: every copy from a stream of its own, and the same masks for a batch that it sees again.
 DROPOUT_REVISION = 2
 
-#: Seeds that tables use lie below this; the seeds of further ensemble members above. (Another step stands for another way to draw
-#: what members share, since their seeds are part of what identities cover.)
+#: Seeds that tables use lie below this; the seeds of further ensemble members above. (Another step stands for another
+#: way to draw what members share, since their seeds are part of what identities cover.)
 MEMBER_SEED_STEP = 100_000
 
 
@@ -104,8 +104,8 @@ class Run:
 
     @property
     def data_seed(self) -> int:
-        """What noisy labels and the hold-out are drawn from: all members of an ensemble see the data that the seed's other runs
-        see, and differ in initial weights, order, augmentation and dropout."""
+        """What noisy labels and the hold-out are drawn from: all members of an ensemble see the data that the seed's
+        other runs see, and differ in initial weights, order, augmentation and dropout."""
         return self.seed % MEMBER_SEED_STEP
 
     def requires(self) -> tuple[Run, ...]:

@@ -1,4 +1,5 @@
-"""The shape of a data set: of its images, and of what a network sees of them. Everyone who needs one of these asks here."""
+"""The shape of a data set: of its images, and of what a network sees of them. Everyone who needs one of these asks
+here."""
 
 from __future__ import annotations
 
@@ -66,7 +67,7 @@ def shape_without_files(configuration: Configuration) -> DatasetShape:
     found = shape_of(configuration.dataset)
     if found is None:
         raise ConfigError(
-            f"{configuration.label}: the image size of source {configuration.dataset.source!r} is known only once the data "
-            "set is prepared (collabench data prepare)"
+            f"{configuration.label}: the image size of source {configuration.dataset.source!r} is known only once the "
+            "data set is prepared (collabench data prepare)"
         )
     return found

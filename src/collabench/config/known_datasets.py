@@ -1,7 +1,7 @@
 """The facts about each known data set: title, shape, classes, number of images, origin and terms.
 
-An origin stands here only if a file of this project's packages states it; the comment names that file. None of these files
-states the terms, so the terms are ``unknown``, with the page that states them.
+An origin stands here only if a file of this project's packages states it; the comment names that file. None of these
+files states the terms, so the terms are ``unknown``, with the page that states them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def _see(page: str) -> str:
 class KnownDataset:
     """What is known of a data set without its files.
 
-    shape: (channels, height, width) of an image. classes: their number. class_names: where there are few, for noise that
-    names them.
+    shape: (channels, height, width) of an image. classes: their number. class_names: where there are few, for noise
+    that names them.
     """
 
     title: str

@@ -8,14 +8,14 @@ anything runs: an unknown key, a wrong type, a value out of range or a name that
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from collabench.config.known_datasets import PINNED_SOURCES
 from collabench.core.record import NO_REPEATS, Record
-from collabench.methods import METHODS
-from collabench.models import FAMILIES
+from collabench.methods import METHODS, MethodSettings
+from collabench.models import FAMILIES, ModelSettings
 
 # ------------------------------------------------------------------------------------------------ the sections
 
@@ -121,12 +121,12 @@ class RecipeConfig(Record):
     """How long and how fast: everything about optimisation that methods share, so that methods differ only in method.
 
     ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs. ``validation_fraction`` of the
-    training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``. ``processes``
-    share every batch of a run, each on a GPU or a core of its own (docs/how-to/several-gpus.md). ``convolution``: on a CPU,
-    ``tuned`` gives every 3x3 convolution the form that suits its shape: faster, with other rounding (docs/performance.md). On a GPU
-    cuDNN chooses either way.
-    ``compile``: by ``torch.compile``, with ``cuda-graphs`` also recorded as CUDA graphs, which a GPU replays without waiting for
-    the host to launch one kernel after the other.
+    training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``.
+    ``processes`` share every batch of a run, each on a GPU or a core of its own (docs/how-to/several-gpus.md).
+    ``convolution``: on a CPU, ``tuned`` gives every 3x3 convolution the form that suits its shape: faster, with other
+    rounding (docs/performance.md). On a GPU cuDNN chooses either way. ``compile``: by ``torch.compile``, with
+    ``cuda-graphs`` also recorded as CUDA graphs, which a GPU replays without waiting for the host to launch one kernel
+    after the other.
     """
 
     epochs: int = Field(ge=1, le=10_000)
@@ -170,8 +170,12 @@ class RecipeConfig(Record):
         return self.model_dump(exclude={name for name, value in usual.items() if getattr(self, name) == value})
 
 
-ModelConfig = Annotated[FAMILIES.settings_union(), Field(discriminator="family")]
-MethodConfig = Annotated[METHODS.settings_union(), Field(discriminator="method")]
+if TYPE_CHECKING:
+    ModelConfig = ModelSettings
+    MethodConfig = MethodSettings
+else:  # pydantic chooses the class by the discriminator's value
+    ModelConfig = Annotated[FAMILIES.settings_union(), Field(discriminator="family")]
+    MethodConfig = Annotated[METHODS.settings_union(), Field(discriminator="method")]
 
 Names = Annotated[tuple[Name, ...], Field(min_length=1), NO_REPEATS]
 
@@ -202,8 +206,8 @@ class TableConfig(Record):
 class ProfileConfig(Record):
     """A study: its tables, the seeds that each configuration is run with, and how the runs are packed into jobs.
 
-    The seeds are ``first_seed``, ``first_seed`` + 1 … A study that is to test what other seeds suggested begins with seeds
-    that had no part in it.
+    The seeds are ``first_seed``, ``first_seed`` + 1 … A study that is to test what other seeds suggested begins with
+    seeds that had no part in it.
     """
 
     description: Line

@@ -1,4 +1,5 @@
-"""Validation of a part of a YAML file against its typed section: one line that names file, line, key and what would be right."""
+"""Validation of a part of a YAML file against its typed section: one line that names file, line, key and what would be
+right."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -24,6 +24,9 @@ class _Limited(yaml.composer.Composer):
     """Refuses a document that is too large or too deep while it is read."""
 
     values = depth = 0
+    if TYPE_CHECKING:  # of the parser that a subclass adds
+
+        def peek_event(self) -> Any: ...
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.values, self.depth = self.values + 1, self.depth + 1
@@ -39,13 +42,15 @@ class _Loader(_Limited, yaml.SafeLoader):
     """YAML 1.2's core scalars: ``1e-4`` is a number, ``off`` and ``012`` are not what YAML 1.1 makes of them."""
 
 
+_LOADERS: tuple[type[_FastLoader | _Loader], ...]
 if yaml.__with_libyaml__:
+    from yaml._yaml import CParser
 
-    class _FastLoader(_Limited, yaml.cyaml.CParser, yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
+    class _FastLoader(_Limited, CParser, yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
         """The same with libyaml's parser: a fifth of the time, which every command waits for."""
 
         def __init__(self, text: str) -> None:
-            yaml.cyaml.CParser.__init__(self, text)
+            CParser.__init__(self, text)
             yaml.composer.Composer.__init__(self)
             yaml.constructor.SafeConstructor.__init__(self)
             yaml.resolver.Resolver.__init__(self)
@@ -66,12 +71,18 @@ _SCALARS = {
         "-+.0123456789",
     ),
 }
+
+
+def _whole_number(loader: Any, node: yaml.ScalarNode) -> int:
+    """YAML 1.1 would read 012 as an octal number."""
+    return int(loader.construct_scalar(node))
+
+
 for _loader in _LOADERS:
     _loader.yaml_implicit_resolvers = {}
     for _name, (_pattern, _first) in _SCALARS.items():
         _loader.add_implicit_resolver(_name, re.compile(f"^(?:{_pattern.pattern})$"), list(_first))
-    # YAML 1.1 would read 012 as an octal number.
-    _loader.add_constructor(f"{_TAG}int", lambda loader, node: int(loader.construct_scalar(node)))
+    _loader.add_constructor(f"{_TAG}int", _whole_number)
 
 #: Digits of a whole number: what fits 64 bits. No field means a larger one.
 _MAX_DIGITS = 18
@@ -165,8 +176,8 @@ def _parse(path: Path, text: str, loader_class: type[Any]) -> Document:
 def _check_nodes(
     path: Path, node: yaml.Node, key_path: KeyPath, lines: dict[KeyPath, int], parents: frozenset[int], count: list[int]
 ) -> None:
-    """Fill ``lines`` and make every key text; refuse what is not plain data: duplicate keys, keys that are no text, cycles,
-    alias bombs, tags, whole numbers beyond 64 bits."""
+    """Fill ``lines`` and make every key text; refuse what is not plain data: duplicate keys, keys that are no text,
+    cycles, alias bombs, tags, whole numbers beyond 64 bits."""
     line = node.start_mark.line + 1
     lines.setdefault(key_path, line)
 

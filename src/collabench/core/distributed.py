@@ -1,9 +1,9 @@
 """One training run shared by several processes, each of which holds a part of every batch.
 
-Started by torchrun, a process has a rank; in any other process everything here is the identity. What is minimised is the
-loss of the whole batch: the mean over the processes' parts, weighted by their images. Gradients are therefore summed over
-the processes once they are complete, whichever way a method computed them. Three things look at all images of a batch
-and ask for the others' part:
+Started by torchrun, a process has a rank; in any other process everything here is the identity. What is minimised is
+the loss of the whole batch: the mean over the processes' parts, weighted by their images. Gradients are therefore
+summed over the processes once they are complete, whichever way a method computed them. Three things look at all images
+of a batch and ask for the others' part:
 
 * batch normalisation: mean and variance of the whole batch, also in the backward pass (:func:`batch_norm_forward`,
   :func:`share_batch_statistics`);
@@ -12,7 +12,8 @@ and ask for the others' part:
   (:func:`rand`), so that all generators stay the same.
 
 Every process then holds the same weights, statistics and random states after every step. torch's SyncBatchNorm and
-DistributedDataParallel are not used: the former runs on GPUs alone, the latter expects one ordinary backward pass a step.
+DistributedDataParallel are not used: the former runs on GPUs alone, the latter expects one ordinary backward pass a
+step.
 """
 
 from __future__ import annotations
@@ -81,9 +82,10 @@ def from_first(make: Callable[[], T]) -> T:
     """``make()`` of process 0, everywhere. What it makes holds plain data and CPU tensors."""
     if world() == 1:
         return make()
-    made = [make() if rank() == 0 else None]
+    made: list[Any] = [make() if rank() == 0 else None]
     dist.broadcast_object_list(made, src=0, group=_control[0], device=torch.device("cpu"))
-    return made[0]
+    received: T = made[0]
+    return received
 
 
 def wait_for_all() -> None:
@@ -243,7 +245,8 @@ def batch_norm_forward(
     wide = torch.promote_types(x.dtype, torch.float32)
     dims = [d for d in range(x.dim()) if d != 1]
     variance, mean = torch.var_mean(x.to(wide), dims, correction=0)
-    # One row a process: images times pixels, mean, variance. Combined as Chan, Golub and LeVeque do, without cancellation.
+    # One row a process: images times pixels, mean, variance. Combined as Chan, Golub and LeVeque do, without
+    # cancellation.
     channels = x.shape[1]
     rows = x.new_zeros(world(), 2 * channels + 1, dtype=wide)
     own = rows[rank()]
@@ -274,8 +277,8 @@ def batch_norm_backward(
     wanted: list[bool],
     reserve: Tensor,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """``aten._batch_norm_impl_index_backward`` for :func:`batch_norm_forward`: gradients of input, scale, shift. Those of scale
-    and shift are this process's part, as every parameter's gradient is before :func:`sum_gradients`."""
+    """``aten._batch_norm_impl_index_backward`` for :func:`batch_norm_forward`: gradients of input, scale, shift. Those
+    of scale and shift are this process's part, as every parameter's gradient is before :func:`sum_gradients`."""
     if kind != _SHARED:
         return aten._batch_norm_impl_index_backward(
             kind, x, gradient, scale, running_mean, running_var, mean, deviation, training, eps, wanted, reserve
@@ -295,9 +298,21 @@ def batch_norm_backward(
 
 class _BatchNormFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor | None, shift: Tensor | None, *rest: Any) -> Tensor:
-        output, mean, deviation, count, ctx.kind = batch_norm_forward(x, scale, shift, *rest, False)
-        ctx.eps = rest[-1]
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        training: bool,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        output, mean, deviation, count, ctx.kind = batch_norm_forward(
+            x, scale, shift, running_mean, running_var, training, momentum, eps, False
+        )
+        ctx.eps = eps
         ctx.save_for_backward(x, scale, mean, deviation, count)
         return output
 
@@ -344,7 +359,8 @@ _SHARED_FORMS = {nn.BatchNorm1d: _SharedBatchNorm1d, nn.BatchNorm2d: _SharedBatc
 def share_batch_statistics(network: nn.Module) -> None:
     """Let the network's batch normalisation see the whole batch; nothing changes in one process.
 
-    The modules stay the same objects, with the same names and parameters. Raises ConfigError for a form that is not known.
+    The modules stay the same objects, with the same names and parameters. Raises ConfigError for a form that is not
+    known.
     """
     if world() == 1:
         return
@@ -353,5 +369,6 @@ def share_batch_statistics(network: nn.Module) -> None:
             module.__class__ = _SHARED_FORMS[type(module)]
         elif isinstance(module, _BatchNorm) and not isinstance(module, _SharedBatchNorm):
             raise ConfigError(
-                f"{name}: {type(module).__name__} cannot be trained in several processes; use BatchNorm2d or processes: 1"
+                f"{name}: {type(module).__name__} cannot be trained in several processes; use BatchNorm2d or "
+                "processes: 1"
             )

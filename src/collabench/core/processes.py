@@ -21,8 +21,8 @@ def end_with_parent(parent: int | None = None, poll_seconds: float = 0.5) -> Non
 
     A child of a killed process would otherwise go on beside the restarted study. Locks and half-written temporary files
     don't matter here: locks end with the process, and files take their place in one step. On Linux the kernel ends the
-    process together with its parent. Beneath tools that don't pass a kill on (a shell between them), $COLLABENCH_ANCESTOR
-    names the process to watch.
+    process together with its parent. Beneath tools that don't pass a kill on (a shell between them),
+    $COLLABENCH_ANCESTOR names the process to watch.
 
     parent: the parent's process id, where the caller knows it: then one that ended before this call is noticed.
     """
@@ -50,8 +50,8 @@ def kill_with_parent(parent: int | None = None) -> None:
 
 
 def ending_with_parent() -> Callable[[], None] | None:
-    """A ``preexec_fn`` for :class:`subprocess.Popen`, with which a program that isn't ours ends together with this process;
-    None where the system has no such thing."""
+    """A ``preexec_fn`` for :class:`subprocess.Popen`, with which a program that isn't ours ends together with this
+    process; None where the system has no such thing."""
     if sys.platform != "linux":
         return None
     library, parent = ctypes.CDLL(None), os.getpid()

@@ -1,4 +1,5 @@
-"""The base of every typed record: unknown keys are errors, types are not converted, numbers are finite, and records are immutable."""
+"""The base of every typed record: unknown keys are errors, types are not converted, numbers are finite, and records are
+immutable."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
 from types import ModuleType
-from typing import Any, Union
+from typing import Any, Union, get_args
 
 from collabench.core.record import Record
 
@@ -29,7 +29,7 @@ class Registry(Mapping[str, ModuleType]):
         self._modules = {name: module for name, module in modules.items() if hasattr(module, "Settings")}
         for name, module in self._modules.items():
             settings: type[Record] = module.Settings
-            if settings.model_fields[discriminator].annotation.__args__ != (name,):
+            if get_args(settings.model_fields[discriminator].annotation) != (name,):
                 raise TypeError(f"{package}.{name}.Settings.{discriminator} must be Literal[{name!r}]")
 
     def settings_union(self) -> Any:

@@ -100,8 +100,8 @@ def on_cluster() -> bool:
 
 
 def allocated(device: str) -> Resources:
-    """What one job of a cluster has: a core, and a GPU if the profile's ``device`` is ``cuda``, or if it is ``auto`` and
-    $COLLABENCH_GPUS asks for GPUs. The host that submits jobs need not have one."""
+    """What one job of a cluster has: a core, and a GPU if the profile's ``device`` is ``cuda``, or if it is ``auto``
+    and $COLLABENCH_GPUS asks for GPUs. The host that submits jobs need not have one."""
     asked = os.environ.get(GPUS) or "none"
     gpu = device == "cuda" or (device == "auto" and asked != "none")
     return Resources(1, (ALLOCATED,) if gpu else (), 1, "scheduled by Slurm")

@@ -17,8 +17,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NoReturn
+from typing import IO, Any, Literal, NoReturn
 
 import numpy as np
 
@@ -101,10 +102,10 @@ def _tar_members(path: Path, largest: int) -> Iterator[tuple[str, int, Callable[
         file.seek(0)
         opener = next((opener for magic, opener in _OPENERS if head.startswith(magic)), lambda plain: plain)
         unpacked = _Bounded(opener(file), path, largest)
-        with tarfile.open(fileobj=unpacked, mode="r:") as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=unpacked, mode="r:") as archive:
             count = 0
             while (member := archive.next()) is not None:
-                archive.members = []  # tarfile would keep every header
+                archive.members = []  # type: ignore[attr-defined] # undocumented: tarfile would keep every header
                 count += 1
                 _check_name(path, member.name, count)
                 if member.isdir():
@@ -113,7 +114,7 @@ def _tar_members(path: Path, largest: int) -> Iterator[tuple[str, int, Callable[
                     raise DataError(f"{path}: {_clean(member.name)} is a link or a device; refused")
                 if member.size > largest:
                     unpacked._refuse()
-                yield _plain(member.name), member.size, lambda m=member: _read_exactly(archive, m, path)
+                yield _plain(member.name), member.size, partial(_read_exactly, archive, member, path)
 
 
 def _read_exactly(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
@@ -139,7 +140,7 @@ def _zip_members(path: Path, largest: int) -> Iterator[tuple[str, int, Callable[
             total += member.file_size
             if member.file_size > largest or total > MAX_UNPACKED_BYTES:
                 raise DataError(f"{path}: {_clean(member.filename)} unpacks to more than {largest:,} bytes; refused")
-            yield _plain(member.filename), member.file_size, lambda m=member: _read_zip(archive, m, path)
+            yield _plain(member.filename), member.file_size, partial(_read_zip, archive, member, path)
 
 
 def _read_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bytes:
@@ -187,16 +188,18 @@ class _DataType:
         text = code.decode("ascii", "replace") if isinstance(code, bytes) else code
         if text not in self._ALLOWED:
             raise pickle.UnpicklingError(f"arrays of type {text!r} are not read")
-        self.code, self.order = text, "="
+        self.code = text
+        self.order: Literal["=", "<", ">", "|"] = "="
 
     def __setstate__(self, state: object) -> None:
         # (version, byte order, subarray, names, fields, element size, alignment, flags); plain types have no more.
         if not isinstance(state, tuple) or len(state) < 8 or state[2:5] != (None, None, None):
             raise pickle.UnpicklingError("an array type that is not plain")
         order = state[1].decode("ascii", "replace") if isinstance(state[1], bytes) else state[1]
-        if order not in ("<", ">", "|", "="):
+        orders: dict[object, Literal["=", "<", ">", "|"]] = {"=": "=", "<": "<", ">": ">", "|": "|"}
+        if not isinstance(order, str) or order not in orders:
             raise pickle.UnpicklingError("an array type of unknown byte order")
-        self.order = order
+        self.order = orders[order]
 
 
 class _Array:

@@ -12,8 +12,8 @@ for the host, and CPU and GPU see the same numbers. A batch is then a handful of
 
 Layout is NHWC in memory and (B, C, H, W) in shape, which is what torch calls channels-last.
 
-Where several processes share a run, each makes its own rows of every batch: the same images, changed in the same way, as
-those rows of the whole batch.
+Where several processes share a run, each makes its own rows of every batch: the same images, changed in the same way,
+as those rows of the whole batch.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class TrainingBatches:
         self._channels = channels
 
     def epoch(self, epoch: int, labels: Tensor, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch from ``first_step`` on, or this process's part of them: float32 (B, C, H, W), channels-last, and
-        labels (B,).
+        """Batches of one epoch from ``first_step`` on, or this process's part of them: float32 (B, C, H, W),
+        channels-last, and labels (B,).
 
         labels: (N,), of this epoch. The same (seed, epoch) gives the same batches, whatever ``first_step`` is.
         """
@@ -175,6 +175,7 @@ class TrainingBatches:
         """Bilinear, without antialiasing (each output pixel reads four input pixels): enlarging is exact, shrinking
         by more than two skips pixels."""
         side = self.augmentation.random_resized_crop
+        assert side is not None
         normalised = self._normalise(images)
         grid = F.affine_grid(maps, [len(images), self._channels, side, side], align_corners=False)
         resized = F.grid_sample(normalised, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -188,7 +189,8 @@ def random_crop_boxes(count: int, height: int, width: int, generator: np.random.
     tries that fits, else the largest centred box with an allowed ratio.
     """
     area = generator.uniform(*CROP_AREA, (count, CROP_TRIES)) * (height * width)
-    ratio = np.exp(generator.uniform(*np.log(CROP_RATIO), (count, CROP_TRIES)))
+    least, most = np.log(CROP_RATIO)
+    ratio = np.exp(generator.uniform(least, most, (count, CROP_TRIES)))
     place = generator.random((count, 2))
     widths, heights = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
     fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
@@ -226,7 +228,7 @@ def test_batches(
         yield batch if side is None else _resize_and_crop(batch, side)
 
 
-test_batches.__test__ = False  # not a test, whatever pytest thinks of its name
+test_batches.__test__ = False  # type: ignore[attr-defined] # functions do have attributes; not a test, whatever pytest thinks of its name
 
 
 def _resize_and_crop(batch: Tensor, side: int) -> Tensor:

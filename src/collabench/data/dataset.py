@@ -2,8 +2,8 @@
 
 Prepared form, in a folder of its own: ``arrays.safetensors`` and ``manifest.json``, both with checksums. Images up to a
 size limit are one uint8 array per split. Larger image folders (and ImageNet, whose images have many sizes, unless
-``resize`` is given) stay where they are: the arrays then hold labels, file names, sizes and checksums, and images are decoded
-whenever they are needed.
+``resize`` is given) stay where they are: the arrays then hold labels, file names, sizes and checksums, and images are
+decoded whenever they are needed.
 """
 
 from __future__ import annotations
@@ -368,8 +368,8 @@ def open_batches(
         return batches.TrainingBatches(
             images.to(device), dataset.mean, dataset.std, augmentation, batch_size, seed, part
         )
-    images = dataset.train_images if index is None else dataset.train_images.at(index)
-    return streaming.StreamedBatches(images, dataset.mean, dataset.std, augmentation, batch_size, seed, device, part)
+    streamed = dataset.train_images if index is None else dataset.train_images.at(index)
+    return streaming.StreamedBatches(streamed, dataset.mean, dataset.std, augmentation, batch_size, seed, device, part)
 
 
 def open_evaluation_batches(

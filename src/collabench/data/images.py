@@ -86,8 +86,8 @@ def read_image_file(path: Path, size: int, checksum: int | None = None) -> bytes
 def find_images(path: Path, splits: tuple[str, str]) -> ImageFiles:
     """List the images of a folder or archive. splits: names of the training and the test folder.
 
-    Raises DataError if there is nothing there, if there is one class only or one has no images in a split, or for what is
-    in a class folder and is not an image (what is hidden is left aside).
+    Raises DataError if there is nothing there, if there is one class only or one has no images in a split, or for what
+    is in a class folder and is not an image (what is hidden is left aside).
     """
     if not path.exists():
         raise DataError(f"{path}: does not exist; expected a folder or archive of {splits[0]}/<class>/<image>")
@@ -112,25 +112,25 @@ def find_images(path: Path, splits: tuple[str, str]) -> ImageFiles:
         found.append((splits.index(split), class_name, rest[0], name, size))
     if len(top_folders) > 1:
         raise DataError(f"{path}: holds {splits[0]}/ or {splits[1]}/ in more than one folder; expected one data set")
-    classes_of = [{entry[1] for entry in found if entry[0] == split} for split in (0, 1)]
+    classes_of = [{entry[1] for entry in found if entry[0] == number} for number in (0, 1)]
     if not classes_of[0]:
         raise DataError(f"{path}: holds no images at {splits[0]}/<class>/<image>")
-    for split in (0, 1):
-        if missing := sorted(classes_of[1 - split] - classes_of[split]):
-            raise DataError(f"{path}: the class {missing[0]!r} has no images in {splits[split]}/")
+    for number in (0, 1):
+        if missing := sorted(classes_of[1 - number] - classes_of[number]):
+            raise DataError(f"{path}: the class {missing[0]!r} has no images in {splits[number]}/")
     if len(classes_of[0]) == 1:
         raise DataError(f"{path}: holds one class only ({min(classes_of[0])!r}); a classifier needs two or more")
     if len({entry[3] for entry in found}) != len(found):
         raise DataError(f"{path}: holds two members of the same name")
     classes = tuple(sorted(classes_of[0]))
-    number = {name: index for index, name in enumerate(classes)}
+    label = {name: index for index, name in enumerate(classes)}
     found.sort()
     return ImageFiles(
         path=path,
         names=tuple(entry[3] for entry in found),
         sizes=tuple(entry[4] for entry in found),
         splits=torch.tensor([entry[0] for entry in found]),
-        labels=torch.tensor([number[entry[1]] for entry in found]),
+        labels=torch.tensor([label[entry[1]] for entry in found]),
         classes=classes,
     )
 
@@ -175,8 +175,8 @@ def digest_of_files(path: Path, names: Iterable[str]) -> str:
 
 
 def open_image(content: bytes, name: str) -> Image.Image:
-    """The decoded image as RGB. Raises DataError naming it if it is damaged, truncated, absurdly large, or has more than 8
-    bits a channel, which would be cut off at 255."""
+    """The decoded image as RGB. Raises DataError naming it if it is damaged, truncated, absurdly large, or has more
+    than 8 bits a channel, which would be cut off at 255."""
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:

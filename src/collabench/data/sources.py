@@ -174,11 +174,12 @@ def _in_memory(classes: tuple[str, ...], train: tuple[Tensor, Tensor], test: tup
     """A source of images (N, H, W, C) and labels that were read in one piece."""
     for _, labels in (train, test):
         _check_labels(labels, len(classes))
+    height, width, channels = train[0].shape[1:]
     return Source(
         classes=classes,
         train_labels=train[1],
         test_labels=test[1],
-        shape=tuple(train[0].shape[1:]),
+        shape=(height, width, channels),
         read=lambda train_index, test_index: (train[0][train_index], test[0][test_index]),
     )
 
@@ -328,5 +329,6 @@ def _imagenet32(path: Path) -> Source:
 
 def _imagenet32_pixels(file: Path, rows: Tensor) -> Tensor:
     flat, _ = _imagenet32_batch(file)
+    assert flat is not None
     with naming(str(file)):
         return _planes(flat[rows.numpy()], 32)

@@ -46,7 +46,8 @@ AHEAD = 3
 class StreamedImages:
     """Images in files. root: folder. names: UTF-8 paths below it, ending in a newline each, one after the other, uint8;
     ends: where each ends (exclusive, newline included), int64 (all,). sizes: bytes of each file, int64 (all,).
-    checksums: CRC-32 of each file's content when the data set was prepared, int64 (all,). index: which of them these images are, int64 (N,). resize: side of the square to which they are brought, if any."""
+    checksums: CRC-32 of each file's content when the data set was prepared, int64 (all,). index: which of them these
+    images are, int64 (N,). resize: side of the square to which they are brought, if any."""
 
     root: Path
     names: Tensor
@@ -87,7 +88,8 @@ class StreamedImages:
 
 
 def pack_files(files: ImageFiles, positions: Sequence[int]) -> dict[str, Tensor]:
-    """Names, sizes and checksums of the files as tensors: ``files``, ``ends``, ``sizes``, ``checksums``. Reads all files."""
+    """Names, sizes and checksums of the files as tensors: ``files``, ``ends``, ``sizes``, ``checksums``. Reads all
+    files."""
 
     def checksum(position: int) -> int:
         return zlib.crc32(read_image_file(files.path / files.names[position], files.sizes[position]))
@@ -163,8 +165,8 @@ class StreamedBatches:
         self._normalise = Normalisation(mean, std, device)
 
     def epoch(self, epoch: int, labels: Tensor, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch from ``first_step`` on, or this process's part of them: float32 (B, C, H, W), channels-last, and
-        labels (B,)."""
+        """Batches of one epoch from ``first_step`` on, or this process's part of them: float32 (B, C, H, W),
+        channels-last, and labels (B,)."""
         order = epoch_order(self.count, self.seed, epoch)
         targets = labels.to(self._device)[order.to(self._device)]
         firsts = [step * self.batch_size for step in range(self.steps)]

@@ -30,7 +30,7 @@ def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         # A memory map stays a memory map: its bytes are hashed where they lie.
-        content = hashlib.sha256(memoryview(tensor.numpy()).cast("B") if tensor.numel() else b"").hexdigest()
+        content = hashlib.sha256(tensor.numpy().data.cast("B") if tensor.numel() else b"").hexdigest()
         parts.append([name, str(tensor.dtype), list(tensor.shape), content])
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

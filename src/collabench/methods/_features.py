@@ -53,11 +53,13 @@ def stage_outputs(backbone: Backbone, input_shape: tuple[int, int, int]) -> dict
 def feature_width(backbone: Backbone, input_shape: tuple[int, int, int]) -> int:
     """Width of the penultimate features (B, width); leaves the backbone as it was.
 
-    Raises ValueError (one line) where the classifier takes something else: a method that adds layers there needs vectors.
+    Raises ValueError (one line) where the classifier takes something else: a method that adds layers there needs
+    vectors.
     """
     *_, (stage, output) = stage_outputs(backbone, input_shape).items()
     if len(output.shape) != 1:
-        raise ValueError(f"the method needs penultimate features that are vectors; the stage {stage}, before the classifier, "
-                         f"puts out {'x'.join(map(str, output.shape))}: let pooling and flattening end the stages before "
-                         f"{backbone.stage_names[-1]}")  # fmt: skip
+        raise ValueError(f"the method needs penultimate features that are vectors; the stage {stage}, before the "
+                         "classifier, "
+                         f"puts out {'x'.join(map(str, output.shape))}: let pooling and flattening end the stages "
+                         f"before {backbone.stage_names[-1]}")  # fmt: skip
     return output.width

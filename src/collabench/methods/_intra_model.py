@@ -1,8 +1,8 @@
 """The four losses of Fang & Lin 2021 as functions of tensors, unweighted unless a weight is among the arguments.
 
 Everything is computed in float32 or wider, also under autocast, and is finite, with finite gradients, for every finite
-input: where an equation divides by zero (a constant map, a vector that centring leaves empty, a constant row of weights)
-the value is 0 and so is the gradient.
+input: where an equation divides by zero (a constant map, a vector that centring leaves empty, a constant row of
+weights) the value is 0 and so is the gradient.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def similarities(vectors: Tensor, centre: Literal["batch", "sample"] = "batch") 
 
 def frobenius_distance(first: Tensor, second: Tensor) -> Tensor:
     """``||first - second||_F`` of two (B, B), a scalar; gradient 0 where they are equal."""
-    return vector_norm(first - second)
+    distance: Tensor = vector_norm(first - second)
+    return distance
 
 
 def linear_weights(first: float, last: float, layers: int) -> list[float]:
@@ -151,7 +152,8 @@ def kernel_term(weight: Tensor) -> Tensor:
         unit = _unit(rows - rows.mean(dim=1, keepdim=True), _length(rows.detach(), dim=1)[0])
         covariance = unit @ unit.mT
         own = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-        return vector_norm(covariance.masked_fill(own, 0.0))
+        term: Tensor = vector_norm(covariance.masked_fill(own, 0.0))
+    return term
 
 
 def _length(vectors: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -166,7 +168,8 @@ def _length(vectors: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _unit(centred: Tensor, size: Tensor) -> Tensor:
-    """Rows (B, d) divided by their lengths; 0 for a row that is no more than rounding error of vectors of length ``size``."""
+    """Rows (B, d) divided by their lengths; 0 for a row that is no more than rounding error of vectors of length
+    ``size``."""
     length, _ = _length(centred, dim=1)
     empty = length <= _rounding(centred.dtype) * size
     return (centred / torch.where(empty, 1.0, length)).masked_fill(empty, 0.0)

@@ -67,7 +67,8 @@ class DeeplySupervised(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, m) of the network and (S, B, m) of the auxiliary classifiers."""
-        x, auxiliary = images, []
+        x = images
+        auxiliary: list[Tensor] = []
         for stage in self.backbone.stage_names:
             x = self.backbone.run((stage,), x)
             if stage in self.stages:
@@ -75,7 +76,7 @@ class DeeplySupervised(nn.Module):
         return x, torch.stack(auxiliary)
 
 
-class Method(contract.Method):
+class Method(contract.Method[DeeplySupervised]):
     settings: Settings
 
     def build(self) -> DeeplySupervised:

@@ -36,7 +36,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from collabench.methods import contract
 from collabench.methods._networks import NetworksSettings
 from collabench.methods.losses import hard_cross_entropy, kullback_leibler, log_probabilities
-from collabench.models import Backbone
 from collabench.models.dropout import SameMasks
 
 
@@ -64,7 +63,7 @@ class Settings(NetworksSettings):
         return networks + asked_again
 
 
-class Method(contract.Method):
+class Method(contract.Method[nn.ModuleList]):
     settings: Settings
 
     def build(self) -> nn.ModuleList:
@@ -107,7 +106,7 @@ class Method(contract.Method):
     def predict(self, network: nn.ModuleList, images: Tensor) -> Tensor:
         return torch.stack([member(images) for member in network])
 
-    def deploy(self, network: nn.ModuleList) -> Backbone:
+    def deploy(self, network: nn.ModuleList) -> nn.Module:
         return network[0]
 
 

@@ -2,8 +2,8 @@
 
 Member 0 is the run with the ensemble's own seed; the others have derived seeds that neither a table nor another
 ensemble uses, so ensembles of different seeds are independent. All members see
-the data of the ensemble's seed (the same noisy labels, the same hold-out) and differ in initial weights, order, augmentation
-and dropout.
+the data of the ensemble's seed (the same noisy labels, the same hold-out) and differ in initial weights, order,
+augmentation and dropout.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Members(nn.Module):
         return torch.logsumexp(log_probabilities, 0) - torch.log(torch.tensor(float(len(self.members))))
 
 
-class Method(contract.Method):
+class Method(contract.Method[Members]):
     trains = False
 
     def build(self) -> Members:
@@ -57,7 +57,8 @@ class Method(contract.Method):
         raise NotImplementedError("an ensemble is not trained")
 
     def predict(self, network: Members, images: Tensor) -> Tensor:
-        return network(images).unsqueeze(0)
+        logits: Tensor = network(images)
+        return logits.unsqueeze(0)
 
     def deploy(self, network: Members) -> Members:
         return network

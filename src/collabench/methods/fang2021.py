@@ -81,8 +81,10 @@ from collabench.models.intermediate import (
     tapped,
 )
 
+Loss = Literal["out", "mid", "pull_push", "kernel"]
+
 #: Losses in the order in which they are named, with the beginnings of their settings' names.
-LOSSES = {
+LOSSES: dict[Loss, tuple[str, ...]] = {
     "out": ("out_",),
     "mid": ("mid_",),
     "pull_push": ("pull_", "push_", "projection_", "centre", "input_descriptor"),
@@ -92,7 +94,7 @@ LOSSES = {
 
 class Settings(contract.MethodSettings):
     method: Literal["fang2021"]
-    losses: tuple[Literal["out", "mid", "pull_push", "kernel"], ...] = Field(default=tuple(LOSSES), min_length=1)
+    losses: tuple[Loss, ...] = Field(default=tuple(LOSSES), min_length=1)
     out_branches: int = Field(default=2, ge=1, le=8)
     out_temperature: float = Field(default=2.0, ge=0.01, le=1000.0)
     out_alpha: float = Field(default=0.5, ge=0.0, le=1.0)
@@ -121,7 +123,7 @@ class Settings(contract.MethodSettings):
 
     @field_validator("losses")
     @classmethod
-    def _in_order(cls, losses: tuple[str, ...]) -> tuple[str, ...]:
+    def _in_order(cls, losses: tuple[Loss, ...]) -> tuple[Loss, ...]:
         if len(set(losses)) != len(losses):
             raise ValueError("losses names a loss twice")
         return tuple(loss for loss in LOSSES if loss in losses)
@@ -193,7 +195,7 @@ def _last(groups: dict[str, dict[str, IntermediateLayer]], count: int | None) ->
 
 def branch_dropout(x: Tensor, dropout: SeededDropout, branches: int, groups: int, shared_masks: bool) -> Tensor:
     """(groups K B, d) from (groups B, d): each of the groups under K masks of its own, or under the same K masks."""
-    x = x.unflatten(0, (groups, 1, -1)).expand(-1, branches, -1, -1)
+    x = torch.unflatten(x, 0, (groups, 1, -1)).expand(-1, branches, -1, -1)
     if dropout.training and dropout.probability > 0:
         drawn = (1 if shared_masks else groups, *x.shape[1:])
         kept = distributed.rand(drawn, dropout.generator, x.device, dim=2) >= dropout.probability
@@ -215,7 +217,7 @@ def hierarchical_predictions(
                 predictions *= branches
             else:
                 x = module(x)
-    return x.unflatten(0, (predictions, -1))
+    return torch.unflatten(x, 0, (predictions, -1))
 
 
 class Outputs(NamedTuple):
@@ -280,13 +282,14 @@ class IntraModelNetwork(nn.Module):
 
 
 def local_classifier(shape: tuple[int, int, int], side: int, channels: int, classes: int) -> nn.Sequential:
-    """Max pooling to at most ``side`` pixels a side, a 3x3 convolution, a fully connected layer; ``shape``: (C, H, W)."""
+    """Max pooling to at most ``side`` pixels a side, a 3x3 convolution, a fully connected layer; ``shape``: (C, H,
+    W)."""
     width, *sides = shape
     strides = [ceil(length / side) for length in sides]
     pooled = [length // stride for length, stride in zip(sides, strides, strict=True)]
     channels = min(channels, width)
     return nn.Sequential(
-        nn.MaxPool2d(strides) if max(strides) > 1 else nn.Identity(),
+        nn.MaxPool2d(tuple(strides)) if max(strides) > 1 else nn.Identity(),
         nn.Conv2d(width, channels, 3, padding=1),
         nn.Flatten(),
         nn.Linear(channels * pooled[0] * pooled[1], classes),
@@ -298,7 +301,7 @@ def projection(channels_in: int, channels: int | None, kernel: int) -> nn.Conv2d
     return nn.Conv2d(channels_in, channels or channels_in, kernel, padding=kernel // 2, bias=False)
 
 
-class Method(contract.Method):
+class Method(contract.Method[IntraModelNetwork]):
     settings: Settings
 
     def build(self) -> IntraModelNetwork:
@@ -310,8 +313,8 @@ class Method(contract.Method):
                 make = partial(local_classifier, shape, settings.mid_side, settings.mid_channels, context.classes)
                 classifiers.append(context.make_layers(f"local classifier {path}", make))
             if "pull_push" in settings.losses:
-                make = partial(projection, shape[0], settings.projection_channels, settings.projection_kernel)
-                projections.append(context.make_layers(f"projection {path}", make))
+                project = partial(projection, shape[0], settings.projection_channels, settings.projection_kernel)
+                projections.append(context.make_layers(f"projection {path}", project))
         return IntraModelNetwork(backbone, settings, classifiers, projections)
 
     def losses(self, network: IntraModelNetwork, batch: contract.Batch) -> dict[str, Tensor]:
@@ -346,8 +349,8 @@ class Method(contract.Method):
         return terms
 
     def _pull_push(self, layers: list[Tensor], batch: contract.Batch) -> dict[str, Tensor]:
-        """``pull`` and ``push`` of eq. 9, summed over the layers, from their deviations (B, C_i). Samples are compared over
-        the whole batch, also where several processes share it."""
+        """``pull`` and ``push`` of eq. 9, summed over the layers, from their deviations (B, C_i). Samples are compared
+        over the whole batch, also where several processes share it."""
         settings, images = self.settings, batch.images
         described = deviations(images) if settings.input_descriptor == "std" else images.flatten(1)
         described, labels = distributed.whole_batch(described), distributed.whole_batch(batch.labels)

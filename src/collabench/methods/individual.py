@@ -19,7 +19,7 @@ class Settings(contract.MethodSettings):
     method: Literal["individual"]
 
 
-class Method(contract.Method):
+class Method(contract.Method[Backbone]):
     settings: Settings
 
     def build(self) -> Backbone:

@@ -90,7 +90,7 @@ class Settings(contract.MethodSettings):
         return self.model_copy(update={"teacher_file": str(folder / self.teacher_file)})
 
     def check_files(self, make_backbone: Callable[[str | None], Backbone] | None) -> None:
-        if self.teacher_file is not None:
+        if self.teacher_file is not None and self.teacher_sha256 is not None:
             path = Path(self.teacher_file)
             weights = read_weights(path, self.teacher_sha256)
             if make_backbone is not None:
@@ -101,7 +101,7 @@ class Settings(contract.MethodSettings):
         return self.model_dump(exclude={"teacher", "teacher_model", "teacher_recipe", "teacher_file"})
 
 
-class Method(contract.Method):
+class Method(contract.Method[Backbone]):
     settings: Settings
 
     def build(self) -> Backbone:
@@ -112,13 +112,14 @@ class Method(contract.Method):
         """The teacher's members. A file is read when the first batch asks for it, so that a finished student can be
         deployed where its teacher's file is not at hand."""
         settings = self.settings
-        if settings.teacher_file is None:
+        if settings.teacher_file is None or settings.teacher_sha256 is None:
             return list(self.context.teachers)
         path, teacher = Path(settings.teacher_file), self.context.make_backbone(0, model=settings.teacher_model)
         weights = read_weights(path, settings.teacher_sha256)
         check_weights(teacher, path, weights)
         teacher.load_state_dict(weights)
-        return [teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)]
+        teacher.eval().requires_grad_(False)
+        return [teacher.to(memory_format=torch.channels_last)]  # type: ignore[call-overload] # torch's lacks memory_format
 
     def losses(self, network: Backbone, batch: contract.Batch) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -169,7 +170,8 @@ def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
 
 
 def check_weights(backbone: Backbone, path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Raise ConfigError (one line) unless a file's tensors are those of ``backbone``: all, no other, of the same shapes."""
+    """Raise ConfigError (one line) unless a file's tensors are those of ``backbone``: all, no other, of the same
+    shapes."""
     expected = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
     problems = [
         *(f"{key} is missing" for key in expected if key not in weights),

@@ -83,7 +83,7 @@ class LeaderAndPeers(nn.Module):
         self.tree, self.attention = tree, attention
 
 
-class Method(contract.Method):
+class Method(contract.Method[LeaderAndPeers]):
     settings: Settings
 
     def build(self) -> LeaderAndPeers:

@@ -71,7 +71,7 @@ class GatedBranches(nn.Module):
         return outputs.logits, torch.softmax(self.gate(pooled(outputs.shared)), dim=-1)
 
 
-class Method(contract.Method):
+class Method(contract.Method[GatedBranches]):
     settings: Settings
 
     def build(self) -> GatedBranches:

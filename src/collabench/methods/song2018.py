@@ -79,8 +79,8 @@ class Settings(contract.MethodSettings):
         defaults = {name: type(self).model_fields[name].default for name in ("graph", "heads", "split_after")}
         if self.splits is not None and any(getattr(self, name) != value for name, value in defaults.items()):
             raise ValueError("splits describes the whole tree: remove graph, heads and split_after")
-        if heads_of(self.splits or ()) > 64:
-            raise ValueError(f"the splits make {heads_of(self.splits)} heads; at most 64 are possible")
+        if (made := heads_of(self.splits or ())) > 64:
+            raise ValueError(f"the splits make {made} heads; at most 64 are possible")
         if self.splits is None:
             if self.graph == "hierarchical_ilr" and self.heads & (self.heads - 1):
                 raise ValueError(f"a binary tree has 1, 2, 4, 8, … heads, not {self.heads}")
@@ -127,7 +127,7 @@ class Settings(contract.MethodSettings):
         check_splits(backbone.stage_names, self.tree(backbone.stage_names))
 
 
-class Method(contract.Method):
+class Method(contract.Method[TrainingTree]):
     settings: Settings
 
     def build(self) -> TrainingTree:

@@ -35,8 +35,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from functools import partial
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -82,7 +83,8 @@ class MutualKnowledgeBase(nn.Module):
 
     def forward(self, query: Tensor) -> Tensor:
         """The vectors (B, d) read for queries (B, d)."""
-        return self.attention(query) @ self.slots
+        read: Tensor = self.attention(query) @ self.slots
+        return read
 
     def frozen_copy(self) -> MutualKnowledgeBase:
         """The same memory for itself, which no training changes."""
@@ -105,7 +107,8 @@ class Assistance(nn.Module):
 
     def forward(self, features: Tensor, memory: MutualKnowledgeBase) -> Tensor:
         """Assisted features (B, features)."""
-        return features + self.assist(memory(self.encode(features)))
+        assisted: Tensor = features + self.assist(memory(self.encode(features)))
+        return assisted
 
 
 class CollaboratingNetworks(nn.Module):
@@ -115,13 +118,18 @@ class CollaboratingNetworks(nn.Module):
         self, backbones: list[Backbone], assistance: list[Assistance], memories: list[MutualKnowledgeBase]
     ) -> None:
         super().__init__()
-        self.backbones = nn.ModuleList(backbones)
-        self.assistance = nn.ModuleList(assistance)
-        self.memories = nn.ModuleList(memories)
+        # torch's types of a ModuleList say only Module.
+        self.backbones: Sequence[Backbone] = nn.ModuleList(backbones)  # type: ignore[assignment]
+        self.assistance: Sequence[Assistance] = nn.ModuleList(assistance)  # type: ignore[assignment]
+        self.memories: Sequence[MutualKnowledgeBase] = nn.ModuleList(memories)  # type: ignore[assignment]
 
     def memory_of(self, index: int) -> MutualKnowledgeBase:
         """The memory that network ``index`` reads."""
         return self.memories[index if len(self.memories) > 1 else 0]
+
+    if TYPE_CHECKING:
+
+        def __call__(self, images: Tensor) -> Tensor: ...
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (networks, B, m)."""
@@ -167,7 +175,7 @@ class AssistedBackbone(nn.Module):
         )
 
 
-class Method(contract.Method):
+class Method(contract.Method[CollaboratingNetworks]):
     settings: Settings
 
     def build(self) -> CollaboratingNetworks:

@@ -1,23 +1,25 @@
 """Backbones. One family per file: ``Settings`` (its entry in ``params.yaml``) and ``build``.
 
 ``Settings.draws_dropout`` says whether a model with these settings can have dropout layers, as far as they tell.
-``build(settings, input_shape, classes) -> Backbone`` makes the network with weights drawn from torch's global generator;
-:func:`build_backbone` scopes that generator to a named stream, so that nothing outside can influence the weights.
+``build(settings, input_shape, classes) -> Backbone`` makes the network with weights drawn from torch's global
+generator; :func:`build_backbone` scopes that generator to a named stream, so that nothing outside can influence the
+weights.
 """
 
 from __future__ import annotations
 
 from collabench.core.errors import ConfigError
-from collabench.core.record import Record
 from collabench.core.registry import Registry
-from collabench.models.backbone import Backbone
+from collabench.models.backbone import Backbone, ModelSettings
 
 FAMILIES = Registry("collabench.models.families", "family")
 
-__all__ = ["FAMILIES", "Backbone", "build_backbone"]
+__all__ = ["FAMILIES", "Backbone", "ModelSettings", "build_backbone"]
 
 
-def build_backbone(settings: Record, input_shape: tuple[int, int, int], classes: int, weights_seed: int) -> Backbone:
+def build_backbone(
+    settings: ModelSettings, input_shape: tuple[int, int, int], classes: int, weights_seed: int
+) -> Backbone:
     """A backbone for images of ``input_shape`` (channels, height, width), initialised by ``weights_seed`` alone.
 
     Raises ConfigError where the model does not fit the input size or the number of classes.
@@ -28,4 +30,5 @@ def build_backbone(settings: Record, input_shape: tuple[int, int, int], classes:
         raise ConfigError(f"a classifier needs at least two classes, the data set has {classes}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights_seed)
-        return FAMILIES[settings.family].build(settings, input_shape, classes)
+        backbone: Backbone = FAMILIES[settings.family].build(settings, input_shape, classes)
+    return backbone

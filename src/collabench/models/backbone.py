@@ -3,8 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
+
+from collabench.core.record import Record
+
+
+class ModelSettings(Record):
+    """Settings that every model has; a family's file adds its own.
+
+    ``family``: a ``Literal`` of the subclass, the name of the family's file. ``draws_dropout``: whether a model with
+    these settings can have dropout layers.
+    """
+
+    if TYPE_CHECKING:
+        family: str
+
+        @property
+        def draws_dropout(self) -> bool: ...
+
+
+class _Staged(Protocol):
+    """What :meth:`Backbone.run` needs; a network that is deployed with more than a backbone has it, too."""
+
+    stages: dict[str, tuple[str, ...]]
+
+    def module_at(self, path: str) -> nn.Module: ...
 
 
 class Backbone(nn.Module):
@@ -25,7 +50,9 @@ class Backbone(nn.Module):
             *parents, name = path.split(".")
             parent: nn.Module = self
             for inner in parents:
-                parent = parent._modules.setdefault(inner, nn.Module())
+                if inner not in parent._modules:
+                    parent._modules[inner] = nn.Module()
+                parent = _child(parent, inner)
             parent._modules[name] = module  # add_module refuses "features", which many networks have
         self.stages = {name: tuple(names) for name, names in (stages or {n: (n,) for n in modules}).items()}
         flat = [name for names in self.stages.values() for name in names]
@@ -37,14 +64,14 @@ class Backbone(nn.Module):
         """All stages in order of execution; a training graph can split after any but the last."""
         return tuple(self.stages)
 
-    def module_at(self, path: str) -> nn.Module:
+    def module_at(self: nn.Module, path: str) -> nn.Module:
         """The module that was given under this name or path."""
         module: nn.Module = self
         for name in path.split("."):
-            module = module._modules[name]
+            module = _child(module, name)
         return module
 
-    def run(self, stages: Iterable[str], x: Tensor) -> Tensor:
+    def run(self: _Staged, stages: Iterable[str], x: Tensor) -> Tensor:
         """Apply the named stages one after the other."""
         for stage in stages:
             for name in self.stages[stage]:
@@ -60,4 +87,15 @@ class Backbone(nn.Module):
         return self.run(self.stage_names[-1:], features)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, C, H, W)."""
         return self.run(self.stage_names, images)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, images: Tensor) -> Tensor: ...
+
+
+def _child(parent: nn.Module, name: str) -> nn.Module:
+    child = parent._modules[name]
+    assert child is not None, f"the place {name!r} holds no module"
+    return child

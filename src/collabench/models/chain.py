@@ -10,8 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from collabench.core.errors import ConfigError
-from collabench.core.record import Record
-from collabench.models.backbone import Backbone
+from collabench.models.backbone import Backbone, ModelSettings
 
 #: The word that stands for ``torch.flatten(x, 1)`` in a list of modules.
 FLATTEN = "flatten"
@@ -22,7 +21,7 @@ Stages = Annotated[
 ]
 
 
-class ChainSettings(Record):
+class ChainSettings(ModelSettings):
     """Settings of a family whose stages the configuration names: stage → its modules, by attribute name (``layer1``) or
     path (``features.3``), in order of execution, with the word ``flatten`` where the model flattens."""
 
@@ -51,8 +50,8 @@ def chain(
 
     The check runs a batch of two through the model and through the chain, once as in training (from the same random
     state, which covers dropout) and once as in evaluation, and leaves the model as it was. What passed is not checked
-    again by the same process (``settings`` tells models apart): the copies of a training graph come for free. On meta or
-    fake tensors, which hold no numbers, names and shapes are checked.
+    again by the same process (``settings`` tells models apart): the copies of a training graph come for free. On meta
+    or fake tensors, which hold no numbers, names and shapes are checked.
 
     Raises:
         ConfigError: a module that is missing, used twice or left out; an input size that the model does not take; an
@@ -86,13 +85,14 @@ def chain(
             actual = _run(name, "the chain of its stages", backbone, images, input_shape)
             _restore(statistics)
             if actual.shape != expected.shape:
-                raise ConfigError(f"{name}: chaining the stages gives an output of shape {tuple(actual.shape)}, the model "
-                                  f"itself {tuple(expected.shape)}; the stages miss something that it does")  # fmt: skip
+                raise ConfigError(f"{name}: chaining the stages gives an output of shape {tuple(actual.shape)}, the "
+                                  f"model itself {tuple(expected.shape)}; the stages miss something that it "
+                                  "does")  # fmt: skip
             if real and not torch.equal(actual, expected):
                 raise ConfigError(f"{name}: chaining the stages does not reproduce the model's own output "
                                   f"{'in training' if training else 'in evaluation'} (largest difference "
-                                  f"{(actual - expected).abs().max().item():.3g}); the model does something that no stage "
-                                  "names, or in another order")  # fmt: skip
+                                  f"{(actual - expected).abs().max().item():.3g}); the model does something that no "
+                                  "stage names, or in another order")  # fmt: skip
     finally:
         _restore(statistics)
         model.train(was_training)

@@ -29,7 +29,8 @@ class HiddenLayer(nn.Module):
 
 
 def classifier_stages(channels: int, hidden: int, classes: int) -> dict[str, nn.Module]:
-    """The stages that follow maps of ``channels`` channels, by name: adaptive average pooling to 1x1, then three layers."""
+    """The stages that follow maps of ``channels`` channels, by name: adaptive average pooling to 1x1, then three
+    layers."""
     return {
         "pool": GlobalAveragePool(),
         "hidden1": HiddenLayer(channels, hidden),

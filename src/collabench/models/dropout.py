@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,9 @@ from collabench.models.chain import one_line
 class SeededDropout(nn.Module):
     """In training, numbers are zeroed with ``probability`` and the others divided by ``1 - probability``.
 
-    ``generator`` lies on the training device; the trainer sets it (:func:`copy_generators`) and reseeds it. ``copy`` is the
-    number of the copy of a backbone that the layer belongs to (:func:`number_copy`): each copy draws from a stream of its own.
+    ``generator`` lies on the training device; the trainer sets it (:func:`copy_generators`) and reseeds it. ``copy`` is
+    the number of the copy of a backbone that the layer belongs to (:func:`number_copy`): each copy draws from a stream
+    of its own.
 
     Args:
         leading: what is zeroed together: ``None``, every number by itself; 2, a channel's map; 1, all of an image (the
@@ -37,7 +39,7 @@ class SeededDropout(nn.Module):
             return x
         if self.generator is None:
             raise RuntimeError("SeededDropout has no generator; call copy_generators before training")
-        shape = x.shape
+        shape: tuple[int, ...] = x.shape
         if self.leading is not None:
             shape = (*shape[: self.leading], *(1 for _ in shape[self.leading :]))
         kept = distributed.rand(shape, self.generator, x.device) >= self.probability
@@ -56,7 +58,8 @@ def set_dropout_generator(network: nn.Module, generator: torch.Generator) -> Non
 
 
 def number_copy(backbone: nn.Module, copy: int) -> None:
-    """Say which copy of a run's backbone this one is. Its layers keep the number, in whatever training network they end."""
+    """Say which copy of a run's backbone this one is. Its layers keep the number, in whatever training network they
+    end."""
     for layer in dropout_layers(backbone):
         layer.copy = copy
 
@@ -84,7 +87,7 @@ class SameMasks:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        generators = {layer.generator for layer in dropout_layers(network)} - {None}
+        generators = {layer.generator for layer in dropout_layers(network) if layer.generator is not None}
         self._before = {generator: generator.get_state() for generator in generators}
 
     def __enter__(self) -> None:
@@ -103,20 +106,22 @@ _drawing_nothing_else: set[Hashable] = set()
 
 
 def seed_dropout(network: nn.Module, name: str, input_shape: tuple[int, int, int], key: Hashable) -> None:
-    """Let a network that somebody else wrote draw from a run's stream: its ``nn.Dropout``, ``nn.Dropout1d`` to ``3d`` and
-    torchvision's ``StochasticDepth`` by images, which draw from torch's global generator, become :class:`SeededDropout`.
+    """Let a network that somebody else wrote draw from a run's stream: its ``nn.Dropout``, ``nn.Dropout1d`` to ``3d``
+    and torchvision's ``StochasticDepth`` by images, which draw from torch's global generator, become
+    :class:`SeededDropout`.
 
     They have no weights: the keys of the state dict stay what they are. Whether anything else draws is tried once for a
-    ``key``, on the CPU, by a training pass of two images (C, H, W) on a copy; not on fake tensors, which hold no numbers.
+    ``key``, on the CPU, by a training pass of two images (C, H, W) on a copy; not on fake tensors, which hold no
+    numbers.
 
-    Raises ConfigError (one line) where it does, since two trainings with one seed would differ, or where the network asks
-    more of its dropout layers than to be called.
+    Raises ConfigError (one line) where it does, since two trainings with one seed would differ, or where the network
+    asks more of its dropout layers than to be called.
     """
     from torch._subclasses.fake_tensor import FakeTensor  # a second's import, needed by foreign networks only
 
     for parent in list(network.modules()):
         for child, module in parent._modules.items():
-            if (seeded := _seeded(module)) is not None:
+            if module is not None and (seeded := _seeded(module)) is not None:
                 parent._modules[child] = seeded.train(module.training)
     if key in _drawing_nothing_else or any(isinstance(p, FakeTensor) for p in network.parameters()):
         return
@@ -127,17 +132,18 @@ def seed_dropout(network: nn.Module, name: str, input_shape: tuple[int, int, int
         try:
             probe(torch.zeros(2, *input_shape))
         except Exception as error:  # whatever a user's module raises
-            raise ConfigError(f"{name}: it does not run with dropout layers that draw from the run's stream; a layer may only "
-                              f"be called ({one_line(error)})") from None  # fmt: skip
+            raise ConfigError(f"{name}: it does not run with dropout layers that draw from the run's stream; a layer "
+                              f"may only be called ({one_line(error)})") from None  # fmt: skip
         if not torch.equal(before, torch.random.get_rng_state()):
-            raise ConfigError(f"{name}: in training it draws random numbers from torch's global generator, so that no seed "
-                              "fixes a run; what draws must be nn.Dropout, nn.Dropout1d to 3d or torchvision's "
+            raise ConfigError(f"{name}: in training it draws random numbers from torch's global generator, so that no "
+                              "seed fixes a run; what draws must be nn.Dropout, nn.Dropout1d to 3d or torchvision's "
                               "StochasticDepth in mode row")  # fmt: skip
     _drawing_nothing_else.add(key)
 
 
-def _seeded(module: nn.Module | None) -> SeededDropout | None:
+def _seeded(module: Any) -> SeededDropout | None:
     """What takes the place of a layer; None where it stays, because it draws nothing or because it isn't known."""
+    leading: int | None
     if type(module) is nn.Dropout:
         leading = None
     elif type(module) in (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d):
@@ -149,6 +155,6 @@ def _seeded(module: nn.Module | None) -> SeededDropout | None:
     return SeededDropout(module.p, leading) if 0 < module.p < 1 else None
 
 
-def _is_stochastic_depth(module: nn.Module | None) -> bool:
+def _is_stochastic_depth(module: nn.Module) -> bool:
     """By name: torchvision takes a second to import, and most networks do without it."""
     return (type(module).__module__, type(module).__name__) == ("torchvision.ops.stochastic_depth", "StochasticDepth")

@@ -50,8 +50,8 @@ class IntermediateLayer(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.added, self.skip_stride = added, skip_stride
         if added == "convolution":
-            # Its stride is taken by _strided: oneDNN, in torch 2.13, writes outside its memory in the backward pass of a
-            # channels-last 1x1 convolution with a stride and few channels (uxlfoundation/oneDNN, issue 6035).
+            # Its stride is taken by _strided: oneDNN, in torch 2.13, writes outside its memory in the backward pass of
+            # a channels-last 1x1 convolution with a stride and few channels (uxlfoundation/oneDNN, issue 6035).
             self.shortcut_conv = nn.Conv2d(skip_channels, channels, 1, bias=False)
             self.shortcut_norm = nn.BatchNorm2d(channels)
         self._receive: Callable[[Tensor], None] | None = None
@@ -65,10 +65,12 @@ class IntermediateLayer(nn.Module):
         if self.added == "convolution":
             y = y.add_(self.shortcut_norm(self.shortcut_conv(self._strided(skip))))
         elif self.added == "identity":
+            assert skip is not None, "the layer adds what it is given beside its input"
             y = y.add_(skip)
         return torch.relu_(y)
 
-    def _strided(self, skip: Tensor) -> Tensor:
+    def _strided(self, skip: Tensor | None) -> Tensor:
+        assert skip is not None, "the layer adds what it is given beside its input"
         return every_nth_pixel(skip, self.skip_stride)
 
 
@@ -112,8 +114,8 @@ def tapped(layers: Sequence[IntermediateLayer], receive: Callable[[int, Tensor],
     """While this lasts, the layer of index i that runs calls ``receive(i, output)`` with its output (B, C, H, W).
 
     A gradient that reaches this output changes that layer's own weights only. No layer runs twice and no memory is
-    taken: it is the layer's ordinary output under another name. What ``receive`` computes at once is differentiated just
-    before the layer, so that no more than one layer's gradient of that kind is held at a time.
+    taken: it is the layer's ordinary output under another name. What ``receive`` computes at once is differentiated
+    just before the layer, so that no more than one layer's gradient of that kind is held at a time.
     """
     for index, layer in enumerate(layers):
         layer._receive = partial(receive, index)
@@ -166,9 +168,9 @@ class _TwoGradients(torch.autograd.Function):
         device = tensors[0].device.type
         narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         inputs, weights = tensors[: len(paths)], tensors[len(paths) :]
-        kept: list[Tensor] = []
+        kept: list[Tensor | None] = []
         saved: list[_Saved] = []
-        total = None
+        total: Tensor | None = None
         with torch.autocast(device, enabled=False):
             for index, (path, x) in enumerate(zip(paths, inputs, strict=True)):
                 weight, scale, shift = weights[3 * index : 3 * index + 3]
@@ -176,6 +178,9 @@ class _TwoGradients(torch.autograd.Function):
                     x, weight = x.to(narrow), weight.to(narrow)
                 conv, norm = path
                 before = tuned.convolve(conv, x, weight)
+                assert norm.momentum is not None and norm.num_batches_tracked is not None, (
+                    "as IntermediateLayer makes them"
+                )
                 if norm.training:
                     norm.num_batches_tracked.add_(1)
                 after, mean, deviation, reserve, kind = distributed.batch_norm_forward(
@@ -185,6 +190,7 @@ class _TwoGradients(torch.autograd.Function):
                 total = after if total is None else total.add_(after)
                 kept += [x, weight, before, scale, norm.running_mean, norm.running_var, mean, deviation, reserve]
                 saved.append(_Saved(kind, norm.training, ctx.needs_input_grad[2 + index]))
+            assert total is not None, "a layer has at least one path"
             if identity is not None:
                 total = total.add_(identity)
             output = total.relu_()
@@ -211,11 +217,11 @@ class _TwoGradients(torch.autograd.Function):
                 )
                 inputs.append(found[0])
                 weights += found[1:]
-            found = [
+            gradients = [
                 None if value is None else value.to(type)
                 for value, type in zip([*inputs, *weights], ctx.types, strict=True)
             ]
-        return None, gradient if ctx.identity else None, *found
+        return None, gradient if ctx.identity else None, *gradients
 
 
 def _path_backward(
@@ -224,15 +230,17 @@ def _path_backward(
     """Gradients of one path: input, convolution, scale, shift. ``both``: None where there is only ``gradient``."""
     x, weight, before, scale, running_mean, running_var, mean, deviation, reserve = kept
 
-    def norm_backward(of: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    def norm_backward(of: Tensor, wanted: list[bool]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         return distributed.batch_norm_backward(
-            saved.batch_norm, before, of, scale, running_mean, running_var, mean, deviation, saved.training, eps, wanted,
-            reserve,
+            saved.batch_norm, before, of, scale, running_mean, running_var, mean, deviation, saved.training, eps,
+            wanted, reserve,
         )  # fmt: skip
 
-    if both is None and gradient is None:
+    received = gradient if both is None else both
+    if received is None:
         return None, None, None, None
-    of_weights, scale_gradient, shift_gradient = norm_backward(gradient if both is None else both, [True, True, True])
+    of_weights, scale_gradient, shift_gradient = norm_backward(received, [True, True, True])
+    assert of_weights is not None, "it was asked for"
     if both is None:
         x_gradient, weight_gradient = tuned.gradients(conv, of_weights, x, weight, saved.needs_input, True)
         return x_gradient, weight_gradient, scale_gradient, shift_gradient
@@ -241,5 +249,6 @@ def _path_backward(
     if gradient is not None and saved.needs_input:
         del of_weights
         of_input = norm_backward(gradient, [True, False, False])[0]
+        assert of_input is not None, "it was asked for"
         x_gradient, _ = tuned.gradients(conv, of_input, x, weight, True, False)
     return x_gradient, weight_gradient, scale_gradient, shift_gradient

@@ -1,8 +1,9 @@
 """Pooling whose gradient lies in memory as its input does.
 
-Networks are trained channels-last. torch's global average pooling and slicing hand back gradients in the default layout, and
-every operation below them, down to the next convolution, then walks through memory in two orders at once: the activation's
-gradient took 5 to 15 times as long. The forms below compute the same numbers, bit for bit (tests/models/test_layout.py).
+Networks are trained channels-last. torch's global average pooling and slicing hand back gradients in the default
+layout, and every operation below them, down to the next convolution, then walks through memory in two orders at once:
+the activation's gradient took 5 to 15 times as long. The forms below compute the same numbers, bit for bit
+(tests/models/test_layout.py).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +27,21 @@ class Split:
     branches: int
 
 
+class _Branching(Protocol):
+    @property
+    def branches(self) -> int: ...
+
+
 class _DivideGradient(torch.autograd.Function):
     """Identity forward; the gradient divided by ``branches`` backward (Song & Chai's backpropagation rescaling)."""
 
     @staticmethod
-    def forward(context: torch.autograd.function.FunctionCtx, x: Tensor, branches: int) -> Tensor:
+    def forward(context: Any, x: Tensor, branches: int) -> Tensor:
         context.branches = branches
         return x.view_as(x)
 
     @staticmethod
-    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient / context.branches, None
 
 
@@ -55,7 +61,7 @@ class _Node(nn.Module):
             {name: backbone.module_at(name) for stage in stages for name in backbone.stages[stage]},
             {stage: backbone.stages[stage] for stage in stages},
         )
-        self.branches = nn.ModuleList(children)
+        self.branches: Sequence[_Node] = nn.ModuleList(children)  # type: ignore[assignment] # torch's says only Module
 
 
 class TrainingTree(nn.Module):
@@ -105,6 +111,10 @@ class TrainingTree(nn.Module):
         """Logits (H, B, m) of every head for images (B, C, H, W)."""
         return self._run(images, self.stage_names)
 
+    if TYPE_CHECKING:
+
+        def __call__(self, images: Tensor) -> Tensor: ...
+
     def _run(self, images: Tensor, stages: Sequence[str]) -> Tensor:
         outputs: list[Tensor] = []
 
@@ -145,7 +155,7 @@ class TrainingTree(nn.Module):
         return Backbone(modules, self.stages)
 
 
-def heads_of(splits: Sequence[Split]) -> int:
+def heads_of(splits: Sequence[_Branching]) -> int:
     """Number of heads of a tree with these splits."""
     heads = 1
     for split in splits:

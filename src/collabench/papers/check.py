@@ -34,7 +34,8 @@ class Printed:
 
 
 def plain(text: str) -> str:
-    r"""Text without its markup: ``**``, ``$``, ``\mathcal{L}_{out}`` → ``L_out``, ``9.28\%`` → ``9.28%``, ``\pm`` → ±."""
+    r"""Text without its markup: ``**``, ``$``, ``\mathcal{L}_{out}`` → ``L_out``, ``9.28\%`` → ``9.28%``, ``\pm`` →
+    ±."""
     text = re.sub(r"\\mathcal\{(\w)\}", r"\1", text)
     text = re.sub(r"_\{([\w-]+)\}", r"_\1", text)
     return text.replace("**", "").replace("$", "").replace("\\pm", "±").replace("\\", "")
@@ -132,7 +133,7 @@ def _numbers_of(text: str) -> tuple[float | None, float | None]:
     """``7.51 ± 0.21`` as value and spread, None for what does not stand there."""
     found = VALUE.fullmatch(text)
     value, spread = (None, None) if found is None else found.groups()
-    return value and float(value), spread and float(spread)
+    return float(value) if value else None, float(spread) if spread else None
 
 
 # -------------------------------------------------------------------------------------------------- quoted numbers

@@ -117,10 +117,10 @@ def load_papers(
 ) -> dict[str, Paper]:
     """The papers (all, in alphabetical order, or those of these names) of the folder ``papers/``.
 
-    params: where the cells' names are defined; with None the names are neither checked nor resolved. asked: the key that
-    gives the names, for messages. resolved: without it the names are checked, which is quick, and no cell has a
-    configuration. known_to_fit: as for :func:`collabench.config.plan.resolve`. Raises ConfigError in one line that says file,
-    line, key and what would be right.
+    params: where the cells' names are defined; with None the names are neither checked nor resolved. asked: the key
+    that gives the names, for messages. resolved: without it the names are checked, which is quick, and no cell has a
+    configuration. known_to_fit: as for :func:`collabench.config.plan.resolve`. Raises ConfigError in one line that says
+    file, line, key and what would be right.
     """
     there = sorted(path.parent.name for path in folder.glob(f"*/{PAPER}"))
     known: dict[tuple[str, ...], Configuration] | None = {} if resolved else None

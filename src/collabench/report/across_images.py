@@ -37,7 +37,7 @@ def add_across_images(report: Report, collected: Collected, workspace: Workspace
     found: dict[tuple[str, ...], AcrossImages] = {}
     for shape in sorted({correct.shape for _, correct, _ in asked}):
         same = [one for one in asked if one[1].shape == shape]
-        pairs = [(correct, None) for _, correct, _ in same]
+        pairs: list[tuple[np.ndarray, np.ndarray | None]] = [(correct, None) for _, correct, _ in same]
         pairs += [(correct, baseline) for _, correct, baseline in same if baseline is not None]
         generator = numpy_generator(0, "bootstrap", "report", *shape)
         intervals = iter(two_way_bootstraps(pairs, generator=generator, resamples=RESAMPLES, level=LEVEL))
@@ -142,7 +142,8 @@ def _correct_of(
         logits = file.get_tensor("deployed")
     if logits.ndim != 2 or len(logits) != len(truth):
         raise ResultError(
-            f"{path}: holds logits of shape {logits.shape} for {len(truth)} test images; delete {path.parent} to train it again"
+            f"{path}: holds logits of shape {logits.shape} for {len(truth)} test images; delete {path.parent} to train "
+            "it again"
         )
     correct = np.asarray(logits.astype(np.float32).argmax(axis=1) == truth)
     # Rounding to float16 keeps the order of logits but can make the two largest equal: only such images may differ.

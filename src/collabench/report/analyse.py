@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -29,7 +29,8 @@ from collabench.report.published import PublishedValue, by_configuration, stand_
 from collabench.stats import Friedman, Summary, friedman, holm, paired, summary
 from collabench.storage.results import Result
 
-"""Significant digits that are kept: the last bits of a float depend on the processor's vector instructions."""
+#: Configuration, its baseline, and the seeds that both are compared over.
+Hypothesis = tuple[str, str, tuple[int, ...]]
 
 
 def analyse(
@@ -200,7 +201,7 @@ def _adjust_families(tables: dict[str, list[Condition]]) -> None:
     A family's size counts every comparison that the tables declare, those whose runs are missing included; a
     comparison that two tables of a family show is one hypothesis.
     """
-    hypotheses: dict[str, dict[tuple[str, str, tuple[int, ...]], float | None]] = {}
+    hypotheses: dict[str, dict[Hypothesis, float | None]] = {}
     compared = [
         (condition, row, hypothesis)
         for conditions in tables.values()
@@ -222,7 +223,7 @@ def _adjust_families(tables: dict[str, list[Condition]]) -> None:
                     "family_size": len(hypotheses.get(condition.family, {})),
                     "rows": tuple(
                         row.model_copy(
-                            update={"holm_p": adjusted.get(condition.family, {}).get(_hypothesis(condition, row))}
+                            update={"holm_p": _holm_p(adjusted.get(condition.family, {}), _hypothesis(condition, row))}
                         )
                         for row in condition.rows
                     ),
@@ -232,7 +233,11 @@ def _adjust_families(tables: dict[str, list[Condition]]) -> None:
         ]
 
 
-def _hypothesis(condition: Condition, row: Row) -> tuple[str, str, tuple[int, ...]] | None:
+def _holm_p(adjusted: Mapping[Hypothesis, float | None], hypothesis: Hypothesis | None) -> float | None:
+    return None if hypothesis is None else adjusted.get(hypothesis)
+
+
+def _hypothesis(condition: Condition, row: Row) -> Hypothesis | None:
     """What is compared with what, over how many seeds; None for a row that is compared with nothing."""
     baseline = next((other for other in condition.rows if other.method == condition.baseline), None)
     if baseline is None or row.method == condition.baseline:

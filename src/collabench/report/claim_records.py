@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from collabench.core.record import Record
 from collabench.papers.claims import Untested
 from collabench.stats import Verdict
 
-SCHEMA = 1
+SCHEMA: Final = 1
 
 #: Quantity → the unit of estimates and intervals.
 UNITS = {

@@ -59,8 +59,8 @@ class ClaimRuns:
 
 @dataclass(frozen=True)
 class Differences:
-    """Method minus baseline, one value for each of the common ``seeds`` (logarithms of ratios for costs). magnitude: the
-    size of the numbers that were subtracted. missing: why there are none."""
+    """Method minus baseline, one value for each of the common ``seeds`` (logarithms of ratios for costs). magnitude:
+    the size of the numbers that were subtracted. missing: why there are none."""
 
     values: NDArray[np.float64]
     seeds: tuple[int, ...] = ()

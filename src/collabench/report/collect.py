@@ -145,8 +145,8 @@ def describe_missing(profile: str, runs: int, missing: list[MissingRun]) -> str:
     if len(missing) > _SHOWN:
         lines.append(f"and {len(missing) - _SHOWN} more")
     return (
-        f"the report of {profile!r} lacks {len(missing)} of {runs} runs; run them, or ask for a partial report (--partial). Missing: "
-        + "; ".join(lines)
+        f"the report of {profile!r} lacks {len(missing)} of {runs} runs; run them, or ask for a partial report "
+        "(--partial). Missing: " + "; ".join(lines)
     )
 
 

@@ -1,7 +1,7 @@
 """How a new report compares with the accepted one, in the words of the questions that a person asks.
 
-Do all runs give the same numbers? Which verdicts changed? Do the cells agree within the randomness of training? How far is the
-largest mean from the accepted one? What is the likely cause?
+Do all runs give the same numbers? Which verdicts changed? Do the cells agree within the randomness of training? How far
+is the largest mean from the accepted one? What is the likely cause?
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def compare_reports(workspace: Workspace) -> Comparison:
     lines = [_verdicts(old, new), *_cells(_rows(old / _RUNS), runs), _causes(old / COSTS, workspace.costs)]
     if not news:
         lines = [
-            f"All {count} runs agree with the accepted ones: only likelihoods and calibration errors differ, by rounding "
-            f"(less than {ROUNDING:g} of their value)."
+            f"All {count} runs agree with the accepted ones: only likelihoods and calibration errors differ, by "
+            f"rounding (less than {ROUNDING:g} of their value)."
         ]
     return Comparison(tuple(line for line in lines if line), tuple(details), False)
 

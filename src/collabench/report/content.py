@@ -7,7 +7,7 @@ comparisons are those of :mod:`collabench.stats`: one value per seed, 95 % t int
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from collabench.core.record import Record
 from collabench.stats import Friedman, Paired, Summary
@@ -27,7 +27,7 @@ def rounded(value: Any) -> Any:
     return [rounded(child) for child in value] if isinstance(value, list) else value
 
 
-SCHEMA = 1
+SCHEMA: Final = 1
 
 
 class BestEpoch(Record):

@@ -17,7 +17,8 @@ COSTS = "costs"
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A new folder that takes the place of ``target`` when the block ends without an error. The old one is there until then.
+    """A new folder that takes the place of ``target`` when the block ends without an error. The old one is there until
+    then.
 
     Raises StorageError where it cannot be written.
     """

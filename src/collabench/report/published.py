@@ -154,8 +154,8 @@ def stand_beside(published: PublishedValue, results: Iterable[Result]) -> Publis
 def errors_of(published: PublishedValue, results: Iterable[Result]) -> list[float] | None:
     """The runs' errors (percent) of the kind that is published, in the order of the runs.
 
-    None where a run does not record it: not every epoch was evaluated, or too few classes for a curve of the top-5 error.
-    Raises ValueError if a result belongs to another configuration.
+    None where a run does not record it: not every epoch was evaluated, or too few classes for a curve of the top-5
+    error. Raises ValueError if a result belongs to another configuration.
     """
     errors = []
     for result in results:

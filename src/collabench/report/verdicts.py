@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -171,7 +171,7 @@ def _part(
 
 def _verdict(
     claim: Claim,
-    interval: tuple[float, float] | tuple[None, None],
+    interval: tuple[float | None, float | None],
     side: Side,
     margin: float,
     scale: Callable[[float], float],
@@ -227,7 +227,7 @@ def _same_network(scope: ClaimScope, compared: Compared, runs: ClaimRuns) -> Par
 # -------------------------------------------------------------------------------------------------- across claims
 
 
-def _adjust(chosen: Sequence[Claim], verdicts: dict[str, list[ScopeVerdict]], families: dict[str, int]) -> None:
+def _adjust(chosen: Sequence[Claim], verdicts: dict[str, list[ScopeVerdict]], families: Mapping[Any, int]) -> None:
     """Fill in Holm's adjusted p values. Declared tests without a p value here count as if theirs were 1."""
     for paper, size in families.items():
         keys = [(c.id, index) for c in chosen if c.paper == paper for index in range(len(verdicts[c.id]))]

@@ -61,8 +61,8 @@ def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]
 
 
 def _refuse_other_places(cache: Path, remote: str) -> None:
-    """Raise CollabenchError unless the listings of folders that DVC has fetched hold plain names: it would write wherever they
-    say."""
+    """Raise CollabenchError unless the listings of folders that DVC has fetched hold plain names: it would write
+    wherever they say."""
     for path in sorted(cache.rglob("*.dir")):
         try:
             names = [str(entry["relpath"]) for entry in json.loads(path.read_bytes())]

@@ -1,5 +1,5 @@
-"""A finished run's network for use elsewhere: its weights as a safetensors file, and a model card that says how to load it,
-what it is, how it was trained and how well it does."""
+"""A finished run's network for use elsewhere: its weights as a safetensors file, and a model card that says how to load
+it, what it is, how it was trained and how well it does."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Exported:
 def export(study: Study, configuration_id: str, seed: int, folder: Path, *, without_memory: bool = False) -> Exported:
     """Write a finished run's deployed network to ``folder``: :data:`MODEL`, and :data:`CARD` beside it.
 
-    without_memory: of a network that was deployed with its frozen memory (wang2018) the plain network alone, whose error is
-    then measured on the test images, for every seed.
-    Raises ConfigError for a configuration that the plan lacks or that has nothing to export, ResultError where the run
-    isn't finished or is damaged, DataError where the prepared data set is missing or damaged.
+    without_memory: of a network that was deployed with its frozen memory (wang2018) the plain network alone, whose
+    error is then measured on the test images, for every seed. Raises ConfigError for a configuration that the plan
+    lacks or that has nothing to export, ResultError where the run isn't finished or is damaged, DataError where the
+    prepared data set is missing or damaged.
     """
     configurations = study.plan.configurations
     if configuration_id not in configurations:
@@ -159,10 +159,11 @@ def loading_code(configuration: Configuration, manifest: Manifest, weights: dict
     Of a model of torchvision's or a user's own it needs this project's package only where a memory is deployed with it.
     """
     from collabench.data.batches import resized_side
+    from collabench.models.families import custom, torchvision_model
 
     shape, classes = manifest.form.network_shape(configuration.recipe), len(manifest.classes)
     model, memory = configuration.model, _has_memory(weights)
-    if memory or model.family not in ("torchvision_model", "custom"):
+    if memory or not isinstance(model, torchvision_model.Settings | custom.Settings):
         imports = ["from collabench.models import FAMILIES, build_backbone"]
         settings = json.dumps(model.model_dump(mode="json", by_alias=True, exclude_none=True))
         lines = [
@@ -174,9 +175,10 @@ def loading_code(configuration: Configuration, manifest: Manifest, weights: dict
             width, features = weights["assistance.encode.weight"].shape
             slots = len(weights["memory.slots"])
             lines.append(
-                f"network = AssistedBackbone(network, Assistance({features}, {width}), MutualKnowledgeBase({slots}, {width}))"
+                f"network = AssistedBackbone(network, Assistance({features}, {width}), MutualKnowledgeBase({slots}, "
+                f"{width}))"
             )
-    elif model.family == "torchvision_model":
+    elif isinstance(model, torchvision_model.Settings):
         imports = ["import torchvision"]
         lines = [f"network = torchvision.models.{model.name}(num_classes={classes})"]
         if model.small_stem:
@@ -206,7 +208,8 @@ def loading_code(configuration: Configuration, manifest: Manifest, weights: dict
             "",
             "",
             "def predict(pixels):",
-            f'    """Logits (B, {classes}) of images (B, {shape[0]}, {shape[1]}, {shape[2]}) with values from 0 to 255{first}."""',
+            f'    """Logits (B, {classes}) of images (B, {shape[0]}, {shape[1]}, {shape[2]}) '
+            f'with values from 0 to 255{first}."""',
             "    with torch.inference_mode():",
             "        return network((pixels / 255 - mean) / std)",
         ]
@@ -283,8 +286,8 @@ def _card(
     ]
     parts = [
         f"# {configuration.label}, seed {run.seed}",
-        "An image classifier trained by a reproducibility study with CollaBench. It was made to compare training methods, not "
-        "to be used where its errors matter.",
+        "An image classifier trained by a reproducibility study with CollaBench. It was made to compare training "
+        "methods, not to be used where its errors matter.",
         "## Loading",
         f"```python\n{code}\n```",
         "## What it is",
@@ -313,8 +316,8 @@ def _kept(configuration: Configuration, manifest: Manifest, weights: dict[str, T
     counts = count(configuration, manifest.form.network_shape(configuration.recipe), manifest.form.classes)
     numbers = sum(tensor.numel() for tensor in weights.values()) - sum(t.numel() for t in _plain(weights).values())
     return (
-        f"with its frozen memory: {numbers:,} numbers beside the network's, and {counts.deployed / counts.forward:.3f} times the "
-        "network's arithmetic for an image"
+        f"with its frozen memory: {numbers:,} numbers beside the network's, and {counts.deployed / counts.forward:.3f} "
+        "times the network's arithmetic for an image"
     )
 
 

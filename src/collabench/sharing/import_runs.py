@@ -1,8 +1,9 @@
 """Bringing the runs of another copy of the project into this one: ``collabench import``.
 
-Everything is checked before anything is written: that the runs are of this study, that every file is what its checksum says,
-that versions, kind of device and data are the same on both sides, and that no run is here with other bytes. Then the files are copied beside
-their place, checked again, and moved into it, each run's result last. What is imported already stays as it is.
+Everything is checked before anything is written: that the runs are of this study, that every file is what its checksum
+says, that versions, kind of device and data are the same on both sides, and that no run is here with other bytes. Then
+the files are copied beside their place, checked again, and moved into it, each run's result last. What is imported
+already stays as it is.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from pathlib import Path
 
 from collabench.config.configuration import Run, dataset_key, differences, digest
 from collabench.core.errors import CollabenchError, Log, ResultError
-from collabench.storage.files import folder_beside, read_json, unwritable
+from collabench.storage.files import folder_beside, read_json, sha256_of, unwritable
 from collabench.storage.locks import holding, is_held
-from collabench.storage.results import LOGITS, RESULT, Failure, Measured, Result, load_result, sha256_of
+from collabench.storage.results import LOGITS, RESULT, Failure, Measured, Result, load_result
 from collabench.storage.workspace import Workspace
 from collabench.study.study import Study
 
@@ -28,7 +29,8 @@ _SHOWN = 20
 
 @dataclass
 class Merged:
-    """What became of the other copy's runs: taken, or here already with the same bytes. devices, commits: of those taken."""
+    """What became of the other copy's runs: taken, or here already with the same bytes. devices, commits: of those
+    taken."""
 
     imported: list[Run] = field(default_factory=list)
     already: list[Run] = field(default_factory=list)
@@ -72,9 +74,10 @@ def merge(
 ) -> Merged:
     """Take the finished runs of ``source`` that this study lacks.
 
-    allow_versions: also runs of other package versions than those here. allow_devices: also runs of another kind of device
-    (CPU, CUDA). planned_only: leave runs out that this study's plan doesn't have. Other models of a device, and other commits,
-    are told: identities and checksums decide whether a run is of this study. Raises CollabenchError, after ``log`` has named each problem, and then has written nothing.
+    allow_versions: also runs of other package versions than those here. allow_devices: also runs of another kind of
+    device (CPU, CUDA). planned_only: leave runs out that this study's plan doesn't have. Other models of a device, and
+    other commits, are told: identities and checksums decide whether a run is of this study. Raises CollabenchError,
+    after ``log`` has named each problem, and then has written nothing.
     """
     if source.home.resolve() == study.workspace.home.resolve():
         raise CollabenchError(f"{source.home}: is this study itself")
@@ -88,8 +91,8 @@ def merge(
     ):
         if line and allowed:
             log(
-                f"{line}; they are mixed since {option} says so: a table then holds runs that no single machine repeats to the "
-                "byte. measured/ says of each run where and with what it was made"
+                f"{line}; they are mixed since {option} says so: a table then holds runs that no single machine "
+                "repeats to the byte. measured/ says of each run where and with what it was made"
             )
         elif line:
             problems.append(f"{line}; {option} mixes them")
@@ -240,8 +243,8 @@ def _sides(here: Iterable[str], there: Iterable[str]) -> str | None:
 
 
 def _version_problem(here: Sequence[Measured], there: Sequence[Measured], runs: int) -> str | None:
-    """In what the versions differ that runs were made with; those installed here where there is no run. runs: how many there
-    are there, measured or not."""
+    """In what the versions differ that runs were made with; those installed here where there is no run. runs: how many
+    there are there, measured or not."""
     from collabench.training.device import versions
 
     if len(there) < runs:

@@ -37,7 +37,8 @@ _SAME_BY_DEFINITION = ("dataset_digest", "train_images", "test_images", "paramet
 class Rerun:
     """One run of the sample, trained again.
 
-    compared: ``bytes`` of result, logits and weights, or ``tolerance`` on the test error; why: the reason for the latter.
+    compared: ``bytes`` of result, logits and weights, or ``tolerance`` on the test error; why: the reason for the
+    latter.
     recorded, repeated: test error in percent (repeated: None where it failed). allowed: percentage points, None with
     ``bytes``. difference: what differs, empty where nothing does.
     """
@@ -79,7 +80,9 @@ def is_trainable(
 
 def draw_sample(runs: Sequence[Run], sample: int, seed: int) -> list[Run]:
     generator = numpy_generator(seed, "bootstrap", "verify")
-    chosen = generator.choice(len(runs), size=min(sample, len(runs)), replace=False) if runs else []
+    if not runs:
+        return []
+    chosen = generator.choice(len(runs), size=min(sample, len(runs)), replace=False)
     return [runs[index] for index in sorted(map(int, chosen))]
 
 

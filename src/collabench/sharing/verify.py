@@ -1,4 +1,5 @@
-"""Is what a report rests on still what was found? Every file is hashed again, and a random sample of runs is trained again.
+"""Is what a report rests on still what was found? Every file is hashed again, and a random sample of runs is trained
+again.
 
 Nothing of the study is written to: what is made again lies in a temporary folder.
 """
@@ -54,11 +55,12 @@ def verify(
 ) -> Verification:
     """Hash the study's files, build its report from them and compare it with the accepted one, and repeat some runs.
 
-    sample, seed: how many runs to train again, and of which draw; one run of each code other than the present one is added. tolerance: percentage points by which the test error of
-    a repetition on another device or other versions may differ; by default 3 √2 standard deviations over the
-    configuration's seeds (what two runs of unequal luck differ by), at least :data:`SMALLEST_TOLERANCE`, and
-    :data:`TOLERANCE_WITHOUT_SPREAD` with fewer than :data:`SEEDS_FOR_SPREAD` seeds. device: where to train; by default on the
-    kind of device that a run was trained on, or on the CPU where this machine has none.
+    sample, seed: how many runs to train again, and of which draw; one run of each code other than the present one is
+    added. tolerance: percentage points by which the test error of a repetition on another device or other versions may
+    differ; by default 3 √2 standard deviations over the configuration's seeds (what two runs of unequal luck differ
+    by), at least :data:`SMALLEST_TOLERANCE`, and :data:`TOLERANCE_WITHOUT_SPREAD` with fewer than
+    :data:`SEEDS_FOR_SPREAD` seeds. device: where to train; by default on the kind of device that a run was trained on,
+    or on the CPU where this machine has none.
     strict: differences from the accepted report count also where it was made on another device.
     Raises ConfigError where the sample asks for what this machine cannot do.
     """
@@ -184,7 +186,8 @@ def _verify_results(study: Study, datasets: dict[str, Dataset], found: Verificat
 def _trains(run: Run) -> bool:
     from collabench.methods import METHODS
 
-    return METHODS[run.configuration.method.method].Method.trains
+    trains: bool = METHODS[run.configuration.method.method].Method.trains
+    return trains
 
 
 def _check_measured(study: Study, run: Run, result: Result, measured: Measured) -> None:
@@ -233,7 +236,8 @@ def _verify_report(study: Study, found: Verification, log: Log, strict: bool) ->
 
 
 def _made_elsewhere(workspace: Workspace) -> str:
-    """How the devices of the accepted report differ from those of the results here; empty where they don't, or are unknown."""
+    """How the devices of the accepted report differ from those of the results here; empty where they don't, or are
+    unknown."""
     from collabench.report.comparison import ORIGIN, Origin
     from collabench.report.folders import COSTS
 

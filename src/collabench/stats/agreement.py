@@ -114,13 +114,13 @@ def agrees_with_spread(
     difference = ours.mean - mean
     if ours.sd is None or (ours.sd == 0 and sd == 0):
         return Comparison("cannot tell", difference, None, None, None, None, "no spread to compare with")
-    p = float(_welch(difference, ours.sd, ours.n, sd, n, "two-sided").pvalue)
+    p = _welch(difference, ours.sd, ours.n, sd, n, "two-sided")
     low, high = _welch_interval(difference, ours.sd, ours.n, sd, n, level)
     equivalence_p = None
     if margin is not None:
         equivalence_p = max(
-            float(_welch(difference + margin, ours.sd, ours.n, sd, n, "greater").pvalue),
-            float(_welch(difference - margin, ours.sd, ours.n, sd, n, "less").pvalue),
+            _welch(difference + margin, ours.sd, ours.n, sd, n, "greater"),
+            _welch(difference - margin, ours.sd, ours.n, sd, n, "less"),
         )
     if equivalence_p is not None and equivalence_p < 1 - level:
         verdict: Agreement = "agrees"
@@ -148,10 +148,19 @@ def equivalence(comparison: Paired, margin: float, level: float = 0.95) -> Equiv
     return Equivalence(p < 1 - level, p)
 
 
-def _welch(difference: float, sd: float, n: int, other_sd: float, other_n: int, alternative: str):  # type: ignore[no-untyped-def]
-    return scipy.stats.ttest_ind_from_stats(
+def _welch(
+    difference: float,
+    sd: float,
+    n: int,
+    other_sd: float,
+    other_n: int,
+    alternative: Literal["two-sided", "less", "greater"],
+) -> float:
+    """p value of Welch's test of a difference of two means against zero."""
+    test = scipy.stats.ttest_ind_from_stats(
         difference, sd, n, 0.0, other_sd, other_n, equal_var=False, alternative=alternative
     )
+    return float(test.pvalue)
 
 
 def _welch_interval(

@@ -30,7 +30,7 @@ def holm(p_values: Sequence[float | None], family: int | None = None) -> list[fl
     their p were 1, so that a test which could not be carried out does not make the others easier.
     """
     known = [index for index, p in enumerate(p_values) if p is not None and not math.isnan(p)]
-    values = [float(p_values[index]) for index in known]  # type: ignore[arg-type]
+    values = [float(p) for p in p_values if p is not None and not math.isnan(p)]
     if any(not 0 <= p <= 1 for p in values):
         raise ResultError(f"p values: numbers between 0 and 1 are needed, got {values}")
     family = len(values) if family is None else family

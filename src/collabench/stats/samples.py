@@ -167,7 +167,7 @@ def one_sample(differences: ArrayLike, level: float = 0.95, magnitude: float | N
     sample = as_sample(differences, "differences")
     student = student_t(sample, level, magnitude)
     n, sd = sample.size, _defined(student.sd)
-    mean, spread, correction = float(student.mean), bool(sd), hedges_correction(n - 1)
+    mean, correction = float(student.mean), hedges_correction(n - 1)
     return Paired(
         n=n,
         difference=mean,
@@ -179,8 +179,8 @@ def one_sample(differences: ArrayLike, level: float = 0.95, magnitude: float | N
         p=_defined(student.p),
         sign_flip_p=float(sign_flip(sample, magnitude)) if sign_flip_minimum(n) <= 1 - level else None,
         sign_flip_minimum=sign_flip_minimum(n),
-        effect_size=correction * mean / sd if spread and correction is not None else None,
-        detectable=detectable_difference(n, sd, level) if spread else None,
+        effect_size=correction * mean / sd if sd and correction is not None else None,
+        detectable=detectable_difference(n, sd, level) if sd else None,
     )
 
 
@@ -243,7 +243,8 @@ def slopes(values: ArrayLike, levels: Sequence[float]) -> Floats:
     if np.unique(positions).size < 2:
         raise ResultError("slopes: at least two different levels are needed")
     centred = positions - positions.mean()
-    return table @ centred / (centred @ centred)
+    found: Floats = table @ centred / (centred @ centred)
+    return found
 
 
 def _defined(value: Floats) -> float | None:

@@ -1,8 +1,8 @@
 """Results as they travel: one archive for each configuration, and one for all measurements of a profile.
 
-A run leaves several small files, and a remote takes its time for each file, however small. So what is pushed and pulled are
-plain tar archives (``tar xf`` reads them); the run files keep their places for all who read them. The same files give the
-same bytes. What an archive holds and the profile lacks is unpacked when the study is loaded, once.
+A run leaves several small files, and a remote takes its time for each file, however small. So what is pushed and pulled
+are plain tar archives (``tar xf`` reads them); the run files keep their places for all who read them. The same files
+give the same bytes. What an archive holds and the profile lacks is unpacked when the study is loaded, once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class SupportsWrite(Protocol):
     def write(self, content: bytes, /) -> int: ...
 
 
-#: What an archive that is damaged, or that somebody made to harm, raises: tarfile reads numbers of extended headers unchecked.
+#: What an archive that is damaged, or that somebody made to harm, raises: tarfile reads numbers of extended headers
+#: unchecked.
 _DAMAGE = (tarfile.TarError, ResultError, ValueError)
 
 #: The entry of an archive's header that holds the digest of its content.
@@ -48,7 +49,8 @@ def tell_aside(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-# --------------------------------------------------------------------------------------------------------------- packing
+# ---------------------------------------------------------------------------------------------------------------
+# packing
 
 
 def pack_runs(workspace: Workspace) -> None:
@@ -105,7 +107,10 @@ def _write(path: Path, folder: Path, names: list[str]) -> None:
 
 def _pack(target: SupportsWrite, digest: str, files: Iterable[tuple[str, int, IO[bytes]]]) -> None:
     """Write an archive of files, each with its name, its size in bytes and its content."""
-    with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, pax_headers={_DIGEST: digest}) as archive:
+    headers = {_DIGEST: digest}
+    # A stream is only written to; the types ask for a file that can also be read.
+    opened = tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, pax_headers=headers)  # type: ignore[call-overload] # noqa: SIM115
+    with opened as archive:
         for name, size, content in files:
             info = tarfile.TarInfo(name)  # no owner, no time: the same files give the same bytes
             info.size = size
@@ -160,14 +165,15 @@ def damaged(workspace: Workspace) -> list[str]:
     return lines
 
 
-# ------------------------------------------------------------------------------------------------------------- unpacking
+# -------------------------------------------------------------------------------------------------------------
+# unpacking
 
 
 def unpack(root: Path, log: Callable[[str], None] = tell_aside) -> None:
     """Unpack, for every profile below ``root``, the archives that have come since the last time.
 
-    A result that is there stays: where the archive has another one, that is told. An archive that is damaged is told, and
-    what it holds is missing. Raises StorageError where files cannot be written.
+    A result that is there stays: where the archive has another one, that is told. An archive that is damaged is told,
+    and what it holds is missing. Raises StorageError where files cannot be written.
     """
     for home in sorted((root / "artifacts").glob("*/packed")):
         workspace = Workspace(root, home.parent.name)

@@ -14,8 +14,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -28,8 +29,9 @@ T = TypeVar("T", bound=Record)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-def open_file(path: Path) -> IO[bytes]:
-    """A file, opened for reading. Raises OSError, also for a pipe or a device: one would be waited for, or read, without end."""
+def open_file(path: Path) -> BufferedReader:
+    """A file, opened for reading. Raises OSError, also for a pipe or a device: one would be waited for, or read,
+    without end."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 (handed out)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -98,7 +100,8 @@ def _sync(path: Path) -> None:
 
 
 def remove_abandoned(folder: Path) -> list[Path]:
-    """Remove the folders of :func:`folder_beside` anywhere below ``folder`` whose owners have ended, and return them."""
+    """Remove the folders of :func:`folder_beside` anywhere below ``folder`` whose owners have ended, and return
+    them."""
     removed = []
     for path in sorted(folder.rglob(".*.tmp")):
         with suppress(OSError):  # gone meanwhile, or its owner holds the lock
@@ -113,7 +116,8 @@ def remove_abandoned(folder: Path) -> list[Path]:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Let two files or folders of one file system change places: in one step where the system can do that, as Linux can."""
+    """Let two files or folders of one file system change places: in one step where the system can do that, as Linux
+    can."""
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None, use_errno=True), "renameat2"):
         if library.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
             return

@@ -1,7 +1,7 @@
 """Locks that end with the process that holds them, however that ends, and that say who it is.
 
-The operating system keeps the lock (``flock``); the record beside it only names the holder to those who wait. A lock file
-that lies there after a kill is free.
+The operating system keeps the lock (``flock``); the record beside it only names the holder to those who wait. A lock
+file that lies there after a kill is free.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field
 
@@ -21,7 +21,7 @@ from collabench.storage.files import read_json, sha256_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMA = 1
+SCHEMA: Final = 1
 #: From so many classes on a run records its top-5 error after every epoch, as papers on ImageNet publish it.
 TOP5_CLASSES = 100
 
@@ -69,10 +69,10 @@ class Result(Record):
     """What a run found.
 
     last: deployed head after the last epoch. best: the lowest test error over epochs (chosen on test data: optimistic),
-    with its epoch (0-based); None where not every epoch was evaluated. best_top5_error: the lowest top-5 error over epochs, where
-    the curve has it (of an epoch of its own). selected: test figures of the epoch
-    with the lowest validation error; None without a validation split. heads: every head after the last epoch, the
-    deployed one first. averaged_heads: the heads' averaged logits; None with one head.
+    with its epoch (0-based); None where not every epoch was evaluated. best_top5_error: the lowest top-5 error over
+    epochs, where the curve has it (of an epoch of its own). selected: test figures of the epoch with the lowest
+    validation error; None without a validation split. heads: every head after the last epoch, the deployed one first.
+    averaged_heads: the heads' averaged logits; None with one head.
     source: digest of the code that computed it (:mod:`collabench.study.source_code`); None where it was not recorded.
     files: name → SHA-256 of the files beside this one.
     """
@@ -102,17 +102,18 @@ class Result(Record):
     files: dict[str, str]
 
     def found(self) -> Result:
-        """The result without the code that computed it: what two runs of the same configuration and seed must have in common."""
+        """The result without the code that computed it: what two runs of the same configuration and seed must have in
+        common."""
         return self.model_copy(update={"source": None})
 
 
 class Measured(Record):
     """What running it cost, where and with what. Times in seconds, memory in bytes.
 
-    commit, dirty: of the project, and whether code or configuration differed from it. configuration: SHA-256 of the run's
-    identity. dataset: the data set's digest, as in ``result.json``. None where it isn't known. resumed: how often the run
-    went on from a checkpoint. nondeterministic_operations: those that torch named, where ``result.json`` says that the run
-    was not deterministic.
+    commit, dirty: of the project, and whether code or configuration differed from it. configuration: SHA-256 of the
+    run's identity. dataset: the data set's digest, as in ``result.json``. None where it isn't known. resumed: how often
+    the run went on from a checkpoint. nondeterministic_operations: those that torch named, where ``result.json`` says
+    that the run was not deterministic.
     """
 
     run_id: str
@@ -180,7 +181,8 @@ def load_result(folder: Path, run: Run, *, check_files: bool = True) -> Result:
     return result
 
 
-# A checksum says that a file is the one that its result names, not what is in it: what comes from elsewhere may be anything.
+# A checksum says that a file is the one that its result names, not what is in it: what comes from elsewhere may be
+# anything.
 
 
 @contextmanager
@@ -199,7 +201,8 @@ def open_tensors(path: Path) -> Iterator[Any]:
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
-    """Name → tensor of the weights in a run's folder, on the CPU. Raises ResultError naming the file if it is damaged."""
+    """Name → tensor of the weights in a run's folder, on the CPU. Raises ResultError naming the file if it is
+    damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 

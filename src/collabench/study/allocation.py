@@ -19,7 +19,8 @@ from collabench.study.timing import Prediction
 
 #: How many times the expected time is asked for: nodes differ, and a job that is cut off resumes but waits again.
 TIME_MARGIN = 2.0
-#: Minutes beside training: starting Python twice (Snakemake's part of the job and the training process), reading the data.
+#: Minutes beside training: starting Python twice (Snakemake's part of the job and the training process), reading the
+#: data.
 STARTUP_MINUTES = 5
 #: How many times the counted or measured memory is asked for: what kernels need in passing isn't counted.
 MEMORY_MARGIN = 1.5
@@ -44,8 +45,8 @@ class Allocation:
 
 
 def needs_of_run(study: Study, configuration: Configuration, device_type: str) -> Needs | None:
-    """What a run of ``configuration`` needs on a device of type ``cpu`` or ``cuda``; None where neither runs nor an estimate
-    say."""
+    """What a run of ``configuration`` needs on a device of type ``cpu`` or ``cuda``; None where neither runs nor an
+    estimate say."""
     seconds, memory = _measured(study, configuration, device_type)
     prediction = _prediction(study, configuration, device_type)
     if prediction is not None:

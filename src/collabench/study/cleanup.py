@@ -78,7 +78,8 @@ def set_aside(study: Study, log: Callable[[str], None] = print) -> list[Path]:
             raise StorageError(f"{path}: cannot be set aside ({error.strerror})") from None
     runs = sum(path.is_relative_to(study.workspace.runs) and path.suffix != ".done" for path in moved)
     if moved:
-        log(f"set aside in {aside}: {len(moved)} entries ({runs} runs) that no table of {study.workspace.profile} needs; "
+        log(f"set aside in {aside}: {len(moved)} entries ({runs} runs) that no table of {study.workspace.profile} "
+            "needs; "
              f"`collabench gc -p {study.workspace.profile}` removes them")  # fmt: skip
     return moved
 
@@ -114,7 +115,8 @@ def _remove(path: Path) -> None:
 
 
 def _remove_if_empty(folder: Path, home: Path) -> None:
-    """Remove an empty folder of a configuration or of a kind of noise: one that lies two levels below ``home`` or deeper."""
+    """Remove an empty folder of a configuration or of a kind of noise: one that lies two levels below ``home`` or
+    deeper."""
     while len(folder.relative_to(home).parts) > 1 and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent

@@ -75,9 +75,9 @@ class Estimate:
 
     def error(self) -> float | None:
         """Relative error of the predicted time of all runs that were measured; None where none was."""
-        known = [cost for cost in self.costs.values() if cost.measured_runs]
-        measured = sum(cost.measured_seconds * cost.measured_runs for cost in known)
-        predicted = sum(cost.predicted.seconds * cost.measured_runs for cost in known)
+        known = [(cost, cost.measured_seconds) for cost in self.costs.values() if cost.measured_seconds is not None]
+        measured = sum(seconds * cost.measured_runs for cost, seconds in known)
+        predicted = sum(cost.predicted.seconds * cost.measured_runs for cost, _ in known)
         return predicted / measured - 1 if measured else None
 
     def table_runs(self, table: str) -> list[Run]:

@@ -157,8 +157,8 @@ class Inputs:
         noise.write_static(self.noise_file(run), drawn, config, run.data_seed)
 
     def drop_damaged(self, log: Log = print) -> None:
-        """Remove manifests and static noise files of the plan that are damaged, or belong to damaged arrays, so that they are
-        made again."""
+        """Remove manifests and static noise files of the plan that are damaged, or belong to damaged arrays, so that
+        they are made again."""
         from collabench import data
         from collabench.core.errors import DataError
         from collabench.data import noise

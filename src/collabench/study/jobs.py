@@ -40,7 +40,8 @@ class Job:
 
 
 class Jobs:
-    """The jobs of a plan, in run order: earlier blocks of seeds first, required configurations before what needs them."""
+    """The jobs of a plan, in run order: earlier blocks of seeds first, required configurations before what needs
+    them."""
 
     def __init__(self, plan: Plan, workspace: Workspace, seeds_per_job: int) -> None:
         self._plan, self._workspace, self._block = plan, workspace, seeds_per_job

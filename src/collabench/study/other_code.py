@@ -1,6 +1,7 @@
 """Runs that other code than the present one computed, and code that a person accepted as computing the same.
 
-An edit of a method does not change the ids of its runs unless its ``revision`` is raised, so the old runs would be used on.
+An edit of a method does not change the ids of its runs unless its ``revision`` is raised, so the old runs would be used
+on.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class OtherCode:
 def what_to_do(found: list[OtherCode], profile: str) -> str:
     """One line on how the runs are trained again, or kept."""
     return (
-        f"{len(found)} configurations hold runs that other code computed. If their numbers change: raise `revision` in the "
+        f"{len(found)} configurations hold runs that other code computed. If their numbers change: raise `revision` in "
+        "the "
         f"method's file, and they are trained again. If not: `collabench plan -p {profile} --accept-code` records that"
     )
 
@@ -101,7 +103,8 @@ def _accepted(workspace: Workspace) -> AcceptedCode:
 
 
 def _sources(study: Study) -> dict[str, tuple[Configuration, dict[str, list[int]]]]:
-    """Configuration id → the configuration, and its finished runs' seeds by the digest of the code that computed them."""
+    """Configuration id → the configuration, and its finished runs' seeds by the digest of the code that computed
+    them."""
     found: dict[str, tuple[Configuration, dict[str, list[int]]]] = {}
     for run in study.plan.runs:
         path = study.workspace.folder(run) / RESULT

@@ -52,8 +52,8 @@ def train(
     """Train ``runs`` in ``resources.workers`` processes of one thread (or one leased GPU) each.
 
     A run starts when those that it requires are available; where one of them failed it fails too. ``finished`` hears of
-    each run: done, trained, linked or failed. Raises RunFailed if a worker process is killed from outside, StorageError if
-    the disk is full or must not be written (what is being trained then ends first).
+    each run: done, trained, linked or failed. Raises RunFailed if a worker process is killed from outside, StorageError
+    if the disk is full or must not be written (what is being trained then ends first).
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # before the children import torch
     outcome = Outcome()
@@ -63,7 +63,8 @@ def train(
     pending: dict[Future[Outcome], Run] = {}
     context = multiprocessing.get_context("spawn")
     arguments = (study.workspace.root, study.workspace.profile, resources)
-    # The first that a child does: what it trains with takes seconds to import, and it must not outlive this process meanwhile.
+    # The first that a child does: what it trains with takes seconds to import, and it must not outlive this process
+    # meanwhile.
     with ProcessPoolExecutor(resources.workers, context, end_with_parent, (os.getpid(),)) as pool:
         try:
             while waiting or pending:
@@ -82,8 +83,8 @@ def train(
                         pending[pool.submit(_train, *arguments, run.id, retry_failed)] = run
                 if not pending:
                     continue
-                # The executor learns of the death of those processes only that it had started when it was last called: a
-                # process which `submit` itself starts is watched from the next call on.
+                # The executor learns of the death of those processes only that it had started when it was last called:
+                # a process which `submit` itself starts is watched from the next call on.
                 pool.submit(_nothing)
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
                     run = pending[future]
@@ -98,6 +99,7 @@ def train(
         except BrokenProcessPool:
             running = ", ".join(sorted(run.id for run in pending.values())) or "no run"
             raise RunFailed(
-                f"a training process died (killed, or short of memory) while there ran: {running}; start again to resume"
+                f"a training process died (killed, or short of memory) while there ran: {running}; start again to "
+                "resume"
             ) from None
     return outcome

@@ -80,7 +80,8 @@ class Watcher:
 
     def _seconds_left(self, running: list[InProgress], failed: set[str]) -> float | None:
         """Until the study ends: what runs in progress still need, and for each of the others the time of its
-        configuration's runs, or of all, and that around a run, as far as they were seen here. None before anything is known."""
+        configuration's runs, or of all, and that around a run, as far as they were seen here. None before anything is
+        known."""
         known = {name: statistics.fmean(values) for name, values in self._seconds.items()}
         for record in running:
             if 0 < record.epoch < record.epochs:

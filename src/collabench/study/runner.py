@@ -179,14 +179,16 @@ class Runner:
         network = method.deploy(method.build())
         if method.trains:
             network.load_state_dict(load_weights(folder))
-        return network.to(memory_format=torch.channels_last).eval()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's lacks memory_format
+        return network.eval()
 
     def _progress_writer(self, run: Run) -> Callable[[Progress], None]:
         path = self._workspace.progress(run.id)
 
         def write(progress: Progress) -> None:
-            about = {"run_id": run.id, "label": run.configuration.label, "seed": run.seed, "pid": os.getpid()}
-            write_json(path, InProgress(**about, **asdict(progress)), durable=False)
+            configuration, pid = run.configuration, os.getpid()
+            record = InProgress(run_id=run.id, label=configuration.label, seed=run.seed, pid=pid, **asdict(progress))
+            write_json(path, record, durable=False)
 
         return write
 
@@ -253,7 +255,8 @@ class Runner:
 
 
 def checkpoint_seconds() -> float:
-    """Seconds between checkpoints: $COLLABENCH_CHECKPOINT_SECONDS, or 60. Raises ConfigError unless it is a number from 0 on."""
+    """Seconds between checkpoints: $COLLABENCH_CHECKPOINT_SECONDS, or 60. Raises ConfigError unless it is a number from
+    0 on."""
     text = os.environ.get("COLLABENCH_CHECKPOINT_SECONDS", "60")
     try:
         seconds = float(text)

@@ -1,9 +1,10 @@
 """A plan split over plain hosts without a cluster: ``--shard 2/3`` is the second of three parts.
 
-A part is whole configurations with all their seeds. A configuration lies in the part of those that it requires (teachers,
-ensemble members), so that no run is in two parts and each part can be trained alone. The parts follow from the plan alone,
-never from what a host has stored or measured: every host finds the same ones. They are balanced by an amount of work that the
-plan tells: images of all epochs and seeds times the arithmetic of the plain network. What a method adds isn't counted.
+A part is whole configurations with all their seeds. A configuration lies in the part of those that it requires
+(teachers, ensemble members), so that no run is in two parts and each part can be trained alone. The parts follow from
+the plan alone, never from what a host has stored or measured: every host finds the same ones. They are balanced by an
+amount of work that the plan tells: images of all epochs and seeds times the arithmetic of the plain network. What a
+method adds isn't counted.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from collabench.config.configuration import Configuration, Run
 from collabench.config.dataset_shape import shape_or_assumed
 from collabench.config.plan import Plan
 from collabench.core.errors import CollabenchError
-from collabench.core.record import Record
 from collabench.methods import METHODS
+from collabench.models import ModelSettings
 
 #: In the environment of the processes of a study: the part that they train.
 SHARD = "COLLABENCH_SHARD"
@@ -60,8 +61,8 @@ def runs_of(plan: Plan, shard: Shard | None) -> list[Run]:
 def parts(plan: Plan, count: int) -> list[set[str]]:
     """Configuration ids of each of ``count`` parts; some are empty where there are fewer groups than parts.
 
-    Groups of configurations that require each other go, largest first, to the part with the least work so far: no part then
-    has more than the mean and the largest group together.
+    Groups of configurations that require each other go, largest first, to the part with the least work so far: no part
+    then has more than the mean and the largest group together.
     """
     seeds = {name: len(numbers) for name, numbers in plan.seeds_of().items()}
     works = {name: seeds[name] * work_of_run(c) for name, c in plan.configurations.items()}
@@ -92,7 +93,8 @@ def _groups(plan: Plan) -> list[set[str]]:
 def work_of_run(configuration: Configuration) -> int:
     """What a run of the configuration has to do, as far as the plan tells: floating-point operations of forward passes.
 
-    Where only the files of a data set tell its shape, one is assumed: the balance suffers where it is wrong, nothing else.
+    Where only the files of a data set tell its shape, one is assumed: the balance suffers where it is wrong, nothing
+    else.
     """
     recipe, form = configuration.recipe, shape_or_assumed(configuration.dataset)
     passes = recipe.epochs if METHODS[configuration.method.method].Method.trains else 1
@@ -100,7 +102,7 @@ def work_of_run(configuration: Configuration) -> int:
 
 
 @lru_cache(maxsize=256)
-def _forward(model: Record, shape: tuple[int, int, int], classes: int) -> int:
+def _forward(model: ModelSettings, shape: tuple[int, int, int], classes: int) -> int:
     import torch
 
     from collabench.models import build_backbone

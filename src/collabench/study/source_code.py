@@ -1,8 +1,8 @@
 """Which source code computes a run: a digest that neither comments nor formatting change.
 
-A run's id covers its settings and the declared revision of its method, not the code itself. The digest covers the syntax trees of
-the method's module, of the modules of its model families and of the training loop, with all modules of the library that these
-import, as far as they compute something of a run.
+A run's id covers its settings and the declared revision of its method, not the code itself. The digest covers the
+syntax trees of the method's module, of the modules of its model families and of the training loop, with all modules of
+the library that these import, as far as they compute something of a run.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 
 def load_study(root: Path, profile: str, *, planned: bool = False) -> Study:
-    """The study of a profile below the project's root, with the results that came in archives. Raises ConfigError in one line.
+    """The study of a profile below the project's root, with the results that came in archives. Raises ConfigError in
+    one line.
 
     planned: the process that started this one has made this plan, and found that its parts fit each other.
     """
@@ -67,8 +68,8 @@ class Study:
         return self.params.profiles[self.workspace.profile]
 
     def mend(self, log: Log = print, *, results: bool = True) -> None:
-        """Clear what killed processes left behind, verify every file of the plan by its checksum, and remove what no longer
-        holds, saying so, so that it is made again. Nothing that is whole is touched.
+        """Clear what killed processes left behind, verify every file of the plan by its checksum, and remove what no
+        longer holds, saying so, so that it is made again. Nothing that is whole is touched.
 
         results: False where no result is about to be used; data sets and noise only, which takes a moment.
         """
@@ -92,7 +93,8 @@ class Study:
         return explain_missing(self.plan, self.workspace, runs)
 
     def missing_files(self, runs: Iterable[Run]) -> list[str]:
-        """One line on each configuration with unfinished runs that reads a file which is missing or not the one meant."""
+        """One line on each configuration with unfinished runs that reads a file which is missing or not the one
+        meant."""
         waiting = {run.configuration.id: run for run in runs if not (self.workspace.folder(run) / RESULT).exists()}
         lines = []
         for run in waiting.values():
@@ -109,8 +111,8 @@ class Study:
             raise ConfigError(lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""))
 
     def check_device(self, device: str) -> None:
-        """Raise ConfigError, before anything runs, if a recipe of the plan asks for what this device should not do, or for
-        processes that only torchrun starts."""
+        """Raise ConfigError, before anything runs, if a recipe of the plan asks for what this device should not do, or
+        for processes that only torchrun starts."""
         for run in self.plan.runs:
             if run.configuration.recipe.processes > 1 and self.status(run).state not in ("done", "elsewhere"):
                 self.check_processes(run)
@@ -136,6 +138,6 @@ class Study:
         if wanted != here and (here == 1 or wanted == 1):
             started = f"torchrun --nproc-per-node {wanted} -m " if wanted > 1 else ""
             raise ConfigError(
-                f"params.yaml: recipes.{run.configuration.names['recipe']}.processes: {wanted} processes share a run, here is "
-                f"{here}; train those runs first with `{started}collabench run -p {self.workspace.profile}`"
+                f"params.yaml: recipes.{run.configuration.names['recipe']}.processes: {wanted} processes share a run, "
+                f"here is {here}; train those runs first with `{started}collabench run -p {self.workspace.profile}`"
             )

@@ -62,8 +62,8 @@ def predict_all(
 ) -> list[Prediction]:
     """Time configurations, as many at once as will train at once: they slow each other down as the runs will.
 
-    A process that dies takes all the others of its pool with it, and nothing says which it was. What was not finished is then
-    timed in a process of its own. Raises RunFailed naming the configuration whose process dies there again.
+    A process that dies takes all the others of its pool with it, and nothing says which it was. What was not finished
+    is then timed in a process of its own. Raises RunFailed naming the configuration whose process dies there again.
     """
     if not configurations:
         return []
@@ -99,7 +99,7 @@ def predict(configuration: Configuration, form: DatasetShape, device_type: str, 
     """Time one configuration in this process, and count its memory and files."""
     import torch
 
-    from collabench.training.device import choose_device, describe
+    from collabench.training.device import choose_device, describe, type_of
     from collabench.training.flops import count
     from collabench.training.memory import count_memory
 
@@ -121,7 +121,7 @@ def predict(configuration: Configuration, form: DatasetShape, device_type: str, 
     return Prediction(
         configuration_id=configuration.id,
         device=describe(device),
-        device_type=device.type,
+        device_type=type_of(device),
         workers=workers,
         torch=torch.__version__,
         form=form,
@@ -145,7 +145,8 @@ def _resident_bytes() -> int:
 
 @dataclass(frozen=True)
 class _Timed:
-    """Seconds per image in training and in evaluation of all heads; bytes of weights, of logits per test image, of the record."""
+    """Seconds per image in training and in evaluation of all heads; bytes of weights, of logits per test image, of the
+    record."""
 
     train: float
     evaluate: float
@@ -165,7 +166,8 @@ class _Trials:
         self._deployed_share = deployed_share
 
     def evaluations(self, times: int) -> float:
-        """What ``times`` evaluations cost, in evaluations of all heads: the last is one, the others are of what is deployed."""
+        """What ``times`` evaluations cost, in evaluations of all heads: the last is one, the others are of what is
+        deployed."""
         return 1 + (times - 1) * self._deployed_share
 
     def timed(self, trains: bool) -> _Timed:

@@ -1,9 +1,9 @@
 """A study whose runs are each shared by the processes that torchrun started (:mod:`collabench.core.distributed`).
 
 The first process leads: it decides what is to be trained, as in any study, and is the only one that writes. The others
-follow: they train what it names and keep nothing. A failure that every process sees alike (a loss that isn't finite) is the
-run's. After any other one (a process was killed, say) the processes don't know each other's state any more: all of them end,
-no run is blamed, and the next start goes on from the last checkpoint.
+follow: they train what it names and keep nothing. A failure that every process sees alike (a loss that isn't finite) is
+the run's. After any other one (a process was killed, say) the processes don't know each other's state any more: all of
+them end, no run is blamed, and the next start goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def train(
     retry_failed: bool = False,
     finished: Callable[[Run, str], None] = lambda run, state: None,
 ) -> Outcome:
-    """As :func:`collabench.study.pool.train`, one run after the other, in the first process; the others are in :func:`follow`.
+    """As :func:`collabench.study.pool.train`, one run after the other, in the first process; the others are in
+    :func:`follow`.
 
     Runs whose recipe asks for another number of processes are left alone. Raises ConfigError if one of them is required
     and not there, RunFailed where the processes cannot go on together.
@@ -60,7 +61,8 @@ def train(
             "elsewhere",
         ):
             raise ConfigError(
-                f"{required.configuration.label}, seed {required.seed}, is required first, and its recipe says processes: "
+                f"{required.configuration.label}, seed {required.seed}, is required first, and its recipe says "
+                "processes: "
                 f"{required.configuration.recipe.processes}; train it without torchrun, or with so many processes"
             )
     leader = Runner(study, _train_together)
@@ -114,7 +116,8 @@ class _Parted(BaseException):
 def _ended(run: Run, cause: BaseException | None) -> RunFailed:
     reason = str(cause) if isinstance(cause, CollabenchError) else f"{type(cause).__name__}: {cause}"
     return RunFailed(
-        f"process {os.environ.get('RANK')} of {distributed.launched_world()} cannot go on with {run.id}: {reason[:300]}; once "
+        f"process {os.environ.get('RANK')} of {distributed.launched_world()} cannot go on with {run.id}: "
+        f"{reason[:300]}; once "
         "mended, start again to go on from the last checkpoint"
     )
 
@@ -133,7 +136,8 @@ def _train_together(run: Run, *given: Any, **named: Any) -> Trained:
 
 
 def _join(resources: Resources, held: ExitStack) -> None:
-    """Meet the other processes; take this process's GPU, in the order of ranks, so that no two groups wait for each other."""
+    """Meet the other processes; take this process's GPU, in the order of ranks, so that no two groups wait for each
+    other."""
     own, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if resources.gpus and here > len(resources.gpus) * resources.slots_per_gpu:
         raise CollabenchError(f"torchrun started {here} processes here for {len(resources.gpus)} GPUs")

@@ -17,7 +17,8 @@ import torch
 from collabench.core.errors import ResultError
 from collabench.storage.files import write_atomically
 
-#: Raise when what a state holds changes: a checkpoint of another form is refused, and its run starts from its beginning.
+#: Raise when what a state holds changes: a checkpoint of another form is refused, and its run starts from its
+#: beginning.
 FORM = 2
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from collabench.config.configuration import Configuration
 from collabench.core.seeding import stream_seed
 from collabench.methods import METHODS, Context, Method
-from collabench.models import build_backbone
+from collabench.models import Backbone, build_backbone
 from collabench.models.dropout import number_copy
 
 
@@ -24,7 +24,7 @@ def make_context(
 ) -> Context:
     """The context of a method: backbones whose weights and dropout depend on seed and copy number alone."""
 
-    def make_backbone(copy: int, model: str | None = None) -> nn.Module:
+    def make_backbone(copy: int, model: str | None = None) -> Backbone:
         settings = configuration.model if model is None else configuration.peer_models[model]
         backbone = build_backbone(settings, input_shape, classes, stream_seed(seed, "init", copy))
         number_copy(backbone, copy)
@@ -40,4 +40,5 @@ def make_context(
 
 def make_method(configuration: Configuration, context: Context) -> Method:
     """The configuration's method, ready to build its network."""
-    return METHODS[configuration.method.method].Method(configuration.method, context)
+    method: Method = METHODS[configuration.method.method].Method(configuration.method, context)
+    return method

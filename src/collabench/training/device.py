@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -29,6 +29,11 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def type_of(device: torch.device) -> Literal["cpu", "cuda"]:
+    """The device's type as results name it."""
+    return "cuda" if device.type == "cuda" else "cpu"
+
+
 def prepare_process(device: torch.device, *, compiles: bool = False) -> None:
     """Settle what would otherwise depend on the machine's state: threads, deterministic algorithms, float32 arithmetic.
 
@@ -44,7 +49,8 @@ def prepare_process(device: torch.device, *, compiles: bool = False) -> None:
         )  # tells the compiler, too, and imports it: more than a second
     else:
         torch.set_deterministic_debug_mode("warn")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time; nothing here reads such memory
+    # torch sets this by a property of the module, which its types leave out.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # costs time; nothing here reads such memory
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
@@ -62,8 +68,8 @@ def check_execution(recipe: RecipeConfig, device: torch.device) -> None:
         )
     if recipe.compile:
         raise ConfigError(
-            f"compile: {str(recipe.compile).lower()} costs every run a minute of compilation and gains less than a tenth on a CPU "
-            "(docs/performance.md); write compile: false or train on a GPU"
+            f"compile: {str(recipe.compile).lower()} costs every run a minute of compilation and gains less than a "
+            "tenth on a CPU (docs/performance.md); write compile: false or train on a GPU"
         )
 
 
@@ -90,8 +96,8 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 
 
 def computing(recipe: RecipeConfig, device: torch.device) -> AbstractContextManager:
-    """The context of one training step, or of one batch in evaluation. CUDA graphs write to the same memory in every one of them:
-    what is kept for longer must be a copy."""
+    """The context of one training step, or of one batch in evaluation. CUDA graphs write to the same memory in every
+    one of them: what is kept for longer must be a copy."""
     if recipe.compile == "cuda-graphs":
         torch.compiler.cudagraph_mark_step_begin()
     return autocast(recipe.precision, device)
@@ -103,7 +109,7 @@ def watch_determinism() -> Iterator[list[str]]:
     found: list[str] = []
     show = warnings.showwarning
 
-    def collect(message: Warning | str, *arguments: object, **options: object) -> None:
+    def collect(message: Warning | str, *arguments: Any, **options: Any) -> None:
         text = str(message)
         if "deterministic" in text:
             name = text.split(" does not", 1)[0].splitlines()[0]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ class Evaluator:
         """Test logits (heads, N, m) of every head."""
         return self._logits("test", partial(self._method.predict, self._network))
 
-    def _logits(self, split: str, predict: Callable[[Tensor], Tensor]) -> Tensor:
+    def _logits(self, split: Literal["test", "validation"], predict: Callable[[Tensor], Tensor]) -> Tensor:
         """Logits (heads, N, m) of the ``test`` or the ``validation`` split, ``predict`` giving those of a batch."""
         self._network.eval()
         index = self._validation_index if split == "validation" else None
@@ -128,8 +129,8 @@ class Evaluator:
 def collect_logits(
     predict: Callable[[Tensor], Tensor], batches: Iterable[Tensor], computing: Callable[[], AbstractContextManager]
 ) -> Tensor:
-    """Logits (heads, N, m) in float32 over batches of images, on the images' device, without gradients. ``computing``: the context
-    of every batch."""
+    """Logits (heads, N, m) in float32 over batches of images, on the images' device, without gradients. ``computing``:
+    the context of every batch."""
     with torch.inference_mode():
         parts = []
         for images in batches:

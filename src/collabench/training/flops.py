@@ -11,7 +11,7 @@ convolution costs what its forward costs, whatever its groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,7 +59,7 @@ class FakeTraining:
     teachers: list[nn.Module]
     batch: Batch
     optimizer: torch.optim.SGD
-    precision: Callable[[], object]
+    precision: Callable[[], AbstractContextManager[None]]
 
     def update(self, loss: Tensor, parameters: Sequence[nn.Parameter] | None = None) -> None:
         """:class:`collabench.methods.Update`."""
@@ -98,11 +98,11 @@ def fake_training(
 def _modules_stay() -> Iterator[None]:
     """``Module.to`` does nothing: torch cannot exchange fake parameters, and layout and device change no count."""
     original = nn.Module.to
-    nn.Module.to = lambda module, *_, **__: module
+    nn.Module.to = lambda module, *_, **__: module  # type: ignore[method-assign, assignment] # meant: patched
     try:
         yield
     finally:
-        nn.Module.to = original
+        nn.Module.to = original  # type: ignore[method-assign] # meant: the patch ends
 
 
 def _method(configuration: Configuration, shape: tuple[int, int, int], classes: int) -> tuple[Method, list[nn.Module]]:
@@ -157,8 +157,8 @@ def _per_image(network: Callable[[Tensor], object], images: Tensor) -> int:
 def count(
     configuration: Configuration, shape: tuple[int, int, int] | None = None, classes: int | None = None
 ) -> Counts:
-    """Count a configuration. shape: what its network sees; classes: of its data set. By default those that are known without
-    files."""
+    """Count a configuration. shape: what its network sees; classes: of its data set. By default those that are known
+    without files."""
     if shape is None or classes is None:
         form = shape_without_files(configuration)
         shape, classes = form.network_shape(configuration.recipe), form.classes

@@ -34,6 +34,7 @@ from collabench.training.device import (
     computing,
     describe,
     prepare_process,
+    type_of,
     versions,
     watch_determinism,
 )
@@ -61,7 +62,8 @@ def train_run(
     """Train one run, or finish it from its checkpoint; both give the same bytes.
 
     Args:
-        device: the one of this process; as many processes as the recipe says call this at once, if it says more than one
+        device: the one of this process; as many processes as the recipe says call this at once, if it says more than
+        one
             (:mod:`collabench.core.distributed`), and all return the same weights and logits.
         static_noise: the run's noisy labels if its noise is static and not ``none``.
         teachers: deployed networks of ``run.requires()``, in that order.
@@ -103,7 +105,7 @@ def train_run(
         evaluate_seconds=round(history.evaluate_seconds, 3),
         images_per_second=round(images / max(history.train_seconds, 1e-9), 1),
         peak_memory_bytes=memory.read(),
-        device_type=device.type,
+        device_type=type_of(device),
         device=describe(device),
         threads=torch.get_num_threads(),
         versions=versions(tuned=recipe.convolution == "tuned" and device.type == "cpu"),
@@ -148,12 +150,12 @@ class _Trainer:
         self.history = History()
 
         fraction = self.recipe.validation_fraction
+        self.train_index: Tensor | None = None
+        self.validation_index: Tensor | None = None
         if fraction:
             self.train_index, self.validation_index = data.validation_split(
                 dataset.train_labels, fraction, run.data_seed
             )
-        else:
-            self.train_index, self.validation_index = None, None
         if self.method.trains:
             self.batches = data.open_batches(
                 dataset, self.recipe.augmentation, self.recipe.batch_size, run.seed, device, self.train_index,
@@ -263,6 +265,7 @@ class _Trainer:
                 begin = time.monotonic()
                 checkpoint.save(checkpoint_path, self.state())
                 clock.last_checkpoint = time.monotonic()
+        assert sums is not None, "an epoch has at least one batch"
         means = [value / self.images_per_epoch for value in sums.tolist()]  # the epoch's only synchronisation
         bad = [name for name, mean in zip(names, means, strict=True) if not math.isfinite(mean)]
         if bad:

@@ -55,8 +55,8 @@ def count_memory(
     classes: int | None = None,
     batch_size: int | None = None,
 ) -> Memory:
-    """Training memory of a configuration. shape (C, H, W): what its network sees; classes: of its data set. By default those
-    that are known without files. batch_size: by default the recipe's.
+    """Training memory of a configuration. shape (C, H, W): what its network sees; classes: of its data set. By default
+    those that are known without files. batch_size: by default the recipe's.
 
     Raises ConfigError where the data set's form is not known.
     """

@@ -12,8 +12,8 @@ from collabench.config.sections import RecipeConfig
 
 
 class _SGD(torch.optim.SGD):
-    """torch's own, without what torch puts around its methods for networks that are compiled together with their optimizer: that
-    imports the compiler, more than a second of every process."""
+    """torch's own, without what torch puts around its methods for networks that are compiled together with their
+    optimizer: that imports the compiler, more than a second of every process."""
 
     add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
     load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)

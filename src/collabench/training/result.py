@@ -34,8 +34,8 @@ def make_result(
 ) -> Result:
     """The result of a run that has ended.
 
-    train_images: how many images an epoch trained on. parameters: of the training network. ``history.epoch`` is 0 for a method
-    that trains nothing.
+    train_images: how many images an epoch trained on. parameters: of the training network. ``history.epoch`` is 0 for a
+    method that trains nothing.
     """
     configuration = run.configuration
     evaluated = [error for error in history.test_error if error is not None]
@@ -61,7 +61,7 @@ def make_result(
         last=final.heads[0],
         best_error=min(evaluated) if every_epoch else None,
         best_epoch=evaluated.index(min(evaluated)) if every_epoch else None,
-        best_top5_error=min(top5) if every_epoch and top5 is not None else None,
+        best_top5_error=min(error for error in top5 if error is not None) if every_epoch and top5 else None,
         selected=None if history.selected is None else Metrics(**history.selected),
         selected_epoch=history.selected_epoch,
         heads=tuple(final.heads),

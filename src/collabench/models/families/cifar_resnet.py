@@ -14,12 +14,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from collabench.core.errors import ConfigError
-from collabench.core.record import Record
-from collabench.models.backbone import Backbone
+from collabench.models.backbone import Backbone, ModelSettings
 from collabench.models.pooling import GlobalAveragePool, every_nth_pixel
 
 
-class Settings(Record):
+class Settings(ModelSettings):
     """``width``: channels of the first stage (16 in the literature)."""
 
     draws_dropout: ClassVar[bool] = False

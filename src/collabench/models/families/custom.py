@@ -6,8 +6,8 @@
                  stages: {stem: [conv1, bn1], body: [layers], pool: [pool, flatten], classifier: [fc]}}
 
 ``make(input_shape=(C, H, W), classes=m, **arguments)`` returns a ``torch.nn.Module`` that maps images (B, C, H, W) to
-logits (B, m), with weights drawn from torch's global generator (which is seeded for the call and restored after it). Its
-dropout layers are made to draw from the run's own stream (:func:`collabench.models.dropout.seed_dropout`).
+logits (B, m), with weights drawn from torch's global generator (which is seeded for the call and restored after it).
+Its dropout layers are made to draw from the run's own stream (:func:`collabench.models.dropout.seed_dropout`).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Settings(ChainSettings):
 def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -> Backbone:
     """Raises ConfigError where the callable cannot be imported or called, or gives something that is not such a model.
 
-    The model is made on the CPU, with numbers, even where only names and shapes are asked for: a plan refuses what could
-    not be trained.
+    The model is made on the CPU, with numbers, even where only names and shapes are asked for: a plan refuses what
+    could not be trained.
     """
     name = settings.import_
     make = _imported(name)

@@ -1,8 +1,9 @@
 """The densely connected networks for small images: three dense blocks with transitions between them.
 
-Stages: ``stem``, ``block1``, ``transition1``, ``block2``, ``transition2``, ``block3``, ``pool``, ``classifier``. A training
-graph can split after a transition or before it (after the block). Every layer normalises its own input, so the output of
-``block1`` and ``block2`` is the plain concatenation; the last normalisation and activation belong to ``block3``.
+Stages: ``stem``, ``block1``, ``transition1``, ``block2``, ``transition2``, ``block3``, ``pool``, ``classifier``. A
+training graph can split after a transition or before it (after the block). Every layer normalises its own input, so the
+output of ``block1`` and ``block2`` is the plain concatenation; the last normalisation and activation belong to
+``block3``.
 
 DenseNet-40-12 has ``depth: 40, growth: 12``; DenseNet-BC-100-12 has ``depth: 100, growth: 12, bottleneck: true,
 compression: 0.5``.
@@ -17,14 +18,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from collabench.core.errors import ConfigError
-from collabench.core.record import Record
-from collabench.models.backbone import Backbone
+from collabench.models.backbone import Backbone, ModelSettings
 from collabench.models.pooling import GlobalAveragePool
 
 BLOCKS = 3
 
 
-class Settings(Record):
+class Settings(ModelSettings):
     """
     depth: number of convolutions and fully connected layers; each of the three blocks has (depth - 4) / 3 of them.
     growth: channels that every layer of a block adds (the growth rate k).

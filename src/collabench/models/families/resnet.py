@@ -1,9 +1,9 @@
 """Residual networks with convolutional shortcuts (ResNet-18) for small images, with three fully connected layers.
 
-Stages: ``stem``, ``stage1``, ``stage2`` …, ``pool``, ``hidden1``, ``hidden2``, ``classifier``. The stem is a 3x3 convolution of
-stride 1, without pooling. The stages have w, 2w, 4w, 8w, 8w … channels, all but the first begin with stride 2. A shortcut
-where the shape changes is a 1x1 convolution with batch normalisation. The convolutional part of depth 18 and width 64
-has 11.17 M parameters.
+Stages: ``stem``, ``stage1``, ``stage2`` …, ``pool``, ``hidden1``, ``hidden2``, ``classifier``. The stem is a 3x3
+convolution of stride 1, without pooling. The stages have w, 2w, 4w, 8w, 8w … channels, all but the first begin with
+stride 2. A shortcut where the shape changes is a 1x1 convolution with batch normalisation. The convolutional part of
+depth 18 and width 64 has 11.17 M parameters.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from collabench.core.errors import ConfigError
-from collabench.core.record import Record
-from collabench.models.backbone import Backbone
+from collabench.models.backbone import Backbone, ModelSettings
 from collabench.models.classifier import classifier_stages, initialise
 from collabench.models.intermediate import IntermediateLayer
 
@@ -23,7 +22,7 @@ from collabench.models.intermediate import IntermediateLayer
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
-class Settings(Record):
+class Settings(ModelSettings):
     """
     depth: of one of the networks of the literature.
     blocks: blocks of every stage, for another network, instead of depth.
@@ -47,7 +46,10 @@ class Settings(Record):
     @property
     def stages(self) -> tuple[int, ...]:
         """Blocks of every stage."""
-        return BLOCKS[self.depth] if self.blocks is None else self.blocks
+        if self.blocks is not None:
+            return self.blocks
+        assert self.depth is not None
+        return BLOCKS[self.depth]
 
 
 class BasicBlock(nn.Module):

@@ -1,7 +1,9 @@
-"""Classification models of torchvision, without pretrained weights, e.g. ``{family: torchvision_model, name: resnet50}``.
+"""Classification models of torchvision, without pretrained weights, e.g. ``{family: torchvision_model, name:
+resnet50}``.
 
 The state dict has torchvision's own keys. Residual networks (ResNet, ResNeXt, wide) come with the stages ``stem``,
-``layer1`` … ``layer4``, ``pool``, ``classifier``; for other models the configuration names them, for example for vgg11::
+``layer1`` … ``layer4``, ``pool``, ``classifier``; for other models the configuration names them, for example for
+vgg11::
 
     stages: {features: [features], pool: [avgpool, flatten], hidden: [classifier.0, …], classifier: [classifier.6]}
 
@@ -37,8 +39,10 @@ class Settings(ChainSettings):
     """
     name: as torchvision calls it (``resnet50``).
     stages: see :mod:`collabench.models.chain`; by default those of a residual network.
-    small_stem: residual networks only: a 3x3 convolution of stride 1 and no pooling, for images smaller than ImageNet's.
-    hidden: residual networks only: the classifier of the families ``vgg`` and ``resnet`` instead of the model's own, with
+    small_stem: residual networks only: a 3x3 convolution of stride 1 and no pooling, for images smaller than
+    ImageNet's.
+    hidden: residual networks only: the classifier of the families ``vgg`` and ``resnet`` instead of the model's own,
+    with
         hidden layers of this width and dropout (stages ``hidden1``, ``hidden2``).
     """
 
@@ -75,7 +79,8 @@ def _build(settings: Settings, input_shape: tuple[int, int, int], classes: int) 
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3)
         raise ConfigError(f"torchvision has no classification model {name!r}"
-                          + (f"; did you mean {' or '.join(near)}?" if near else f"; it has {', '.join(known)}"))  # fmt: skip
+                          + (f"; did you mean {' or '.join(near)}?" if near else "; it has "
+                                                                                 f"{', '.join(known)}"))  # fmt: skip
     if input_shape[0] != 3:
         raise ConfigError(f"{name} takes images of 3 channels, these have {input_shape[0]}")
     model = models.get_model(name, weights=None, num_classes=classes)
@@ -98,14 +103,15 @@ def _build(settings: Settings, input_shape: tuple[int, int, int], classes: int) 
 
 def _with_hidden_layers(backbone: Backbone, hidden: int, classes: int) -> Backbone:
     *stages, classifier = backbone.stage_names
-    layers = classifier_stages(backbone.module_at(*backbone.stages[classifier]).in_features, hidden, classes)
+    linear: Any = backbone.module_at(*backbone.stages[classifier])
+    layers = classifier_stages(linear.in_features, hidden, classes)
     del layers["pool"]  # the backbone has its own
     kept = {stage: backbone.stages[stage] for stage in stages}
     modules = {name: backbone.module_at(name) for names in kept.values() for name in names}
     return Backbone(modules | layers, kept | {name: (name,) for name in layers})
 
 
-def _make_stem_small(model: nn.Module) -> None:
+def _make_stem_small(model: Any) -> None:
     """Keeps the modules' names, so that the state dict keeps its keys (the first convolution's shape differs)."""
     first = model.conv1
     model.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, 1, 1, bias=False)

@@ -1,8 +1,8 @@
 """VGG networks with batch normalisation for small images, followed by three fully connected layers.
 
-Stages: ``block1``, ``block2`` …, ``pool``, ``hidden1``, ``hidden2``, ``classifier``. A block is a chain of 3x3 convolutions
-(each with batch normalisation and activation) and, in the first ``poolings`` blocks, max pooling. The blocks have w, 2w,
-4w, 8w, 8w … channels. The convolutions of depth 16 and width 64 have 14.71 M weights.
+Stages: ``block1``, ``block2`` …, ``pool``, ``hidden1``, ``hidden2``, ``classifier``. A block is a chain of 3x3
+convolutions (each with batch normalisation and activation) and, in the first ``poolings`` blocks, max pooling. The
+blocks have w, 2w, 4w, 8w, 8w … channels. The convolutions of depth 16 and width 64 have 14.71 M weights.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from collabench.core.errors import ConfigError
-from collabench.core.record import Record
-from collabench.models.backbone import Backbone
+from collabench.models.backbone import Backbone, ModelSettings
 from collabench.models.classifier import classifier_stages, initialise
 from collabench.models.intermediate import IntermediateLayer
 
@@ -22,7 +21,7 @@ from collabench.models.intermediate import IntermediateLayer
 BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
-class Settings(Record):
+class Settings(ModelSettings):
     """
     depth: of one of the networks of the literature.
     blocks: convolutions of every block, for another network, instead of depth.
@@ -50,7 +49,10 @@ class Settings(Record):
     @property
     def convolutions(self) -> tuple[int, ...]:
         """Convolutions of every block."""
-        return BLOCKS[self.depth] if self.blocks is None else self.blocks
+        if self.blocks is not None:
+            return self.blocks
+        assert self.depth is not None
+        return BLOCKS[self.depth]
 
 
 def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -> Backbone:

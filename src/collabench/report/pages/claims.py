@@ -22,9 +22,11 @@ The interval decides. It is a 95 % t interval of the paired difference over seed
 claimed side. **Refuted**: wholly on the other side, or wholly inside the smallest effect of interest. **Inconclusive**:
 neither. **Not run**: without runs. “No worse” needs the interval to stay within the margin; a claim with several parts
 needs all of them, and one part refutes it only at a level corrected for their number. The verdict holds for its scope
-(data set, noise, backbone, epochs) and for training randomness on a fixed test set. Estimates are method minus baseline.
+(data set, noise, backbone, epochs) and for training randomness on a fixed test set. Estimates are method minus \
+baseline.
 p: two-sided paired t test against zero, for “no worse” against the margin, on either side of it; of a claim with
-several parts the largest, 1 for a part on the other side, so that it speaks of support alone. Sign-flip p: exact, of the
+several parts the largest, 1 for a part on the other side, so that it speaks of support alone. Sign-flip p: exact, of \
+the
 same hypothesis, a sensitivity check, which with n pairs cannot fall below 2 / 2ⁿ (0.0625 with five: there it is left
 out). Seeds needed: for 80 % power at the published effect or, without one, the smallest effect of interest, for “no
 worse” the margin, from an upper 80 % limit of the standard deviation. `docs/statistics.md` says more.
@@ -55,14 +57,15 @@ def overview(results: ClaimReport, costs: ClaimReport) -> list[str]:
     if results.here():
         shared, frame = verdict_table(results)
         lines += [
-            f"{counted(results)}. Verdicts hold for this scope only, at 95 % over all tests of a paper. Rules, intervals and "
-            f"the claims not run here: [{PAGE}]({PAGE}).",
+            f"{counted(results)}. Verdicts hold for this scope only, at 95 % over all tests of a paper. Rules, "
+            f"intervals and the claims not run here: [{PAGE}]({PAGE}).",
             *([f"On {shared}:"] if shared else []),
             frame.to_markdown(index=False, disable_numparse=True),
         ]
     if costs.here():
         lines.append(
-            f"{_of(len(costs.here()), 'claim')} about training time and memory: [costs/{PAGE}](costs/{PAGE}), as measured."
+            f"{_of(len(costs.here()), 'claim')} about training time and memory: [costs/{PAGE}](costs/{PAGE}), as "
+            "measured."
         )
     return lines
 
@@ -97,7 +100,8 @@ def verdict_table(report: ClaimReport) -> tuple[str, pandas.DataFrame]:
 
 
 def _verdicts(claim: ClaimVerdict, everywhere: list[bool]) -> str:
-    """``**refuted** (20 % uniform noise)``: each verdict with the parts of its scope that are not the same everywhere."""
+    """``**refuted** (20 % uniform noise)``: each verdict with the parts of its scope that are not the same
+    everywhere."""
     grouped: dict[str, list[str]] = {}
     for scope in claim.scopes:
         own = ", ".join(part for part, same in zip(scope.where, everywhere, strict=True) if not same)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -19,7 +19,10 @@ from matplotlib.figure import Figure
 from collabench.core.processes import end_with_parent
 from collabench.core.resources import choose
 
-STYLE = {
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+STYLE: dict[RcKeyType, Any] = {
     "svg.hashsalt": "collabench",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
@@ -66,8 +69,8 @@ class Task:
 def draw(tasks: Sequence[Task]) -> list[bool]:
     """Draw figures, on all cores that this process may use; whether each had something to draw.
 
-    Drawing is most of a large report's time: a tenth of a second a figure. Forked processes have all that it needs, where
-    others would import it for seconds. Forking is safe on Linux only; elsewhere this process draws all.
+    Drawing is most of a large report's time: a tenth of a second a figure. Forked processes have all that it needs,
+    where others would import it for seconds. Forking is safe on Linux only; elsewhere this process draws all.
     """
     processes = min(choose("cpu").cores, len(tasks) // _FEW) if sys.platform == "linux" else 1
     if processes < 2:

@@ -17,17 +17,19 @@ HOW_TO_READ = """\
 How to read the tables. **Test error** is the deployed head's on the test split, in percent: mean ± sample standard
 deviation over n training runs (one per seed). Intervals are 95 % t intervals over training randomness with a fixed test
 set; they say nothing about other test images. **Difference**: method minus baseline in percentage points, paired by
-seed (same split, noise, data order and augmentation; of an ensemble's members the first has that order, and all have that
+seed (same split, noise, data order and augmentation; of an ensemble's members the first has that order, and all have \
+that
 noise); negative is lower error. Its interval is unadjusted: it is not widened for the number of
 comparisons. **p**: paired t test, two-sided, the primary test. **Sign-flip p**: exact test without an assumption of
 normality, a sensitivity check, shown where n can reach 0.05 (six pairs or more). **Holm p**: p adjusted over the
 declared family of comparisons. How often such intervals and tests err, and for which differences more
-than 5 % of the time (skewed ones, ties with few seeds): `docs/statistics-simulation.md`. “–”: not defined or not recorded.
+than 5 % of the time (skewed ones, ties with few seeds): `docs/statistics-simulation.md`. “–”: not defined or not \
+recorded.
 """
 
 _SELECTED = (
-    " Selected on validation: test error of the epoch with the lowest error on the held-out training images, so that no "
-    "test image chooses it."
+    " Selected on validation: test error of the epoch with the lowest error on the held-out training images, so that "
+    "no test image chooses it."
 )
 
 
@@ -171,7 +173,8 @@ def _condition(condition: Condition, drawn: dict[str, str]) -> list[str]:
         (
             tables.across_images_table,
             "Other seeds and other test images, after the last epoch",
-            "95 % intervals. Over seeds: Student's t over training randomness, fixed test set, as above. Over seeds and "
+            "95 % intervals. Over seeds: Student's t over training randomness, fixed test set, as above. Over seeds "
+            "and "
             "images: two-way bootstrap (2,000 resamples, percentiles) of the saved logits, which also says what other "
             "test images would change. Unadjusted; it replaces no test.",
         ),
@@ -192,8 +195,8 @@ def _condition(condition: Condition, drawn: dict[str, str]) -> list[str]:
             tables.resolution_table,
             "What the number of seeds can show",
             "Rule: last epoch. Effect size: mean over standard deviation of the paired differences, with Hedges' "
-            "correction. Detectable difference: the smallest true difference (points) that so many pairs of this spread "
-            "show at 5 %, unadjusted, with 80 % power.",
+            "correction. Detectable difference: the smallest true difference (points) that so many pairs of this "
+            "spread show at 5 %, unadjusted, with 80 % power.",
         ),
     )
     for make, title, note in sections:

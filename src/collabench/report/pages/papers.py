@@ -1,4 +1,5 @@
-"""A page for each paper: its tables in its own layout, each value beside the runs of the configuration that reproduces it.
+"""A page for each paper: its tables in its own layout, each value beside the runs of the configuration that reproduces
+it.
 
 Where a profile runs none of a paper's configurations the page says so, and shows what is published and whether the
 paper's own arithmetic holds.
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collabench.papers.arithmetic import check_quotes, repeated, suspects
+from collabench.papers.arithmetic import QuoteCheck, check_quotes, repeated, suspects
 from collabench.papers.schema import METRICS, UNKNOWN
 from collabench.papers.tables import Paper, PublishedCell, Table
 from collabench.report.content import Report
@@ -34,7 +35,8 @@ How to read a cell. First the **published** value. Below it the **measured** one
 (mean ± sample standard deviation [95 % t interval], n training runs), the **difference** measured minus published in
 percentage points, and the **verdict**: *agrees*: the published value lies where one more run of ours would (95 %
 prediction interval), *differs*: outside, *cannot tell*: no such interval; beside a published mean ± standard deviation
-Welch's test decides, and *agrees* needs a stated margin that two one-sided tests keep. The rule is the lowest test error over all
+Welch's test decides, and *agrees* needs a stated margin that two one-sided tests keep. The rule is the lowest test \
+error over all
 epochs where the paper reports that (optimistic: chosen on test data), and the error after the last epoch then stands
 below; otherwise it is the last epoch. Intervals are over training randomness, with a fixed test set. A cell with the
 published value alone is not run in this profile. {MISPRINT}: looks like a misprint, see below; kept as printed.
@@ -154,8 +156,8 @@ def _table(
     unrecorded = [cell for cell in table.cells.values() if (m := measured.get(_key(cell))) and m.n and m.error is None]
     if unrecorded:
         notes.append(
-            "Where not every epoch was evaluated, or the top-5 error of not every epoch recorded, the last epoch's stands, "
-            "without a verdict."
+            "Where not every epoch was evaluated, or the top-5 error of not every epoch recorded, the last epoch's "
+            "stands, without a verdict."
         )
     notes += [f"Quoted: {text}." for text in quoted.get(table.name, ())]
     notes.append(f"Source: {content.source.describe()}.")
@@ -305,7 +307,7 @@ def _quoted(value: float | None, decimals: int) -> str:
     return formats.number(value, decimals)
 
 
-def _checks_table(checks: Iterable) -> str:  # type: ignore[type-arg]
+def _checks_table(checks: Iterable[QuoteCheck]) -> str:
     rows = [["Quoted", "Number", "By the tables", "Arithmetic", "Agrees"], [":---", "---:", "---:", ":---", ":---"]]
     for check in checks:
         rows.append(

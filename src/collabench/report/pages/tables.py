@@ -178,7 +178,8 @@ def ranks_table(ranks: Ranks) -> Frame:
 def overview_table(table: Table) -> Frame:
     """Methods and conditions of a table crossed: mean error, and in brackets the difference to the baseline.
 
-    A table of one condition also has the mean error of the epochs that were selected on validation, where there are any.
+    A table of one condition also has the mean error of the epochs that were selected on validation, where there are
+    any.
     """
     heading = short_titles(table)
     methods = [row.method for row in table.conditions[0].rows]
@@ -270,13 +271,13 @@ def _numbers(condition: Condition, row: Row) -> dict[str, object]:
         "holm_family_size": condition.family_size,
         "effect_size": difference and difference.effect_size,
         "detectable_difference": difference and difference.detectable,
-        **summary_columns("error_best_epoch", best and best.error),
-        **summary_columns("optimism", best and best.optimism),
-        **summary_columns("error_validation_selected", selected and selected.error),
+        **summary_columns("error_best_epoch", best.error if best else None),
+        **summary_columns("optimism", best.optimism if best else None),
+        **summary_columns("error_validation_selected", selected.error if selected else None),
         "heads": heads.count if heads else None,
-        **summary_columns("error_mean_over_heads", heads and heads.mean),
+        **summary_columns("error_mean_over_heads", heads.mean if heads else None),
         "spread_over_heads": heads and heads.spread,
-        **summary_columns("error_averaged_heads", heads and heads.averaged),
+        **summary_columns("error_averaged_heads", heads.averaged if heads else None),
         **summary_columns("top5_error", row.top5_error),
         **summary_columns("negative_log_likelihood", row.negative_log_likelihood),
         **summary_columns("calibration_error", row.calibration_error),
@@ -294,8 +295,8 @@ def _numbers(condition: Condition, row: Row) -> dict[str, object]:
 def summary_columns(name: str, value: Summary | None) -> dict[str, float | None]:
     """A summary as four columns of a CSV file."""
     return {
-        f"{name}_mean": value and value.mean,
-        f"{name}_sd": value and value.sd,
-        f"{name}_low": value and value.low,
-        f"{name}_high": value and value.high,
+        f"{name}_mean": value.mean if value else None,
+        f"{name}_sd": value.sd if value else None,
+        f"{name}_low": value.low if value else None,
+        f"{name}_high": value.high if value else None,
     }

@@ -1,0 +1,165 @@
+"""The cost of a study before it is run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from collabench.cli.estimate import describe_estimate
+from collabench.cli.estimate import estimate as estimate_command
+from collabench.core.errors import CollabenchError, ConfigError, RunFailed
+from collabench.core.resources import Resources
+from collabench.storage.files import write_json
+from collabench.storage.results import Measured
+from collabench.study.estimate import Cost, Estimate, estimate
+from collabench.study.study import load_study
+from collabench.study.timing import DatasetShape, Prediction, predict_all
+from tests.support.params import params_yaml, profile, table
+from tests.support.project import ROOT
+
+ONE_CORE = Resources(1, (), 1, "a test")
+
+_PARTS = {"models": "resnet8", "recipes": "short"}
+PARAMS = params_yaml(
+    {
+        "small": profile(
+            table("individual kd tree", noise="uniform20", **_PARTS), seeds=3, seeds_per_job=1, device="cpu"
+        ),
+        "pictures": profile(table("individual", datasets="pictures", **_PARTS)),
+    },
+    datasets={"digits": "", "pictures": f'{{source: images, path: nowhere, sha256: "{"0" * 64}"}}'},
+    noise="clean uniform20",
+    models={"resnet8": "{family: cifar_resnet, depth: 8, width: 4}"},
+    recipes={"short": "{epochs: 2, batch_size: 64, learning_rate: 0.1}"},
+    methods="individual kd tree",
+)
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    return tmp_path
+
+
+def invented(study, seconds: dict[str, float]) -> Estimate:
+    """An estimate with these seconds a run, by method."""
+    form = DatasetShape(shape=(1, 8, 8), classes=10, train_images=100, test_images=10)
+    costs = {}
+    for name, configuration in study.plan.configurations.items():
+        predicted = Prediction(
+            configuration_id=name, device="d", workers=1, torch="t", form=form, evaluate_seconds=0.0,
+            train_seconds=seconds[configuration.names["method"]], memory_bytes=10, disk_bytes=5, flops=1, timed_batch=2,
+        )  # fmt: skip
+        costs[name] = Cost(configuration, 3, predicted, 0, None, None)
+    return Estimate(study, costs, 1)
+
+
+def test_sums_by_table_hold_required_runs_once_and_a_budget_buys_seeds_in_run_order(root):
+    found = invented(load_study(root, "small"), {"individual": 100.0, "kd": 200.0, "tree": 300.0})
+    assert found.seconds == 1800.0
+    assert found.of_runs(found.table_runs("one")) == (1800.0, 10, 45)
+    # Blocks of one seed: after 600 s the first seed of all methods is there.
+    assert found.seeds_within(599 / 3600) == {"one": 0}
+    assert found.seeds_within(600.5 / 3600) == {"one": 1}
+    assert found.seeds_within(1.0) == {"one": 3}
+    assert "2 of 3 seeds: differences of" in describe_estimate(found, 1200.5 / 3600)
+
+
+@pytest.mark.slow
+def test_estimate_times_every_configuration_once_and_compares_with_what_was_measured(root, monkeypatch):
+    study = load_study(root, "small")
+    found = estimate(study, ONE_CORE)
+    assert all(cost.predicted.train_seconds > 0 and cost.runs == 3 for cost in found.costs.values())
+    by_method = {cost.configuration.names["method"]: cost.predicted for cost in found.costs.values()}
+    assert by_method["tree"].flops > by_method["kd"].flops > by_method["individual"].flops
+    assert by_method["tree"].train_seconds > by_method["individual"].train_seconds
+    assert found.error() is None
+
+    for name, cost in found.costs.items():
+        write_json(
+            study.workspace.measured / name / "seed-0.json",
+            Measured(
+                run_id=f"{name}-s0", train_seconds=2 * cost.predicted.seconds, evaluate_seconds=0.0,
+                images_per_second=1.0, device_type="cpu", device="d", threads=1, versions={}, started="", finished="",
+            ),
+        )  # fmt: skip
+
+    def timed(*_: object) -> list:
+        raise AssertionError("everything was timed before")
+
+    monkeypatch.setattr("collabench.study.timing.predict", timed)
+    again = estimate(study, ONE_CORE)
+    assert {name: cost.predicted for name, cost in again.costs.items()} == {
+        name: cost.predicted for name, cost in found.costs.items()
+    }
+    assert again.error() == pytest.approx(-0.5, abs=1e-6)
+    assert again.seconds == pytest.approx(2 * found.seconds)
+
+
+def test_form_that_nobody_knows_is_refused_in_one_line(root):
+    with pytest.raises(ConfigError, match="collabench data prepare -p pictures"):
+        estimate(load_study(root, "pictures"), ONE_CORE)
+    with pytest.raises(CollabenchError, match="positive number of hours"):
+        estimate_command("small", root, "1", "none", budget=-1.0)
+
+
+@pytest.mark.slow
+def test_default_profile_is_predicted_from_a_few_configurations(tmp_path):
+    """Whole-study accuracy is printed by the command; a busy machine allows only a wide margin here."""
+    measured = ROOT / "artifacts" / "default" / "measured"
+    if not measured.is_dir():
+        pytest.skip("the default profile has not been run here")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    if (ROOT / "papers").is_dir():
+        shutil.copytree(ROOT / "papers", tmp_path / "papers")
+    shutil.copytree(measured, tmp_path / "artifacts" / "default" / "measured")
+    study = load_study(tmp_path, "default")
+    if not {path.name for path in measured.iterdir()} & set(study.plan.configurations):
+        pytest.skip("the default profile has not been run here as params.yaml now has it")
+    found = estimate(study, ONE_CORE)
+    assert sum(cost.measured_runs for cost in found.costs.values()) > 0
+    trained = [cost for cost in found.costs.values() if cost.error is not None]
+    # Relative costs don't depend on how busy or how fast the machine is.
+    ratios = sorted(cost.predicted.seconds / cost.measured_seconds for cost in trained)
+    middle = ratios[len(ratios) // 2]
+    assert sum(0.6 < ratio / middle < 1.67 for ratio in ratios) >= 0.8 * len(ratios)
+
+
+def dies(configuration, form: DatasetShape, device: str, workers: int) -> Prediction:
+    """In the place of a timing: the process of one configuration is killed, the first time or always."""
+    marker = Path(os.environ["COLLABENCH_TEST_DIES"])
+    if configuration.names["method"] == "label-smoothing" and (marker.name == "always" or not marker.exists()):
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return prediction_of(configuration.id, workers, form)
+
+
+def prediction_of(identifier: str, workers: int, form: DatasetShape) -> Prediction:
+    return Prediction(
+        configuration_id=identifier, device="none", workers=workers, torch="none", form=form, train_seconds=1.0,
+        evaluate_seconds=0.0, memory_bytes=0, disk_bytes=0, flops=0, timed_batch=2,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_followed_by_another_and_named_if_that_dies_too(tmp_path, monkeypatch):
+    from collabench.config.params import load_params
+    from collabench.config.plan import resolve
+
+    parts = {"dataset": "digits", "noise": "clean", "model": "resnet8", "recipe": "digits"}
+    params = load_params(ROOT / "params.yaml")
+    chosen = [resolve(params, **parts, method=method) for method in ("individual", "label-smoothing")]
+    configurations = {one.id: one for one in chosen}
+    form = DatasetShape(shape=(1, 8, 8), classes=10, train_images=100, test_images=10)
+    arguments = (configurations, dict.fromkeys(configurations, form), Resources(2, (), 1, "asked for"), dies)
+    monkeypatch.setenv("COLLABENCH_TEST_DIES", str(tmp_path / "once"))
+    assert [found.configuration_id for found in predict_all(*arguments)] == list(configurations)
+    monkeypatch.setenv("COLLABENCH_TEST_DIES", str(tmp_path / "always"))
+    with pytest.raises(
+        RunFailed, match=r"digits · clean · resnet8 · digits · label-smoothing: the process .* died, alone too"
+    ):
+        predict_all(*arguments)

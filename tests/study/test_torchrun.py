@@ -1,0 +1,106 @@
+"""`collabench run` under torchrun: the whole command, two processes on the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from collabench.core.errors import DataError, RunFailed
+from collabench.study import torchrun
+from collabench.study.runner import Runner
+from collabench.study.study import load_study
+from tests.support.params import params_yaml, profile, table
+
+_PARTS = {"datasets": "tiny", "noise": "uniform20"}
+PARAMS = params_yaml(
+    {
+        "shared": profile(table("individual kd", recipes="shared", **_PARTS), device="cpu"),
+        "alone": profile(table("individual", recipes="alone", **_PARTS), device="cpu"),
+    },
+    datasets={"tiny": "{source: digits, train_images: 120, test_images: 60}"},
+    noise="uniform20",
+    recipes={
+        "shared": "{epochs: 2, batch_size: 32, learning_rate: 0.1, augmentation: {shift: 1}, processes: 2}",
+        "alone": "{epochs: 1, batch_size: 32, learning_rate: 0.1}",
+    },
+    methods="individual kd",
+)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    return tmp_path
+
+
+def run(root: Path, processes: int, profile: str = "shared", *options: str) -> subprocess.CompletedProcess:
+    """`collabench run`, under torchrun if there is more than one process."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "collabench"]
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    }
+    return subprocess.run(
+        [*command, "run", "-p", profile, "--root", str(root), *options],
+        capture_output=True, text=True, timeout=500, env=environment | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_runs_and_one_writes_them(root):
+    refused = run(root, 1)
+    assert refused.returncode == 2, refused.stderr
+    assert "recipes.shared.processes: 2 processes share a run, here is 1" in refused.stderr
+    assert "`torchrun --nproc-per-node 2 -m collabench run -p shared`" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+    first = run(root, 2)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("trained ·") == 2 and "2 processes share every run" in first.stdout
+    assert "2 trained, 0 linked, 0 already there, 0 failed" in first.stdout
+
+    study = load_study(root, "shared")
+    files = sorted(study.workspace.runs.rglob("*.*"))
+    assert {path.name for path in files} == {"result.json", "logits.safetensors", "weights.safetensors"}
+    assert all(status.state == "done" for status in study.statuses())
+    before = {path: path.read_bytes() for path in files}
+
+    again = run(root, 2)
+    assert "0 trained, 0 linked, 2 already there, 0 failed" in again.stdout, again.stderr
+    alone = run(root, 1)
+    assert alone.returncode == 0 and "2 already there" in alone.stdout, alone.stderr
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_a_run_is_blamed_for_what_every_process_sees_and_not_for_a_lost_process(root, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    study = load_study(root, "shared")
+    study.inputs.prepare_for(study.plan.runs, lambda line: None)
+    leader = Runner(study, torchrun._train_together)
+    failing = next(one for one in study.plan.runs if not one.requires())
+    for error, raised, state in (
+        (RuntimeError("Connection reset by peer"), torchrun._Parted, "todo"),
+        (DataError("an image that one process could not read"), torchrun._Parted, "todo"),
+        (RunFailed("the loss is not finite"), None, "failed"),
+    ):
+        monkeypatch.setattr("collabench.training.train_run", Mock(side_effect=error))
+        monkeypatch.setattr("collabench.core.distributed.from_first", lambda make: make())
+        with pytest.raises(raised) if raised else nullcontext():
+            leader.train([failing], log=lambda line: None)
+        assert study.status(failing).state == state
+
+
+@pytest.mark.slow
+def test_torchrun_with_another_number_of_processes_says_what_the_recipes_ask_for(root):
+    refused = run(root, 2, "alone")
+    assert refused.returncode != 0
+    assert (
+        "torchrun started 2 processes, and no run asks for so many (their recipes say processes: 1)" in refused.stderr
+    )
+    assert not list(load_study(root, "alone").workspace.runs.rglob("result.json"))

@@ -1,0 +1,163 @@
+"""What others made is read, never executed: no foreign pickle, no code in a checkpoint, no shell, no open port."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from collabench.config.params import load_params
+from collabench.core.errors import ConfigError, DataError, ResultError
+from collabench.data.archives import members, read_pickle
+from collabench.training import checkpoint
+from tests.support.params import params_yaml, profile, table
+from tests.support.project import ROOT
+
+SOURCES = sorted(path for part in ("src", "pipeline") for path in (ROOT / part).rglob("*.py"))
+
+#: The one reader of foreign pickles, whose Unpickler finds no function but its own.
+PICKLES = ROOT / "src/collabench/data/archives.py"
+
+#: Calls that execute what they are given, or hand it to a shell.
+FORBIDDEN = {
+    "eval", "exec", "compile", "__import__",
+    "os.system", "os.popen", "os.execv", "os.execvp", "os.spawnl", "os.spawnv", "pty.spawn",
+    "subprocess.getoutput", "subprocess.getstatusoutput",
+    "pickle.load", "pickle.loads", "marshal.load", "marshal.loads", "shelve.open", "dill.load", "joblib.load",
+    "yaml.load", "yaml.unsafe_load", "yaml.full_load", "pandas.read_pickle", "torch.hub.load",
+    "shutil.unpack_archive", "importlib.import_module",
+}  # fmt: skip
+
+#: ``importlib.import_module`` of modules by name: the package's own, and the one in which a user writes a model of their own.
+MAY_IMPORT = {ROOT / "src/collabench/core/registry.py", ROOT / "src/collabench/models/families/custom.py"}
+
+#: Calls that open a port.
+LISTENING = {"bind", "listen", "create_server", "HTTPServer", "ThreadingHTTPServer", "TCPServer", "serve_forever"}
+
+
+def calls(path: Path) -> list[tuple[str, ast.Call]]:
+    """Every call of a file, by the dotted name that stands there."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            found.append((ast.unparse(node.func), node))
+    return found
+
+
+def keyword(call: ast.Call, name: str) -> ast.expr | None:
+    return next((one.value for one in call.keywords if one.arg == name), None)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_executed_that_was_read(path):
+    for name, call in calls(path):
+        where = f"{path.relative_to(ROOT)}:{call.lineno}: {ast.unparse(call)[:80]}"
+        if name == "importlib.import_module" and path in MAY_IMPORT:
+            continue
+        assert name not in FORBIDDEN, where
+        if name.endswith("torch.load") and "safetensors" not in name:
+            flag = keyword(call, "weights_only")
+            assert isinstance(flag, ast.Constant) and flag.value is True, where
+        if name in ("np.load", "numpy.load"):
+            flag = keyword(call, "allow_pickle")
+            assert isinstance(flag, ast.Constant) and flag.value is False, where
+        shell = keyword(call, "shell")
+        assert shell is None or (isinstance(shell, ast.Constant) and shell.value is False), where
+        assert not name.endswith((".extractall", ".extract")), f"{where}: archives are read, not unpacked"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_command_is_a_string(path):
+    """A program is started with a list of arguments: a value can be an argument, never a command."""
+    for name, call in calls(path):
+        if name.startswith("subprocess.") and name.removeprefix("subprocess.") in (
+            "run", "Popen", "call", "check_call", "check_output",
+        ):  # fmt: skip
+            where = f"{path.relative_to(ROOT)}:{call.lineno}"
+            first = call.args[0] if call.args else keyword(call, "args")
+            assert not isinstance(first, (ast.Constant, ast.JoinedStr, ast.BinOp)) or isinstance(first, ast.List), where
+
+
+def test_only_one_module_reads_pickles():
+    users = [path for path in SOURCES if any(_imports_pickle(node) for node in ast.walk(ast.parse(path.read_text())))]
+    # The checkpoints' module names the error that torch raises; it unpickles nothing itself.
+    assert users == [PICKLES, ROOT / "src/collabench/training/checkpoint.py"]
+    names = {name for name, _ in calls(ROOT / "src/collabench/training/checkpoint.py")}
+    assert not any(name.startswith("pickle.") for name in names)
+
+
+def _imports_pickle(node: ast.AST) -> bool:
+    if isinstance(node, ast.Import):
+        return any(alias.name in ("pickle", "cPickle", "marshal", "dill") for alias in node.names)
+    return isinstance(node, ast.ImportFrom) and node.module in ("pickle", "cPickle", "marshal", "dill")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_listens_on_the_network(path):
+    for name, call in calls(path):
+        last = name.rpartition(".")[2]
+        assert last not in LISTENING or name.startswith("inspect."), f"{path.relative_to(ROOT)}:{call.lineno}: {name}"
+
+
+def test_shell_lines_of_the_workflow_hold_names_of_this_project_only():
+    """Snakemake's rules and DVC's stages are lines for a shell. What stands in them: the interpreter, the profile's name,
+    whose letters the configuration's reader restricts, and quoted keys that are made of digests."""
+    stages = [
+        line for line in (ROOT / "pipeline/rules/common.smk").read_text().splitlines() if line.startswith("STAGES")
+    ]
+    assert stages == ['STAGES = "exec {sys.executable:q} -m pipeline.stages"'], "a path with a space is one word"
+    for path in (ROOT / "pipeline/rules").glob("*.smk"):
+        text = path.read_text()
+        for line in text.splitlines():
+            if "{STAGES}." in line:
+                inserted = line.replace("{STAGES}", "").replace("{PROFILE}", "")
+                assert inserted.count("{{") == inserted.count(":q}}"), f"{path.name}: {line.strip()}"
+
+
+@pytest.mark.parametrize(
+    "name", ["a; touch pwned", "$(touch pwned)", "`touch pwned`", "a b", "../up", "a'b", "-x", "a\nb"]
+)
+def test_a_profiles_name_cannot_be_a_command(tmp_path, name):
+    text = params_yaml({json.dumps(name): profile(table())})
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ConfigError):
+        load_params(tmp_path / "params.yaml")
+
+
+class Evil:
+    """A pickle that creates a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_foreign_pickle_is_refused_and_not_executed(tmp_path):
+    with pytest.raises(DataError, match="refused"):
+        read_pickle(pickle.dumps(Evil(tmp_path / "executed")), "data_batch_1")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_code_in_a_checkpoint_is_refused_and_not_executed(tmp_path):
+    path = tmp_path / "run.ckpt"
+    checkpoint.save(path, {"run_id": Evil(tmp_path / "executed")})
+    with pytest.raises(ResultError) as caught:
+        checkpoint.load(path, torch.device("cpu"))
+    assert str(path) in str(caught.value) and not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "a/../../outside"])
+def test_an_archive_cannot_reach_outside(tmp_path, name):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(DataError, match="leads out of the archive"):
+        list(members(tmp_path / "a.tar", 1000))

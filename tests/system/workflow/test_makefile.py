@@ -1,0 +1,127 @@
+"""The targets of the Makefile, in a folder with a pretended environment: what they call, what they say."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.project import ROOT
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def script(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """The Makefile beside an environment whose programs only say how they were called."""
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for program in ("collabench", "python"):
+        script(tmp_path / ".venv" / "bin" / program, f'echo "{program}:" "$@" "threads=$OMP_NUM_THREADS"')
+    (tmp_path / ".venv" / "installed").touch()
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    plain = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "OMP_"))}
+    environment = {
+        key: value for key, value in plain.items() if key not in ("PROFILE", "CORES", "GPUS", "PYTHON", "TORCH")
+    }
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, env=environment, text=True, capture_output=True, check=False
+    )
+
+
+def test_without_a_target_make_lists_them(folder):
+    done = make(folder)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and lines[0].startswith("make TARGET [PROFILE=default]")
+    targets = [line.split()[0] for line in lines[1:]]
+    assert targets == ["reproduce", "smoke", "test", "test-all", "bench", "share", "clean-env"]
+    assert all(len(line.split()) > 2 and len(line) <= 120 for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "called"),
+    [
+        (["reproduce"], "collabench: reproduce --profile default --cores  --gpus  threads="),
+        (
+            ["reproduce", "PROFILE=digits", "CORES=2", "GPUS=0,1"],
+            "collabench: reproduce --profile digits --cores 2 --gpus 0,1 threads=",
+        ),
+        (["smoke", "CORES=2"], "collabench: reproduce --profile smoke --cores 2 --gpus  threads="),
+        (["share", "PROFILE=smoke"], "collabench: share --profile smoke threads="),
+        (["test"], "python: -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m not slow threads=1"),
+        (["test-all"], "python: -m pytest -q -n auto --dist loadfile --no-loadscope-reorder threads=1"),
+        (["bench"], "python: -m benchmarks threads=1"),
+    ],
+)
+def test_what_a_target_calls(folder, arguments, called):
+    done = make(folder, *arguments)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, called, "")
+
+
+def test_the_commands_exit_code_ends_make(folder):
+    script(folder / ".venv" / "bin" / "collabench", "echo no such profile >&2; exit 2")
+    done = make(folder, "reproduce", "PROFILE=smal")
+    assert done.returncode == 2 and "no such profile" in done.stderr
+
+
+@pytest.mark.parametrize("version", ["3.10.14", "3.14.0"])
+def test_a_python_that_does_not_do_is_named_before_anything_is_installed(folder, version):
+    (folder / ".venv" / "installed").unlink()
+    major, minor, micro = version.split(".")
+    pretend = f"import sys; sys.version_info = ({major}, {minor}, {micro}); sys.version = '{version} (main)'; exec(sys.argv[1])"
+    real = shutil.which("python3")
+    script(folder / "old-python", f'shift; exec {real} -c "{pretend}" "$1"')
+    done = make(folder, "reproduce", f"PYTHON={folder / 'old-python'}")
+    assert done.returncode == 2
+    assert f"collabench needs Python 3.11, 3.12 or 3.13, this is {version}; choose another: make PYTHON=" in done.stderr
+    assert "creating" not in done.stdout
+
+
+def test_a_python_without_its_venv_module_is_mended_in_a_line(folder):
+    (folder / ".venv" / "installed").unlink()
+    real = shutil.which("python3")
+    script(folder / "bare-python", f'case "$2" in *ensurepip*) exit 1;; esac; exec {real} -c "pass"')
+    done = make(folder, "test", f"PYTHON={folder / 'bare-python'}")
+    assert done.returncode == 2 and "creating" not in done.stdout
+    assert done.stdout == "Python lacks its venv module; mend it with: apt-get install python3-venv\n"
+
+
+def test_another_build_of_torch_than_there_is_is_named_before_anything_is_installed(folder):
+    (folder / ".venv" / "installed").unlink()
+    done = make(folder, "reproduce", "TORCH=CPU")
+    assert done.returncode == 2
+    assert done.stdout == "TORCH=CPU: there is cpu; leave TORCH out for the build with CUDA\n"
+
+
+def test_the_environment_is_made_again_when_the_lock_file_changes(folder):
+    (folder / ".venv" / "installed").touch()
+    later = (folder / ".venv" / "installed").stat().st_mtime + 10
+    os.utime(folder / "requirements.lock", (later, later))
+    done = make(folder, "--dry-run", "test", "TORCH=cpu")
+    assert "-m venv --clear .venv" in done.stdout and "-r requirements.lock" in done.stdout
+    assert "https://download.pytorch.org/whl/cpu" in done.stdout
+
+
+def test_clean_env_removes_the_environment(folder):
+    assert make(folder, "clean-env").returncode == 0 and not (folder / ".venv").exists()
+
+
+def test_the_workflow_for_github_runs_the_targets_of_the_script_for_any_other_ci():
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    steps = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["test"]["steps"]
+    targets = [line.split("#")[0].strip() for line in lines if line.startswith("make ")]
+    assert targets and targets == [step["run"] for step in steps if step.get("run", "").startswith("make ")]
