@@ -6,6 +6,7 @@ long inside their ``main``.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -24,6 +25,7 @@ def log(text: str) -> None:
 
 def run_stage(stage: Callable[..., int | None], arguments: Sequence[str]) -> int:
     """Run a stage; its exit code. A user's mistake is one line and exit code 2."""
+    os.chdir(ROOT)  # a served job begins where its server did
     try:
         return stage(*arguments) or 0
     except (CollabenchError, OSError) as error:  # OSError: a full disk, a folder that must not be written

@@ -90,7 +90,6 @@ def ask(module: str, arguments: Sequence[str]) -> int | None:
     request = {
         "module": module,
         "arguments": list(arguments),
-        "folder": os.getcwd(),
         "path": sys.path,
         "environment": dict(os.environ),
     }
@@ -181,7 +180,6 @@ class _Server:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
         os.environ.update(request["environment"])
-        os.chdir(request["folder"])
         sys.path[:] = request["path"]
         end_with_parent()
         code = _exit_code(lambda: import_module(request["module"]).main(request["arguments"]))
