@@ -212,13 +212,14 @@ def load_claims(folder: Path, params: Params) -> Claims:
 
 
 def _check_paper_names(document: Document, claims: Claims, there: Sequence[str]) -> None:
-    for key, entries in (("claims", claims.claims), ("untested", claims.untested)):
-        for index, entry in enumerate(entries):
-            if entry.paper not in there:
-                raise document.error(
-                    (key, index, "paper"),
-                    f"there is no paper {entry.paper!r} (a folder with {PAPER} beside this file); papers: {', '.join(there)}",
-                )
+    named = {("claims", index): claim.paper for index, claim in enumerate(claims.claims)}
+    named |= {("untested", index): one.paper for index, one in enumerate(claims.untested)}
+    for key, paper in named.items():
+        if paper not in there:
+            raise document.error(
+                (*key, "paper"),
+                f"there is no paper {paper!r} (a folder with {PAPER} beside this file); papers: {', '.join(there)}",
+            )
 
 
 def _check_scopes(document: Document, claims: Claims, params: Params, tested: set[str]) -> None:
