@@ -12,6 +12,7 @@ from collabench.config.validation import validate
 from collabench.config.yaml_file import read_yaml
 from collabench.core.errors import ConfigError
 from collabench.papers.claims import CLAIMS, Claims, load_claims
+from collabench.papers.tables import PAPER
 from collabench.report.build import build_report
 from collabench.report.claim_records import ClaimReport
 from collabench.report.collect import collect
@@ -55,6 +56,7 @@ PERCENT = {
     "label-smoothing": (11, 11, 15, 10, 14, 16),
     "ensemble-2": (5, 6, 7, 6, 5, 6),
 }
+ABOUT = "{title: A paper, authors: Somebody, published: somewhere, sources: {}}\n"
 T5 = 2.5705818366  # 97.5 % quantile of Student's t with 5 degrees of freedom
 
 
@@ -88,6 +90,9 @@ def declare(study, *claims):
     named = [line for line in SCOPES.splitlines()[1:] if f'"{line.split(":")[0].strip()}"' in used]
     study.workspace.papers.mkdir(exist_ok=True)
     scopes = "\n".join(named or SCOPES.splitlines()[1:2])
+    for paper in {json.loads(one.removeprefix("  - "))["paper"] for one in claims if one.startswith("  - {")}:
+        (study.workspace.papers / paper).mkdir(exist_ok=True)
+        (study.workspace.papers / paper / PAPER).write_text(ABOUT)
     (study.workspace.papers / CLAIMS).write_text(f"scopes:\n{scopes}\nclaims:\n{used}")
 
 

@@ -52,6 +52,7 @@ def print_memory(
 
 
 def _named(params: Params, name: str, recipe: str) -> Configuration:
+    from collabench.config.configuration import SECTIONS
     from collabench.config.plan import resolve
 
     parts = name.split("/")
@@ -59,9 +60,9 @@ def _named(params: Params, name: str, recipe: str) -> Configuration:
         raise ConfigError(f"{name!r}: a configuration is named dataset/model/method, for example cifar10/resnet32/dml")
     dataset, model, method = parts
     for part, value in {"dataset": dataset, "model": model, "method": method, "recipe": recipe}.items():
-        known = getattr(params, f"{part}s")
+        known = getattr(params, SECTIONS[part])
         if value not in known:
-            raise ConfigError(f"{value!r} is not defined under {part}s; defined there: {', '.join(known)}")
+            raise ConfigError(f"{value!r} is not defined under {SECTIONS[part]}; defined there: {', '.join(known)}")
     clean = next((key for key, noise in params.noise.items() if noise.kind == "none"), next(iter(params.noise)))
     return resolve(params, dataset=dataset, noise=clean, model=model, recipe=recipe, method=method)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
@@ -23,14 +22,6 @@ if TYPE_CHECKING:
     from collabench.study.progress import Watcher
     from collabench.study.study import Study
 
-#: Why files cannot be written, as a program beneath this one says it in the system's words, and what mends it.
-_UNWRITABLE = {
-    errno.ENOSPC: "free some space and start again to go on",
-    errno.EDQUOT: "free some space and start again to go on",
-    errno.EROFS: "the folder must be writable",
-    errno.EACCES: "the folder must be writable",
-}
-
 
 @app.command()
 def reproduce(
@@ -49,6 +40,7 @@ def reproduce(
     from collabench.core import processes, resources
     from collabench.core.server import SERVER, dismiss, serve
     from collabench.report.pages.terminal import terminal_summary
+    from collabench.storage.files import UNWRITABLE
     from collabench.storage.locks import holding
     from collabench.study import progress, shards
     from collabench.study.cleanup import set_aside
@@ -93,7 +85,7 @@ def reproduce(
         finally:
             dismiss(served)
     if code:
-        for number, remedy in _UNWRITABLE.items():
+        for number, remedy in UNWRITABLE.items():  # the programs beneath say it in the system's words
             line = next((line for line in said if os.strerror(number) in line), None)
             if line is not None:
                 raise StorageError(

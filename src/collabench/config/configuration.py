@@ -27,9 +27,20 @@ DROPOUT_REVISION = 2
 MEMBER_SEED_STEP = 100_000
 
 
+#: The five names that make a configuration, each with the section of ``params.yaml`` that defines it.
+SECTIONS = {"dataset": "datasets", "noise": "noise", "model": "models", "recipe": "recipes", "method": "methods"}
+PARTS = tuple(SECTIONS)
+#: The names that the methods of a table are compared under: all but the method's own.
+CONDITION = tuple(part for part in PARTS if part != "method")
+
+
 def member_seed(seed: int, member: int) -> int:
     """Seed of an ensemble's member: the run's own for member 0, else one that no table and no other ensemble uses."""
     return seed + MEMBER_SEED_STEP * member
+
+
+#: Methods whose paper's text is not at hand → what has to stand wherever their results are shown.
+READINGS = {name: reading for name, module in METHODS.items() if (reading := module.Method.reading) is not None}
 
 
 class Configuration(Record):
@@ -71,7 +82,7 @@ class Configuration(Record):
     @property
     def label(self) -> str:
         """``digits · uniform20 · resnet8 · fast · individual``: the names of ``params.yaml``."""
-        return " · ".join(self.names[part] for part in ("dataset", "noise", "model", "recipe", "method"))
+        return " · ".join(self.names[part] for part in PARTS)
 
 
 class RequiredRun(Record):

@@ -126,10 +126,12 @@ class Method(ABC, Generic[Network]):
 
     ``revision`` enters a run's identity; raise it whenever the numbers that the method computes change.
     ``trains`` is False for a method that only combines finished runs (the ensemble).
+    ``reading`` says, for a method whose paper's text is not at hand, what has to stand wherever its results are shown.
     """
 
     revision: ClassVar[int] = 1
     trains: ClassVar[bool] = True
+    reading: ClassVar[str | None] = None
 
     def __init__(self, settings: MethodSettings, context: Context) -> None:
         self.settings, self.context = settings, context

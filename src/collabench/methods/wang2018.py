@@ -176,6 +176,7 @@ class AssistedBackbone(nn.Module):
 
 
 class Method(contract.Method[CollaboratingNetworks]):
+    reading = "this project's reading of an abstract, all that is at hand"
     settings: Settings
 
     def build(self) -> CollaboratingNetworks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from collabench.config.configuration import PARTS
 from collabench.papers.schema import CellRange, Quote
 from collabench.papers.tables import Paper, PublishedCell
 
@@ -106,7 +107,7 @@ def repeated(paper: Paper) -> list[Repeated]:
     """Configurations that several tables print, in the order of the files."""
     known: dict[tuple[object, ...], list[PublishedCell]] = {}
     for cell in paper.cells:
-        if {"dataset", "noise", "model", "recipe", "method"} <= cell.names.keys() and cell.value is not None:
+        if cell.names.keys() >= set(PARTS) and cell.value is not None:
             known.setdefault((*sorted(cell.names.items()), cell.metric), []).append(cell)
     return [Repeated(tuple(cells)) for cells in known.values() if len(cells) > 1]
 

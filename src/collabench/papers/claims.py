@@ -6,6 +6,7 @@ the tests of one paper that a profile's scopes declare are one family, whether t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -17,7 +18,7 @@ from collabench.config.validation import validate
 from collabench.config.yaml_file import Document, KeyPath, read_yaml
 from collabench.core.errors import ConfigError
 from collabench.core.record import NO_REPEATS, Record
-from collabench.papers.tables import load_papers, papers_not_run
+from collabench.papers.tables import PAPER, load_papers, paper_names, papers_not_run
 
 #: The claims' file in the folder of papers.
 CLAIMS = "claims.yaml"
@@ -28,7 +29,6 @@ Hypothesis = Literal["lower", "higher", "no_worse", "same"]
 #: Quantities that were measured while training, not determined by configuration and seed.
 COSTS: tuple[Quantity, ...] = ("train_seconds", "peak_memory")
 
-PaperName = Literal["song2018", "wang2018", "fang2021"]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -79,7 +79,7 @@ class Claim(Record):
     """One claim of a paper; see the head of ``papers/claims.yaml``."""
 
     id: Name
-    paper: PaperName
+    paper: Name
     statement: Line
     source: ClaimSource
     reading: Line | None = None
@@ -130,7 +130,7 @@ class Claim(Record):
 class Untested(Record):
     """What a text states and no comparison of runs decides, with the reason."""
 
-    paper: PaperName
+    paper: Name
     statement: Line
     source: ClaimSource
     reason: Line
@@ -172,6 +172,7 @@ def load_claims(folder: Path, params: Params) -> Claims:
         return Claims(scopes={}, claims=())
     document = read_yaml(path)
     claims: Claims = validate(document, Claims, document.value)
+    _check_paper_names(document, claims, paper_names(folder))
     waiting = papers_not_run(folder)
     run = [claim for claim in claims.claims if claim.paper not in waiting]
     tested = {name for claim in run for name in claim.scopes}
@@ -208,6 +209,17 @@ def load_claims(folder: Path, params: Params) -> Claims:
         claims=tuple(run),
         untested=tuple(one for one in claims.untested if one.paper not in waiting),
     )
+
+
+def _check_paper_names(document: Document, claims: Claims, there: Sequence[str]) -> None:
+    named = {("claims", index): claim.paper for index, claim in enumerate(claims.claims)}
+    named |= {("untested", index): one.paper for index, one in enumerate(claims.untested)}
+    for key, paper in named.items():
+        if paper not in there:
+            raise document.error(
+                (*key, "paper"),
+                f"there is no paper {paper!r} (a folder with {PAPER} beside this file); papers: {', '.join(there)}",
+            )
 
 
 def _check_scopes(document: Document, claims: Claims, params: Params, tested: set[str]) -> None:

@@ -12,8 +12,6 @@ from collabench.core.record import NO_REPEATS, Record
 #: What an unknown value prints as.
 UNKNOWN = "not in our sources"
 
-SECTIONS = {"dataset": "datasets", "noise": "noise", "model": "models", "recipe": "recipes", "method": "methods"}
-
 Metric = Literal["top1_error", "top5_error", "memory", "training_time", "convergence_speed"]
 
 #: Metric → how it is written, with its unit.

@@ -14,14 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from collabench.config.configuration import Configuration
+from collabench.config.configuration import PARTS, SECTIONS, Configuration
 from collabench.config.params import Params, check_name
 from collabench.config.plan import Cell, KnownToFit, nothing_is_known, resolve
 from collabench.config.validation import validate
 from collabench.config.yaml_file import Document, KeyPath, read_yaml
 from collabench.core.errors import ConfigError
 from collabench.papers.schema import (
-    SECTIONS,
     About,
     CellChange,
     CellRange,
@@ -96,14 +95,19 @@ class Paper:
         return [self.tables[cells.table].cells[cells.row, column] for column in cells.columns]
 
 
+def paper_names(folder: Path) -> list[str]:
+    """The papers of the folder ``papers/``, in alphabetical order: the folders in it that have a ``paper.yaml``."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{PAPER}"))
+
+
 def papers_not_run(folder: Path) -> dict[str, str]:
     """Papers of the folder ``papers/`` whose configurations this project cannot run, with the reason."""
     reasons = {}
-    for path in sorted(folder.glob(f"*/{PAPER}")):
-        document = read_yaml(path)
+    for name in paper_names(folder):
+        document = read_yaml(folder / name / PAPER)
         about = validate(document, About, document.value)
         if about.not_run is not None:
-            reasons[path.parent.name] = about.not_run
+            reasons[name] = about.not_run
     return reasons
 
 
@@ -122,7 +126,7 @@ def load_papers(
     configuration. known_to_fit: as for :func:`collabench.config.plan.resolve`. Raises ConfigError in one line that says
     file, line, key and what would be right.
     """
-    there = sorted(path.parent.name for path in folder.glob(f"*/{PAPER}"))
+    there = paper_names(folder)
     known: dict[tuple[str, ...], Configuration] | None = {} if resolved else None
     papers = {}
     for name in there if names is None else names:
@@ -243,13 +247,13 @@ def _cell(
             names[part] = name
     configuration = None
     if not_run is None:
-        absent = [part for part in SECTIONS if part not in names]
+        absent = [part for part in PARTS if part not in names]
         if absent:
             raise document.error(
                 ("rows", row, "values", column),
                 f"no {', '.join(absent)} is named for this cell; name it, or say with not_run why no run reproduces it",
             )
-        chosen = tuple(names[part] for part in SECTIONS)
+        chosen = tuple(names[part] for part in PARTS)
         if params is not None and known is not None and chosen not in known:
             try:
                 known[chosen] = resolve(params, **names, known_to_fit=known_to_fit)

@@ -6,6 +6,7 @@ import csv
 import shutil
 from pathlib import Path
 
+from collabench.config.configuration import PARTS
 from collabench.core.errors import ResultError
 from collabench.report.folders import COSTS, OVERVIEW, whole_folder
 from collabench.storage.workspace import Workspace
@@ -13,7 +14,7 @@ from collabench.storage.workspace import Workspace
 _SHOWN = 40
 """Differences that are listed one by one for each file."""
 
-_KEYS = ("table", "row", "column", "claim", "scope", "part", "dataset", "noise", "model", "recipe", "method", "seed")
+_KEYS = ("table", "row", "column", "claim", "scope", "part", *PARTS, "seed")
 
 
 def compare(workspace: Workspace) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from collabench.config.configuration import CONDITION
 from collabench.config.params import Params
 from collabench.config.plan import Cell
 from collabench.config.sections import TableConfig
@@ -92,7 +93,7 @@ def _condition(
     return Condition(
         title=", ".join(parts),
         scope=parts,
-        names={part: configuration.names[part] for part in ("dataset", "noise", "model", "recipe")},
+        names={part: configuration.names[part] for part in CONDITION},
         baseline=baseline,
         family=(table.family or table.name) if table is not None else cells[0].table,
         family_size=0,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from collabench.config.configuration import Run
+from collabench.config.configuration import PARTS, Run
 from collabench.config.plan import Cell
 from collabench.papers.claims import Claim, ClaimScope, Compared
 from collabench.report.collect import Collected, training_seconds
@@ -28,7 +28,7 @@ class ClaimRuns:
         self._cells: dict[tuple[str, ...], Cell] = {}
         for cell in collected.plan.cells:
             names = cell.configuration.names
-            key = tuple(names[part] for part in ("dataset", "noise", "model", "recipe", "method"))
+            key = tuple(names[part] for part in PARTS)
             if key not in self._cells or len(cell.seeds) > len(self._cells[key].seeds):
                 self._cells[key] = cell
 

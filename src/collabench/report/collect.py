@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from collabench.config.configuration import Run
+from collabench.config.configuration import CONDITION, Run
 from collabench.config.plan import Cell, Plan
 from collabench.core.errors import ResultError
 from collabench.report.content import MissingRun
@@ -43,7 +43,7 @@ class Collected:
         grouped: dict[tuple[str, ...], list[Cell]] = {}
         for cell in self.plan.cells:
             names = cell.configuration.names
-            key = (cell.table, *(names[part] for part in ("dataset", "noise", "model", "recipe")))
+            key = (cell.table, *(names[part] for part in CONDITION))
             grouped.setdefault(key, []).append(cell)
         return grouped
 
@@ -160,7 +160,7 @@ def _check_comparable(collected: Collected, cells: list[Cell]) -> None:
     def check(what: str, value: object, run_id: str, seed: int | None = None) -> None:
         first_value, first_run = seen.setdefault((what, seed), (value, run_id))
         if value != first_value:
-            where = " · ".join(cells[0].configuration.names[part] for part in ("dataset", "noise", "model", "recipe"))
+            where = " · ".join(cells[0].configuration.names[part] for part in CONDITION)
             raise ResultError(
                 f"table {cells[0].table!r}, {where}: the runs cannot be compared, their {what} differs: "
                 f"{first_value} in {first_run}, {value} in {run_id}; train one of them again"
@@ -170,7 +170,7 @@ def _check_comparable(collected: Collected, cells: list[Cell]) -> None:
         for seed, result in collected.of(cell).items():
             check("data set (digest)", result.dataset_digest, result.run_id)
             check("number of test images", result.test_images, result.run_id)
-            if cell.configuration.noise.when == "static":
+            if cell.configuration.noise.is_static:
                 # A mean over epochs: the same share may differ in its last bits from that of a run with fewer epochs.
                 check("share of wrong labels for one seed", round(result.noise.corruption, 9), result.run_id, seed)
             measured = collected.measured.get(result.run_id)

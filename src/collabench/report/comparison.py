@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from collabench.config.configuration import PARTS
 from collabench.core.record import Record
 from collabench.report.accepted import compare
 from collabench.report.claim_records import ClaimReport
@@ -33,7 +34,6 @@ LEVEL = 0.05
 
 _RUNS = "runs.csv"
 _CLAIMS = "claims.json"
-_CELL = ("dataset", "noise", "model", "recipe", "method")
 _SHOWN = 3
 
 
@@ -59,7 +59,7 @@ def origin_of(measured: list[Measured]) -> Origin:
     return Origin(
         devices=tuple(sorted({f"{one.device} ({one.device_type})" for one in measured})),
         versions=tuple(sorted({f"{name} {version}" for one in measured for name, version in one.versions.items()})),
-        commits=tuple(sorted({(one.commit or "unknown")[:12] + ("+" if one.dirty else "") for one in measured})),
+        commits=tuple(sorted({one.commit_text for one in measured})),
     )
 
 
@@ -164,7 +164,7 @@ def _errors(rows: list[dict[str, str]]) -> dict[tuple[str, ...], dict[str, float
     """Cell → seed → test error in percent."""
     found: dict[tuple[str, ...], dict[str, float]] = {}
     for row in rows:
-        found.setdefault(tuple(row[part] for part in _CELL), {})[row["seed"]] = float(row["error_last"])
+        found.setdefault(tuple(row[part] for part in PARTS), {})[row["seed"]] = float(row["error_last"])
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
+from collabench.config.configuration import CONDITION
 from collabench.core.record import Record
 from collabench.stats import Friedman, Paired, Summary
 from collabench.stats.agreement import Comparison
@@ -140,7 +141,7 @@ class Condition(Record):
     @property
     def key(self) -> str:
         """For file names: ``digits-500-uniform20-resnet8-fast``."""
-        return "-".join(self.names[part] for part in ("dataset", "noise", "model", "recipe"))
+        return "-".join(self.names[part] for part in CONDITION)
 
 
 class Ranks(Record):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from collabench.config.configuration import Run
+from collabench.config.configuration import PARTS, Run
 from collabench.config.plan import Cell, Plan
 from collabench.core.errors import ConfigError, ResultError
 from collabench.papers.schema import METRICS, UNKNOWN
@@ -17,8 +17,6 @@ from collabench.stats import summary
 from collabench.storage.files import read_json
 from collabench.storage.results import RESULT, Measured, Result, load_result
 from collabench.storage.workspace import Workspace
-
-_PARTS = ("dataset", "noise", "model", "recipe", "method")
 
 
 def explain_cells(plan: Plan, workspace: Workspace, words: str) -> str:
@@ -40,7 +38,7 @@ def explain_cells(plan: Plan, workspace: Workspace, words: str) -> str:
 
 
 def _names(cell: Cell) -> set[str]:
-    return {cell.table, cell.configuration.id, *(cell.configuration.names[part] for part in _PARTS)}
+    return {cell.table, cell.configuration.id, *(cell.configuration.names[part] for part in PARTS)}
 
 
 def _explain(cell: Cell, workspace: Workspace, papers: dict[str, Paper]) -> str:
@@ -66,7 +64,7 @@ def _explain(cell: Cell, workspace: Workspace, papers: dict[str, Paper]) -> str:
 
 def _published(cell: Cell, papers: dict[str, Paper]) -> list[str]:
     """What the papers publish of the cell, where it belongs to one of their tables."""
-    names = {part: cell.configuration.names[part] for part in _PARTS}
+    names = {part: cell.configuration.names[part] for part in PARTS}
     return [
         f"published: {UNKNOWN if one.value is None else tables.number(one.value)} ({METRICS[one.metric]}; {one.source})"
         for paper in papers.values()
@@ -106,8 +104,10 @@ def _run(run: Run, result: Result | ResultError, workspace: Workspace) -> list[s
         return [*lines, "    not measured here"]
     measured = read_json(path, Measured)
     versions = ", ".join(f"{name} {version}" for name, version in sorted(measured.versions.items()))
-    commit = "unknown" if measured.commit is None else measured.commit[:12] + (", changed" if measured.dirty else "")
-    return [*lines, f"    {measured.device} ({measured.device_type}); {versions}; commit {commit}; {measured.finished}"]
+    return [
+        *lines,
+        f"    {measured.device} ({measured.device_type}); {versions}; commit {measured.commit_text}; {measured.finished}",
+    ]
 
 
 def _relative(path: Path, workspace: Workspace) -> str:

@@ -30,7 +30,7 @@ def noise(settings: NoiseConfig) -> str:
     """``20 % uniform noise, drawn anew every epoch``, or ``clean labels``."""
     if settings.kind == "none":
         return "clean labels"
-    anew = ", drawn anew every epoch" if settings.when == "per_epoch" else ""
+    anew = "" if settings.is_static else ", drawn anew every epoch"
     return f"{percent(settings.rate)} {settings.kind} noise{anew}"
 
 

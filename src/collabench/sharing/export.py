@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collabench.config.configuration import Configuration, Run, dataset_key, digest
+from collabench.config.configuration import READINGS, Configuration, Run, dataset_key, digest
 from collabench.config.known_datasets import terms_of
 from collabench.core.errors import ConfigError, ResultError
-from collabench.papers import READINGS
 from collabench.storage.files import read_json, write_atomically
 from collabench.storage.results import RESULT, WEIGHTS, Measured, Result, load_result, load_weights
 
@@ -247,7 +246,7 @@ def _card(
     noisy = (
         "none"
         if noise.kind == "none"
-        else f"{noise.kind}, rate {noise.rate:g}, drawn {'once' if noise.when == 'static' else 'every epoch'}; "
+        else f"{noise.kind}, rate {noise.rate:g}, drawn {'once' if noise.is_static else 'every epoch'}; "
         f"{100 * result.noise.corruption:.2f} % of the training labels were wrong"
     )
     trained = [
@@ -278,7 +277,7 @@ def _card(
     where = [
         ("run", f"`{run.id}`"),
         ("configuration's digest", f"`{digest(configuration.identity())}`"),
-        ("commit", _commit(measured)),
+        ("commit", "unknown" if measured is None else measured.commit_text),
         ("device", "unknown" if measured is None else f"{measured.device} ({measured.device_type})"),
         ("versions", _versions(measured)),
         ("bit-reproducible there", "yes" if result.deterministic else "no: some operations are not deterministic"),
@@ -342,12 +341,6 @@ def _over_seeds(study: Study, configuration: Configuration, errors: dict[int, fl
     if found.low is not None:
         interval = f"95 % interval of the mean {found.low:.2f} to {found.high:.2f} % (Student's t)"
     return [("over seeds", f"mean {found.mean:.2f} %, standard deviation {found.sd:.2f}, n = {found.n}; {interval}")]
-
-
-def _commit(measured: Measured | None) -> str:
-    if measured is None or measured.commit is None:
-        return "unknown"
-    return f"`{measured.commit}`" + {True: ", code or configuration changed since", False: "", None: ""}[measured.dirty]
 
 
 def _versions(measured: Measured | None) -> str:

@@ -118,7 +118,7 @@ def merge(
         _take(study, missing, log)
     taken = [one.measured for one in missing if one.measured is not None]
     merged.devices = {one.device for one in taken}
-    merged.commits = set(map(_commit, taken))
+    merged.commits = {one.commit_text for one in taken}
     _tell_origins(here, taken, log)
     _tell_failures(study, source, log)
     return merged
@@ -267,13 +267,9 @@ def _tell_origins(here: Sequence[Measured], taken: Sequence[Measured], log: Log)
     devices = _sides((one.device for one in here), (one.device for one in taken))
     if here and devices:
         log(f"different devices: {devices}; between them the same run agrees to rounding, not to the byte")
-    commits = _sides(map(_commit, here), map(_commit, taken))
+    commits = _sides((one.commit_text for one in here), (one.commit_text for one in taken))
     if here and commits:
         log(f"different commits: {commits}; taken, since a change of what is computed is another identity")
-
-
-def _commit(measured: Measured) -> str:
-    return f"{(measured.commit or 'unknown')[:12]}{' with changes' if measured.dirty else ''}"
 
 
 def _same_here(study: Study, one: _Found) -> bool:

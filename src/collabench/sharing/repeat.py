@@ -123,7 +123,7 @@ def repeat(study: Study, run: Run, results: dict[str, Result], tolerance: float 
                 names.insert(0, RESULT)
     repeated_error = 100 * repeated.last.error
     if not why:
-        commit = "" if before is None else f", recorded at commit {(before.commit or 'unknown')[:12]}"
+        commit = "" if before is None else f", recorded at commit {before.commit_text}"
         text = f"other bytes when trained again on the same device and versions: {', '.join(names)}{commit}"
         return Rerun(run, "bytes", "", error, repeated_error, None, text if names else "")
     allowed = _allowed(study, run, results) if tolerance is None else tolerance

@@ -173,7 +173,7 @@ def _verify_results(study: Study, datasets: dict[str, Dataset], found: Verificat
             else:
                 _check_measured(study, run, result, measured)
                 found.hashed["measurements"] += 1
-                commits[f"commit {(measured.commit or 'unknown')[:12]}{' with changes' if measured.dirty else ''}"] += 1
+                commits[f"commit {measured.commit_text}"] += 1
             whole[run.id] = result
         except CollabenchError as error:
             found.differences.append(f"{error} ({run.configuration.label}, seed {run.seed})")

@@ -25,6 +25,15 @@ from collabench.core.record import Record
 
 T = TypeVar("T", bound=Record)
 
+#: Why files cannot be written → what mends it.
+UNWRITABLE = {
+    errno.ENOSPC: "free some space and start again to go on",
+    errno.EDQUOT: "free some space and start again to go on",
+    errno.EROFS: "the folder must be writable",
+    errno.EACCES: "the folder must be writable",
+    errno.EPERM: "the folder must be writable",
+}
+
 #: Of renameat2(2).
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
@@ -131,14 +140,8 @@ def exchange(one: Path, other: Path) -> None:
 
 def unwritable(path: Path, error: OSError) -> StorageError:
     """The one line for a file that cannot be written."""
-    remedy = {
-        errno.ENOSPC: "; free some space and start again to go on",
-        errno.EDQUOT: "; free some space and start again to go on",
-        errno.EROFS: "; the folder must be writable",
-        errno.EACCES: "; the folder must be writable",
-        errno.EPERM: "; the folder must be writable",
-    }.get(error.errno or 0, "")
-    return StorageError(f"{path}: cannot be written ({error.strerror or error}){remedy}")
+    remedy = UNWRITABLE.get(error.errno or 0)
+    return StorageError(f"{path}: cannot be written ({error.strerror or error}){f'; {remedy}' if remedy else ''}")
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:

@@ -134,6 +134,13 @@ class Measured(Record):
     resumed: int = Field(default=0, ge=0)
     nondeterministic_operations: tuple[str, ...] = ()
 
+    @property
+    def commit_text(self) -> str:
+        """``0123456789ab``, ``0123456789ab with changes``, or ``unknown``."""
+        if self.commit is None:
+            return "unknown"
+        return self.commit[:12] + (" with changes" if self.dirty else "")
+
 
 class InProgress(Record):
     """Where a run in training stands, for those who wait. epoch: how many are complete. error: test error of the last
@@ -156,11 +163,10 @@ class Failure(Record):
     run_id: str
     label: str
     reason: str
-    epoch: int | None = None
     when: str
 
 
-def load_result(folder: Path, run: Run, *, check_files: bool = True) -> Result:
+def load_result(folder: Path, run: Run) -> Result:
     """The result of ``run`` from its folder, with the files beside it checked.
 
     Raises ResultError if it is missing, damaged, or belongs to another run.
@@ -170,14 +176,13 @@ def load_result(folder: Path, run: Run, *, check_files: bool = True) -> Result:
         raise ResultError(f"{folder / RESULT}: holds run {result.run_id}, expected {run.id}")
     if not result.files.keys() <= {LOGITS, WEIGHTS}:
         raise ResultError(f"{folder / RESULT}: names other files than {LOGITS} and {WEIGHTS}")
-    if check_files:
-        for name, expected in result.files.items():
-            try:
-                actual = sha256_of(folder / name)
-            except OSError as error:
-                raise ResultError(f"{folder / name}: cannot be read ({error.strerror})") from None
-            if actual != expected:
-                raise ResultError(f"{folder / name}: damaged (checksum differs); delete {folder} to train it again")
+    for name, expected in result.files.items():
+        try:
+            actual = sha256_of(folder / name)
+        except OSError as error:
+            raise ResultError(f"{folder / name}: cannot be read ({error.strerror})") from None
+        if actual != expected:
+            raise ResultError(f"{folder / name}: damaged (checksum differs); delete {folder} to train it again")
     return result
 
 

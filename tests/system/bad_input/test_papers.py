@@ -80,22 +80,22 @@ GOOD: dict[str, Any] = {
             "slope": {"dataset": "digits", "noise": ["clean", "noisy"], "model": "small", "recipe": "fast"},
         },
         "claims": [
-            {"id": "lower-error", "paper": "song2018", "statement": "It is lower.", "reading": "ours", "quantity": "error",
+            {"id": "lower-error", "paper": "one", "statement": "It is lower.", "reading": "ours", "quantity": "error",
              "source": {"file": "000_1e20208135b2abb2.txt", "place": "first line", "words": "lower"}, "hypothesis": "lower",
              "combine": "mean", "smallest_effect": 0.1, "published_effects": {"here": [-1.0, -2]}, "scopes": ["here"],
              "compare": [{"method": "tree", "baseline": "individual", "head": 1},
                          {"method": "tree", "baseline": "individual", "head": 0, "wide_baseline": True}]},
-            {"id": "no-worse", "paper": "song2018", "statement": "It is no worse.", "quantity": "error_growth",
+            {"id": "no-worse", "paper": "one", "statement": "It is no worse.", "quantity": "error_growth",
              "source": {"file": "000_1e20208135b2abb2.txt", "place": "first line", "words": "lower"},
              "hypothesis": "no_worse", "margin": 0.5, "scopes": ["slope"],
              "compare": [{"method": "tree", "baseline": "individual"}]},
-            {"id": "faster", "paper": "song2018", "statement": "It is faster.", "quantity": "epochs_to_level",
+            {"id": "faster", "paper": "one", "statement": "It is faster.", "quantity": "epochs_to_level",
              "source": {"file": "000_1e20208135b2abb2.txt", "place": "first line", "words": "lower"}, "hypothesis": "lower",
              "smallest_effect": 1, "levels": {"here": 5.0}, "scopes": ["here"],
              "compare": [{"method": "tree", "baseline": "individual"}]},
         ],
         "untested": [
-            {"paper": "song2018", "statement": "It is elegant.", "reason": "No number says so.",
+            {"paper": "one", "statement": "It is elegant.", "reason": "No number says so.",
              "source": {"file": "000_1e20208135b2abb2.txt", "place": "last line", "words": "elegant"}},
         ],
     },
@@ -112,7 +112,7 @@ REPEATS = {"row_titles", "labels", "published_effects"}
 #: Text and lists of text that name something: a name that does not exist is refused.
 REFERENCES = {
     "file", "baseline", "dataset", "noise", "model", "recipe", "method", "table", "row", "columns", "profile", "scopes",
-    "wide_model", "wide_recipe", "levels", "published_effects", "values", "spreads", "cells",
+    "wide_model", "wide_recipe", "levels", "published_effects", "values", "spreads", "cells", "paper",
 }  # fmt: skip
 
 #: A caption or words of a text, which stand outside the files, and what ``not_run`` takes out of use.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas
 
-from collabench.papers import READINGS
+from collabench.config.configuration import READINGS
 from collabench.report.claim_records import ClaimReport, ClaimVerdict, PartVerdict, ScopeVerdict
 from collabench.report.formatting import NOTHING, markdown, number, p_value
 from collabench.storage.files import write_json

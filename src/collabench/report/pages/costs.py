@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from collabench.config.configuration import Run
+from collabench.config.configuration import PARTS, Run
 from collabench.config.plan import Cell
 from collabench.report.collect import Collected, training_seconds
 from collabench.report.content import Condition, Report
@@ -52,7 +52,7 @@ def write_costs(folder: Path, report: Report, collected: Collected) -> None:
                 lines.append(f"![{caption}](figures/{name})\n\n*{caption}*")
     figures.draw(drawings)
     every = pandas.concat(frames)
-    first = ["table", "dataset", "noise", "model", "recipe", "method"]
+    first = ["table", *PARTS]
     write_csv(folder / "costs.csv", every[[*first, *(column for column in every if column not in first)]])
     (folder / OVERVIEW).write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
@@ -63,7 +63,7 @@ def _machines(collected: Collected) -> list[str]:
         return [f"No run was {NOT_MEASURED.removeprefix('not ')}."]
     devices = sorted({f"{m.device} ({m.device_type}, {m.threads} threads)" for m in measured})
     versions = sorted({f"{name} {version}" for m in measured for name, version in m.versions.items()})
-    commits = sorted({(m.commit[:12] + (" (changed)" if m.dirty else "")) if m.commit else "unknown" for m in measured})
+    commits = sorted({m.commit_text for m in measured})
     hours = sum(m.train_seconds + m.evaluate_seconds for m in measured) / 3600
     finished = [m.finished for m in measured]
     facts = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from collabench.papers import READINGS
+from collabench.config.configuration import READINGS
 from collabench.report.collect import Collected
 from collabench.report.content import Condition, Ranks, Report, Table
 from collabench.report.folders import CONTENT, OVERVIEW

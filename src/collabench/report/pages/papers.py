@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from collabench.config.configuration import PARTS
 from collabench.papers.arithmetic import QuoteCheck, check_quotes, repeated, suspects
 from collabench.papers.schema import METRICS, UNKNOWN
 from collabench.papers.tables import Paper, PublishedCell, Table
@@ -340,7 +341,7 @@ def _numbers(paper: Paper, cell: PublishedCell, measured: Measured | None) -> di
         "table": cell.table,
         "row": " · ".join(content.rows[cell.row].labels),
         "column": content.columns[cell.column].title,
-        **{part: names.get(part) for part in ("dataset", "noise", "model", "recipe", "method")},
+        **{part: names.get(part) for part in PARTS},
         "configuration_id": cell.configuration.id if cell.configuration is not None else None,
         "metric": cell.metric,
         "published": cell.value,

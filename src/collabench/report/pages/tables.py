@@ -244,9 +244,6 @@ def numbers(table: Table) -> Frame:
     return Frame([_numbers(condition, row) for condition in table.conditions for row in condition.rows])
 
 
-KEY_COLUMNS = ("dataset", "noise", "model", "recipe", "method")
-
-
 def _numbers(condition: Condition, row: Row) -> dict[str, object]:
     difference, best, selected, heads = row.difference, row.best, row.selected, row.heads
     across = row.across_images
