@@ -101,7 +101,8 @@ def throughput_section(bench: Bench) -> Rows:
         rows.append(
             [
                 name, str(batch), f"{counts.training / 1e9:.3f}", f"{theirs:,.1f}", f"{ours:,.1f}",
-                f"{ours / theirs:.2f}", f"{throughput.share_of_peak(ours, counts, bench.peak):.0%}", f"{tuned:,.1f}", f"{tuned / theirs:.2f}",
+                f"{ours / theirs:.2f}", f"{throughput.share_of_peak(ours, counts, bench.peak):.0%}",
+                f"{tuned:,.1f}", f"{tuned / theirs:.2f}",
                 f"{throughput.share_of_peak(tuned, counts, bench.peak):.0%}",
             ]
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """The reference: the same training as people write it. A torchvision data set with PIL transforms, a DataLoader,
-modules in their default layout, heads in a loop. It computes what the library computes: `tests/training/test_reference.py`.
+modules in their default layout, heads in a loop. It computes what the library computes
+(`tests/training/test_reference.py`).
 """
 
 from __future__ import annotations

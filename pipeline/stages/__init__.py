@@ -1,7 +1,7 @@
 """One module per kind of job: ``python -m pipeline.stages.<stage> <profile> [<what>]``, run in the project's root.
 
-A job runs in a fork of the server of jobs where there is one, and in its own process otherwise. So the modules import what takes
-long inside their ``main``.
+A job runs in a fork of the server of jobs where there is one, and in its own process otherwise. So the modules import
+what takes long inside their ``main``.
 """
 
 from __future__ import annotations

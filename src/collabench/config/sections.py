@@ -122,6 +122,8 @@ class RecipeConfig(Record):
 
     ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs. ``validation_fraction`` of the
     training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``.
+    ``evaluate_every``: epochs between evaluations. ``evaluation_sample``: between epochs only so many test images are
+    evaluated, the same ones always; the last epoch is evaluated in full.
     ``processes`` share every batch of a run, each on a GPU or a core of its own (docs/how-to/several-gpus.md).
     ``convolution``: on a CPU, ``tuned`` gives every 3x3 convolution the form that suits its shape: faster, with other
     rounding (docs/performance.md). On a GPU cuDNN chooses either way. ``compile``: by ``torch.compile``, with
@@ -141,6 +143,7 @@ class RecipeConfig(Record):
     validation_fraction: float = Field(default=0.0, ge=0, lt=0.9)
     validation_noisy: bool = False
     evaluate_every: int = Field(default=1, ge=1, le=10_000)
+    evaluation_sample: int | None = Field(default=None, ge=10, le=1_000_000)
     evaluation_batch_size: int = Field(default=500, ge=1, le=65_536)
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool | Literal["cuda-graphs"] = False
@@ -166,7 +169,7 @@ class RecipeConfig(Record):
     def identity(self) -> dict[str, Any]:
         """What of the recipe can change a run's numbers: all of it. One process and torch's convolutions, the rule, go
         without saying."""
-        usual = {"processes": 1, "convolution": "torch"}
+        usual = {"processes": 1, "convolution": "torch", "evaluation_sample": None}
         return self.model_dump(exclude={name for name, value in usual.items() if getattr(self, name) == value})
 
 

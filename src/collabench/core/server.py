@@ -1,8 +1,9 @@
-"""Jobs run in forks of one process that has everything imported, so that a job starts in milliseconds and not in seconds.
+"""A server of jobs: each job runs in a fork of one process that has everything imported, and so starts in milliseconds.
 
-:func:`serve` forks the server, which waits at a socket. :func:`ask` is what a job's own process does: it hands its arguments,
-environment and open files over, waits, and passes signals on. The job runs in a fork of the server, alone, so that its crash costs
-nothing else. It ends with the process that asked, with the server, and with the process that started the server.
+:func:`serve` forks the server, which waits at a socket. :func:`ask` is what a job's own process does: it hands over its
+arguments, its environment and its open files, waits for the exit code, and passes signals on. A job runs in a fork of
+its own, so that its crash ends no other job. A job ends with the process that asked for it, with the server, and with
+the process that started the server.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,8 +28,8 @@ from collabench.core.processes import end_with_parent, kill_with_parent
 #: The server's socket, for the jobs.
 SERVER = "COLLABENCH_SERVER"
 
-#: Beginnings of the variables that take effect when libraries are imported: a job that has others is not served. (Snakemake sets
-#: some that end in ``_NUM_THREADS``; of these only OMP_NUM_THREADS counts.)
+#: Beginnings of the names of variables that take effect when libraries are imported. A job with other values is not
+#: served. Of the names that end in ``_NUM_THREADS``, which Snakemake sets, only OMP_NUM_THREADS counts.
 _AT_IMPORT = ("ATEN_", "COLLABENCH_ARITHMETIC", "CUDA_", "KMP_", "MKL_", "NUMBA_", "OMP_", "ONEDNN_", "PYTHON", "TORCH")
 
 #: What the server answers to a job that it cannot serve.
@@ -49,8 +51,8 @@ class _Job:
 def serve() -> Path | None:
     """Fork a server from this process, and name it in this process's environment; its socket.
 
-    None where the system lacks what it takes, or where there is one already: then jobs import for themselves. To be called
-    before this process starts threads.
+    None where the system lacks what it takes, or where there is a server already. Call this before the process starts
+    threads.
     """
     if sys.platform != "linux" or not hasattr(os, "pidfd_open") or SERVER in os.environ:
         return None
@@ -83,7 +85,7 @@ def dismiss(path: Path | None) -> None:
 
 
 def ask(module: str, arguments: Sequence[str]) -> int | None:
-    """Have ``module.main(arguments)`` run by the server; its exit code. None where there is no server, or it refuses."""
+    """Have the server run ``module.main(arguments)``; its exit code. None where there is no server, or it refuses."""
     address = os.environ.get(SERVER)
     if not address:
         return None
@@ -207,10 +209,8 @@ class _Server:
 
     @staticmethod
     def _answer(job: _Job, code: int) -> None:
-        try:
+        with suppress(OSError):  # who asked has ended
             job.connection.sendall(code.to_bytes(4, signed=True))
-        except OSError:
-            pass
         job.connection.close()
 
 

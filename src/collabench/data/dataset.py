@@ -380,7 +380,8 @@ def open_evaluation_batches(
     device: torch.device | str,
     index: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """The test images, or the training images at ``index`` (the validation split), as batches (B, C, H, W)."""
+    """The test images (those at ``index``, if given), or the training images at ``index`` (the validation split), as
+    batches (B, C, H, W) in order."""
     if split == "validation" and index is None:
         raise ValueError("a validation split is the training images at an index")
     device = torch.device(device)

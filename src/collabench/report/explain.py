@@ -106,7 +106,8 @@ def _run(run: Run, result: Result | ResultError, workspace: Workspace) -> list[s
     versions = ", ".join(f"{name} {version}" for name, version in sorted(measured.versions.items()))
     return [
         *lines,
-        f"    {measured.device} ({measured.device_type}); {versions}; commit {measured.commit_text}; {measured.finished}",
+        f"    {measured.device} ({measured.device_type}); {versions}; commit {measured.commit_text}; "
+        f"{measured.finished}",
     ]
 
 

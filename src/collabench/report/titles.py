@@ -65,6 +65,8 @@ def recipe(settings: RecipeConfig) -> str:
     if settings.validation_fraction:
         kind = "noisy" if settings.validation_noisy else "clean"
         text += f", {percent(settings.validation_fraction)} held out for validation ({kind})"
+    if settings.evaluation_sample:
+        text += f", {settings.evaluation_sample:,} test images evaluated between epochs"
     if settings.precision != "float32":
         text += f", {settings.precision}"
     if settings.convolution != "torch":

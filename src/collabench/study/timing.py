@@ -118,6 +118,7 @@ def predict(configuration: Configuration, form: DatasetShape, device_type: str, 
     evaluated = form.test_images + form.train_images - kept
     passes = recipe.epochs if counts.training else 1
     evaluations = math.ceil(recipe.epochs / recipe.evaluate_every) if counts.training else 1
+    sampled = min(1.0, (recipe.evaluation_sample or form.test_images) / form.test_images)
     return Prediction(
         configuration_id=configuration.id,
         device=describe(device),
@@ -126,7 +127,10 @@ def predict(configuration: Configuration, form: DatasetShape, device_type: str, 
         torch=torch.__version__,
         form=form,
         train_seconds=trained.train * kept * passes / recipe.processes,  # what they tell each other comes on top
-        evaluate_seconds=trained.evaluate * evaluated * trials.evaluations(evaluations) / recipe.processes,
+        evaluate_seconds=trained.evaluate
+        * evaluated
+        * trials.evaluations(1 + (evaluations - 1) * sampled)
+        / recipe.processes,
         memory_bytes=before + held,
         disk_bytes=trained.weights
         + trained.logits * form.test_images
@@ -165,7 +169,7 @@ class _Trials:
         self._configuration, self._dataset_shape, self._batch, self._device = configuration, form, batch, device
         self._deployed_share = deployed_share
 
-    def evaluations(self, times: int) -> float:
+    def evaluations(self, times: float) -> float:
         """What ``times`` evaluations cost, in evaluations of all heads: the last is one, the others are of what is
         deployed."""
         return 1 + (times - 1) * self._deployed_share
@@ -187,7 +191,7 @@ class _Trials:
         recipe = self._configuration.recipe.model_copy(
             update={
                 "epochs": epochs, "milestones": (), "batch_size": self._batch, "evaluate_every": 1,
-                "validation_fraction": 0.0, "validation_noisy": False, "processes": 1,
+                "evaluation_sample": None, "validation_fraction": 0.0, "validation_noisy": False, "processes": 1,
             }
         )  # fmt: skip
         changed = self._configuration.model_copy(update={"recipe": recipe, "noise": NoiseConfig(kind="none")})

@@ -23,6 +23,15 @@ from collabench.training.history import History
 CALIBRATION_BINS = 15
 
 
+def evaluation_sample(recipe: RecipeConfig, test_images: int) -> Tensor | None:
+    """Positions (S,) in the test split of the images that are evaluated between epochs.
+
+    They are evenly spaced, and the same for every run. None where all images are evaluated.
+    """
+    wanted = recipe.evaluation_sample
+    return None if wanted is None or wanted >= test_images else torch.arange(wanted) * test_images // wanted
+
+
 @dataclass
 class Final:
     """What the evaluation after the last epoch gives: the deployed network, kept logits, and metrics of every head."""
@@ -53,12 +62,14 @@ class Evaluator:
         self._device, self._computing, self._validation_index = device, computing, validation_index
         self._test_labels = dataset.test_labels.to(device)
         self._records_top5 = len(dataset.classes) >= TOP5_CLASSES
+        self._sample = evaluation_sample(recipe, len(dataset.test_labels))
         self._last_logits: Tensor | None = None
 
     def after_epoch(self, history: History, labels: Tensor) -> None:
         """Append the test and validation errors of what would be deployed, or None where the recipe skips this epoch.
 
-        The other heads are evaluated after the last epoch only. labels (N,): the epoch's training labels.
+        The other heads are evaluated after the last epoch only. Where the recipe has a sample, the whole test split is
+        evaluated after the last epoch, and where the validation error is lower than before. labels (N,): the epoch's training labels.
         """
         begin, epoch = time.monotonic(), history.epoch
         last = epoch + 1 == self._recipe.epochs
@@ -72,19 +83,23 @@ class Evaluator:
         def predict(images: Tensor) -> Tensor:
             return deployed(images).unsqueeze(0)
 
-        logits = self._all_heads() if last else self._logits("test", predict)
+        sample = None if last else self._sample
+        logits = self._all_heads() if last else self._logits("test", predict, sample)
+        seen = self._test_labels if sample is None else self._test_labels[sample.to(self._device)]
         self._last_logits = logits if last else None
-        history.test_error.append(errors(logits, self._test_labels)[0].item())
-        history.test_top5_error.append(top5_error(logits[0], self._test_labels) if self._records_top5 else None)
+        history.test_error.append(errors(logits, seen)[0].item())
+        history.test_top5_error.append(top5_error(logits[0], seen) if self._records_top5 else None)
         if self._validation_index is None:
             history.validation_error.append(None)
         else:
             source = labels if self._recipe.validation_noisy else self._dataset.train_labels
             wanted = source[self._validation_index].to(self._device)
-            error = errors(self._logits("validation", predict), wanted)[0].item()
+            error = errors(self._logits("validation", predict, self._validation_index), wanted)[0].item()
             previous = [value for value in history.validation_error if value is not None]
             history.validation_error.append(error)
             if not previous or error < min(previous):
+                if sample is not None:
+                    logits = self._logits("test", predict)
                 history.selected = metrics(logits[0], self._test_labels).model_dump()
                 history.selected_epoch = epoch
         history.evaluate_seconds += time.monotonic() - begin
@@ -110,10 +125,17 @@ class Evaluator:
         """Test logits (heads, N, m) of every head."""
         return self._logits("test", partial(self._method.predict, self._network))
 
-    def _logits(self, split: Literal["test", "validation"], predict: Callable[[Tensor], Tensor]) -> Tensor:
-        """Logits (heads, N, m) of the ``test`` or the ``validation`` split, ``predict`` giving those of a batch."""
+    def _logits(
+        self,
+        split: Literal["test", "validation"],
+        predict: Callable[[Tensor], Tensor],
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (heads, N, m) of a split's images, ``predict`` giving those of a batch.
+
+        index: positions in the test split, None for all of it; for the validation split, in the training split.
+        """
         self._network.eval()
-        index = self._validation_index if split == "validation" else None
         count = len(self._test_labels) if index is None else len(index)
         shared = 1 < distributed.world() <= count
         if shared:

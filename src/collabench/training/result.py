@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from collabench import data
 from collabench.config.configuration import Run
 from collabench.storage.results import TOP5_CLASSES, Curves, Measured, Metrics, NoiseRealised, Result
-from collabench.training.evaluation import Final
+from collabench.training.evaluation import Final, evaluation_sample
 from collabench.training.history import History
 
 
@@ -39,7 +39,8 @@ def make_result(
     """
     configuration = run.configuration
     evaluated = [error for error in history.test_error if error is not None]
-    every_epoch = 0 < history.epoch == len(evaluated)
+    sampled = evaluation_sample(configuration.recipe, len(dataset.test_labels)) is not None
+    every_epoch = 0 < history.epoch == len(evaluated) and not sampled
     top5 = None
     if len(dataset.classes) >= TOP5_CLASSES:
         top5 = tuple(history.test_top5_error)
