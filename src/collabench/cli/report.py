@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from collabench.cli.app import HERE, Exact, Profile, Root, app, open_study
-from collabench.cli.study import print_other_code
+from collabench.cli.study import lines_on_other_code
 from collabench.core.errors import CollabenchError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def report(
     study = open_study(root, profile)
     build_report(study.params, study.plan, study.workspace, partial=partial)
     print(terminal_summary(study.workspace, partial=partial))
-    print_other_code(runs_of_other_code(study), profile)
+    print("".join(f"{line}\n" for line in lines_on_other_code(runs_of_other_code(study), profile)), end="")
     if partial:
         return
     if accept:
@@ -48,6 +48,14 @@ def compare_with_accepted(study: Study, exact: bool = False) -> None:
 
     exact: end with exit code 1 where any byte differs.
     """
+    text, same = comparison_with_accepted(study)
+    print(text)
+    if exact and not same:
+        raise typer.Exit(1)
+
+
+def comparison_with_accepted(study: Study) -> tuple[str, bool]:
+    """What :func:`compare_with_accepted` says, and whether every byte is the same."""
     from collabench.report.accepted import accept
     from collabench.report.comparison import compare_reports
     from collabench.storage.files import write_atomically
@@ -56,18 +64,15 @@ def compare_with_accepted(study: Study, exact: bool = False) -> None:
     if not workspace.accepted_report.exists():
         accept(workspace)
     found = compare_reports(workspace)
-    print("\n".join(found.lines))
     if found.same_bytes:
-        print(f"Tables and figures: {workspace.accepted_report / 'README.md'}")
-        return
+        return "\n".join([*found.lines, f"Tables and figures: {workspace.accepted_report / 'README.md'}"]), True
     write_atomically(workspace.differences, ("\n".join(found.details) + "\n").encode())
-    print(f"Every difference: {workspace.differences}")
-    print(
-        f"The new tables: {workspace.report / 'README.md'}; `collabench report -p {workspace.profile} --accept` adopts "
-        "them."
-    )
-    if exact:
-        raise typer.Exit(1)
+    command = f"`collabench report -p {workspace.profile} --accept`"
+    where = [
+        f"Every difference: {workspace.differences}",
+        f"The new tables: {workspace.report / 'README.md'}; {command} adopts them.",
+    ]
+    return "\n".join([*found.lines, *where]), False
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from collabench.cli.app import HERE, Cores, Exact, Gpus, Profile, Root, ShardOption, app, open_study
-from collabench.cli.report import compare_with_accepted
+from collabench.cli.report import comparison_with_accepted
 from collabench.cli.study import part_of
 from collabench.core.errors import CollabenchError, StorageError
 
@@ -37,13 +37,17 @@ def reproduce(
 
     Data, noise, training, report; prints the tables. Trains only what is missing.
     """
+    if shard is None and not slurm and not exact and (said := _unchanged(root.resolve(), profile, cores, gpus)):
+        print(said)
+        return
     from collabench.core import processes, resources
     from collabench.core.server import SERVER, dismiss, serve
     from collabench.report.pages.terminal import terminal_summary
     from collabench.storage.files import UNWRITABLE
     from collabench.storage.locks import holding
-    from collabench.study import progress, shards
+    from collabench.study import memo, progress, shards
     from collabench.study.cleanup import set_aside
+    from collabench.study.other_code import runs_of_other_code
 
     study = open_study(root, profile)
     workspace = study.workspace
@@ -105,8 +109,30 @@ def reproduce(
         print(f"part {shard} is done: {len(wanted)} of the study's {len(study.plan.runs)} runs; "
               f"where the tables are to be made: collabench import {workspace.root} -p {profile}")  # fmt: skip
         return
-    print(terminal_summary(workspace))
-    compare_with_accepted(study, exact)
+    text, same = comparison_with_accepted(study)
+    said = f"{terminal_summary(workspace)}\n{text}"
+    print(said)
+    if not runs_of_other_code(study):
+        memo.remember(workspace, reproduce=said)
+    if exact and not same:
+        raise typer.Exit(1)
+
+
+def _unchanged(root: Path, profile: str, cores: str | None, gpus: str | None) -> str | None:
+    """What this command said last, if the study is whole and nothing has changed, which DVC is asked too; else None."""
+    from collabench.storage.workspace import Workspace
+    from collabench.study import memo
+
+    workspace = Workspace(root, profile)
+    if (cores and not cores.isdigit()) or gpus or memo.recall(workspace, "reproduce") is None:
+        return None
+    stages = (f"{stage}@{profile}" for stage in ("datasets", "noise", "train", "report"))
+    asked = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.dvc", "status", "--quiet", *stages],
+        cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    said = memo.recall(workspace, "reproduce", whole=True)
+    return said if asked.wait() == 0 else None
 
 
 def _watched(

@@ -31,6 +31,13 @@ def plan(
 
     Says for each configuration why it would be run again. Trains nothing.
     """
+    from collabench.storage.workspace import Workspace
+    from collabench.study import memo
+
+    said = None if accept_code else memo.recall(Workspace(root.resolve(), profile), "plan_json" if as_json else "plan")
+    if said is not None:
+        print(said)
+        return
     from collabench.study import other_code
 
     study = open_study(root, profile)
@@ -53,29 +60,30 @@ def plan(
     counts = {state: sum(s.state == state for s in statuses) for state in dict.fromkeys(s.state for s in statuses)}
     missing = [*study.inputs.missing_datasets().values(), *study.missing_files(study.plan.runs)]
     others = other_code.runs_of_other_code(study)
-    if as_json:
-        content = {"profile": profile, "runs": len(statuses), "states": counts, "missing_data": missing}
-        stale = {"other_code": [other.line for other in others]} if others else {}
-        print(json.dumps({**content, **stale, "configurations": list(rows.values())}))
-        return
-    for row in rows.values():
-        seeds = ", ".join(f"{len(numbers)} {state}" for state, numbers in row["seeds"].items())
-        print(f"{row['label']}: {seeds}{' (' + row['why'] + ')' if row['why'] else ''}  [{row['configuration']}]")
-    print("".join(f"missing: {line}\n" for line in missing), end="")
-    print_other_code(others, profile)
-    print(
-        f"{len(statuses)} runs in {len(rows)} configurations: "
-        + ", ".join(f"{n} {state}" for state, n in counts.items())
-    )
+    content = {"profile": profile, "runs": len(statuses), "states": counts, "missing_data": missing}
+    stale = {"other_code": [other.line for other in others]} if others else {}
+    lines = [
+        f"{row['label']}: {', '.join(f'{len(numbers)} {state}' for state, numbers in row['seeds'].items())}"
+        f"{' (' + row['why'] + ')' if row['why'] else ''}  [{row['configuration']}]"
+        for row in rows.values()
+    ]
+    lines += [f"missing: {line}" for line in missing] + lines_on_other_code(others, profile)
+    total = ", ".join(f"{n} {state}" for state, n in counts.items())
+    lines.append(f"{len(statuses)} runs in {len(rows)} configurations: {total}")
+    forms = {
+        "plan": "\n".join(lines),
+        "plan_json": json.dumps({**content, **stale, "configurations": list(rows.values())}),
+    }
+    print(forms["plan_json" if as_json else "plan"])
+    if counts.keys() == {"done"} and not missing and not others:
+        memo.remember(study.workspace, **forms)
 
 
-def print_other_code(others: list[OtherCode], profile: str) -> None:
-    """Name the configurations with runs that other code computed, and say what to do."""
+def lines_on_other_code(others: list[OtherCode], profile: str) -> list[str]:
+    """The configurations with runs that other code computed, a line each, and what to do."""
     from collabench.study.other_code import what_to_do
 
-    print("".join(f"other code: {other.line}\n" for other in others), end="")
-    if others:
-        print(what_to_do(others, profile))
+    return [f"other code: {other.line}" for other in others] + ([what_to_do(others, profile)] if others else [])
 
 
 @app.command()

@@ -22,8 +22,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from collabench.config.configuration import Run
+if TYPE_CHECKING:
+    from collabench.config.configuration import Run
 
 _ASIDE = "state/set-aside"
 
@@ -100,6 +102,11 @@ class Workspace:
     @property
     def accepted_report(self) -> Path:
         return self.root / "reports" / self.profile
+
+    @property
+    def memo(self) -> Path:
+        """What commands said about the study when it was finished (:mod:`collabench.study.memo`)."""
+        return self.state / "memo.json"
 
     @property
     def differences(self) -> Path:

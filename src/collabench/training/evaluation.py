@@ -69,7 +69,8 @@ class Evaluator:
         """Append the test and validation errors of what would be deployed, or None where the recipe skips this epoch.
 
         The other heads are evaluated after the last epoch only. Where the recipe has a sample, the whole test split is
-        evaluated after the last epoch, and where the validation error is lower than before. labels (N,): the epoch's training labels.
+        evaluated after the last epoch, and where the validation error is lower than before.
+        labels (N,): the epoch's training labels.
         """
         begin, epoch = time.monotonic(), history.epoch
         last = epoch + 1 == self._recipe.epochs

@@ -1,0 +1,96 @@
+"""What commands said about a finished study, for when nothing has changed since: then torch need not be imported.
+
+A memo holds for one state of all files that the answer depends on, by their sizes and times of change: the
+configuration, the papers, the library's source, and the study's results, data, noise and reports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from collabench.storage.workspace import Workspace
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def recall(workspace: Workspace, name: str, *, whole: bool = False) -> str | None:
+    """What the command ``name`` said, if nothing has changed since; else None.
+
+    whole: read the study's files again, too, and require that their content is the same.
+    """
+    try:
+        memo = json.loads(workspace.memo.read_bytes())
+        said = memo["said"][name]
+        same = memo["key"] == _key(workspace) and (not whole or memo["content"] == _content(workspace))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return said if same and isinstance(said, str) else None
+
+
+def remember(workspace: Workspace, **said: str) -> None:
+    """Keep what commands said about the study in its present state. What was kept of another state is dropped."""
+    from collabench.storage.files import write_atomically
+
+    key, content = _key(workspace), _content(workspace)
+    before: dict[str, Any] = {}
+    try:
+        memo = json.loads(workspace.memo.read_bytes())
+        if (memo["key"], memo["content"]) == (key, content):
+            before = memo["said"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    text = json.dumps({"key": key, "content": content, "said": before | said})
+    write_atomically(workspace.memo, text.encode(), durable=False)
+
+
+def _key(workspace: Workspace) -> str:
+    """A digest of which files there are, with their sizes and times of change."""
+    found = hashlib.sha256(str(workspace.root).encode())
+    source = sorted(path for path in PACKAGE.rglob("*.py"))
+    reports = (workspace.accepted_report, workspace.report, workspace.costs)
+    settings = (workspace.params, workspace.accepted_code)
+    for path in (
+        *settings,
+        *_files(workspace.papers),
+        *source,
+        *_study_files(workspace),
+        *(p for f in reports for p in _files(f)),
+    ):
+        try:
+            about = path.stat()
+        except FileNotFoundError:
+            continue
+        found.update(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
+    return found.hexdigest()
+
+
+def _content(workspace: Workspace) -> str:
+    """A digest of the content of the study's files."""
+    found = hashlib.sha256()
+    for path in _study_files(workspace):
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
+
+
+def _study_files(workspace: Workspace) -> Iterator[Path]:
+    for folder in (workspace.runs, workspace.datasets, workspace.noise):
+        yield from _files(folder)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The regular files below a folder, in a fixed order."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(Path(entry.path))
+        elif entry.is_file():
+            yield Path(entry.path)
