@@ -18,7 +18,7 @@ from collabench.config.sections import Augmentation
 from collabench.data.batches import TrainingBatches
 from collabench.methods import METHODS, Batch
 from collabench.models import FAMILIES, build_backbone
-from collabench.models.convolution.tuned import tune_convolutions
+from collabench.models.convolution.portable import make_portable
 from collabench.models.dropout import set_dropout_generator
 from collabench.training.context import make_context, make_method
 from collabench.training.flops import Counts
@@ -77,7 +77,7 @@ def library_steps(configuration: Configuration, shape: Shape, count: int) -> Ite
     method = make_method(configuration, make_context(configuration, shape, 10, 0))
     network = method.build().to(memory_format=torch.channels_last).train()
     if configuration.recipe.convolution == "tuned":
-        tune_convolutions(network)
+        make_portable(network)
     generator = torch.Generator()
     set_dropout_generator(network, generator)
     optimizer = reference.optimizer_of(network, foreach=True)

@@ -19,7 +19,7 @@ from torch._compile import _disable_dynamo
 
 from collabench.core import distributed
 from collabench.models.backbone import Backbone
-from collabench.models.convolution import tuned
+from collabench.models.convolution import portable
 from collabench.models.pooling import every_nth_pixel
 
 aten = torch.ops.aten
@@ -175,7 +175,7 @@ class _TwoGradients(torch.autograd.Function):
                 if narrow is not None:
                     x, weight = x.to(narrow), weight.to(narrow)
                 conv, norm = path
-                before = tuned.convolve(conv, x, weight)
+                before = portable.convolve(conv, x, weight)
                 if norm.training:
                     norm.num_batches_tracked.add_(1)
                 after, mean, deviation, reserve, kind = distributed.batch_norm_forward(
@@ -234,12 +234,12 @@ def _path_backward(
         return None, None, None, None
     of_weights, scale_gradient, shift_gradient = norm_backward(gradient if both is None else both, [True, True, True])
     if both is None:
-        x_gradient, weight_gradient = tuned.gradients(conv, of_weights, x, weight, saved.needs_input, True)
+        x_gradient, weight_gradient = portable.gradients(conv, of_weights, x, weight, saved.needs_input, True)
         return x_gradient, weight_gradient, scale_gradient, shift_gradient
-    _, weight_gradient = tuned.gradients(conv, of_weights, x, weight, False, True)
+    _, weight_gradient = portable.gradients(conv, of_weights, x, weight, False, True)
     x_gradient = None
     if gradient is not None and saved.needs_input:
         del of_weights
         of_input = norm_backward(gradient, [True, False, False])[0]
-        x_gradient, _ = tuned.gradients(conv, of_input, x, weight, True, False)
+        x_gradient, _ = portable.gradients(conv, of_input, x, weight, True, False)
     return x_gradient, weight_gradient, scale_gradient, shift_gradient

@@ -22,7 +22,7 @@ from collabench.core.errors import ConfigError, ResultError, RunFailed
 from collabench.core.seeding import dropout_seed
 from collabench.data import noise
 from collabench.methods import Batch
-from collabench.models.convolution.tuned import tune_convolutions
+from collabench.models.convolution.portable import make_portable
 from collabench.models.dropout import copy_generators
 from collabench.storage.results import TOP5_CLASSES, Curves, Figures, Measured, NoiseRealised, Result
 from collabench.training import checkpoint
@@ -137,7 +137,7 @@ class _Trainer:
         self.network = self.method.build().to(device=device, memory_format=torch.channels_last)
         distributed.share_batch_statistics(self.network)
         if self.recipe.convolution == "tuned":  # on a GPU cuDNN chooses
-            tune_convolutions(self.network)
+            make_portable(self.network)
         if self.recipe.compile:
             compile_in_place(self.network, **compilation(self.recipe))
         self.parameters = list(self.network.parameters())

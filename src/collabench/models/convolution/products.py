@@ -1,0 +1,2 @@
+from torch import nn
+class PortableLinear(nn.Linear): pass
