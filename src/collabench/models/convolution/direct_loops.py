@@ -136,7 +136,7 @@ def images_together(maps: Maps, cached: int = CACHED) -> int:
     return max(1, cached // maps.size)
 
 
-def _pad(code: Code, maps: Maps, source: Any, padded: Any, images: Size) -> None:
+def pad(code: Code, maps: Maps, source: Any, padded: Any, images: Size) -> None:
     """``images`` of ``source`` into the middle of those of ``padded``, whose edges are zero."""
     row = maps.width * maps.channels
     start = (maps.low * maps.wide + maps.left) * maps.channels
@@ -174,7 +174,7 @@ class _Read(NamedTuple):
     depth: int
 
 
-def _blocks(code: Code, channels: int, vectors: int) -> list[tuple[int, int, int, Any]]:
+def blocks(code: Code, channels: int, vectors: int) -> list[tuple[int, int, int, Any]]:
     """Registers of ``channels``: for each kind of group the first register, registers, groups, and the mask of the last register."""
     registers, rest = -(-channels // code.lanes), channels % code.lanes
     blocks: list[tuple[int, int, int, Any]] = []
@@ -201,9 +201,9 @@ def _correlate(
         count = code.least(code.minus(images, first), together)
         here = code.at(source, code.times(first, maps.height * maps.width * maps.channels))
         if not maps.plain:
-            _pad(code, maps, here, padded, count)
+            pad(code, maps, here, padded, count)
             here = padded
-        for start, v, number, mask in _blocks(code, written.channels, vectors):
+        for start, v, number, mask in blocks(code, written.channels, vectors):
             with code.loop(number) as group, code.loop(count) as image:
                 block = code.plus(code.times(group, v * code.lanes), start * code.lanes)
                 panel = code.at(panels, code.times(block, read.depth))
@@ -281,7 +281,7 @@ def _few_pixels(
     most = tiling.most_rows(code.lanes, vectors)
     sizes = [TOGETHER if most >= TOGETHER else 4 if most >= 4 else 2, 1]
     size = maps.height * maps.width * channels
-    for start, v, number, mask in _blocks(code, written.channels, vectors):
+    for start, v, number, mask in blocks(code, written.channels, vectors):
         pitch = v * code.lanes
         with code.loop(number) as group, code.loop(len(table)) as pixel:
             block = code.plus(code.times(group, v * code.lanes), start * code.lanes)
@@ -356,7 +356,7 @@ def at_input(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
 
 def _pack(code: Code, weights: Any, panels: Any, channels: int, seen: int, vectors: int) -> None:
     """Weights (channels, seen) in panels: for each group of registers (seen, channel within the group), zeros behind the last."""
-    for start, v, number, mask in _blocks(code, channels, vectors):
+    for start, v, number, mask in blocks(code, channels, vectors):
         pitch = v * code.lanes
         real = channels - (start * code.lanes) if mask is not None else pitch
         with code.loop(number) as group:
@@ -372,7 +372,7 @@ def _pack_turned(code: Code, weights: Any, panels: Any, s: Sizes, vectors: int) 
     """Weights with kernels turned about in panels: for each group of registers of channels in (row, column, channel out, channel
     in within the group)."""
     taps = s.kernel * s.kernel_width
-    for start, v, number, mask in _blocks(code, s.channels_in, vectors):
+    for start, v, number, mask in blocks(code, s.channels_in, vectors):
         pitch = v * code.lanes
         with code.loop(number) as group, code.loop(s.channels) as channel, code.loop(taps) as tap:
             block = code.plus(code.times(group, pitch), start * code.lanes)

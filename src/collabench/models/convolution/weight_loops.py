@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from collabench.models.convolution import tiling
-from collabench.models.convolution.direct_loops import NARROW, Sizes, _blocks, _pad, forward_maps, images_together, small
+from collabench.models.convolution.direct_loops import NARROW, Sizes, blocks, pad, forward_maps, images_together, small
 from collabench.models.convolution.language import Code, writes
 
 #: Numbers of padded images, and pixels of one, that are worked on at once: they stay in the first cache.
@@ -52,7 +52,7 @@ def _few_pixels(code: Code, s: Sizes, x: Any, gradient: Any, sums: Any, images: 
     entries = code.table([value for entry in table for value in entry])
     size, size_out = s.height * s.width * s.channels_in, s.rows * s.columns * s.channels
     rows_of_tile, vectors = tiling.of_rows(code.lanes, s.channels_in, -(-s.channels // code.lanes))
-    for start, v, number, mask in _blocks(code, s.channels, vectors):
+    for start, v, number, mask in blocks(code, s.channels, vectors):
         with code.loop(number) as group, code.loop(len(table)) as tap:
             block = code.plus(code.times(group, v * code.lanes), start * code.lanes)
             reads, pixel, rows, columns = (code.entry(entries, code.plus(code.times(tap, 4), j)) for j in range(4))
@@ -91,7 +91,7 @@ def _many_pixels(code: Code, s: Sizes, x: Any, gradient: Any, sums: Any, padded:
         count = code.least(code.minus(images, first), together)
         here = code.at(x, code.times(first, s.height * s.width * s.channels_in))
         if not maps.plain:
-            _pad(code, maps, here, padded, count)
+            pad(code, maps, here, padded, count)
             here = padded
         with code.loop(s.rows // high) as band:
             a = code.at(here, code.times(band, high * s.stride * pitch), corner)
@@ -109,7 +109,7 @@ def _windows(code: Code, s: Sizes, sums: Any, a: Any, g: Any, loops: list[Any], 
     if across < NARROW:  # tiles of several rows of the kernel, each written out
         size, vectors = tiling.of_rows(code.lanes, s.seen, registers)
         numbers = [k // across * pitch + k % across for k in range(s.seen)]
-        for start, v, number, mask in _blocks(code, s.channels, vectors):
+        for start, v, number, mask in blocks(code, s.channels, vectors):
             with code.loop(number) as group:
                 block = code.plus(code.times(group, v * code.lanes), start * code.lanes)
                 for k in range(0, s.seen, size):
@@ -120,7 +120,7 @@ def _windows(code: Code, s: Sizes, sums: Any, a: Any, g: Any, loops: list[Any], 
                     )  # fmt: skip
         return
     size, vectors = tiling.of_rows(code.lanes, across, registers)
-    for start, v, number, mask in _blocks(code, s.channels, vectors):
+    for start, v, number, mask in blocks(code, s.channels, vectors):
         with code.loop(number) as group, code.loop(s.kernel) as tap:
             block = code.plus(code.times(group, v * code.lanes), start * code.lanes)
             for k, count in code.groups(across, [one for one, _ in tiling.parts(across, size)]):

@@ -1,1 +1,103 @@
-def suits(*a): return False
+"""3x3 convolutions by Winograd's minimal filtering F(4x4, 3x3): a quarter of the multiplications, for a CPU.
+
+With the tile maps of :mod:`collabench.models.convolution.winograd_transforms` and, for the weights g (3x3), U = G g G^T (6x6),
+
+    y = A^T [ sum over channels of  U * (B^T x B) ] A,
+
+whose sum is one matrix product for each of the 36 places. The gradient at the input is the same convolution of the gradient with
+the kernels turned about; that at the weights is G^T [ sum over tiles of (B^T x B) * (A y A^T) ] G. Results differ from the direct
+form by rounding, about 1e-5 of the largest value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from collabench.models.convolution import winograd_loops
+from collabench.models.convolution.compiled import function
+from collabench.models.convolution.scratch import room
+from collabench.models.convolution.winograd_loops import Sizes
+
+#: Channels come in blocks of so many.
+BLOCK = 16
+
+_CHANNELS_LAST = torch.channels_last
+
+
+def possible(shape: tuple[int, ...], channels: int) -> bool:
+    """Whether maps of ``shape`` (N, I, H, W) can be convolved to ``channels`` in this form."""
+    _, channels_in, height, width = shape
+    return channels_in % BLOCK == 0 and channels % BLOCK == 0 and height % 4 == 0 and width % 4 == 0
+
+
+def suits(shape: tuple[int, ...], channels: int) -> bool:
+    """Whether they can, and are many enough for it to pay: the weights' transforms cost the same for every batch."""
+    count, channels_in, height, width = shape
+    tiles = count * (height // 4) * (width // 4)
+    return possible(shape, channels) and tiles >= LEAST_TILES
+
+
+#: Tiles of a batch from which on the form pays.
+LEAST_TILES = 128
+
+
+def convolve(x: Tensor, weight: Tensor) -> Tensor:
+    """Maps (N, O, H, W), channels-last, of maps (N, I, H, W) and weights (O, I, 3, 3)."""
+    count, channels_in, height, width = x.shape
+    y = torch.empty((count, len(weight), height, width), memory_format=_CHANNELS_LAST)
+    _run(_values(Sizes(height, width, channels_in, len(weight))), x, weight, y, count)
+    return y
+
+
+def gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, of_input: bool = True, of_weight: bool = True
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of a loss whose gradient is ``gradient`` (N, O, H, W) at the convolution's output: at its input (N, I, H, W) and at its
+    weights (O, I, 3, 3), where they are asked for."""
+    count, channels_in, height, width = x.shape
+    to_input = to_weight = None
+    if of_input:
+        to_input = torch.empty(x.shape, memory_format=_CHANNELS_LAST)
+        _run(_at_input(Sizes(height, width, len(weight), channels_in)), gradient, weight, to_input, count)
+    if of_weight:
+        to_weight = torch.empty(weight.shape, memory_format=_CHANNELS_LAST)
+        _run(_at_weights(Sizes(height, width, channels_in, len(weight))), x, gradient, to_weight, count)
+    return to_input, to_weight
+
+
+_Loops = tuple[Callable[..., None], tuple[int, ...]]
+
+
+@cache
+def _values(s: Sizes) -> _Loops:
+    return function(winograd_loops.winograd_values, *s), _rooms(s)
+
+
+@cache
+def _at_input(s: Sizes) -> _Loops:
+    return function(winograd_loops.winograd_at_input, *s), _rooms(s)
+
+
+@cache
+def _at_weights(s: Sizes) -> _Loops:
+    return function(winograd_loops.winograd_at_weights, *s), _rooms(s, for_weights=True)
+
+
+def _rooms(s: Sizes, for_weights: bool = False) -> tuple[int, ...]:
+    """Numbers of weights, of transformed weights, of padded images and of tiles."""
+    between = s.channels_in * s.channels
+    return 9 * between, 36 * between, *s.scratch(for_weights)
+
+
+_NAMES = ("kernel", "transformed", "padded", "tiles", "products")
+
+
+def _run(loops: _Loops, a: Tensor, b: Tensor, c: Tensor, images: int) -> None:
+    run, sizes = loops
+    a, b = a.contiguous(memory_format=_CHANNELS_LAST), b.contiguous(memory_format=_CHANNELS_LAST)
+    rooms = (room(name, size).data_ptr() for name, size in zip(_NAMES, sizes, strict=True))
+    run(a.data_ptr(), b.data_ptr(), c.data_ptr(), *rooms, images)
