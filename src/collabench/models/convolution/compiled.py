@@ -86,7 +86,7 @@ def _jit() -> Any:
 def _target(width: int) -> Any:
     _initialised()
     target = binding.Target.from_triple("x86_64-unknown-linux-gnu")
-    return target.create_target_machine(cpu=PROCESSORS[width], features="", opt=2, reloc="pic", codemodel="small")
+    return target.create_target_machine(cpu=PROCESSORS[width], features="", opt=2, reloc="pic", codemodel="large")
 
 
 def _optimised(module: ir.Module, width: int) -> tuple[Any, Any]:
