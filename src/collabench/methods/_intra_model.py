@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from collabench.models.convolution.products import matmul
 from collabench.methods.losses import consensus, hard_cross_entropy, soft_cross_entropy, wide
 
 
@@ -122,7 +123,7 @@ def similarities(vectors: Tensor, centre: Literal["batch", "sample"] = "batch") 
         vectors = wide(vectors)
         centred = vectors - vectors.mean(dim=0 if centre == "batch" else 1, keepdim=True)
         unit = _unit(centred, _length(vectors.detach(), dim=1)[0].max())
-        return unit @ unit.mT
+        return matmul(unit, unit.mT)
 
 
 def frobenius_distance(first: Tensor, second: Tensor) -> Tensor:
@@ -149,7 +150,7 @@ def kernel_term(weight: Tensor) -> Tensor:
         rows = wide(weight).flatten(1)
         # A row's length is its deviation times the root of G: dividing by it standardises, and divides C by G.
         unit = _unit(rows - rows.mean(dim=1, keepdim=True), _length(rows.detach(), dim=1)[0])
-        covariance = unit @ unit.mT
+        covariance = matmul(unit, unit.mT)
         own = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
         return vector_norm(covariance.masked_fill(own, 0.0))
 

@@ -42,6 +42,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from collabench.models.convolution.products import matmul
 from collabench.methods import contract
 from collabench.methods._features import feature_width
 from collabench.methods._networks import NetworksSettings
@@ -82,7 +83,7 @@ class MutualKnowledgeBase(nn.Module):
 
     def forward(self, query: Tensor) -> Tensor:
         """The vectors (B, d) read for queries (B, d)."""
-        return self.attention(query) @ self.slots
+        return matmul(self.attention(query), self.slots)
 
     def frozen_copy(self) -> MutualKnowledgeBase:
         """The same memory for itself, which no training changes."""
@@ -92,7 +93,7 @@ class MutualKnowledgeBase(nn.Module):
 
     def attention(self, query: Tensor) -> Tensor:
         """Weights (B, n_slots) of the slots for queries (B, d)."""
-        return torch.softmax(query @ self.slots.T / math.sqrt(self.slots.shape[1]), dim=-1)
+        return torch.softmax(matmul(query, self.slots.T) / math.sqrt(self.slots.shape[1]), dim=-1)
 
 
 class Assistance(nn.Module):

@@ -23,6 +23,7 @@ from collabench.core.seeding import dropout_seed
 from collabench.data import noise
 from collabench.methods import Batch
 from collabench.models.convolution.portable import make_portable
+from collabench.models.convolution.products import portable_products
 from collabench.models.dropout import copy_generators
 from collabench.storage.results import TOP5_CLASSES, Curves, Figures, Measured, NoiseRealised, Result
 from collabench.training import checkpoint
@@ -82,7 +83,8 @@ def train_run(
     check_execution(recipe, device)
     prepare_process(device, compiles=bool(recipe.compile))
     memory = PeakMemory(device)
-    with watch_determinism() as nondeterministic:
+    portable = recipe.convolution == "tuned" and device.type == "cpu"
+    with portable_products(portable), watch_determinism() as nondeterministic:
         trainer = _Trainer(run, dataset, device, static_noise, teachers)
         history = trainer.resume(checkpoint_path, tell)
         nondeterministic += [name for name in history.nondeterministic if name not in nondeterministic]
@@ -137,7 +139,8 @@ class _Trainer:
         self.network = self.method.build().to(device=device, memory_format=torch.channels_last)
         distributed.share_batch_statistics(self.network)
         if self.recipe.convolution == "tuned":  # on a GPU cuDNN chooses
-            make_portable(self.network)
+            for network in (self.network, *teachers):
+                make_portable(network)
         if self.recipe.compile:
             compile_in_place(self.network, **compilation(self.recipe))
         self.parameters = list(self.network.parameters())
