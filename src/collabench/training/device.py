@@ -163,7 +163,7 @@ def versions(tuned: bool = False) -> dict[str, str]:
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
         found["cudnn"] = str(torch.backends.cudnn.version())
-    for package in ("collabench", "numpy", "torchvision", "scikit-learn", *(("numba",) if tuned else ())):
+    for package in ("collabench", "numpy", "torchvision", "scikit-learn", *(("llvmlite",) if tuned else ())):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

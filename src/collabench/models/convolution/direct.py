@@ -19,6 +19,8 @@ _CHANNELS_LAST = torch.channels_last
 def convolve(x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
     """Maps (N, O, H', W'), channels-last, of maps (N, I, H, W) and weights (O, I, K, L)."""
     images, sizes = len(x), _sizes(x.shape[1:], weight.shape, stride, padding)
+    if min(sizes.rows, sizes.columns) < 1:
+        raise ValueError(f"maps of {sizes.height}x{sizes.width} pixels are smaller than the kernel")
     y = torch.empty((images, sizes.channels, sizes.rows, sizes.columns), memory_format=_CHANNELS_LAST)
     run, panels, padded = _values(sizes)
     _run(run, x, weight, y, panels, padded, images)
@@ -100,6 +102,4 @@ def _padded(maps: direct_loops.Maps) -> int:
 
 def _run(run: Callable[..., None], a: Tensor, b: Tensor, c: Tensor, first: int, second: int, images: int) -> None:
     a, b = a.contiguous(memory_format=_CHANNELS_LAST), b.contiguous(memory_format=_CHANNELS_LAST)
-    run(
-        a.data_ptr(), b.data_ptr(), c.data_ptr(), room("panels", first).data_ptr(), room("padded", second).data_ptr(), images
-    )
+    run(a.data_ptr(), b.data_ptr(), c.data_ptr(), room("panels", first), room("padded", second), images)

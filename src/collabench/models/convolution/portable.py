@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from collabench.models.convolution import direct, winograd
-from collabench.models.convolution.products import PortableLinear
+from collabench.models.convolution.products import PortableLinear, are_portable
 
 Pair = tuple[int, int]
 
@@ -51,6 +51,8 @@ class PortableConv2d(nn.Conv2d):
     """A convolution that :func:`can_be_portable`."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if not are_portable(x, self.weight) or x.dim() != 4 or x.shape[1] != self.in_channels:
+            return super().forward(x)
         y = _Portable.apply(x, self.weight, self.stride, self.padding, self.groups)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
@@ -72,7 +74,7 @@ class _Portable(torch.autograd.Function):
 def convolve(convolution: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
     """What a convolution without bias gives of maps (N, I, H, W) with ``weight`` for its own, in its own form. For a caller that
     differentiates by hand; the gradients are :func:`gradients`."""
-    if isinstance(convolution, PortableConv2d):
+    if isinstance(convolution, PortableConv2d) and are_portable(x, weight):
         return _convolve(x, weight, convolution.stride, convolution.padding, convolution.groups)
     return torch.conv2d(
         x, weight, None, convolution.stride, convolution.padding, convolution.dilation, convolution.groups
@@ -85,7 +87,7 @@ def gradients(
     """At the input (N, I, H, W) and the weights, as far as asked for, of a loss whose gradient is ``gradient`` at the output."""
     if not (of_input or of_weight):
         return None, None
-    if isinstance(convolution, PortableConv2d):
+    if isinstance(convolution, PortableConv2d) and are_portable(x, weight):
         settings = convolution.stride, convolution.padding, convolution.groups
         return _gradients(gradient, x, weight, of_input, of_weight, *settings)
     to_input, to_weight, _ = torch.ops.aten.convolution_backward(

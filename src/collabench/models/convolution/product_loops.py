@@ -24,31 +24,42 @@ def product(code: Code, arguments: tuple[Any, ...]) -> None:
     high, vectors = TILES[code.lanes]
     wide = vectors * code.lanes
     down, across = (code.over(code.plus(count, size - 1), size) for count, size in ((rows, high), (columns, wide)))
-    pitch = code.times(across, wide)
     with code.loop(batch) as one:
         a_here, b_here = (code.at(x, code.times(one, by)) for x, by in ((a, distances[0]), (b, distances[3])))
         _pack(code, a_here, panels_a, rows, depth, distances[1], distances[2], high, down)
         _pack(code, b_here, panels_b, columns, depth, distances[5], distances[4], wide, across)
-        code.clear(tiles, code.times(code.times(down, high), pitch))
+        code.clear(tiles, code.times(code.times(down, across), high * wide))
         with code.loop(depth, step=TERMS) as first, code.loop(across) as column:
             terms = code.least(code.minus(depth, first), TERMS)
             panel = code.at(panels_b, code.times(code.plus(code.times(column, depth), first), wide))
             with code.loop(down) as row:
-                # A row of c lies ``pitch`` behind the last, which is not known now: tiles lie one behind the other.
                 tile = code.at(tiles, code.times(code.plus(code.times(row, across), column), high * wide))
                 code.tile(
                     tile, [i * wide for i in range(high)], vectors,
                     code.at(panels_a, code.times(code.plus(code.times(row, depth), first), high)), list(range(high)),
                     panel, [(terms, high, wide)], add=True,
                 )  # fmt: skip
-        with code.loop(rows) as row, code.loop(across) as column:
-            source = code.at(
-                tiles, code.times(code.plus(code.times(code.over(row, high), across), column), high * wide),
-                code.times(code.builder.urem(row, code.size(high)), wide),
+        with code.loop(down) as band, code.loop(across) as column:
+            source = code.at(tiles, code.times(code.plus(code.times(band, across), column), high * wide))
+            first = code.times(band, high)
+            target = code.at(
+                c, code.times(code.plus(code.times(one, rows), first), columns), code.times(column, wide)
+            )
+            _unpack(
+                code, source, target, code.least(code.minus(rows, first), high), columns,
+                code.least(code.minus(columns, code.times(column, wide)), wide), wide,
             )  # fmt: skip
-            target = code.at(c, code.times(code.plus(code.times(one, rows), row), columns), code.times(column, wide))
-            with code.loop(code.least(code.minus(columns, code.times(column, wide)), wide)) as j:
-                code.put(code.number(code.at(source, j)), code.at(target, j))
+
+
+def _unpack(code: Code, source: Any, target: Any, rows: Size, pitch: Size, columns: Size, wide: int) -> None:
+    """The part of a tile (rows, wide) that belongs to a matrix of rows ``pitch`` apart."""
+    whole = code.times(code.over(columns, code.lanes), code.lanes)
+    with code.loop(rows) as row:
+        here, there = code.at(source, code.times(row, wide)), code.at(target, code.times(row, pitch))
+        with code.loop(whole, step=code.lanes) as j:
+            code.store(code.load(code.at(here, j)), code.at(there, j))
+        with code.loop(columns, whole) as j:
+            code.put(code.number(code.at(here, j)), code.at(there, j))
 
 
 def _pack(code: Code, x: Any, panels: Any, count: Size, depth: Size, by: Size, step: Size, size: int, number: Size) -> None:

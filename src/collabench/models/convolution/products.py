@@ -36,9 +36,12 @@ def portable_products(portable: bool = True) -> Iterator[None]:
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """The product of matrices (M, K) and (K, N), or of batches of them (B, M, K) and (B, K, N); portable where
     :func:`portable_products` says so."""
-    if _portable and a.dtype == b.dtype == torch.float32 and a.device.type == "cpu":
-        return product(a, b)
-    return a @ b
+    return product(a, b) if _portable and are_portable(a, b) else a @ b
+
+
+def are_portable(a: Tensor, b: Tensor) -> bool:
+    """Whether loops have been written for them: float32 on a CPU."""
+    return a.dtype == b.dtype == torch.float32 and a.device.type == b.device.type == "cpu"
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -66,21 +69,45 @@ class PortableLinear(nn.Linear):
     """A linear layer whose products are portable, in float32 on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = product(x.reshape(-1, self.in_features), self.weight.T).view(*x.shape[:-1], self.out_features)
-        return y if self.bias is None else y + self.bias
+        if not are_portable(x, self.weight) or x.shape[-1] != self.in_features:
+            return super().forward(x)
+        flat = x if x.dim() == 2 else x.reshape(-1, self.in_features)
+        y: Tensor = _Linear.apply(flat, self.weight, self.bias)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        y = multiply(x, weight.T)
+        return y if bias is None else y.add_(bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            product(gradient, weight) if of_x else None,
+            product(gradient.T, x) if of_weight else None,
+            gradient.sum(0) if of_bias else None,
+        )
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
     """Of matrices or batches of them in any layout; no gradients."""
-    c = torch.empty(*a.shape[:-1], b.shape[-1])
-    (rows, depth), columns, batches = a.shape[-2:], b.shape[-1], 1 if a.dim() == 2 else len(a)
+    depth, columns = b.shape[-2:]
+    if a.dim() == 2:
+        batches, rows, sizes = 1, len(a), (0, *a.stride(), 0, *b.stride())
+        c = a.new_empty(rows, columns)
+    else:
+        (batches, rows, _), sizes = a.shape, (*a.stride(), *b.stride())
+        c = a.new_empty(batches, rows, columns)
     high, wide = rows + MOST_ROWS, columns + MOST_COLUMNS
-    scratch = (
-        room(name, size).data_ptr()
-        for name, size in (("panels", high * depth), ("columns", wide * depth), ("products", high * wide))
-    )
-    strides = (stride for x in (a, b) for stride in (() if x.dim() == 3 else (0,)) + x.stride())
-    _loops()(a.data_ptr(), b.data_ptr(), c.data_ptr(), *scratch, batches, rows, columns, depth, *strides)
+    scratch = room("panels", (high + wide) * depth + high * wide)
+    panels_b = scratch + 4 * high * depth
+    tiles = panels_b + 4 * wide * depth
+    _loops()(a.data_ptr(), b.data_ptr(), c.data_ptr(), scratch, panels_b, tiles, batches, rows, columns, depth, *sizes)
     return c
 
 

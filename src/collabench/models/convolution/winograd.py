@@ -42,7 +42,7 @@ def suits(shape: tuple[int, ...], channels: int) -> bool:
 
 
 #: Tiles of a batch from which on the form pays.
-LEAST_TILES = 128
+LEAST_TILES = 32
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:
@@ -99,5 +99,5 @@ _NAMES = ("kernel", "transformed", "padded", "tiles", "products")
 def _run(loops: _Loops, a: Tensor, b: Tensor, c: Tensor, images: int) -> None:
     run, sizes = loops
     a, b = a.contiguous(memory_format=_CHANNELS_LAST), b.contiguous(memory_format=_CHANNELS_LAST)
-    rooms = (room(name, size).data_ptr() for name, size in zip(_NAMES, sizes, strict=True))
+    rooms = (room(name, size) for name, size in zip(_NAMES, sizes, strict=True))
     run(a.data_ptr(), b.data_ptr(), c.data_ptr(), *rooms, images)
