@@ -239,6 +239,8 @@ class Code:
 
         rows, a_rows: how far c[i] and a[i] lie behind the first, known now.
         loops: for each how many steps it has, and how far a and b move at a step; the sum runs in the order of the innermost.
+        add: the sum of this call is added to c at last, so that rounding grows with the terms of a call and with the number of
+            calls, not with their product. How terms are shared out to calls then belongs to the result.
         mask: of the last register of c; b_mask: of that of b.
         """
         builder, lanes = self.builder, self.lanes
@@ -246,8 +248,7 @@ class Code:
         masks = [None] * (vectors - 1) + [mask]
         sums = {cell: self._alloca(self.vector) for cell in cells}
         for row, v in cells:
-            start = self.load(self.at(c, rows[row] + v * lanes), masks[v]) if add else self.constant(0.0)
-            builder.store(start, sums[row, v])
+            builder.store(self.constant(0.0), sums[row, v])
 
         def nested(a: Any, b: Any, rest: Sequence[tuple[Size, Size, Size]]) -> None:
             if rest:
@@ -269,6 +270,7 @@ class Code:
 
         nested(a, b, loops)
         for row, v in cells:
-            self.store(
-                builder.load(sums[row, v], typ=self.vector), self.at(c, rows[row] + v * lanes), masks[v]
-            )
+            total, place = builder.load(sums[row, v], typ=self.vector), self.at(c, rows[row] + v * lanes)
+            if add:
+                total = self.add(self.load(place, masks[v]), total)
+            self.store(total, place, masks[v])
