@@ -1,7 +1,8 @@
 """What portable arithmetic costs or gains: training steps of several processes that take turns, on one thread each.
 
-``python -m benchmarks.arithmetic [NAME ...]``. A process is held to its own arithmetic before it imports torch; processor time is
-measured, medians over turns. Ways: torch as it is; torch held to AVX2; portable; portable with registers of 8 numbers.
+``python -m benchmarks.arithmetic [NAME ...]``. A process is held to its own arithmetic before it imports torch;
+processor time is measured, medians over turns. Ways: torch as it is; torch held to AVX2; portable; portable with
+registers of 8 numbers.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ def measure(names: list[str], turns: int = 7) -> dict[str, dict[str, float]]:
     for way, (environment, own) in WAYS.items():
         command = [sys.executable, "-m", "benchmarks.arithmetic", "--serve", "own" if own else "torch"]
         variables = {"OMP_NUM_THREADS": "1", **os.environ, **environment}
-        servers[way] = subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        servers[way] = subprocess.Popen(
+            command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
     found: dict[str, dict[str, float]] = {}
     for name in names:
         times: dict[str, list[float]] = {way: [] for way in WAYS}

@@ -1,4 +1,5 @@
-"""Portable convolutions against torch's in float64: values, gradients, the same bits with both registers, and which form is taken."""
+"""Portable convolutions against torch's in float64: values, gradients, the same bits with both registers, and which
+form is taken."""
 
 from __future__ import annotations
 
@@ -21,28 +22,56 @@ WIDTHS = [8] + ([16] if compiled.lanes() == 16 or ("avx512f", True) in PROCESSOR
 #: Of the largest value; Winograd's form and the direct one.
 TOLERANCE, DIRECT_TOLERANCE = 3e-5, 3e-6
 
-#: Images, channels in, channels out, height, width: one tile; several chunks; the last of them smaller; maps that aren't square.
+#: Images, channels in, channels out, height, width: one tile; several chunks; the last of them smaller; maps that
+#: aren't square.
 WINOGRAD = [
-    (1, 16, 16, 4, 4), (70, 32, 64, 8, 8), (9, 96, 32, 16, 16), (65, 64, 64, 8, 4), (5, 64, 128, 12, 20), (3, 16, 48, 32, 32)
-]  # fmt: skip
+    (1, 16, 16, 4, 4),
+    (70, 32, 64, 8, 8),
+    (9, 96, 32, 16, 16),
+    (65, 64, 64, 8, 4),
+    (5, 64, 128, 12, 20),
+    (3, 16, 48, 32, 32),
+]
 
-#: The same with the kernel's height and width, strides and paddings: one image and several at a time, wide and narrow windows,
-#: channels that fill no register, strides that leave a rest, kernels without and with padding, few pixels and many.
+#: The same with the kernel's height and width, strides and paddings: one image and several at a time, wide and narrow
+#: windows, channels that fill no register, strides that leave a rest, kernels without and with padding, few pixels
+#: and many.
 DIRECT = [
-    (9, 16, 32, 4, 8, 3, 3, (1, 1), (1, 1)), (1, 64, 16, 16, 20, 3, 3, (1, 1), (1, 1)), (5, 32, 48, 8, 8, 3, 3, (2, 2), (1, 1)),
-    (70, 16, 64, 4, 4, 3, 3, (2, 2), (1, 1)), (6, 16, 16, 6, 10, 3, 3, (1, 1), (1, 1)), (3, 32, 16, 2, 2, 3, 3, (1, 1), (1, 1)),
-    (4, 16, 16, 12, 4, 3, 3, (3, 3), (1, 1)), (2, 1, 16, 8, 8, 3, 3, (1, 1), (1, 1)), (2, 3, 64, 9, 15, 3, 3, (2, 2), (1, 1)),
-    (3, 6, 16, 5, 4, 3, 3, (1, 1), (1, 1)), (11, 24, 12, 7, 7, 1, 1, (1, 1), (0, 0)), (11, 16, 20, 8, 8, 1, 1, (2, 2), (0, 0)),
-    (2, 3, 13, 32, 32, 7, 7, (2, 2), (3, 3)), (9, 4, 8, 4, 5, 3, 3, (2, 3), (1, 1)), (5, 5, 7, 9, 6, 5, 3, (1, 2), (0, 2)),
-    (7, 16, 8, 4, 1, 3, 3, (1, 1), (1, 1)), (1, 3, 5, 1, 1, 3, 3, (2, 2), (1, 1)), (17, 40, 37, 2, 2, 3, 3, (1, 1), (1, 1)),
-    (10, 20, 37, 2, 2, 1, 1, (2, 2), (0, 0)), (2, 8, 40, 12, 12, 3, 3, (1, 1), (0, 0)), (2, 40, 12, 16, 16, 3, 3, (1, 1), (1, 1)),
-]  # fmt: skip
+    (9, 16, 32, 4, 8, 3, 3, (1, 1), (1, 1)),
+    (1, 64, 16, 16, 20, 3, 3, (1, 1), (1, 1)),
+    (5, 32, 48, 8, 8, 3, 3, (2, 2), (1, 1)),
+    (70, 16, 64, 4, 4, 3, 3, (2, 2), (1, 1)),
+    (6, 16, 16, 6, 10, 3, 3, (1, 1), (1, 1)),
+    (3, 32, 16, 2, 2, 3, 3, (1, 1), (1, 1)),
+    (4, 16, 16, 12, 4, 3, 3, (3, 3), (1, 1)),
+    (2, 1, 16, 8, 8, 3, 3, (1, 1), (1, 1)),
+    (2, 3, 64, 9, 15, 3, 3, (2, 2), (1, 1)),
+    (3, 6, 16, 5, 4, 3, 3, (1, 1), (1, 1)),
+    (11, 24, 12, 7, 7, 1, 1, (1, 1), (0, 0)),
+    (11, 16, 20, 8, 8, 1, 1, (2, 2), (0, 0)),
+    (2, 3, 13, 32, 32, 7, 7, (2, 2), (3, 3)),
+    (9, 4, 8, 4, 5, 3, 3, (2, 3), (1, 1)),
+    (5, 5, 7, 9, 6, 5, 3, (1, 2), (0, 2)),
+    (7, 16, 8, 4, 1, 3, 3, (1, 1), (1, 1)),
+    (1, 3, 5, 1, 1, 3, 3, (2, 2), (1, 1)),
+    (17, 40, 37, 2, 2, 3, 3, (1, 1), (1, 1)),
+    (10, 20, 37, 2, 2, 1, 1, (2, 2), (0, 0)),
+    (2, 8, 40, 12, 12, 3, 3, (1, 1), (0, 0)),
+    (2, 40, 12, 16, 16, 3, 3, (1, 1), (1, 1)),
+]
 
 
 @pytest.fixture(params=WIDTHS, ids="{} lanes".format)
 def width(request, monkeypatch):
     """Registers of so many numbers, as if the processor had no others."""
-    caches = [direct._values, direct._at_input, direct._at_weights, winograd._values, winograd._at_input, winograd._at_weights]
+    caches = [
+        direct._values,
+        direct._at_input,
+        direct._at_weights,
+        winograd._values,
+        winograd._at_input,
+        winograd._at_weights,
+    ]
     monkeypatch.setattr(compiled, "lanes", lambda: request.param)
     for one in caches:
         one.cache_clear()
@@ -58,7 +87,11 @@ def random_case(count, channels_in, channels, height, width, kernel=3, across=3,
         (size + 2 * pad - k) // step + 1
         for size, pad, k, step in zip((height, width), padding, (kernel, across), stride, strict=True)
     )
-    shapes = (count, channels_in, height, width), (channels, channels_in, kernel, across), (count, channels, rows, columns)
+    shapes = (
+        (count, channels_in, height, width),
+        (channels, channels_in, kernel, across),
+        (count, channels, rows, columns),
+    )
     x, weight, gradient = (torch.randn(shape, generator=generator) for shape in shapes)
     return tuple(t.contiguous(memory_format=CHANNELS_LAST) for t in (x, weight / 10, gradient))
 
@@ -86,7 +119,10 @@ def test_winograds_form_gives_values_and_gradients(shape, width):
 @pytest.mark.parametrize("case", DIRECT, ids=str)
 def test_the_direct_form_multiplies_every_pixel_with_its_weight(case, width):
     (*_, stride, padding), (x, weight, gradient) = case, random_case(*case)
-    found = direct.convolve(x, weight, stride, padding), *direct.gradients(gradient, x, weight, True, True, stride, padding)
+    found = (
+        direct.convolve(x, weight, stride, padding),
+        *direct.gradients(gradient, x, weight, True, True, stride, padding),
+    )
     for actual, expected in zip(found, in_float64(x, weight, gradient, stride, padding), strict=True):
         assert actual.shape == expected.shape and distance(actual, expected) < DIRECT_TOLERANCE
 
@@ -117,7 +153,14 @@ def layer(**changes: object) -> nn.Conv2d:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"kernel_size": 1, "padding": 0, "stride": 2}, {"bias": True}, {"groups": 4}, {"groups": 32}, {"kernel_size": (1, 3)}],
+    [
+        {},
+        {"kernel_size": 1, "padding": 0, "stride": 2},
+        {"bias": True},
+        {"groups": 4},
+        {"groups": 32},
+        {"kernel_size": (1, 3)},
+    ],
     ids=str,
 )
 def test_a_layer_computes_what_torch_does(changes):
@@ -146,7 +189,9 @@ def test_a_network_keeps_weights_names_and_modules():
     network = nn.Sequential(layer(), nn.BatchNorm2d(32), layer(out_channels=64), nn.Linear(64, 10))
     modules, before = list(network.modules()), {name: value.clone() for name, value in network.state_dict().items()}
     make_portable(network)
-    assert list(network.modules()) == modules and type(network[0]) is PortableConv2d and type(network[3]) is PortableLinear
+    assert (
+        list(network.modules()) == modules and type(network[0]) is PortableConv2d and type(network[3]) is PortableLinear
+    )
     after = network.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
     assert not portable.not_portable(network)
@@ -226,7 +271,8 @@ def test_training_goes_on_after_evaluation_that_came_first():
 
 
 def test_products_and_sums_are_fused_only_where_it_is_written():
-    """The loops of sums have fused instructions, and no multiplication that the compiler could have joined with an addition."""
+    """The loops of sums have fused instructions, and no multiplication that the compiler could have joined with an
+    addition."""
     for lanes in WIDTHS:
         for write, sizes in (
             (direct_loops.values, (8, 8, 16, 32, 3, 3, 1, 1, 1, 1)),

@@ -1,7 +1,7 @@
 """What short portable trainings end with, as digests: equal on every processor.
 
-``python -m tests.portability.digests [NAME ...]`` prints a line for each case. One process, no children, so that it also runs under
-an emulated processor: ``qemu-x86_64 -cpu Haswell python -m tests.portability.digests``.
+``python -m tests.portability.digests [NAME ...]`` prints a line for each case. One process, no children, so that it
+also runs under an emulated processor: ``qemu-x86_64 -cpu Haswell python -m tests.portability.digests``.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""Which arithmetic this process computes with: ``portable``, the same bits on every x86-64 processor with AVX2 and FMA, or ``native``.
+"""Which arithmetic this process computes with: ``portable``, the same bits on every x86-64 processor with AVX2 and
+FMA, or ``native``.
 
-A portable run's convolutions and products are the project's own loops. What is left to torch is held to one set of instructions by
-three variables of the environment, which torch, oneDNN and MKL read once. So they have to be there before torch is imported: importing
-this module sets them, unless ``COLLABENCH_ARITHMETIC`` is ``native``. A process that imported torch before can compute, but
-:func:`refusal` says why its results would not be portable.
+A portable run's convolutions and products are the project's own loops. What is left to torch is held to one set of
+instructions by three variables of the environment, which torch, oneDNN and MKL read once. So they have to be there
+before torch is imported: importing this module sets them, unless ``COLLABENCH_ARITHMETIC`` is ``native``. A process
+that imported torch before can compute, but :func:`refusal` says why its results would not be portable.
 
-``native`` may be computed in any process; where torch is to be as fast as it can, the process starts with :func:`environment`.
+``native`` may be computed in any process; where torch is to be as fast as it can, the process starts with
+:func:`environment`.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ def chosen() -> Arithmetic:
 
 
 def environment(arithmetic: Arithmetic, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment for a process that is to compute in this way, made of ``base`` (by default this process's own)."""
+    """The environment for a process that is to compute in this way, made of ``base`` (by default this process's
+    own)."""
     found = dict(os.environ if base is None else base)
     if found.pop(_BY_US, None):
         for name in HELD:
@@ -52,7 +55,8 @@ def environment(arithmetic: Arithmetic, base: Mapping[str, str] | None = None) -
 
 
 def hold() -> None:
-    """Set this process's environment to what was chosen, and note whether torch had been imported before. Does nothing twice."""
+    """Set this process's environment to what was chosen, and note whether torch had been imported before. Does
+    nothing twice."""
     global _late
     arithmetic = chosen()
     wanted = environment(arithmetic)
@@ -74,7 +78,9 @@ def refusal() -> str | None:
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"portable arithmetic needs an x86-64 processor, this is {platform.machine()}: {_REMEDY}"
     if missing := missing_instructions():
-        return f"portable arithmetic needs the instructions {' and '.join(missing)}, which this processor lacks: {_REMEDY}"
+        return (
+            f"portable arithmetic needs the instructions {' and '.join(missing)}, which this processor lacks: {_REMEDY}"
+        )
     if chosen() == "native":
         return f"this process was started with {CHOICE}=native: start it without, or {_REMEDY}"
     if _late:
@@ -86,7 +92,7 @@ def refusal() -> str | None:
 
     capability = torch.backends.cpu.get_cpu_capability()
     if capability != "AVX2":
-        return f"torch computes with {capability} in spite of ATEN_CPU_CAPABILITY=avx2 (set too late?): start anew, or {_REMEDY}"
+        return f"torch computes with {capability} in spite of ATEN_CPU_CAPABILITY=avx2: start anew, or {_REMEDY}"
     return None
 
 

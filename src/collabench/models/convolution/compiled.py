@@ -1,10 +1,11 @@
 """How loops in LLVM's language become functions of this process, and where the machine code is kept.
 
-Two sets of x86-64 instructions are compiled for: ``x86-64-v3`` (AVX2 and FMA, registers of 8 numbers) and ``x86-64-v4`` (AVX-512,
-registers of 16 numbers). The machine code of a set is the same on every processor, since nothing else is asked of the processor.
-``COLLABENCH_LANES`` set to 8 or 16 overrides the choice, for tests.
+Two sets of x86-64 instructions are compiled for: ``x86-64-v3`` (AVX2 and FMA, registers of 8 numbers) and
+``x86-64-v4`` (AVX-512, registers of 16 numbers). The machine code of a set is the same on every processor, since
+nothing else is asked of the processor. ``COLLABENCH_LANES`` set to 8 or 16 overrides the choice, for tests.
 
-Code is kept in a file whose name is a digest of the code that wrote it, of what it was asked for, and of LLVM's version.
+Code is kept in a file whose name is a digest of the code that wrote it, of what it was asked for, and of LLVM's
+version.
 """
 
 from __future__ import annotations

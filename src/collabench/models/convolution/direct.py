@@ -1,4 +1,5 @@
-"""Convolutions as they are defined, for maps and kernels of any size, on a CPU (:mod:`.direct_loops`, :mod:`.weight_loops`)."""
+"""Convolutions as they are defined, for maps and kernels of any size, on a CPU (:mod:`.direct_loops`,
+:mod:`.weight_loops`)."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from collabench.models.convolution import direct_loops, weight_loops
+from collabench.models.convolution import direct_loops, geometry, weight_loops
 from collabench.models.convolution.compiled import function
-from collabench.models.convolution.direct_loops import Sizes
+from collabench.models.convolution.geometry import Sizes
 from collabench.models.convolution.scratch import room
 
 _CHANNELS_LAST = torch.channels_last
@@ -36,8 +37,8 @@ def gradients(
     stride: tuple[int, int],
     padding: tuple[int, int],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Of a loss whose gradient is ``gradient`` (N, O, H', W') at the convolution's output: at its input (N, I, H, W) and at its
-    weights (O, I, K, L), where they are asked for."""
+    """Of a loss whose gradient is ``gradient`` (N, O, H', W') at the convolution's output: at its input (N, I, H, W)
+    and at its weights (O, I, K, L), where they are asked for."""
     return (
         at_input(gradient, x.shape, weight, stride, padding) if of_input else None,
         at_weights(gradient, x, weight.shape, stride, padding) if of_weight else None,
@@ -76,27 +77,27 @@ _Loops = tuple[Callable[..., None], int, int]
 
 @cache
 def _values(s: Sizes) -> _Loops:
-    maps = direct_loops.forward_maps(s)
+    maps = geometry.forward_maps(s)
     return function(direct_loops.values, *s), _panels(s.channels, s.seen), _padded(maps)
 
 
 @cache
 def _at_input(s: Sizes) -> _Loops:
-    maps = direct_loops.backward_maps(s)
+    maps = geometry.backward_maps(s)
     panels = _panels(s.channels_in, s.kernel * s.kernel_width * s.channels)
     return function(direct_loops.at_input, *s), panels, _padded(maps)
 
 
 @cache
 def _at_weights(s: Sizes) -> _Loops:
-    return function(weight_loops.at_weights, *s), s.seen * s.channels, _padded(direct_loops.forward_maps(s))
+    return function(weight_loops.at_weights, *s), s.seen * s.channels, _padded(geometry.forward_maps(s))
 
 
 def _panels(channels: int, depth: int) -> int:
     return (channels + 16) * depth
 
 
-def _padded(maps: direct_loops.Maps) -> int:
+def _padded(maps: geometry.Maps) -> int:
     return maps.size * direct_loops.images_together(maps, 4 * direct_loops.CACHED)
 
 

@@ -1,9 +1,9 @@
 """The loops of a convolution as it is defined, for maps and kernels of any size: values and both gradients.
 
-All three are sums of outer products (:meth:`collabench.models.convolution.language.Code.tile`): of a number of some pixels times
-the weights of neighbouring channels, or of a number of the input times the gradient's neighbouring channels. A lane is a channel out
-(for the gradient at the input: a channel in), and every sum runs over the kernel's rows, its columns and the channels, or over
-images, rows and columns, in this order.
+All three are sums of outer products (:meth:`collabench.models.convolution.language.Code.tile`): of a number of some
+pixels times the weights of neighbouring channels, or of a number of the input times the gradient's neighbouring
+channels. A lane is a channel out (for the gradient at the input: a channel in), and every sum runs over the kernel's
+rows, its columns and the channels, or over images, rows and columns, in this order.
 
 Arrays are flat: maps in the order (image, row, column, channel), weights (channel out, row, column, channel in).
 """
@@ -15,12 +15,22 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from collabench.models.convolution import tiling
-from collabench.models.convolution.language import I64, Code, Size, writes
+from collabench.models.convolution.geometry import (
+    Axis,
+    Maps,
+    Sizes,
+    backward_axes,
+    backward_maps,
+    forward_axis,
+    forward_maps,
+)
+from collabench.models.convolution.language import Code, Size, writes
 
 #: Numbers of padded images that are worked on together, so that they stay in a cache.
 CACHED = 32 * 1024
 
-#: Pixels of a map up to which a tile's rows are the same pixel of several images, so that nothing is multiplied with padding.
+#: Pixels of a map up to which a tile's rows are the same pixel of several images, so that nothing is multiplied with
+#: padding.
 FEW_PIXELS = 16
 
 #: Images of a tile there.
@@ -28,107 +38,6 @@ TOGETHER = 8
 
 #: Numbers in a window's row below which a tile of the weights' gradient has rows of the whole window.
 NARROW = 16
-
-
-class Sizes(NamedTuple):
-    """A convolution's sizes: of its input, its channels, its kernel, its stride and its padding."""
-
-    height: int
-    width: int
-    channels_in: int
-    channels: int
-    kernel: int
-    kernel_width: int
-    stride: int
-    stride_width: int
-    padding: int
-    padding_width: int
-
-    @property
-    def rows(self) -> int:
-        """Of the output."""
-        return (self.height + 2 * self.padding - self.kernel) // self.stride + 1
-
-    @property
-    def columns(self) -> int:
-        return (self.width + 2 * self.padding_width - self.kernel_width) // self.stride_width + 1
-
-    @property
-    def seen(self) -> int:
-        """Numbers that one output is made of."""
-        return self.kernel * self.kernel_width * self.channels_in
-
-
-class _Axis(NamedTuple):
-    """For pixels of one phase along one axis: the first and how many there are, the taps that reach them, where the first tap of the
-    first pixel reads, and which tap that is."""
-
-    first: int
-    count: int
-    taps: int
-    reads: int
-    tap: int
-
-
-def _forward_axis(count: int, padding: int, kernel: int) -> _Axis:
-    return _Axis(0, count, kernel, -padding, 0)
-
-
-def _backward_axes(size: int, padding: int, kernel: int, stride: int) -> list[_Axis]:
-    """Of the gradient at the input, for each phase of the stride; taps are counted from the kernel's end."""
-    axes = []
-    for phase in range(min(stride, size)):
-        tap = (phase + padding) % stride
-        taps = max(0, -(-(kernel - tap) // stride))
-        last = tap + (taps - 1) * stride
-        axes.append(
-            _Axis(phase, -(-(size - phase) // stride), taps, (phase + padding - last) // stride, kernel - 1 - last)
-        )
-    return axes
-
-
-class Maps(NamedTuple):
-    """What is read, with ``low`` rows (``left`` columns) of zeros before it."""
-
-    height: int
-    width: int
-    channels: int
-    low: int
-    left: int
-    high: int
-    wide: int
-
-    @property
-    def plain(self) -> bool:
-        return (self.high, self.wide) == (self.height, self.width)
-
-    @property
-    def size(self) -> int:
-        return self.high * self.wide * self.channels
-
-
-def _padded(height: int, width: int, channels: int, rows: list[_Axis], columns: list[_Axis], step: int, step_width: int) -> Maps:
-    def edges(size: int, axes: list[_Axis], step: int) -> tuple[int, int]:
-        read = [axis for axis in axes if axis.taps]
-        low = max(0, *(-axis.reads for axis in read), 0)
-        end = max(axis.reads + (axis.count - 1) * step + axis.taps for axis in read)
-        return low, low + max(size, end)
-
-    (low, high), (left, wide) = edges(height, rows, step), edges(width, columns, step_width)
-    return Maps(height, width, channels, low, left, high, wide)
-
-
-def forward_maps(s: Sizes) -> Maps:
-    """The input as the values read it."""
-    rows, columns = _forward_axis(s.rows, s.padding, s.kernel), _forward_axis(s.columns, s.padding_width, s.kernel_width)
-    return _padded(s.height, s.width, s.channels_in, [rows], [columns], s.stride, s.stride_width)
-
-
-def backward_maps(s: Sizes) -> Maps:
-    """The gradient at the output as that at the input reads it."""
-    rows = _backward_axes(s.height, s.padding, s.kernel, s.stride)
-    columns = _backward_axes(s.width, s.padding_width, s.kernel_width, s.stride_width)
-    return _padded(s.rows, s.columns, s.channels, rows, columns, 1, 1)
 
 
 def images_together(maps: Maps, cached: int = CACHED) -> int:
@@ -143,7 +52,9 @@ def pad(code: Code, maps: Maps, source: Any, padded: Any, images: Size) -> None:
     with code.loop(images) as image, code.loop(maps.height) as y:
         source_at = code.at(source, code.times(image, maps.height * row), code.times(y, row))
         code.copy(
-            code.at(padded, code.times(image, maps.size), code.times(y, maps.wide * maps.channels), start), source_at, row
+            code.at(padded, code.times(image, maps.size), code.times(y, maps.wide * maps.channels), start),
+            source_at,
+            row,
         )
 
 
@@ -153,7 +64,8 @@ def small(count: int, height: int, width: int) -> bool:
 
 
 class _Written(NamedTuple):
-    """What is written: maps of so many numbers an image, a row and a pixel; every ``step``-th row and pixel of a phase."""
+    """What is written: maps of so many numbers an image, a row and a pixel; every ``step``-th row and pixel of a
+    phase."""
 
     image: int
     row: int
@@ -163,7 +75,8 @@ class _Written(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What is read: maps; how far a pixel of what is written moves it; the taps of panels that belong to neighbouring pixels."""
+    """What is read: maps; how far a pixel of what is written moves it; the taps of panels that belong to neighbouring
+    pixels."""
 
     maps: Maps
     step: int
@@ -175,7 +88,8 @@ class _Read(NamedTuple):
 
 
 def blocks(code: Code, channels: int, vectors: int) -> list[tuple[int, int, int, Any]]:
-    """Registers of ``channels``: for each kind of group the first register, registers, groups, and the mask of the last register."""
+    """Registers of ``channels``: for each kind of group the first register, registers, groups, and the mask of the
+    last register."""
     registers, rest = -(-channels // code.lanes), channels % code.lanes
     blocks: list[tuple[int, int, int, Any]] = []
     for start, v, number in tiling.vector_groups(registers, vectors):
@@ -189,11 +103,19 @@ def blocks(code: Code, channels: int, vectors: int) -> list[tuple[int, int, int,
 
 
 def _correlate(
-    code: Code, read: _Read, source: Any, padded: Any, panels: Any, written: _Written, target: Any, images: Any,
-    rows: list[_Axis], columns: list[_Axis],
-) -> None:  # fmt: skip
+    code: Code,
+    read: _Read,
+    source: Any,
+    padded: Any,
+    panels: Any,
+    written: _Written,
+    target: Any,
+    images: Any,
+    rows: list[Axis],
+    columns: list[Axis],
+) -> None:
     """For every phase of rows and columns, ``target = sum over taps and channels of source * panels``."""
-    maps, vectors = read.maps, _vectors(code.lanes, rows[0].count, columns[0].count, written.channels)
+    maps, vectors = read.maps, _vectors(code.lanes, rows[0].number, columns[0].number, written.channels)
     together = _together(read, written.channels)
     if not maps.plain:
         code.clear(padded, code.times(code.least(images, together), maps.size))
@@ -223,11 +145,11 @@ def _together(read: _Read, channels: int) -> int:
 
 
 def _phase(
-    code: Code, read: _Read, a: Any, panel: Any, written: _Written, c: Any, row: _Axis, column: _Axis, v: int, mask: Any
+    code: Code, read: _Read, a: Any, panel: Any, written: _Written, c: Any, row: Axis, column: Axis, v: int, mask: Any
 ) -> None:
     """One image's pixels of one phase, of one group of registers."""
     maps, channels, pitch = read.maps, read.maps.channels, v * code.lanes
-    high, wide, _ = tiling.of_map(code.lanes, row.count, column.count, v)
+    high, wide, _ = tiling.of_map(code.lanes, row.number, column.number, v)
     taps: list[tuple[Size, Size, Size]] = [(0, 0, 0)]
     if row.taps and column.taps:
         taps = [(row.taps, maps.wide * channels, read.tap_step * read.kernel_width * channels * pitch)]
@@ -241,27 +163,39 @@ def _phase(
     down, right = read.step * maps.wide * channels, read.step_width * channels
     to_down, to_right = written.step * written.row, written.step_width * written.channels
     c = code.at(c, row.first * written.row + column.first * written.channels)
-    for y, h in code.groups(row.count, [size for size, _ in tiling.parts(row.count, high)]):
-        for x, w in code.groups(column.count, [size for size, _ in tiling.parts(column.count, wide)]):
+    for y, h in code.groups(row.number, [size for size, _ in tiling.parts(row.number, high)]):
+        for x, w in code.groups(column.number, [size for size, _ in tiling.parts(column.number, wide)]):
             pixels = [(i, j) for i in range(h) for j in range(w)]
             code.tile(
-                code.at(c, code.times(y, to_down), code.times(x, to_right)), [i * to_down + j * to_right for i, j in pixels], v,
-                code.at(a, code.times(y, down), code.times(x, right)), [i * down + j * right for i, j in pixels],
-                b, taps, mask=mask,
-            )  # fmt: skip
+                code.at(c, code.times(y, to_down), code.times(x, to_right)),
+                [i * to_down + j * to_right for i, j in pixels],
+                v,
+                code.at(a, code.times(y, down), code.times(x, right)),
+                [i * down + j * right for i, j in pixels],
+                b,
+                taps,
+                mask=mask,
+            )
 
 
 def _few_pixels(
-    code: Code, read: _Read, source: Any, panels: Any, written: _Written, target: Any, images: Any,
-    rows: list[_Axis], columns: list[_Axis],
-) -> None:  # fmt: skip
+    code: Code,
+    read: _Read,
+    source: Any,
+    panels: Any,
+    written: _Written,
+    target: Any,
+    images: Any,
+    rows: list[Axis],
+    columns: list[Axis],
+) -> None:
     """The same where maps have few pixels: rows of a tile are images, and only pixels of the map are read."""
     maps, channels = read.maps, read.maps.channels
     table = []
     for row in rows:
         for column in columns:
-            for y in range(row.count):
-                for x in range(column.count):
+            for y in range(row.number):
+                for x in range(column.number):
                     (tap, reads, taps), (tap_x, reads_x, taps_x) = (
                         _inside(axis, place, step, size, tap_step)
                         for axis, place, step, size, tap_step in (
@@ -272,9 +206,15 @@ def _few_pixels(
                     to = (row.first + written.step * y) * written.row + (
                         column.first + written.step_width * x
                     ) * written.channels
-                    table.append((
-                        to, (reads * maps.width + reads_x) * channels, (tap * read.kernel_width + tap_x) * channels, taps, taps_x
-                    ))  # fmt: skip
+                    table.append(
+                        (
+                            to,
+                            (reads * maps.width + reads_x) * channels,
+                            (tap * read.kernel_width + tap_x) * channels,
+                            taps,
+                            taps_x,
+                        )
+                    )
     entries = code.table([value for entry in table for value in entry])
     registers = -(-written.channels // code.lanes)
     vectors = tiling.of_rows(code.lanes, TOGETHER, registers)[1]
@@ -296,12 +236,18 @@ def _few_pixels(
                 loops += [(taps_x, channels, read.tap_step_width * channels * pitch), (channels, 1, pitch)]
             for image, count in code.groups(images, sizes):
                 code.tile(
-                    code.at(target, code.times(image, written.image), to, block), [i * written.image for i in range(count)], v,
-                    code.at(source, code.times(image, size), reads), [i * size for i in range(count)], b, loops, mask=mask,
-                )  # fmt: skip
+                    code.at(target, code.times(image, written.image), to, block),
+                    [i * written.image for i in range(count)],
+                    v,
+                    code.at(source, code.times(image, size), reads),
+                    [i * size for i in range(count)],
+                    b,
+                    loops,
+                    mask=mask,
+                )
 
 
-def _inside(axis: _Axis, place: int, step: int, size: int, tap_step: int) -> tuple[int, int, int]:
+def _inside(axis: Axis, place: int, step: int, size: int, tap_step: int) -> tuple[int, int, int]:
     """The first tap within a map for one pixel, what it reads, and how many there are."""
     begin = axis.reads + place * step
     skipped = max(0, -begin)
@@ -311,17 +257,19 @@ def _inside(axis: _Axis, place: int, step: int, size: int, tap_step: int) -> tup
 
 @writes(pointers=5, sizes=1)
 def values(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
-    """``y`` (images, rows, columns, channels) of ``x`` (images, height, width, channels in) and weights; room for panels and padded
-    images."""
+    """``y`` (images, rows, columns, channels) of ``x`` (images, height, width, channels in) and weights; room for
+    panels and padded images."""
     (x, weights, y, panels, padded, images), s = arguments, Sizes(*constants)
-    rows = [_forward_axis(s.rows, s.padding, s.kernel)]
-    columns = [_forward_axis(s.columns, s.padding_width, s.kernel_width)]
+    rows = [forward_axis(s.rows, s.padding, s.kernel)]
+    columns = [forward_axis(s.columns, s.padding_width, s.kernel_width)]
     read = _Read(forward_maps(s), s.stride, s.stride_width, 1, 1, s.kernel_width, s.seen)
     written = _Written(s.rows * s.columns * s.channels, s.columns * s.channels, s.channels, 1, 1)
     few = small(s.rows * s.columns, s.height, s.width)
     registers = -(-s.channels // code.lanes)
     vectors = (
-        tiling.of_rows(code.lanes, TOGETHER, registers)[1] if few else _vectors(code.lanes, s.rows, s.columns, s.channels)
+        tiling.of_rows(code.lanes, TOGETHER, registers)[1]
+        if few
+        else _vectors(code.lanes, s.rows, s.columns, s.channels)
     )
     _pack(code, weights, panels, s.channels, s.seen, vectors)
     if few:
@@ -332,20 +280,22 @@ def values(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
 
 @writes(pointers=5, sizes=1)
 def at_input(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
-    """``result`` (images, height, width, channels in), the gradient at the input, of ``gradient`` (images, rows, columns, channels)
-    and weights; room for panels and padded images."""
+    """``result`` (images, height, width, channels in), the gradient at the input, of ``gradient`` (images, rows,
+    columns, channels) and weights; room for panels and padded images."""
     (gradient, weights, result, panels, padded, images), s = arguments, Sizes(*constants)
-    rows = _backward_axes(s.height, s.padding, s.kernel, s.stride)
-    columns = _backward_axes(s.width, s.padding_width, s.kernel_width, s.stride_width)
+    rows = backward_axes(s.height, s.padding, s.kernel, s.stride)
+    columns = backward_axes(s.width, s.padding_width, s.kernel_width, s.stride_width)
     depth = s.kernel * s.kernel_width * s.channels
     read = _Read(backward_maps(s), 1, 1, s.stride, s.stride_width, s.kernel_width, depth)
-    written = _Written(s.height * s.width * s.channels_in, s.width * s.channels_in, s.channels_in, s.stride, s.stride_width)
+    written = _Written(
+        s.height * s.width * s.channels_in, s.width * s.channels_in, s.channels_in, s.stride, s.stride_width
+    )
     few = small(s.rows * s.columns, s.height, s.width)
     registers = -(-s.channels_in // code.lanes)
     vectors = (
         tiling.of_rows(code.lanes, TOGETHER, registers)[1]
         if few
-        else _vectors(code.lanes, rows[0].count, columns[0].count, s.channels_in)
+        else _vectors(code.lanes, rows[0].number, columns[0].number, s.channels_in)
     )
     _pack_turned(code, weights, panels, s, vectors)
     if few:
@@ -355,7 +305,8 @@ def at_input(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
 
 
 def _pack(code: Code, weights: Any, panels: Any, channels: int, seen: int, vectors: int) -> None:
-    """Weights (channels, seen) in panels: for each group of registers (seen, channel within the group), zeros behind the last."""
+    """Weights (channels, seen) in panels: for each group of registers (seen, channel within the group), zeros behind
+    the last."""
     for start, v, number, mask in blocks(code, channels, vectors):
         pitch = v * code.lanes
         real = channels - (start * code.lanes) if mask is not None else pitch
@@ -364,13 +315,15 @@ def _pack(code: Code, weights: Any, panels: Any, channels: int, seen: int, vecto
             panel, source = code.at(panels, code.times(block, seen)), code.at(weights, code.times(block, seen))
             with code.loop(seen) as k:
                 for c in range(pitch):
-                    number_ = code.number(code.at(source, k, c * seen)) if c < real else ir.Constant(code.vector.element, 0.0)
+                    number_ = (
+                        code.number(code.at(source, k, c * seen)) if c < real else ir.Constant(code.vector.element, 0.0)
+                    )
                     code.put(number_, code.at(panel, code.times(k, pitch), c))
 
 
 def _pack_turned(code: Code, weights: Any, panels: Any, s: Sizes, vectors: int) -> None:
-    """Weights with kernels turned about in panels: for each group of registers of channels in (row, column, channel out, channel
-    in within the group)."""
+    """Weights with kernels turned about in panels: for each group of registers of channels in (row, column, channel
+    out, channel in within the group)."""
     taps = s.kernel * s.kernel_width
     for start, v, number, mask in blocks(code, s.channels_in, vectors):
         pitch = v * code.lanes
@@ -379,7 +332,9 @@ def _pack_turned(code: Code, weights: Any, panels: Any, s: Sizes, vectors: int) 
             source = code.at(weights, code.times(channel, s.seen), code.times(tap, s.channels_in), block)
             turned = code.minus(taps - 1, tap)
             target = code.at(
-                panels, code.times(block, taps * s.channels), code.times(code.plus(code.times(turned, s.channels), channel), pitch)
+                panels,
+                code.times(block, taps * s.channels),
+                code.times(code.plus(code.times(turned, s.channels), channel), pitch),
             )
             for j in range(v):
                 value = code.load(code.at(source, j * code.lanes), mask if j == v - 1 else None)

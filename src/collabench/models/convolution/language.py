@@ -1,11 +1,11 @@
 """A few words of LLVM's language, in which the loops of portable arithmetic are written.
 
-A lane of a register is an output, never a part of a sum. A sum runs in the order in which its loops are written, one explicit fused
-multiply-add a term. So every number has the same bits whatever a register holds and however outputs are tiled, and the compiler has
-no choice, since no operation is marked as one that may be reordered or contracted.
+A lane of a register is an output, never a part of a sum. A sum runs in the order in which its loops are written, one
+explicit fused multiply-add a term. So every number has the same bits whatever a register holds and however outputs
+are tiled, and the compiler has no choice, since no operation is marked as one that may be reordered or contracted.
 
-Distances between numbers are counted in numbers of 4 bytes. Sizes are known when the loops are written, but for the number of
-images, so that a number's place is mostly a part of the instruction that reads it.
+Distances between numbers are counted in numbers of 4 bytes. Sizes are known when the loops are written, but for the
+number of images, so that a number's place is mostly a part of the instruction that reads it.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ class Code:
         builder.position_at_end(after)
 
     def groups(self, count: Size, sizes: Sequence[int]) -> Iterator[tuple[Any, int]]:
-        """Cover ``count`` by groups of the first size, what is left by groups of the second … the last of which is 1: the first place
-        of a group and its size. What follows is written once for every size."""
+        """Cover ``count`` by groups of the first size, what is left by groups of the second … the last of which is 1:
+        the first place of a group and its size. What follows is written once for every size."""
         start: Size = 0
         for size in sizes:
             if isinstance(count, int) and isinstance(start, int):
@@ -238,8 +238,10 @@ class Code:
         """``c[i, :] (+)= sum over the loops of a[i] * b[:]`` for ``vectors`` registers of neighbouring numbers.
 
         rows, a_rows: how far c[i] and a[i] lie behind the first, known now.
-        loops: for each how many steps it has, and how far a and b move at a step; the sum runs in the order of the innermost.
-        add: the sum of this call is added to c at last, so that rounding grows with the terms of a call and with the number of
+        loops: for each how many steps it has, and how far a and b move at a step; the sum runs in the order of the
+        innermost.
+        add: the sum of this call is added to c at last, so that rounding grows with the terms of a call and with the
+        number of
             calls, not with their product. How terms are shared out to calls then belongs to the result.
         mask: of the last register of c; b_mask: of that of b.
         """
@@ -259,9 +261,7 @@ class Code:
                 with self.loop(count) as j:
                     nested(self.at(a, self.times(j, a_step)), self.at(b, self.times(j, b_step)), rest[1:])
                 return
-            factors = [
-                self.load(self.at(b, v * lanes), b_mask if v == vectors - 1 else None) for v in range(vectors)
-            ]
+            factors = [self.load(self.at(b, v * lanes), b_mask if v == vectors - 1 else None) for v in range(vectors)]
             for row, distance in enumerate(a_rows):
                 number = self.spread(self.at(a, distance))
                 for v in range(vectors):

@@ -1,4 +1,5 @@
-"""The loops of a matrix product of any sizes: a sum's terms in the order of the inner index, one fused multiply-add each."""
+"""The loops of a matrix product of any sizes: a sum's terms in the order of the inner index, one fused multiply-add
+each."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from typing import Any
 
 from collabench.models.convolution.language import Code, Size, writes
 
-#: Terms of every sum that are added before the next numbers of another sum: panels of so many stay in a cache.
+#: Terms of every sum that are added before the next numbers of another sum: panels of so many stay in a cache. It
+#: belongs to the result.
 TERMS = 256
 
 #: Rows and registers of a tile, by the numbers that a register holds.
@@ -18,8 +20,8 @@ MOST_ROWS, MOST_COLUMNS = 12, 32
 
 @writes(pointers=6, sizes=10)
 def product(code: Code, arguments: tuple[Any, ...]) -> None:
-    """``c`` (batch, rows, columns), contiguous, of ``a`` (batch, rows, depth) and ``b`` (batch, depth, columns); room for panels of
-    both and for tiles of c. Sizes, then the distances of a's batches, rows and columns, and of b's."""
+    """``c`` (batch, rows, columns), contiguous, of ``a`` (batch, rows, depth) and ``b`` (batch, depth, columns); room
+    for panels of both and for tiles of c. Sizes, then the distances of a's batches, rows and columns, and of b's."""
     a, b, c, panels_a, panels_b, tiles, batch, rows, columns, depth, *distances = arguments
     high, vectors = TILES[code.lanes]
     wide = vectors * code.lanes
@@ -42,9 +44,7 @@ def product(code: Code, arguments: tuple[Any, ...]) -> None:
         with code.loop(down) as band, code.loop(across) as column:
             source = code.at(tiles, code.times(code.plus(code.times(band, across), column), high * wide))
             first = code.times(band, high)
-            target = code.at(
-                c, code.times(code.plus(code.times(one, rows), first), columns), code.times(column, wide)
-            )
+            target = code.at(c, code.times(code.plus(code.times(one, rows), first), columns), code.times(column, wide))
             _unpack(
                 code, source, target, code.least(code.minus(rows, first), high), columns,
                 code.least(code.minus(columns, code.times(column, wide)), wide), wide,
@@ -62,8 +62,11 @@ def _unpack(code: Code, source: Any, target: Any, rows: Size, pitch: Size, colum
             code.put(code.number(code.at(here, j)), code.at(there, j))
 
 
-def _pack(code: Code, x: Any, panels: Any, count: Size, depth: Size, by: Size, step: Size, size: int, number: Size) -> None:
-    """``count`` vectors of ``depth`` numbers, ``by`` and ``step`` apart, in panels (vectors / size, depth, size); zeros behind them."""
+def _pack(
+    code: Code, x: Any, panels: Any, count: Size, depth: Size, by: Size, step: Size, size: int, number: Size
+) -> None:
+    """``count`` vectors of ``depth`` numbers, ``by`` and ``step`` apart, in panels (vectors / size, depth, size);
+    zeros behind them."""
     whole = code.over(count, size)
     panel = code.times(depth, size)
     with code.loop(whole) as group, code.loop(depth) as k:

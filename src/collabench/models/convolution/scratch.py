@@ -17,8 +17,8 @@ _rooms = _Rooms()
 
 
 def room(name: str, size: int) -> int:
-    """The address of memory for ``size`` numbers of 4 bytes, the same again and again: fresh memory would come from the system, and
-    cost as much as what is written to it. What it holds is not known."""
+    """The address of memory for ``size`` numbers of 4 bytes, the same again and again: fresh memory would come from
+    the system, and cost as much as what is written to it. What it holds is not known."""
     found = _rooms.found.get(name)
     if found is None or found.numel() < size:
         found = _rooms.found[name] = torch.empty(size)

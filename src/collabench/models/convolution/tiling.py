@@ -1,6 +1,7 @@
 """How the outputs of a sum of products are shared out to registers: which tiles, for registers of 8 and of 16 numbers.
 
-A tile is some rows (pixels, or weights) of some registers (of channels); its sums stay in registers. None of it changes a bit.
+A tile is some rows (pixels, or weights) of some registers (of channels); its sums stay in registers. None of it
+changes a bit.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ def most_rows(lanes: int, vectors: int) -> int:
 
 
 def cost(rows: int, vectors: int) -> float:
-    """Cycles of one step of a tile's sums: two multiply-adds or two reads each, and none sooner than four after the last."""
+    """Cycles of one step of a tile's sums: two multiply-adds or two reads each, and none sooner than four after the
+    last."""
     return max(4.0, rows * vectors / 2, (rows + vectors) / 2) + 0.5
 
 
@@ -33,7 +35,8 @@ def parts(count: int, size: int) -> list[tuple[int, int]]:
 
 @cache
 def of_map(lanes: int, rows: int, columns: int, registers: int) -> tuple[int, int, int]:
-    """Rows and columns of pixels and the registers of a tile for a map of rows x columns pixels with so many registers each."""
+    """Rows and columns of pixels and the registers of a tile for a map of rows x columns pixels with so many
+    registers each."""
     found = []
     for vectors in range(1, min(4, registers) + 1):
         most = most_rows(lanes, vectors)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from collabench.models.convolution import tiling
-from collabench.models.convolution.direct_loops import NARROW, Sizes, blocks, pad, forward_maps, images_together, small
+from collabench.models.convolution.direct_loops import NARROW, blocks, images_together, pad, small
+from collabench.models.convolution.geometry import Sizes, forward_maps
 from collabench.models.convolution.language import Code, writes
 
-#: Numbers of padded images, and pixels of one, that are worked on at once: they stay in the first cache.
+#: Numbers of padded images, and pixels of one, that are worked on at once: they stay in the first cache. They belong
+#: to the result, since the sums of each part are added to those before.
 CACHED, PIXELS = 8 * 1024, 256
 
 
 @writes(pointers=5, sizes=1)
 def at_weights(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
-    """``result`` (channel out, row, column, channel in) of ``x`` (images, height, width, channels in) and ``gradient`` (images, rows,
-    columns, channels); room for sums and padded images."""
+    """``result`` (channel out, row, column, channel in) of ``x`` (images, height, width, channels in) and
+    ``gradient`` (images, rows, columns, channels); room for sums and padded images."""
     (x, gradient, result, sums, padded, images), s = arguments, Sizes(*constants)
     code.clear(sums, s.seen * s.channels)
     if small(s.rows * s.columns, s.height, s.width) and s.channels_in >= NARROW:
@@ -61,7 +63,9 @@ def _few_pixels(code: Code, s: Sizes, x: Any, gradient: Any, sums: Any, images: 
                 (rows, s.stride * s.width * s.channels_in, s.columns * s.channels),
                 (columns, s.stride_width * s.channels_in, s.channels),
             ]
-            for channel, count in code.groups(s.channels_in, [one for one, _ in tiling.parts(s.channels_in, rows_of_tile)]):
+            for channel, count in code.groups(
+                s.channels_in, [one for one, _ in tiling.parts(s.channels_in, rows_of_tile)]
+            ):
                 row = code.plus(code.times(tap, s.channels_in), channel)
                 code.tile(
                     code.at(sums, code.times(row, s.channels), block), [i * s.channels for i in range(count)], v,
@@ -80,7 +84,9 @@ def _many_pixels(code: Code, s: Sizes, x: Any, gradient: Any, sums: Any, padded:
     """Windows of padded images, a band of rows of one or several images at a time."""
     maps = forward_maps(s)
     together = images_together(maps, CACHED)
-    high = next(rows for rows in range(s.rows, 0, -1) if s.rows % rows == 0 and (rows * s.columns <= PIXELS or rows == 1))
+    high = next(
+        rows for rows in range(s.rows, 0, -1) if s.rows % rows == 0 and (rows * s.columns <= PIXELS or rows == 1)
+    )
     if together > 1:
         high = s.rows
     if not maps.plain:

@@ -1,12 +1,13 @@
 """3x3 convolutions by Winograd's minimal filtering F(4x4, 3x3): a quarter of the multiplications, for a CPU.
 
-With the tile maps of :mod:`collabench.models.convolution.winograd_transforms` and, for the weights g (3x3), U = G g G^T (6x6),
+With the tile maps of :mod:`collabench.models.convolution.winograd_transforms` and, for the weights g (3x3), U = G g
+G^T (6x6),
 
     y = A^T [ sum over channels of  U * (B^T x B) ] A,
 
-whose sum is one matrix product for each of the 36 places. The gradient at the input is the same convolution of the gradient with
-the kernels turned about; that at the weights is G^T [ sum over tiles of (B^T x B) * (A y A^T) ] G. Results differ from the direct
-form by rounding, about 1e-5 of the largest value.
+whose sum is one matrix product for each of the 36 places. The gradient at the input is the same convolution of the
+gradient with the kernels turned about; that at the weights is G^T [ sum over tiles of (B^T x B) * (A y A^T) ] G.
+Results differ from the direct form by rounding, about 1e-5 of the largest value.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def possible(shape: tuple[int, ...], channels: int) -> bool:
 
 def suits(shape: tuple[int, ...], channels: int) -> bool:
     """Whether they can, and are many enough for it to pay: the weights' transforms cost the same for every batch."""
-    count, channels_in, height, width = shape
+    count, _, height, width = shape
     tiles = count * (height // 4) * (width // 4)
     return possible(shape, channels) and tiles >= LEAST_TILES
 
@@ -56,8 +57,8 @@ def convolve(x: Tensor, weight: Tensor) -> Tensor:
 def gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, of_input: bool = True, of_weight: bool = True
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Of a loss whose gradient is ``gradient`` (N, O, H, W) at the convolution's output: at its input (N, I, H, W) and at its
-    weights (O, I, 3, 3), where they are asked for."""
+    """Of a loss whose gradient is ``gradient`` (N, O, H, W) at the convolution's output: at its input (N, I, H, W)
+    and at its weights (O, I, 3, 3), where they are asked for."""
     count, channels_in, height, width = x.shape
     to_input = to_weight = None
     if of_input:

@@ -1,8 +1,10 @@
-"""The loops of Winograd's convolutions: a few images at a time are transformed, multiplied and transformed back, in a cache.
+"""The loops of Winograd's convolutions: a few images at a time are transformed, multiplied and transformed back, in a
+cache.
 
-Arrays are flat: maps in the order (image, row, column, channel), weights (channel out, row, column, channel in), tiles (6x6 place,
-tile, channel) and transformed weights (6x6 place, group of registers, channel in, channel out within the group). Between the places
-lie a few numbers more, since places at a distance of a power of two would share the same lines of a cache.
+Arrays are flat: maps in the order (image, row, column, channel), weights (channel out, row, column, channel in),
+tiles (6x6 place, tile, channel) and transformed weights (6x6 place, group of registers, channel in, channel out
+within the group). Between the places lie a few numbers more, since places at a distance of a power of two would share
+the same lines of a cache.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from collabench.models.convolution import tiling
-from collabench.models.convolution.direct_loops import Maps, pad
+from collabench.models.convolution.direct_loops import pad
+from collabench.models.convolution.geometry import Maps
 from collabench.models.convolution.language import Code, Size, writes
 from collabench.models.convolution.weight_loops import turn
 from collabench.models.convolution.winograd_transforms import (
@@ -22,9 +25,11 @@ from collabench.models.convolution.winograd_transforms import (
     to_kernel,
 )
 
-#: Numbers of tiles, before and behind the products, that are worked on at once; and the least tiles that use weights again.
+#: Numbers of tiles, before and behind the products, that are worked on at once; and the least tiles that use weights
+#: again.
 CACHED, LEAST_TILES = 160 * 1024, 24
-#: The same for the gradient at the weights, whose sums are read and written once for so many tiles.
+#: The same for the gradient at the weights, whose sums are read and written once for so many tiles. They belong to
+#: the result.
 CACHED_FOR_WEIGHTS, LEAST_TILES_FOR_WEIGHTS = 320 * 1024, 64
 
 _GAP = 16
@@ -62,7 +67,8 @@ class Sizes(NamedTuple):
     def scratch(self, for_weights: bool = False) -> tuple[int, int, int]:
         """Numbers of padded images, and of tiles before and behind the products."""
         padded = self.together(for_weights) * self.maps.size
-        return padded, *(_PLACES * self.place(channels, for_weights) for channels in (self.channels_in, self.channels))
+        before, behind = (_PLACES * self.place(one, for_weights) for one in (self.channels_in, self.channels))
+        return padded, before, behind
 
 
 def _tile(code: Code, s: Sizes, rows: int) -> tuple[int, int]:
@@ -82,7 +88,11 @@ def _input_tiles(code: Code, s: Sizes, padded: Any, tiles: Any, images: Size, pl
     maps, channels = s.maps, s.channels_in
     for image, a, b, tile, channel in _each_tile(code, s, images, channels):
         corner = code.at(
-            padded, code.times(image, maps.size), code.times(a, 4 * maps.wide * channels), code.times(b, 4 * channels), channel
+            padded,
+            code.times(image, maps.size),
+            code.times(a, 4 * maps.wide * channels),
+            code.times(b, 4 * channels),
+            channel,
         )
         x = [[code.load(code.at(corner, (i * maps.wide + j) * channels)) for j in range(6)] for i in range(6)]
         to = code.at(tiles, code.times(tile, channels), channel)
@@ -116,14 +126,19 @@ def _gradient_tiles(code: Code, s: Sizes, gradient: Any, products: Any, images: 
 def _corner(code: Code, s: Sizes, maps: Any, image: Any, a: Any, b: Any, channel: Any) -> Any:
     channels = s.channels
     return code.at(
-        maps, code.times(image, s.height * s.width * channels), code.times(a, 4 * s.width * channels),
-        code.times(b, 4 * channels), channel,
-    )  # fmt: skip
+        maps,
+        code.times(image, s.height * s.width * channels),
+        code.times(a, 4 * s.width * channels),
+        code.times(b, 4 * channels),
+        channel,
+    )
 
 
-def _kernels(code: Code, s: Sizes, kernel: Any, transformed: Any, vectors: int, strides: tuple[int, int], turned: bool) -> None:
-    """U = G g G^T; ``strides``: distances of a kernel's neighbouring places and of neighbouring channels in. A register's lanes are
-    neighbouring channels out."""
+def _kernels(
+    code: Code, s: Sizes, kernel: Any, transformed: Any, vectors: int, strides: tuple[int, int], turned: bool
+) -> None:
+    """U = G g G^T; ``strides``: distances of a kernel's neighbouring places and of neighbouring channels in. A
+    register's lanes are neighbouring channels out."""
     place, between = strides
     for start, v, number in tiling.vector_groups(s.channels // code.lanes, vectors):
         pitch = v * code.lanes
@@ -166,10 +181,13 @@ def _values(code: Code, arguments: tuple[Any, ...], s: Sizes, turned: bool) -> N
                     for tile, r in code.groups(number, _sizes(rows)):
                         code.tile(
                             code.at(products, code.times(place, behind), code.times(tile, s.channels), block),
-                            [i * s.channels for i in range(r)], v,
+                            [i * s.channels for i in range(r)],
+                            v,
                             code.at(tiles, code.times(place, before), code.times(tile, s.channels_in)),
-                            [i * s.channels_in for i in range(r)], b, [(s.channels_in, 1, pitch)],
-                        )  # fmt: skip
+                            [i * s.channels_in for i in range(r)],
+                            b,
+                            [(s.channels_in, 1, pitch)],
+                        )
         _output_tiles(code, s, products, code.at(y, code.times(first, s.height * s.width * s.channels)), count, behind)
 
 
@@ -181,22 +199,26 @@ def turn_back(code: Code, weights: Any, kernel: Any, channels: int, seen: int) -
     """(channel, seen) to (seen, channel)."""
     for first, count in code.groups(channels, [8, 1]):
         with code.loop(seen) as k:
-            source, target = code.at(weights, code.times(first, seen), k), code.at(kernel, code.times(k, channels), first)
+            source, target = (
+                code.at(weights, code.times(first, seen), k),
+                code.at(kernel, code.times(k, channels), first),
+            )
             for c in range(count):
                 code.put(code.number(code.at(source, c * seen)), code.at(target, c))
 
 
 @writes(pointers=8, sizes=1)
 def winograd_values(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
-    """``y`` (images, height, width, channels) of ``x`` (images, height, width, channels in) and weights; room for weights in the order
-    (row, column, channel in, channel out) and transformed, for padded images and for tiles before and behind the products."""
+    """``y`` (images, height, width, channels) of ``x`` (images, height, width, channels in) and weights; room for
+    weights in the order (row, column, channel in, channel out) and transformed, for padded images and for tiles
+    before and behind the products."""
     _values(code, arguments, Sizes(*constants), turned=False)
 
 
 @writes(pointers=8, sizes=1)
 def winograd_at_input(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
-    """The same of a gradient and the kernels turned about, whose channels in are the weights' channels out: what it gives is the
-    gradient at the input."""
+    """The same of a gradient and the kernels turned about, whose channels in are the weights' channels out: what it
+    gives is the gradient at the input."""
     _values(code, arguments, Sizes(*constants), turned=True)
 
 
@@ -221,13 +243,19 @@ def winograd_at_weights(code: Code, arguments: tuple[Any, ...], *constants: int)
             for start, v, groups in tiling.vector_groups(registers, vectors):
                 with code.loop(groups) as group:
                     block = code.plus(code.times(group, v * code.lanes), start * code.lanes)
-                    for channel, r in code.groups(s.channels_in, [size for size, _ in tiling.parts(s.channels_in, rows)]):
+                    for channel, r in code.groups(
+                        s.channels_in, [size for size, _ in tiling.parts(s.channels_in, rows)]
+                    ):
                         code.tile(
                             code.at(transformed, code.times(place, between), code.times(channel, s.channels), block),
-                            [i * s.channels for i in range(r)], v,
-                            code.at(tiles, code.times(place, before), channel), list(range(r)),
-                            code.at(products, code.times(place, behind), block), [(number, s.channels_in, s.channels)], add=True,
-                        )  # fmt: skip
+                            [i * s.channels for i in range(r)],
+                            v,
+                            code.at(tiles, code.times(place, before), channel),
+                            list(range(r)),
+                            code.at(products, code.times(place, behind), block),
+                            [(number, s.channels_in, s.channels)],
+                            add=True,
+                        )
     with code.loop(between, step=code.lanes) as j:
         u = [[code.load(code.at(transformed, j, (6 * i + k) * between)) for k in range(6)] for i in range(6)]
         for i, row in enumerate(both_axes(code, to_kernel, u)):

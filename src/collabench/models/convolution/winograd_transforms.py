@@ -1,7 +1,8 @@
 """The linear maps of Winograd's F(4x4, 3x3), a register of channels at a time.
 
-An output tile of 4x4 pixels comes from an input tile of 6x6, which overlaps its neighbours by 2 pixels (1 beyond the map's
-edge, where zeros are read). With the matrices of Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (2015),
+An output tile of 4x4 pixels comes from an input tile of 6x6, which overlaps its neighbours by 2 pixels (1 beyond the
+map's edge, where zeros are read). With the matrices of Lavin & Gray, "Fast Algorithms for Convolutional Neural
+Networks" (2015),
 
     B^T = | 4  0 -5  0  1  0 |    A^T = | 1  1  1  1  1  0 |    G = |  1/4     0     0  |
           | 0 -4 -4  1  1  0 |          | 0  1 -1  2 -2  0 |        | -1/6  -1/6  -1/6 |
@@ -10,8 +11,8 @@ edge, where zeros are read). With the matrices of Lavin & Gray, "Fast Algorithms
           | 0  2 -1 -2  1  0 |                                      | 1/24 -1/12   1/6 |
           | 0  4  0 -5  0  1 |                                      |   0     0     1  |
 
-the maps are x -> B^T x B, M -> A^T M A, y -> A y A^T, g -> G g G^T and U -> G^T U G. Each is done along one axis and then along
-the other.
+the maps are x -> B^T x B, M -> A^T M A, y -> A y A^T, g -> G g G^T and U -> G^T U G. Each is done along one axis and
+then along the other.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ def of_input(code: Code, x: Values) -> Values:
 def of_products(code: Code, m: Values) -> Values:
     """A^T m"""
     fma, number = code.fma, code.constant
-    sum12, sum34, less12, less34 = code.add(m[1], m[2]), code.add(m[3], m[4]), code.sub(m[1], m[2]), code.sub(m[3], m[4])
+    sum12, sum34, less12, less34 = (
+        code.add(m[1], m[2]),
+        code.add(m[3], m[4]),
+        code.sub(m[1], m[2]),
+        code.sub(m[3], m[4]),
+    )
     return [
         code.add(code.add(m[0], sum12), sum34),
         fma(number(2), less34, less12),
@@ -86,7 +92,12 @@ def of_kernel(code: Code, g: Values) -> Values:
 def to_kernel(code: Code, u: Values) -> Values:
     """G^T u"""
     fma, number = code.fma, code.constant
-    sum12, less21, sum34, less34 = code.add(u[1], u[2]), code.sub(u[2], u[1]), code.add(u[3], u[4]), code.sub(u[3], u[4])
+    sum12, less21, sum34, less34 = (
+        code.add(u[1], u[2]),
+        code.sub(u[2], u[1]),
+        code.add(u[3], u[4]),
+        code.sub(u[3], u[4]),
+    )
     return [
         fma(number(1 / 24), sum34, fma(number(-1 / 6), sum12, code.mul(number(1 / 4), u[0]))),
         fma(number(1 / 12), less34, code.mul(number(1 / 6), less21)),
