@@ -3,6 +3,8 @@ PROFILE ?= default
 CORES ?=
 GPUS ?=
 PYTHON ?= python3
+# ARITHMETIC=native: torch's own arithmetic on a processor that lacks what portable arithmetic needs.
+ARITHMETIC ?=
 # TORCH=cpu takes the CPU build of torch, without the gigabytes of CUDA libraries.
 TORCH ?=
 CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -30,7 +32,7 @@ help:
 	@sed -n 's/^\([a-z-]*\):.*## /  \1 /p' $(MAKEFILE_LIST) | awk '{name = $$1; $$1 = ""; printf "  %-10s %s\n", name, $$0}'
 
 reproduce: $(ENVIRONMENT) ## run the profile (data, training, report) and print its tables; trains only what is missing
-	@$(bin)/collabench reproduce --profile "$(PROFILE)" --cores "$(CORES)" --gpus "$(GPUS)"
+	@$(bin)/collabench $(if $(ARITHMETIC),--arithmetic "$(ARITHMETIC)") reproduce --profile "$(PROFILE)" --cores "$(CORES)" --gpus "$(GPUS)"
 
 smoke: ## the same with PROFILE=smoke, as continuous integration runs it
 	@$(MAKE) --no-print-directory reproduce PROFILE=smoke

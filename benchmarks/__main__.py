@@ -93,21 +93,21 @@ def throughput_section(bench: Bench) -> Rows:
             network, loss = throughput.reference_plain(configuration.model.model_dump(), shape)
         turns = {
             "ours": throughput.library_steps(configuration, shape, 4 * batch),
-            "tuned": throughput.library_steps(throughput.tuned(configuration), shape, 4 * batch),
+            "portable": throughput.library_steps(throughput.portable(configuration), shape, 4 * batch),
             "theirs": throughput.reference_steps(network, loss, shape, batch, 4 * batch, 0),
         }
-        ours, tuned, theirs = throughput.rates(turns).values()
+        ours, portable, theirs = throughput.rates(turns).values()
         counts = count(configuration, shape, 10)
         rows.append(
             [
                 name, str(batch), f"{counts.training / 1e9:.3f}", f"{theirs:,.1f}", f"{ours:,.1f}",
                 f"{ours / theirs:.2f}", f"{throughput.share_of_peak(ours, counts, bench.peak):.0%}",
-                f"{tuned:,.1f}", f"{tuned / theirs:.2f}",
-                f"{throughput.share_of_peak(tuned, counts, bench.peak):.0%}",
+                f"{portable:,.1f}", f"{portable / theirs:.2f}",
+                f"{throughput.share_of_peak(portable, counts, bench.peak):.0%}",
             ]
         )  # fmt: skip
     head = ["what", "batch", "GFLOP an image", "reference, images/s", "library, images/s", "ratio", "share of peak"]
-    return [*head, "tuned, images/s", "ratio, tuned", "share of peak, tuned"], rows
+    return [*head, "portable, images/s", "ratio, portable", "share of peak, portable"], rows
 
 
 def floor_section(bench: Bench) -> Rows:
@@ -160,21 +160,21 @@ def intra_model(bench: Bench) -> Rows:
             found[method] = (
                 throughput.library_steps(one, shape, 4 * batch),
                 throughput.reference_steps(network, loss, shape, batch, 4 * batch, 0),
-                throughput.library_steps(throughput.tuned(one), shape, 4 * batch),
+                throughput.library_steps(throughput.portable(one), shape, 4 * batch),
                 count_memory(one, shape, 10, 128),
             )
         turns = {f"{who} {method}": found[method][who] for method in INTRA_MODEL for who in (0, 1, 2)}
         speed = throughput.rates(turns)
         for method in INTRA_MODEL:
-            ours, theirs, tuned = (speed[f"{who} {method}"] for who in (0, 1, 2))
+            ours, theirs, portable = (speed[f"{who} {method}"] for who in (0, 1, 2))
             memory, first, alone = found[method][3], found["individual"][3], speed["0 individual"]
             rows.append(
                 [
-                    f"{model} {method}", f"{theirs:,.1f}", f"{ours:,.1f}", f"{ours / theirs:.2f}", f"{tuned:,.1f}",
-                    f"{tuned / theirs:.2f}", f"{alone / ours:.2f}", f"{memory.held / first.held:.3f}",
+                    f"{model} {method}", f"{theirs:,.1f}", f"{ours:,.1f}", f"{ours / theirs:.2f}", f"{portable:,.1f}",
+                    f"{portable / theirs:.2f}", f"{alone / ours:.2f}", f"{memory.held / first.held:.3f}",
                 ]
             )  # fmt: skip
-    head = ["what", "reference, images/s", "library, images/s", "ratio", "tuned, images/s", "ratio, tuned"]
+    head = ["what", "reference, images/s", "library, images/s", "ratio", "portable, images/s", "ratio, portable"]
     return [*head, "time × individual", "memory × individual"], rows
 
 
@@ -260,7 +260,7 @@ def end_to_end(bench: Bench) -> Rows:
     for name, graph, depth, shape, batch, steps, rounds in cases:
         one = bench.song(graph, {"family": "cifar_resnet", "depth": depth}, batch)
         settings = [(bench.cores, 2), (1, 2), *([(bench.cores, 0), (1, 0)] if shape[1] == 8 else [])]
-        forms = {"library": one, "tuned": throughput.tuned(one)}
+        forms = {"library": one, "portable": throughput.portable(one)}
         steps, rounds = (1, 1) if bench.quick else (steps, rounds)
         rates, (threads, workers), ratios = packed.end_to_end(
             forms, depth, graph, shape, settings, bench.cores, steps, rounds
@@ -269,7 +269,7 @@ def end_to_end(bench: Bench) -> Rows:
         row = [name, str(bench.cores), f"{rates['reference']:,.1f}", chosen]
         rows.append([*row, *(text for form in forms for text in (f"{rates[form]:,.1f}", f"{ratios[form]:.2f}"))])
     head = ["what", "runs at a time", "reference, images/s", "its best setting", "library, images/s", "ratio"]
-    return [*head, "tuned, images/s", "ratio, tuned"], rows
+    return [*head, "portable, images/s", "ratio, portable"], rows
 
 
 def several_seeds(bench: Bench) -> Rows:

@@ -18,7 +18,7 @@ from collabench.config.sections import Augmentation
 from collabench.data.batches import TrainingBatches
 from collabench.methods import METHODS, Batch
 from collabench.models import FAMILIES, build_backbone
-from collabench.models.convolution.tuned import tune_convolutions
+from collabench.models.convolution.portable import make_portable
 from collabench.models.dropout import set_dropout_generator
 from collabench.training.context import make_context, make_method
 from collabench.training.flops import Counts
@@ -35,9 +35,9 @@ RESNET32 = {"family": "cifar_resnet", "depth": 32}
 DENSENET = {"family": "densenet", "depth": 40, "growth": 12}
 
 
-def tuned(configuration: Configuration) -> Configuration:
+def portable(configuration: Configuration) -> Configuration:
     """The same with every convolution in the form that suits its shape."""
-    recipe = configuration.recipe.model_copy(update={"convolution": "tuned"})
+    recipe = configuration.recipe.model_copy(update={"arithmetic": "portable"})
     return configuration.model_copy(update={"recipe": recipe})
 
 
@@ -76,8 +76,8 @@ def library_steps(configuration: Configuration, shape: Shape, count: int) -> Ite
     """Train a configuration for ever as the training loop does; yields the images of every step."""
     method = make_method(configuration, make_context(configuration, shape, 10, 0))
     network = method.build().to(memory_format=torch.channels_last).train()
-    if configuration.recipe.convolution == "tuned":
-        tune_convolutions(network)
+    if configuration.recipe.arithmetic == "portable":
+        make_portable(network)
     generator = torch.Generator()
     set_dropout_generator(network, generator)
     optimizer = reference.optimizer_of(network, foreach=True)

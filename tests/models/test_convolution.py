@@ -1,77 +1,149 @@
-"""Tuned convolutions against torch's: values, gradients, the same bits again, and where which form is taken."""
+"""Portable convolutions against torch's in float64: values, gradients, the same bits with both registers, and which
+form is taken."""
 
 from __future__ import annotations
 
-import numba
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
-from collabench.models.convolution import dense, direct, scratch, tuned
-from collabench.models.convolution.compiled import compiled
-from collabench.models.convolution.tuned import TunedConv2d, tune_convolutions
-from collabench.models.convolution.winograd import convolve, gradients
+from collabench.models.convolution import compiled, direct, direct_loops, portable, scratch, weight_loops, winograd
+from collabench.models.convolution.portable import PortableConv2d, make_portable
+from collabench.models.convolution.products import PortableLinear
 
-#: Images, channels in, channels out, height, width: one tile; several chunks; both kinds of channels; maps that aren't square.
-SHAPES = [(1, 32, 32, 4, 4), (70, 32, 64, 8, 8), (9, 96, 32, 16, 16), (130, 64, 64, 8, 4), (5, 64, 128, 12, 20)]
-TOLERANCE = 3e-5
-"""Of the largest value; the direct form in float32 is at some 1e-6."""
+CHANNELS_LAST = torch.channels_last
+PROCESSOR = set(compiled.binding.get_host_cpu_features().items())
+WIDTHS = [8] + ([16] if compiled.lanes() == 16 or ("avx512f", True) in PROCESSOR else [])
+
+#: Of the largest value; Winograd's form and the direct one.
+TOLERANCE, DIRECT_TOLERANCE = 3e-5, 3e-6
+
+#: Images, channels in, channels out, height, width: one tile; several chunks; the last of them smaller; maps that
+#: aren't square.
+WINOGRAD = [
+    (1, 16, 16, 4, 4),
+    (70, 32, 64, 8, 8),
+    (9, 96, 32, 16, 16),
+    (65, 64, 64, 8, 4),
+    (5, 64, 128, 12, 20),
+    (3, 16, 48, 32, 32),
+]
+
+#: The same with the kernel's height and width, strides and paddings: one image and several at a time, wide and narrow
+#: windows, channels that fill no register, strides that leave a rest, kernels without and with padding, few pixels
+#: and many.
+DIRECT = [
+    (9, 16, 32, 4, 8, 3, 3, (1, 1), (1, 1)),
+    (1, 64, 16, 16, 20, 3, 3, (1, 1), (1, 1)),
+    (5, 32, 48, 8, 8, 3, 3, (2, 2), (1, 1)),
+    (70, 16, 64, 4, 4, 3, 3, (2, 2), (1, 1)),
+    (6, 16, 16, 6, 10, 3, 3, (1, 1), (1, 1)),
+    (3, 32, 16, 2, 2, 3, 3, (1, 1), (1, 1)),
+    (4, 16, 16, 12, 4, 3, 3, (3, 3), (1, 1)),
+    (2, 1, 16, 8, 8, 3, 3, (1, 1), (1, 1)),
+    (2, 3, 64, 9, 15, 3, 3, (2, 2), (1, 1)),
+    (3, 6, 16, 5, 4, 3, 3, (1, 1), (1, 1)),
+    (11, 24, 12, 7, 7, 1, 1, (1, 1), (0, 0)),
+    (11, 16, 20, 8, 8, 1, 1, (2, 2), (0, 0)),
+    (2, 3, 13, 32, 32, 7, 7, (2, 2), (3, 3)),
+    (9, 4, 8, 4, 5, 3, 3, (2, 3), (1, 1)),
+    (5, 5, 7, 9, 6, 5, 3, (1, 2), (0, 2)),
+    (7, 16, 8, 4, 1, 3, 3, (1, 1), (1, 1)),
+    (1, 3, 5, 1, 1, 3, 3, (2, 2), (1, 1)),
+    (17, 40, 37, 2, 2, 3, 3, (1, 1), (1, 1)),
+    (10, 20, 37, 2, 2, 1, 1, (2, 2), (0, 0)),
+    (2, 8, 40, 12, 12, 3, 3, (1, 1), (0, 0)),
+    (2, 40, 12, 16, 16, 3, 3, (1, 1), (1, 1)),
+]
 
 
-def random_case(
-    count: int, channels_in: int, channels: int, height: int, width: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+@pytest.fixture(params=WIDTHS, ids="{} lanes".format)
+def width(request, monkeypatch):
+    """Registers of so many numbers, as if the processor had no others."""
+    caches = [
+        direct._values,
+        direct._at_input,
+        direct._at_weights,
+        winograd._values,
+        winograd._at_input,
+        winograd._at_weights,
+    ]
+    monkeypatch.setattr(compiled, "lanes", lambda: request.param)
+    for one in caches:
+        one.cache_clear()
+    yield request.param
+    for one in caches:
+        one.cache_clear()
+
+
+def random_case(count, channels_in, channels, height, width, kernel=3, across=3, stride=(1, 1), padding=(1, 1)):
     """Maps, weights and a gradient at the output, channels-last."""
     generator = torch.Generator().manual_seed(count)
-    shapes = (count, channels_in, height, width), (channels, channels_in, 3, 3), (count, channels, height, width)
+    rows, columns = (
+        (size + 2 * pad - k) // step + 1
+        for size, pad, k, step in zip((height, width), padding, (kernel, across), stride, strict=True)
+    )
+    shapes = (
+        (count, channels_in, height, width),
+        (channels, channels_in, kernel, across),
+        (count, channels, rows, columns),
+    )
     x, weight, gradient = (torch.randn(shape, generator=generator) for shape in shapes)
-    return tuple(t.contiguous(memory_format=torch.channels_last) for t in (x, weight / 10, gradient))
+    return tuple(t.contiguous(memory_format=CHANNELS_LAST) for t in (x, weight / 10, gradient))
+
+
+def in_float64(x, weight, gradient, stride=(1, 1), padding=(1, 1)):
+    x, weight = x.double().requires_grad_(), weight.double().requires_grad_()
+    y = nn.functional.conv2d(x, weight, None, stride, padding)
+    return y.detach(), *torch.autograd.grad(y, (x, weight), gradient.double())
 
 
 def distance(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return float((actual.double() - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_values_and_gradients_are_those_of_the_direct_form(shape):
+@pytest.mark.parametrize("shape", WINOGRAD, ids=str)
+def test_winograds_form_gives_values_and_gradients(shape, width):
     x, weight, gradient = random_case(*shape)
-    x64, weight64 = x.double().requires_grad_(), weight.double().requires_grad_()
-    expected = nn.functional.conv2d(x64, weight64, padding=1)
-    expected.backward(gradient.double())
-    actual = convolve(x, weight)
-    of_input, of_weight = gradients(gradient, x, weight)
-    assert actual.shape == expected.shape and actual.is_contiguous(memory_format=torch.channels_last)
-    assert distance(actual, expected.detach()) < TOLERANCE
-    assert distance(of_input, x64.grad) < TOLERANCE
-    assert distance(of_weight, weight64.grad) < TOLERANCE
+    assert winograd.possible(x.shape, len(weight))
+    found = winograd.convolve(x, weight), *winograd.gradients(gradient, x, weight)
+    for actual, expected in zip(found, in_float64(x, weight, gradient), strict=True):
+        assert actual.is_contiguous(memory_format=CHANNELS_LAST)
+        assert actual.shape == expected.shape and distance(actual, expected) < TOLERANCE
 
 
-def test_each_gradient_alone_has_the_bits_that_it_has_beside_the_other():
-    x, weight, gradient = random_case(*SHAPES[1])
-    both = gradients(gradient, x, weight)
-    only_input, nothing = gradients(gradient, x, weight, of_weight=False)
-    assert nothing is None and torch.equal(only_input, both[0])
-    nothing, only_weight = gradients(gradient, x, weight, of_input=False)
-    assert nothing is None and torch.equal(only_weight, both[1])
+@pytest.mark.parametrize("case", DIRECT, ids=str)
+def test_the_direct_form_multiplies_every_pixel_with_its_weight(case, width):
+    (*_, stride, padding), (x, weight, gradient) = case, random_case(*case)
+    found = (
+        direct.convolve(x, weight, stride, padding),
+        *direct.gradients(gradient, x, weight, True, True, stride, padding),
+    )
+    for actual, expected in zip(found, in_float64(x, weight, gradient, stride, padding), strict=True):
+        assert actual.shape == expected.shape and distance(actual, expected) < DIRECT_TOLERANCE
 
 
-def test_bits_depend_on_neither_memory_layout_nor_what_ran_before():
-    x, weight, gradient = random_case(*SHAPES[1])
-    scratch._workspace.clear()
-    value, found = convolve(x, weight), gradients(gradient, x, weight)
-    convolve(*random_case(*SHAPES[2])[:2])
-    gradients(*(random_case(*SHAPES[4])[i] for i in (2, 0, 1)))
-    assert torch.equal(convolve(x.contiguous(), weight), value)
-    again = gradients(gradient.contiguous(), x.contiguous(), weight.contiguous())
-    assert all(torch.equal(one, other) for one, other in zip(again, found, strict=True))
-
-
-def test_loops_are_compiled_where_nothing_can_be_kept():
-    namespace: dict[str, object] = {}
-    exec("def twice(x): return 2 * x", namespace)  # of no file, so that numba finds no place beside it
-    with pytest.raises(RuntimeError, match="cannot cache"):
-        numba.njit(cache=True)(namespace["twice"])
-    assert compiled(namespace["twice"])(3) == 6
+@pytest.mark.skipif(len(WIDTHS) < 2, reason="this processor has registers of 8 numbers only")
+@pytest.mark.parametrize("case", [*WINOGRAD, *DIRECT], ids=str)
+def test_registers_of_8_and_of_16_numbers_give_the_same_bits(case, monkeypatch):
+    x, weight, gradient = random_case(*case)
+    stride, padding = case[7:] or ((1, 1), (1, 1))
+    found = []
+    for lanes in WIDTHS:
+        monkeypatch.setattr(compiled, "lanes", lambda lanes=lanes: lanes)
+        for one in (direct, winograd):
+            for cached in (one._values, one._at_input, one._at_weights):
+                cached.cache_clear()
+        if len(case) == 5:
+            found.append((winograd.convolve(x, weight), *winograd.gradients(gradient, x, weight)))
+        else:
+            of_both = direct.gradients(gradient, x, weight, True, True, stride, padding)
+            found.append((direct.convolve(x, weight, stride, padding), *of_both))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def layer(**changes: object) -> nn.Conv2d:
@@ -82,147 +154,152 @@ def layer(**changes: object) -> nn.Conv2d:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"kernel_size": 1, "padding": 0}, {"padding": 0}, {"dilation": 2, "padding": 2}, {"groups": 2},
-        {"bias": True}, {"padding_mode": "circular"}, {"dtype": torch.float64},
+        {},
+        {"kernel_size": 1, "padding": 0, "stride": 2},
+        {"bias": True},
+        {"groups": 4},
+        {"groups": 32},
+        {"kernel_size": (1, 3)},
     ],
     ids=str,
-)  # fmt: skip
-def test_other_convolutions_stay_as_they_are(changes):
+)
+def test_a_layer_computes_what_torch_does(changes):
+    network = layer(**changes)
+    x = torch.randn(40, 32, 8, 8).requires_grad_()
+    expected = network.double()(x.double())
+    gradient = torch.randn(expected.shape)
+    wanted = torch.autograd.grad(expected, (x, *network.parameters()), gradient.double())
+    network.float()
+    make_portable(network)
+    assert type(network) is PortableConv2d
+    y = network(x)
+    found = torch.autograd.grad(y, (x, *network.parameters()), gradient)
+    assert distance(y, expected) < TOLERANCE
+    assert all(distance(one, other) < TOLERANCE for one, other in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("changes", [{"dilation": 2}, {"padding_mode": "circular"}, {"dtype": torch.float64}], ids=str)
+def test_other_convolutions_stay_as_they_are_and_are_named(changes):
     network = nn.Sequential(layer(**changes))
-    tune_convolutions(network)
-    assert type(network[0]) is nn.Conv2d
+    make_portable(network)
+    assert type(network[0]) is nn.Conv2d and portable.not_portable(network) == ["0"]
 
 
 def test_a_network_keeps_weights_names_and_modules():
-    network = nn.Sequential(layer(), nn.BatchNorm2d(32), layer(out_channels=64))
+    network = nn.Sequential(layer(), nn.BatchNorm2d(32), layer(out_channels=64), nn.Linear(64, 10))
     modules, before = list(network.modules()), {name: value.clone() for name, value in network.state_dict().items()}
-    tune_convolutions(network)
-    assert list(network.modules()) == modules and type(network[0]) is type(network[2]) is TunedConv2d
+    make_portable(network)
+    assert (
+        list(network.modules()) == modules and type(network[0]) is PortableConv2d and type(network[3]) is PortableLinear
+    )
     after = network.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    assert not portable.not_portable(network)
 
 
-@pytest.mark.parametrize(
-    ("shape", "changes"),
-    [
-        ((64, 32, 8, 7), {}), ((64, 32, 3, 2), {}), ((4, 20, 8, 8), {"in_channels": 20}), ((4, 32, 8, 8), {"out_channels": 24}),
-        ((2, 160, 6, 6), {"in_channels": 160}), ((4, 32, 8, 8), {"stride": (1, 2)}),
-    ],
-    ids=str,
-)  # fmt: skip
-def test_what_suits_no_form_is_convolved_by_torch(shape, changes):
-    """Maps whose pixels make no fours, other numbers of channels, many channels without tiles, and strides that differ."""
-    network = nn.Sequential(layer(**changes))
-    x = torch.randn(shape)
-    expected = network(x)
-    tune_convolutions(network)
-    assert torch.equal(network(x), expected)
+def test_a_layer_made_float64_is_torchs_again():
+    network = layer()
+    make_portable(network)
+    x = torch.randn(2, 32, 4, 4).double()
+    expected = nn.functional.conv2d(x, network.weight.double(), padding=1)
+    assert torch.equal(network.double()(x), expected)
 
 
-@pytest.mark.parametrize(
-    ("shape", "out_channels", "stride"),
-    [
-        ((8, 160, 2, 2), 64, 1),
-        ((64, 32, 4, 4), 160, 2),
-        ((1, 3, 1, 1), 5, 2),
-        ((7, 16, 4, 1), 8, 1),
-        ((9, 4, 4, 5), 8, (2, 3)),
-    ],
-    ids=str,
-)
-def test_the_weights_gradient_of_few_pixels_is_a_product(shape, out_channels, stride, monkeypatch):
-    asked = []
-    product = tuned._weights_by_product
-    monkeypatch.setattr(tuned, "_weights_by_product", lambda *given: asked.append(1) or product(*given))
-    network = layer(in_channels=shape[1], out_channels=out_channels, stride=stride)
-    x = torch.randn(shape).requires_grad_()
-    expected = nn.functional.conv2d(x.double(), network.weight.double(), stride=stride, padding=1)
-    gradient = torch.randn(expected.shape)
-    of_input, of_weight = torch.autograd.grad(expected, (x, network.weight), gradient.double())
-    tune_convolutions(network)
-    network(x).backward(gradient)
-    assert asked
-    assert (
-        distance(x.grad, of_input.double()) < TOLERANCE
-        and distance(network.weight.grad, of_weight.double()) < TOLERANCE
-    )
+@pytest.mark.parametrize("shape", [(2, 31, 8, 8), (2, 32, 8)], ids=str)
+def test_maps_that_do_not_fit_are_refused(shape):
+    network = layer()
+    make_portable(network)
+    with pytest.raises(RuntimeError):
+        network(torch.randn(shape))
 
 
-#: Images, channels in, channels out, height, width, stride: images whose sums are kept together and one that is larger; rows of
-#: four pixels and squares of them; an odd and an even number of channels in that is no multiple of 16.
-DIRECT = [
-    (9, 16, 32, 4, 8, 1), (1, 64, 16, 16, 20, 1), (5, 32, 48, 8, 8, 2), (70, 16, 64, 4, 4, 2), (6, 16, 16, 6, 10, 1), (3, 32, 16, 2, 2, 1),
-    (4, 16, 16, 12, 4, 3), (2, 1, 16, 8, 8, 1), (2, 3, 64, 9, 15, 2), (3, 6, 16, 5, 4, 1), (2, 128, 128, 4, 4, 1),
-]  # fmt: skip
+def test_maps_smaller_than_the_kernel_are_refused():
+    network = layer(padding=0)
+    make_portable(network)
+    with pytest.raises(ValueError, match="2x8 pixels are smaller than the kernel"):
+        network(torch.randn(1, 32, 2, 8))
 
 
-@pytest.mark.parametrize("case", DIRECT, ids=str)
-def test_the_direct_form_multiplies_every_pixel_with_its_weight(case):
-    *sizes, stride = case
-    x, weight, _ = random_case(*sizes)
-    assert direct.suits(x.shape, len(weight), stride)
-    x64, weight64 = x.double().requires_grad_(), weight.double().requires_grad_()
-    expected = nn.functional.conv2d(x64, weight64, stride=stride, padding=1)
-    gradient = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
-    expected.backward(gradient.double())
-    actual = direct.convolve(x, weight, stride=stride)
-    of_input, of_weight = direct.gradients(gradient, x, weight, stride=stride)
-    assert actual.shape == expected.shape and actual.is_contiguous(memory_format=torch.channels_last)
-    assert distance(actual, expected.detach()) < TOLERANCE / 10
-    assert distance(of_input, x64.grad) < TOLERANCE / 10 and distance(of_weight, weight64.grad) < TOLERANCE / 10
-    assert torch.equal(direct.convolve(x.contiguous(), weight.contiguous(), stride=stride), actual)
-    only_input, nothing = direct.gradients(gradient, x, weight, of_weight=False, stride=stride)
-    assert nothing is None and torch.equal(only_input, of_input)
-    nothing, only_weight = direct.gradients(gradient, x, weight, of_input=False, stride=stride)
-    assert nothing is None and torch.equal(only_weight, of_weight)
+@pytest.mark.parametrize("case", [WINOGRAD[1], DIRECT[0], DIRECT[5]], ids=str)
+def test_each_gradient_alone_has_the_bits_that_it_has_beside_the_other(case):
+    x, weight, gradient = random_case(*case)
+    network = layer()
+    make_portable(network)
+    both = portable.gradients(network, gradient, x, weight, True, True)
+    only_input, nothing = portable.gradients(network, gradient, x, weight, True, False)
+    assert nothing is None and torch.equal(only_input, both[0])
+    nothing, only_weight = portable.gradients(network, gradient, x, weight, False, True)
+    assert nothing is None and torch.equal(only_weight, both[1])
+    assert portable.gradients(network, gradient, x, weight, False, False) == (None, None)
 
 
-@pytest.mark.parametrize("count", [16, 70])
-@pytest.mark.parametrize("pixels", [(2, 2), (1, 2), (2, 1), (1, 1)], ids=str)
-def test_the_smallest_maps_are_fully_connected(count, pixels):
-    x, weight, gradient = random_case(count, 32, 8, *pixels)
-    assert dense.suits(x.shape, 8)
-    x64, weight64 = x.double().requires_grad_(), weight.double().requires_grad_()
-    expected = nn.functional.conv2d(x64, weight64, padding=1)
-    expected.backward(gradient.double())
-    of_input, of_weight = dense.gradients(gradient, x, weight)
-    assert distance(dense.convolve(x, weight), expected.detach()) < TOLERANCE
-    assert distance(of_input, x64.grad) < TOLERANCE and distance(of_weight, weight64.grad) < TOLERANCE
+@pytest.mark.parametrize("case", [WINOGRAD[1], DIRECT[0], DIRECT[5]], ids=str)
+def test_bits_depend_on_neither_memory_layout_nor_what_ran_before(case):
+    x, weight, gradient = random_case(*case)
+    network = layer()
+    make_portable(network)
+    scratch.clear()
+    value, found = portable.convolve(network, x, weight), portable.gradients(network, gradient, x, weight, True, True)
+    other = random_case(*WINOGRAD[4])
+    portable.convolve(network, other[0], other[1])
+    portable.gradients(network, other[2], other[0], other[1], True, True)
+    x, weight, gradient = (one.contiguous() for one in (x, weight, gradient))
+    assert torch.equal(portable.convolve(network, x, weight), value)
+    again = portable.gradients(network, gradient, x, weight, True, True)
+    assert all(torch.equal(one, other) for one, other in zip(again, found, strict=True))
 
 
-@pytest.mark.parametrize(
-    "shape", [(40, 32, 8, 8), (64, 32, 2, 2), (8, 32, 2, 2), (2, 32, 6, 6), (3, 32, 1, 3), (3, 32, 5, 5)], ids=str
-)
-def test_each_form_gives_its_gradients_to_autograd(shape):
+def test_bits_do_not_depend_on_how_many_images_are_worked_on_at_once(monkeypatch):
+    """Values and gradients at the input of an image are those that it has alone, in the same form."""
+    x, weight, gradient = random_case(*WINOGRAD[3])
+    whole, of_input = winograd.convolve(x, weight), winograd.gradients(gradient, x, weight, True, False)[0]
+    for image in (0, 31, 64):
+        assert torch.equal(winograd.convolve(x[image : image + 1], weight)[0], whole[image])
+        alone = winograd.gradients(gradient[image : image + 1], x[image : image + 1], weight, True, False)[0]
+        assert torch.equal(alone[0], of_input[image])
+
+
+def test_training_goes_on_after_evaluation_that_came_first():
+    scratch.clear()
     network = layer(out_channels=64)
-    tune_convolutions(network)
-    x = torch.randn(shape).requires_grad_()
-    y = network(x)
-    gradient = torch.randn_like(y)
-    y.backward(gradient)
-    expected = tuned.gradients(network, gradient, x, network.weight, True, True)
-    assert torch.equal(x.grad, expected[0]) and torch.equal(network.weight.grad, expected[1])
-
-
-def test_nothing_is_computed_that_is_not_asked_for(monkeypatch):
-    monkeypatch.setattr(tuned, "_weights_by_product", None)
-    network = layer(in_channels=160)
-    network.weight.requires_grad_(False)
-    tune_convolutions(network)
-    x = torch.randn(4, 160, 2, 2).requires_grad_()
-    network(x).sum().backward()
-    assert x.grad is not None
-
-
-@pytest.mark.parametrize("shape", [(40, 32, 8, 8), (8, 32, 2, 2)], ids=str)
-def test_training_goes_on_after_evaluation_that_came_first(shape):
-    scratch._workspace.clear()
-    network = layer(out_channels=64)
-    tune_convolutions(network)
-    x = torch.randn(shape)
+    make_portable(network)
+    x = torch.randn(40, 32, 8, 8)
     with torch.inference_mode():
         network(x)
     network(x).sum().backward()
     assert network.weight.grad is not None
-    with torch.inference_mode():
-        network(x)
+
+
+def test_products_and_sums_are_fused_only_where_it_is_written():
+    """The loops of sums have fused instructions, and no multiplication that the compiler could have joined with an
+    addition."""
+    for lanes in WIDTHS:
+        for write, sizes in (
+            (direct_loops.values, (8, 8, 16, 32, 3, 3, 1, 1, 1, 1)),
+            (weight_loops.at_weights, (8, 8, 16, 32, 3, 3, 2, 2, 1, 1)),
+        ):
+            text = compiled.assembly(write, lanes, *sizes)
+            assert "vfmadd" in text and "vmulps" not in text and text.count("vaddps") <= text.count("vmovups")
+
+
+def test_code_is_kept_and_read_again_and_damage_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "_folder", lambda: tmp_path)
+    compiled._keep("some", b"code")
+    assert compiled._kept("some") == b"code"
+    (tmp_path / "some.loops").write_bytes(b"damaged")
+    assert compiled._kept("some") is None and compiled._kept("other") is None
+
+
+def test_nothing_is_kept_where_nothing_may_be_written(monkeypatch):
+    monkeypatch.setattr(compiled, "_folder", lambda: None)
+    compiled._keep("some", b"code")
+    assert compiled._kept("some") is None
+
+
+def test_the_environment_chooses_the_registers():
+    text = "from collabench.models.convolution.compiled import lanes; print(lanes())"
+    for asked, answer in (("8", "8"), ("7", "COLLABENCH_LANES is '7'; it must be 8 or 16")):
+        done = subprocess.run(
+            [sys.executable, "-c", text], env=os.environ | {"COLLABENCH_LANES": asked}, capture_output=True, text=True
+        )
+        assert answer in done.stdout + done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from collabench.config.sections import RecipeConfig
 from collabench.core.errors import ConfigError
 from collabench.methods import METHODS
 from collabench.models import build_backbone
-from collabench.models.convolution import dense, direct, tuned, winograd
+from collabench.models.convolution import portable
 from collabench.training import loop, train_run
 from collabench.training.device import check_execution, compilation, compile_in_place
 from tests.support import defaults
@@ -51,28 +51,32 @@ def test_bfloat16_is_refused_only_where_the_cpu_lacks_it(monkeypatch):
     check_execution(recipe(precision="bfloat16"), CPU)
 
 
-def test_tuned_convolutions_change_nothing_but_those_of_a_cpu():
-    check_execution(recipe(convolution="tuned"), CUDA)
+def test_portable_arithmetic_changes_nothing_but_what_a_cpu_computes():
+    check_execution(recipe(arithmetic="portable"), CUDA)
     network = build_backbone(model_of(SMALL_MODELS[0]), (3, 8, 8), 10, 0)
     elsewhere = copy.deepcopy(network).to("meta")
     for one in (network, elsewhere):
-        tuned.tune_convolutions(one)
+        portable.make_portable(one)
     kinds = [{type(m) for m in one.modules() if isinstance(m, nn.Conv2d)} for one in (network, elsewhere)]
-    assert kinds == [{tuned.TunedConv2d}, {nn.Conv2d}]
+    assert kinds == [{portable.PortableConv2d}, {nn.Conv2d}] and portable.not_portable(network) == []
 
 
-def test_tuned_convolutions_are_refused_beside_other_forms():
-    check_execution(recipe(convolution="tuned"), CPU)
+def test_portable_arithmetic_is_refused_beside_other_forms_and_where_the_process_cannot(monkeypatch):
+    check_execution(recipe(arithmetic="portable"), CPU)
     for other in ({"compile": True}, {"compile": "cuda-graphs"}, {"precision": "bfloat16"}):
-        with pytest.raises(ValidationError, match="tuned goes with precision: float32 and compile: false only"):
-            recipe(convolution="tuned", **other)
+        with pytest.raises(ValidationError, match="portable goes with precision: float32 and compile: false only"):
+            recipe(arithmetic="portable", **other)
+    monkeypatch.setattr("collabench.core.arithmetic.missing_instructions", lambda: ["AVX2"])
+    run = Run(configuration("individual", epochs=1, arithmetic="portable"), 0)
+    with pytest.raises(ConfigError, match="needs the instructions AVX2, which this processor lacks: use collabench"):
+        train_run(run, blobs(), device=CPU)
 
 
-def test_only_another_form_of_convolution_enters_an_id():
+def test_only_portable_arithmetic_enters_an_id():
     usual = configuration("individual")
-    assert "convolution" not in usual.identity()["recipe"]
-    assert configuration("individual", convolution="torch").id == usual.id
-    assert configuration("individual", convolution="tuned").id != usual.id
+    assert "arithmetic" not in usual.identity()["recipe"]
+    assert configuration("individual", arithmetic="native").id == usual.id
+    assert configuration("individual", arithmetic="portable").id != usual.id
 
 
 class RecordedGraphs:
@@ -160,36 +164,15 @@ def test_cuda_graphs_give_the_losses_of_plain_compilation(method):
         assert actual.result.curves.losses[name] == pytest.approx(losses, rel=1e-3, abs=1e-5)
 
 
-@pytest.fixture
-def forms_chosen_anew() -> Iterator[None]:
-    tuned._form.cache_clear()
-    yield
-    tuned._form.cache_clear()
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("forms_chosen_anew")
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].Method.trains])
-def test_training_with_tuned_convolutions_is_the_same_training(method, monkeypatch):
+def test_portable_training_is_the_same_training(method, monkeypatch):
     """But for rounding; and the same bits when it is repeated."""
-    wide = [{**model, "width": 32} for model in defaults.SMALL_MODELS]
-    monkeypatch.setattr(defaults, "SMALL_MODELS", wide)
-    monkeypatch.setattr(winograd, "LEAST_TILES", 20)  # of a batch: maps of 8x8, not of 4x4
-    asked = []
-
-    def asking(name, function):
-        monkeypatch.setattr(name, lambda *given, **named: asked.append(name) or function(*given, **named))
-
-    asking("collabench.models.convolution.winograd.convolve", winograd.convolve)
-    asking("collabench.models.convolution.dense.convolve", dense.convolve)
-    asking("collabench.models.convolution.direct.convolve", direct.convolve)
-    usual = Run(configuration(method, epochs=1), 0)
-    tuned = Run(configuration(method, epochs=1, convolution="tuned"), 0)
+    monkeypatch.setattr(defaults, "SMALL_MODELS", [{**model, "width": 32} for model in defaults.SMALL_MODELS])
+    usual, portable = (Run(configuration(method, epochs=1, arithmetic=how), 0) for how in ("native", "portable"))
     expected = train_run(usual, blobs(), device=CPU, teachers=teachers(usual))
-    assert not asked
-    actual = train_run(tuned, blobs(), device=CPU, teachers=teachers(tuned))
-    assert "collabench.models.convolution.direct.convolve" in asked and len(set(asked)) > 1
-    assert actual.weights.keys() == expected.weights.keys()
+    actual = train_run(portable, blobs(), device=CPU, teachers=teachers(portable))
+    assert actual.weights.keys() == expected.weights.keys() and content(actual) != content(expected)
     for name, losses in expected.result.curves.losses.items():
         assert actual.result.curves.losses[name] == pytest.approx(losses, rel=1e-2, abs=1e-4)
-    assert content(train_run(tuned, blobs(), device=CPU, teachers=teachers(tuned))) == content(actual)
+    assert content(train_run(portable, blobs(), device=CPU, teachers=teachers(portable))) == content(actual)

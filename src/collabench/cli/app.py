@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from collabench.core import arithmetic
 from collabench.core.errors import CollabenchError
 
 if TYPE_CHECKING:
     from collabench.study.study import Study
 
 app = typer.Typer(
-    help="Re-run three papers on collaborative learning of neural networks and see which of their numbers hold.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -41,6 +41,21 @@ HERE = Path(".")
 _INTERRUPTED = 130
 
 
+@app.callback()
+def everywhere(
+    arithmetic_: Annotated[
+        str | None,
+        typer.Option(
+            "--arithmetic",
+            help="portable: as the recipes say. native: torch's own in all of them, which gives other run ids.",
+        ),
+    ] = None,
+) -> None:
+    """Re-run three papers on collaborative learning of neural networks and see which of their numbers hold."""
+    if arithmetic_ is not None:
+        arithmetic.choose(arithmetic_)
+
+
 def open_study(root: Path, profile: str) -> Study:
     from collabench.papers.claims import check_papers
     from collabench.study.study import load_study
@@ -55,6 +70,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: cores are shared out by processes
     try:
         try:
+            arithmetic.chosen()  # a mistake in the environment
             app()
         finally:
             sys.stdout.flush()

@@ -18,6 +18,7 @@ from collabench.config.sections import (
 )
 from collabench.config.validation import validate
 from collabench.config.yaml_file import Document, KeyPath, read_yaml
+from collabench.core import arithmetic
 from collabench.core.errors import ConfigError
 from collabench.core.record import Record
 
@@ -64,6 +65,9 @@ def load_params(path: Path) -> Params:
             check_name(document, ("methods", name, field), params, section, other)
         params.methods[name] = method.with_absolute_paths(path.absolute().parent)
     _refuse_teacher_cycles(document, params)
+    if arithmetic.chosen() == "native":  # asked for in place of what the recipes say
+        for name, recipe in params.recipes.items():
+            params.recipes[name] = recipe.model_copy(update={"arithmetic": "native"})
     return params
 
 

@@ -125,8 +125,9 @@ class RecipeConfig(Record):
     ``evaluate_every``: epochs between evaluations. ``evaluation_sample``: between epochs only so many test images are
     evaluated, the same ones always; the last epoch is evaluated in full.
     ``processes`` share every batch of a run, each on a GPU or a core of its own (docs/how-to/several-gpus.md).
-    ``convolution``: on a CPU, ``tuned`` gives every 3x3 convolution the form that suits its shape: faster, with other
-    rounding (docs/performance.md). On a GPU cuDNN chooses either way. ``compile``: by ``torch.compile``, with
+    ``arithmetic``: on a CPU, ``portable`` gives the same bits on every x86-64 processor with AVX2 and FMA, and
+    ``native`` is torch's own (docs/concepts.md). On a GPU the setting changes nothing.
+    ``compile``: by ``torch.compile``, with
     ``cuda-graphs`` also recorded as CUDA graphs, which a GPU replays without waiting for the host to launch one kernel
     after the other.
     """
@@ -147,7 +148,7 @@ class RecipeConfig(Record):
     evaluation_batch_size: int = Field(default=500, ge=1, le=65_536)
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool | Literal["cuda-graphs"] = False
-    convolution: Literal["torch", "tuned"] = "torch"
+    arithmetic: Literal["portable", "native"] = "native"
     processes: int = Field(default=1, ge=1, le=1024)
 
     @model_validator(mode="after")
@@ -162,14 +163,14 @@ class RecipeConfig(Record):
             raise ValueError("validation_noisy needs validation_fraction above 0")
         if self.processes > self.batch_size:
             raise ValueError(f"{self.processes} processes cannot share a batch of {self.batch_size} images")
-        if self.convolution == "tuned" and (self.precision != "float32" or self.compile):
-            raise ValueError("convolution: tuned goes with precision: float32 and compile: false only")
+        if self.arithmetic == "portable" and (self.precision != "float32" or self.compile):
+            raise ValueError("arithmetic: portable goes with precision: float32 and compile: false only")
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What of the recipe can change a run's numbers: all of it. One process and torch's convolutions, the rule, go
-        without saying."""
-        usual = {"processes": 1, "convolution": "torch", "evaluation_sample": None}
+        """What of the recipe can change a run's numbers: all of it. The usual values of some settings go without
+        saying."""
+        usual = {"processes": 1, "arithmetic": "native", "evaluation_sample": None}
         return self.model_dump(exclude={name for name, value in usual.items() if getattr(self, name) == value})
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from collabench.methods.losses import at_least_float32, consensus, hard_cross_entropy, soft_cross_entropy
+from collabench.models.convolution.products import matmul
 
 
 def out_terms(
@@ -122,7 +123,7 @@ def similarities(vectors: Tensor, centre: Literal["batch", "sample"] = "batch") 
         vectors = at_least_float32(vectors)
         centred = vectors - vectors.mean(dim=0 if centre == "batch" else 1, keepdim=True)
         unit = _unit(centred, _length(vectors.detach(), dim=1)[0].max())
-        return unit @ unit.mT
+        return matmul(unit, unit.mT)
 
 
 def frobenius_distance(first: Tensor, second: Tensor) -> Tensor:
@@ -150,7 +151,7 @@ def kernel_term(weight: Tensor) -> Tensor:
         rows = at_least_float32(weight).flatten(1)
         # A row's length is its deviation times the root of G: dividing by it standardises, and divides C by G.
         unit = _unit(rows - rows.mean(dim=1, keepdim=True), _length(rows.detach(), dim=1)[0])
-        covariance = unit @ unit.mT
+        covariance = matmul(unit, unit.mT)
         own = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
         term: Tensor = vector_norm(covariance.masked_fill(own, 0.0))
     return term

@@ -40,6 +40,7 @@ from collabench.methods._branches import run_branches, split_point
 from collabench.methods._features import feature_width
 from collabench.methods.losses import hard_cross_entropy, kullback_leibler, log_probabilities
 from collabench.models import Backbone
+from collabench.models.convolution.products import matmul
 from collabench.models.tree import TrainingTree, simple_tree
 
 
@@ -71,7 +72,7 @@ class PeerAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """log alpha (B, P, P), normalised over the last dimension, from the peers' features (P, B, features)."""
-        scores = torch.einsum("abd,cbd->bac", self.query(features), self.key(features))
+        scores = matmul(self.query(features).transpose(0, 1), self.key(features).permute(1, 2, 0))
         return log_probabilities(scores, 1.0)
 
 

@@ -48,6 +48,7 @@ from collabench.methods._features import feature_width
 from collabench.methods._networks import NetworksSettings
 from collabench.methods.losses import hard_cross_entropy, kullback_leibler, log_probabilities
 from collabench.models import Backbone
+from collabench.models.convolution.products import matmul
 
 
 class Settings(NetworksSettings):
@@ -83,7 +84,7 @@ class MutualKnowledgeBase(nn.Module):
 
     def forward(self, query: Tensor) -> Tensor:
         """The vectors (B, d) read for queries (B, d)."""
-        read: Tensor = self.attention(query) @ self.slots
+        read: Tensor = matmul(self.attention(query), self.slots)
         return read
 
     def frozen_copy(self) -> MutualKnowledgeBase:
@@ -94,7 +95,7 @@ class MutualKnowledgeBase(nn.Module):
 
     def attention(self, query: Tensor) -> Tensor:
         """Weights (B, n_slots) of the slots for queries (B, d)."""
-        return torch.softmax(query @ self.slots.T / math.sqrt(self.slots.shape[1]), dim=-1)
+        return torch.softmax(matmul(query, self.slots.T) / math.sqrt(self.slots.shape[1]), dim=-1)
 
 
 class Assistance(nn.Module):

@@ -19,7 +19,7 @@ from torch._compile import _disable_dynamo
 
 from collabench.core import distributed
 from collabench.models.backbone import Backbone
-from collabench.models.convolution import tuned
+from collabench.models.convolution import portable
 from collabench.models.pooling import every_nth_pixel
 
 aten = torch.ops.aten
@@ -177,7 +177,7 @@ class _TwoGradients(torch.autograd.Function):
                 if narrow is not None:
                     x, weight = x.to(narrow), weight.to(narrow)
                 conv, norm = path
-                before = tuned.convolve(conv, x, weight)
+                before = portable.convolve(conv, x, weight)
                 assert norm.momentum is not None and norm.num_batches_tracked is not None, (
                     "as IntermediateLayer makes them"
                 )
@@ -242,13 +242,13 @@ def _path_backward(
     of_weights, scale_gradient, shift_gradient = norm_backward(received, [True, True, True])
     assert of_weights is not None, "it was asked for"
     if both is None:
-        x_gradient, weight_gradient = tuned.gradients(conv, of_weights, x, weight, saved.needs_input, True)
+        x_gradient, weight_gradient = portable.gradients(conv, of_weights, x, weight, saved.needs_input, True)
         return x_gradient, weight_gradient, scale_gradient, shift_gradient
-    _, weight_gradient = tuned.gradients(conv, of_weights, x, weight, False, True)
+    _, weight_gradient = portable.gradients(conv, of_weights, x, weight, False, True)
     x_gradient = None
     if gradient is not None and saved.needs_input:
         del of_weights
         of_input = norm_backward(gradient, [True, False, False])[0]
         assert of_input is not None, "it was asked for"
-        x_gradient, _ = tuned.gradients(conv, of_input, x, weight, True, False)
+        x_gradient, _ = portable.gradients(conv, of_input, x, weight, True, False)
     return x_gradient, weight_gradient, scale_gradient, shift_gradient

@@ -69,6 +69,6 @@ def recipe(settings: RecipeConfig) -> str:
         text += f", {settings.evaluation_sample:,} test images evaluated between epochs"
     if settings.precision != "float32":
         text += f", {settings.precision}"
-    if settings.convolution != "torch":
-        text += f", {settings.convolution} convolutions"
+    if settings.arithmetic != "native":
+        text += f", {settings.arithmetic} arithmetic"
     return text

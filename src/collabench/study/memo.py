@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from collabench.core import arithmetic
 from collabench.storage.workspace import Workspace
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -50,7 +51,7 @@ def remember(workspace: Workspace, **said: str) -> None:
 
 def _key(workspace: Workspace) -> str:
     """A digest of which files there are, with their sizes and times of change."""
-    found = hashlib.sha256(str(workspace.root).encode())
+    found = hashlib.sha256(f"{workspace.root} {arithmetic.chosen()}".encode())
     source = sorted(path for path in PACKAGE.rglob("*.py"))
     reports = (workspace.accepted_report, workspace.report, workspace.costs)
     settings = (workspace.params, workspace.accepted_code)

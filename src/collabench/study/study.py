@@ -117,7 +117,11 @@ class Study:
             if run.configuration.recipe.processes > 1 and self.status(run).state not in ("done", "elsewhere"):
                 self.check_processes(run)
         recipes = {c.names["recipe"]: c.recipe for c in self.plan.configurations.values()}
-        unusual = {name: r for name, r in recipes.items() if r.compile or r.precision != "float32"}
+        unusual = {
+            name: r
+            for name, r in recipes.items()
+            if r.compile or r.precision != "float32" or r.arithmetic == "portable"
+        }
         if not unusual:
             return  # without the seconds that torch's import takes
         import torch

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from collabench.config.sections import RecipeConfig
+from collabench.core import arithmetic
 from collabench.core.errors import ConfigError
 
 
@@ -57,10 +58,18 @@ def prepare_process(device: torch.device, *, compiles: bool = False) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
+def is_portable(recipe: RecipeConfig, device: torch.device) -> bool:
+    """Whether runs of this recipe on this device use the project's own convolutions and matrix products."""
+    return recipe.arithmetic == "portable" and device.type == "cpu"
+
+
 def check_execution(recipe: RecipeConfig, device: torch.device) -> None:
-    """Raise ConfigError where a recipe's precision or compilation would only slow training down on this device."""
+    """Raise ConfigError where this process cannot compute as the recipe says on this device, or where the recipe's
+    precision or compilation would only slow training down."""
     if device.type != "cpu":
         return
+    if is_portable(recipe, device) and (problem := arithmetic.refusal()):
+        raise ConfigError(problem)
     if recipe.precision == "bfloat16" and not getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
         raise ConfigError(
             "precision: bfloat16 would be about ten times slower than float32 on this CPU, which has no bfloat16 "
@@ -163,13 +172,15 @@ def describe(device: torch.device) -> str:
     return f"{model}, {os.cpu_count()} logical processors, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def versions(tuned: bool = False) -> dict[str, str]:
-    """Versions of what computes the numbers; with those of ``tuned`` convolutions if a run has them."""
+def versions(portable: bool = False) -> dict[str, str]:
+    """Versions of what computes the numbers, and torch's set of instructions; with the compiler of portable loops if a
+    run has them."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
+    found["instructions"] = torch.backends.cpu.get_cpu_capability()
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
         found["cudnn"] = str(torch.backends.cudnn.version())
-    for package in ("collabench", "numpy", "torchvision", "scikit-learn", *(("numba",) if tuned else ())):
+    for package in ("collabench", "numpy", "torchvision", "scikit-learn", *(("llvmlite",) if portable else ())):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

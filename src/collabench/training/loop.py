@@ -21,7 +21,8 @@ from collabench.core.errors import ConfigError, ResultError, RunFailed
 from collabench.core.seeding import dropout_seed
 from collabench.data import noise
 from collabench.methods import Batch
-from collabench.models.convolution.tuned import tune_convolutions
+from collabench.models.convolution.portable import make_portable
+from collabench.models.convolution.products import portable_products
 from collabench.models.dropout import assign_generators
 from collabench.storage.results import Measured
 from collabench.training import checkpoint
@@ -33,6 +34,7 @@ from collabench.training.device import (
     compile_in_place,
     computing,
     describe,
+    is_portable,
     prepare_process,
     type_of,
     versions,
@@ -83,7 +85,8 @@ def train_run(
     check_execution(recipe, device)
     prepare_process(device, compiles=bool(recipe.compile))
     memory = PeakMemory(device)
-    with watch_determinism() as nondeterministic:
+    portable = is_portable(recipe, device)
+    with portable_products(portable), watch_determinism() as nondeterministic:
         trainer = _Trainer(run, dataset, device, static_noise, teachers)
         history = trainer.resume(checkpoint_path, log)
         nondeterministic += [name for name in history.nondeterministic if name not in nondeterministic]
@@ -108,7 +111,7 @@ def train_run(
         device_type=type_of(device),
         device=describe(device),
         threads=torch.get_num_threads(),
-        versions=versions(tuned=recipe.convolution == "tuned" and device.type == "cpu"),
+        versions=versions(portable),
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         resumed=history.resumed,
@@ -139,8 +142,9 @@ class _Trainer:
         self.method = make_method(configuration, make_context(configuration, shape, classes, run.seed, teachers))
         self.network = self.method.build().to(device=device, memory_format=torch.channels_last)
         distributed.share_batch_statistics(self.network)
-        if self.recipe.convolution == "tuned":  # on a GPU cuDNN chooses
-            tune_convolutions(self.network)
+        if is_portable(self.recipe, device):
+            for network in (self.network, *teachers):
+                make_portable(network)
         if self.recipe.compile:
             compile_in_place(self.network, **compilation(self.recipe))
         self.parameters = list(self.network.parameters())

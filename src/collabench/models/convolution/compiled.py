@@ -1,24 +1,157 @@
-"""How numba compiles loops: once for this machine, where there is a folder to keep the result in."""
+"""How loops in LLVM's language become functions of this process, and where the machine code is kept.
+
+Two sets of x86-64 instructions are compiled for: ``x86-64-v3`` (AVX2 and FMA, registers of 8 numbers) and
+``x86-64-v4`` (AVX-512, registers of 16 numbers). The machine code of a set is the same on every processor, since
+nothing else is asked of the processor. ``COLLABENCH_LANES`` set to 8 or 16 overrides the choice, for tests.
+
+Code is kept in a file whose name is a digest of the code that wrote it, of what it was asked for, and of LLVM's
+version.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
+import os
+import tempfile
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from numba import njit
+import llvmlite
+from llvmlite import binding, ir
 
-#: Sums and products may become one instruction; a zero's sign doesn't matter.
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+#: Processors that are compiled for, by the numbers that a register holds.
+PROCESSORS = {8: "x86-64-v3", 16: "x86-64-v4"}
+
+_NEEDED = {8: ("avx2", "fma"), 16: ("avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512cd")}
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """A function of arrays and numbers, compiled when it is first called and kept on disk beside its file, or in numba's folder in
-    the user's home. Where neither may be written to, every process compiles for itself."""
+@cache
+def lanes() -> int:
+    """Numbers of a register: 16 where the processor has AVX-512, else 8."""
+    asked = os.environ.get("COLLABENCH_LANES")
+    if asked not in (None, "8", "16"):
+        raise ValueError(f"COLLABENCH_LANES is {asked!r}; it must be 8 or 16")
+    if asked:
+        return int(asked)
+    features = binding.get_host_cpu_features()
+    return 16 if all(features.get(name, False) for name in _NEEDED[16]) else 8
+
+
+def function(write: Callable[..., ir.Module], *sizes: int) -> Callable[..., None]:
+    """The function ``write.__name__`` of the module that ``write(lanes, *sizes)`` gives.
+
+    Its arguments are addresses and numbers. Other threads of Python run meanwhile.
+    """
+    return _function(write, lanes(), sizes)
+
+
+@cache
+def _function(write: Callable[..., ir.Module], width: int, sizes: tuple[int, ...]) -> Callable[..., None]:
+    asked = f"{write.__name__} {width} {sizes} {llvmlite.__version__} {binding.llvm_version_info}"
+    name = hashlib.sha256(f"{_digest_of_sources()} {asked}".encode()).hexdigest()[:24]
+    code = _kept(name)
+    if code is None:
+        code = _machine_code(write(width, *sizes), width)
+        _keep(name, code)
+    library = _jit()
+    builder = binding.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(write.__name__)
+    resources = builder.link(library, name)
+    address = resources[write.__name__]
+    _alive.append(resources)
+    return _caller(address, write)
+
+
+_alive: list[Any] = []
+
+
+def _caller(address: int, write: Callable[..., ir.Module]) -> Callable[..., None]:
+    arguments = [ctypes.c_int64] * write.arguments  # type: ignore[attr-defined]
+    return ctypes.CFUNCTYPE(None, *arguments)(address)
+
+
+@cache
+def _initialised() -> None:
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+
+
+@cache
+def _jit() -> Any:
+    _initialised()
+    return binding.create_lljit_compiler()
+
+
+def _target(width: int) -> Any:
+    _initialised()
+    target = binding.Target.from_triple("x86_64-unknown-linux-gnu")
+    return target.create_target_machine(cpu=PROCESSORS[width], features="", opt=2, reloc="pic", codemodel="large")
+
+
+def _optimised(module: ir.Module, width: int) -> tuple[Any, Any]:
+    machine = _target(width)
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
+    parsed = binding.parse_assembly(str(module))
+    parsed.verify()
+    tuning = binding.create_pipeline_tuning_options(speed_level=2)
+    tuning.loop_vectorization = tuning.slp_vectorization = False  # vectors are written as such
+    builder = binding.create_pass_builder(machine, tuning)
+    builder.getModulePassManager().run(parsed, builder)
+    return machine, parsed
+
+
+def _machine_code(module: ir.Module, width: int) -> bytes:
+    machine, parsed = _optimised(module, width)
+    return machine.emit_object(parsed)
+
+
+def assembly(write: Callable[..., ir.Module], width: int, *sizes: int) -> str:
+    """What a function becomes, for people and tests to read."""
+    machine, parsed = _optimised(write(width, *sizes), width)
+    return machine.emit_assembly(parsed)
+
+
+@cache
+def _digest_of_sources() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _folder() -> Path | None:
+    """Beside this file or in the user's home, wherever may be written to."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for folder in (Path(__file__).with_name("__pycache__"), home / "collabench"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    return None
+
+
+def _kept(name: str) -> bytes | None:
+    folder = _folder()
     try:
-        return njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:
-        return njit(**_OPTIONS)(function)
+        content = (folder / f"{name}.loops").read_bytes() if folder else b""
+    except OSError:
+        return None
+    code, digest = content[:-32], content[-32:]
+    return code if hashlib.sha256(code).digest() == digest else None
 
 
-#: The same for a function that becomes part of its callers: numbers that these name are then known to the compiler.
-inlined = njit(inline="always", **_OPTIONS)
+def _keep(name: str, code: bytes) -> None:
+    folder = _folder()
+    if folder is None:
+        return
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(code + hashlib.sha256(code).digest())
+        os.replace(file.name, folder / f"{name}.loops")
+    except OSError:
+        return

@@ -1,80 +1,106 @@
-"""3x3 convolutions as they are defined, without fewer multiplications, for a CPU: small maps and few channels, where torch's operator
-runs at a third to two thirds of the rate of these loops (:mod:`collabench.models.convolution.direct_loops`)."""
+"""Convolutions as they are defined, for maps and kernels of any size, on a CPU (:mod:`.direct_loops`,
+:mod:`.weight_loops`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from collabench.models.convolution.blocks import DIRECT as BLOCK
+from collabench.models.convolution import direct_loops, geometry, weight_loops
+from collabench.models.convolution.compiled import function
+from collabench.models.convolution.geometry import Sizes
+from collabench.models.convolution.scratch import room
 
-#: Channels, in or out, up to which the loops are faster than torch's operator: the kernels of a block must fit the first cache.
-MOST_CHANNELS = 128
-
-
-def suits(shape: tuple[int, ...], channels: int, stride: int) -> bool:
-    """Whether maps of ``shape`` (N, I, H, W) are convolved to ``channels`` in this form."""
-    channels_in, rows, columns = shape[1], *(_after(size, stride) for size in shape[2:])
-    whole = columns % 4 == 0 or rows % 2 == columns % 2 == 0
-    blocks = channels % BLOCK == 0 and (channels_in % BLOCK == 0 or channels_in < BLOCK)
-    return whole and blocks and max(channels_in, channels) <= MOST_CHANNELS
+_CHANNELS_LAST = torch.channels_last
 
 
-def convolve(x: Tensor, weight: Tensor, *, stride: int) -> Tensor:
-    """Maps (N, O, H', W'), channels-last, of maps (N, I, H, W) and weights (O, I, 3, 3)."""
-    from collabench.models.convolution.direct_loops import maps
-
-    count, _, height, width = x.shape
-    y = _empty((count, weight.shape[0], _after(height, stride), _after(width, stride)))
-    _run(maps, x, weight, y, x.shape, y.shape, stride)
+def convolve(x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    """Maps (N, O, H', W'), channels-last, of maps (N, I, H, W) and weights (O, I, K, L)."""
+    images, sizes = len(x), _sizes(x.shape[1:], weight.shape, stride, padding)
+    if min(sizes.rows, sizes.columns) < 1:
+        raise ValueError(f"maps of {sizes.height}x{sizes.width} pixels are smaller than the kernel")
+    y = torch.empty((images, sizes.channels, sizes.rows, sizes.columns), memory_format=_CHANNELS_LAST)
+    run, panels, padded = _values(sizes)
+    _run(run, x, weight, y, panels, padded, images)
     return y
 
 
 def gradients(
-    gradient: Tensor, x: Tensor, weight: Tensor, of_input: bool = True, of_weight: bool = True, *, stride: int
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    of_input: bool,
+    of_weight: bool,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Of a loss whose gradient is ``gradient`` (N, O, H', W') at the convolution's output: at its input (N, I, H, W) and at its
-    weights (O, I, 3, 3), where they are asked for."""
-    from collabench.models.convolution.direct_loops import at_input, at_weights
-
-    to_input = to_weight = None
-    if of_weight:
-        to_weight = _empty(weight.shape)
-        _run(at_weights, x, gradient, to_weight, x.shape, gradient.shape, stride)
-    if of_input and x.shape[1] % BLOCK:
-        asked = [True, False, False]
-        to_input = torch.ops.aten.convolution_backward(
-            gradient, x, weight, None, (stride, stride), (1, 1), (1, 1), False, [0, 0], 1, asked
-        )[0]
-    elif of_input:
-        to_input = _empty(x.shape)
-        _run(at_input, gradient, weight, to_input, x.shape, gradient.shape, stride)
-    return to_input, to_weight
+    """Of a loss whose gradient is ``gradient`` (N, O, H', W') at the convolution's output: at its input (N, I, H, W)
+    and at its weights (O, I, K, L), where they are asked for."""
+    return (
+        at_input(gradient, x.shape, weight, stride, padding) if of_input else None,
+        at_weights(gradient, x, weight.shape, stride, padding) if of_weight else None,
+    )
 
 
-def _after(size: int, stride: int) -> int:
-    """Rows or columns of what a convolution gives of maps with ``size`` of them."""
-    return (size - 1) // stride + 1
+def at_input(
+    gradient: Tensor, shape: torch.Size, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """The gradient at an input of ``shape`` (N, I, H, W)."""
+    result = torch.empty(shape, memory_format=_CHANNELS_LAST)
+    run, panels, padded = _at_input(_sizes(shape[1:], weight.shape, stride, padding))
+    _run(run, gradient, weight, result, panels, padded, shape[0])
+    return result
 
 
-def _empty(shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(shape, memory_format=torch.channels_last)
-
-
-def _run(
-    loops: Callable[..., None], a: Tensor, b: Tensor, c: Tensor, x: tuple[int, ...], y: tuple[int, ...], stride: int
-) -> None:
-    """``loops`` over three tensors, for a convolution of maps of shape ``x`` (N, I, H, W) to maps of shape ``y`` (N, O, H', W')."""
-    a, b = a.contiguous(memory_format=torch.channels_last), b.contiguous(memory_format=torch.channels_last)
-    loops(a.data_ptr(), b.data_ptr(), c.data_ptr(), *_sizes(x, y, stride))
+def at_weights(
+    gradient: Tensor, x: Tensor, shape: torch.Size, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """The gradient at weights of ``shape`` (O, I, K, L)."""
+    result = torch.empty(shape, memory_format=_CHANNELS_LAST)
+    run, sums, padded = _at_weights(_sizes(x.shape[1:], shape, stride, padding))
+    _run(run, x, gradient, result, sums, padded, len(x))
+    return result
 
 
 @cache
-def _sizes(x: tuple[int, ...], y: tuple[int, ...], stride: int) -> tuple[np.uintp, ...]:
-    images, channels_in, height, width = x
-    _, channels, rows, columns = y
-    return tuple(np.uintp(size) for size in (images, height, width, channels_in, channels, stride, rows, columns))
+def _sizes(maps: torch.Size, weight: torch.Size, stride: tuple[int, int], padding: tuple[int, int]) -> Sizes:
+    (channels_in, height, width), (channels, _, kernel, kernel_width) = maps, weight
+    return Sizes(height, width, channels_in, channels, kernel, kernel_width, *stride, *padding)
+
+
+_Loops = tuple[Callable[..., None], int, int]
+"""A function and the numbers of its two pieces of scratch memory."""
+
+
+@cache
+def _values(s: Sizes) -> _Loops:
+    maps = geometry.forward_maps(s)
+    return function(direct_loops.values, *s), _panels(s.channels, s.seen), _padded(maps)
+
+
+@cache
+def _at_input(s: Sizes) -> _Loops:
+    maps = geometry.backward_maps(s)
+    panels = _panels(s.channels_in, s.kernel * s.kernel_width * s.channels)
+    return function(direct_loops.at_input, *s), panels, _padded(maps)
+
+
+@cache
+def _at_weights(s: Sizes) -> _Loops:
+    return function(weight_loops.at_weights, *s), s.seen * s.channels, _padded(geometry.forward_maps(s))
+
+
+def _panels(channels: int, depth: int) -> int:
+    return (channels + 16) * depth
+
+
+def _padded(maps: geometry.Maps) -> int:
+    return maps.size * direct_loops.images_together(maps, 4 * direct_loops.CACHED)
+
+
+def _run(run: Callable[..., None], a: Tensor, b: Tensor, c: Tensor, first: int, second: int, images: int) -> None:
+    a, b = a.contiguous(memory_format=_CHANNELS_LAST), b.contiguous(memory_format=_CHANNELS_LAST)
+    run(a.data_ptr(), b.data_ptr(), c.data_ptr(), room("panels", first), room("padded", second), images)

@@ -1,284 +1,341 @@
-"""The loops of a 3x3 convolution with padding of 1, for numba to compile: sums of outer products that stay in registers.
+"""The loops of a convolution as it is defined, for maps and kernels of any size: values and both gradients.
 
-What a convolution gives, its gradient at the weights and its gradient at the input are all sums
+All three are sums of outer products (:meth:`collabench.models.convolution.language.Code.tile`): of a number of some
+pixels times the weights of neighbouring channels, or of a number of the input times the gradient's neighbouring
+channels. A lane is a channel out (for the gradient at the input: a channel in), and every sum runs over the kernel's
+rows, its columns and the channels, or over images, rows and columns, in this order.
 
-    c[i, :] (+)= sum over j0, j1 and j2 of  a[i, j0, j1, j2] * b[j0, j1, j2, :]
-
-of a few numbers a (one for each row of c) times 16 neighbouring numbers b, since the three pixels of a row that a kernel sees lie one
-behind the other in channels-last maps. numba keeps an array's entries in memory, where every product would be read and written
-again; so this sum is written in LLVM's own language, with one register for every 8 numbers of c.
-
-Arrays are flat: maps in the order (image, row, column, channel), given by their address, which costs a call of numba's much less
-than an array. Sizes are unsigned, as numba vectorises loops with unsigned indices only.
+Arrays are flat: maps in the order (image, row, column, channel), weights (channel out, row, column, channel in).
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 from llvmlite import ir
-from numba import carray, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from collabench.models.convolution.blocks import DIRECT as BLOCK
-from collabench.models.convolution.compiled import compiled
+from collabench.models.convolution import tiling
+from collabench.models.convolution.geometry import (
+    Axis,
+    Maps,
+    Sizes,
+    backward_axes,
+    backward_maps,
+    forward_axis,
+    forward_maps,
+)
+from collabench.models.convolution.language import Code, Size, writes
 
-_LANES = 8  # numbers of a register; a block takes two
-_VECTOR = ir.VectorType(ir.FloatType(), _LANES)
-_UNDEFINED, _FIRST = ir.Constant(_VECTOR, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-_EVERYWHERE = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
-_FUSED = ("contract",)  # a multiplication and an addition may become one instruction
+#: Numbers of padded images that are worked on together, so that they stay in a cache.
+CACHED = 32 * 1024
 
-_U = np.uintp
-_0, _1, _2, _3, _4, _6, _8, _9, _16 = (_U(number) for number in (0, 1, 2, 3, 4, 6, 8, 9, BLOCK))
+#: Pixels of a map up to which a tile's rows are the same pixel of several images, so that nothing is multiplied with
+#: padding.
+FEW_PIXELS = 16
 
-#: Numbers of padded images that are worked on together, so that sums stay in registers for more of small images; half of a first cache.
-_CACHED = _U(4096)
+#: Images of a tile there.
+TOGETHER = 8
 
-
-@intrinsic
-def _pointer(context, address):
-    """To numbers at an address."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(types.float32)(address), generate
+#: Numbers in a window's row below which a tile of the weights' gradient has rows of the whole window.
+NARROW = 16
 
 
-def _sum_of_products(rows: int) -> Any:
-    """The function of numba's that computes the sum for ``rows`` rows of c.
+def images_together(maps: Maps, cached: int = CACHED) -> int:
+    """Images that are padded at once."""
+    return max(1, cached // maps.size)
 
-    Row i of an array lies i % 2 times ``near`` and i // 2 times ``far`` behind its first. The function's arguments: c, the place of
-    c[0, 0], near and far; a, the place of a[0, 0, 0, 0], near and far, the distances along j0, j1 and j2; b, the place of
-    b[0, 0, 0, 0], the distances along j0, j1 and j2; how many j0, j1 and j2 there are; whether c is added to.
-    """
 
-    @intrinsic
-    def function(
-        context,
-        c,
-        c_at,
-        c_near,
-        c_far,
-        a,
-        a_at,
-        a_near,
-        a_far,
-        a_0,
-        a_1,
-        a_2,
-        b,
-        b_at,
-        b_0,
-        b_1,
-        b_2,
-        n_0,
-        n_1,
-        n_2,
-        add,
-    ):
-        arguments = (
-            c, c_at, c_near, c_far, a, a_at, a_near, a_far, a_0, a_1, a_2, b, b_at, b_0, b_1, b_2, n_0, n_1, n_2, add
-        )  # fmt: skip
-        return types.void(*arguments), _generate
-
-    def _generate(context, builder, signature, arguments):
-        c, a, b = (
-            cgutils.create_struct_proxy(signature.args[place])(context, builder, value=arguments[place]).data
-            for place in (0, 4, 11)
+def pad(code: Code, maps: Maps, source: Any, padded: Any, images: Size) -> None:
+    """``images`` of ``source`` into the middle of those of ``padded``, whose edges are zero."""
+    row = maps.width * maps.channels
+    start = (maps.low * maps.wide + maps.left) * maps.channels
+    with code.loop(images) as image, code.loop(maps.height) as y:
+        source_at = code.at(source, code.times(image, maps.height * row), code.times(y, row))
+        code.copy(
+            code.at(padded, code.times(image, maps.size), code.times(y, maps.wide * maps.channels), start),
+            source_at,
+            row,
         )
-        c_at, c_near, c_far = arguments[1:4]
-        a_at, a_near, a_far, *a_steps = arguments[5:11]
-        b_at, *b_steps = arguments[12:16]
-        *counts, add = arguments[16:]
-        size = c_at.type
-
-        def moved(place, distance, number):
-            number = ir.Constant(size, number) if isinstance(number, int) else number
-            return builder.add(place, builder.mul(distance, number))
-
-        def row_of(place, near, far, row):
-            return moved(moved(place, near, row % 2), far, row // 2)
-
-        def eight(base, place, half):
-            place = builder.add(place, ir.Constant(size, half * _LANES))
-            return builder.bitcast(builder.gep(base, [place]), ir.PointerType(_VECTOR))
-
-        halves = range(BLOCK // _LANES)
-        cells = [(row, half) for row in range(rows) for half in halves]
-        in_memory = {(row, half): eight(c, row_of(c_at, c_near, c_far, row), half) for row, half in cells}
-        sums = {cell: cgutils.alloca_once(builder, _VECTOR) for cell in cells}  # LLVM makes registers of them
-        for cell in cells:
-            builder.store(ir.Constant(_VECTOR, [0.0] * _LANES), sums[cell])
-        with builder.if_then(add):
-            for cell in cells:
-                builder.store(builder.load(in_memory[cell], align=4), sums[cell])
-        with ExitStack() as loops:
-            for count, a_step, b_step in zip(counts, a_steps, b_steps, strict=True):
-                j = loops.enter_context(cgutils.for_range(builder, count, intp=size)).index
-                a_at, b_at = moved(a_at, a_step, j), moved(b_at, b_step, j)
-            factors = [builder.load(eight(b, b_at, half), align=4) for half in halves]
-            for row in range(rows):
-                number = builder.load(builder.gep(a, [row_of(a_at, a_near, a_far, row)]))
-                number = builder.insert_element(_UNDEFINED, number, _FIRST)
-                number = builder.shuffle_vector(number, _UNDEFINED, _EVERYWHERE)
-                for half in halves:
-                    product = builder.fmul(number, factors[half], flags=_FUSED)
-                    total = builder.fadd(builder.load(sums[row, half]), product, flags=_FUSED)
-                    builder.store(total, sums[row, half])
-        for cell in cells:
-            builder.store(builder.load(sums[cell]), in_memory[cell], align=4)
-        return context.get_dummy_value()
-
-    return function
 
 
-_three_rows, _four_rows, _six_rows = (_sum_of_products(rows) for rows in (3, 4, 6))
+def small(count: int, height: int, width: int) -> bool:
+    """Whether the maps that are computed, and those that are read, are so small that no row of pixels fills a tile."""
+    return max(count, height * width) <= FEW_PIXELS
 
 
-@compiled
-def _pad(x, padded, at, image, height, width, channels):
-    """One image of ``x`` into the middle of that (height + 2, width + 2, channels) of ``padded``, whose edge is zero."""
-    count, distance = width * channels, (width + _2) * channels
-    for row in range(height):
-        source, target = (image * height + row) * count, at + (row + _1) * distance + channels
-        for j in range(count):
-            padded[target + j] = x[source + j]
+class _Written(NamedTuple):
+    """What is written: maps of so many numbers an image, a row and a pixel; every ``step``-th row and pixel of a
+    phase."""
+
+    image: int
+    row: int
+    channels: int
+    step: int
+    step_width: int
 
 
-@compiled
-def _packed(weights, channels_in, channels):
-    """Weights of the order (channel out, row, column, channel in) in the order (block of 16 channels out, row, column, channel in,
-    channel out within its block)."""
-    seen = _9 * channels_in
-    packed = np.empty(seen * channels, np.float32)
-    for block in range(_0, channels, _16):
-        for k in range(seen):
-            for c in range(_16):
-                packed[block * seen + k * _16 + c] = weights[(block + c) * seen + k]
-    return packed
+class _Read(NamedTuple):
+    """What is read: maps; how far a pixel of what is written moves it; the taps of panels that belong to neighbouring
+    pixels."""
+
+    maps: Maps
+    step: int
+    step_width: int
+    tap_step: int
+    tap_step_width: int
+    kernel_width: int
+    depth: int
 
 
-@compiled
-def _packed_for_gradient(weights, channels_in, channels):
-    """The same of the convolution whose values are the gradient at the input: kernels turned about, channels in for channels out."""
-    packed = np.empty(_9 * channels_in * channels, np.float32)
-    for channel in range(channels):
-        for place in range(_9):
-            for block in range(_0, channels_in, _16):
-                source = (channel * _9 + place) * channels_in + block
-                target = (block * _9 + (_8 - place) * _16) * channels + channel * _16
-                for c in range(_16):
-                    packed[target + c] = weights[source + c]
-    return packed
+def blocks(code: Code, channels: int, vectors: int) -> list[tuple[int, int, int, Any]]:
+    """Registers of ``channels``: for each kind of group the first register, registers, groups, and the mask of the
+    last register."""
+    registers, rest = -(-channels // code.lanes), channels % code.lanes
+    blocks: list[tuple[int, int, int, Any]] = []
+    for start, v, number in tiling.vector_groups(registers, vectors):
+        if rest and start + v * number == registers:
+            if number > 1:
+                blocks.append((start, v, number - 1, None))
+            blocks.append((start + v * (number - 1), v, 1, code.mask(rest)))
+        else:
+            blocks.append((start, v, number, None))
+    return blocks
 
 
-@compiled
-def _of_four(columns):
-    """Rows and columns of four pixels that are computed at once."""
-    return (_2, _2) if columns % _4 else (_1, _4)
+def _correlate(
+    code: Code,
+    read: _Read,
+    source: Any,
+    padded: Any,
+    panels: Any,
+    written: _Written,
+    target: Any,
+    images: Any,
+    rows: list[Axis],
+    columns: list[Axis],
+) -> None:
+    """For every phase of rows and columns, ``target = sum over taps and channels of source * panels``."""
+    maps, vectors = read.maps, _vectors(code.lanes, rows[0].number, columns[0].number, written.channels)
+    together = _together(read, written.channels)
+    if not maps.plain:
+        code.clear(padded, code.times(code.least(images, together), maps.size))
+    with code.loop(images, step=together) as first:
+        count = code.least(code.minus(images, first), together)
+        here = code.at(source, code.times(first, maps.height * maps.width * maps.channels))
+        if not maps.plain:
+            pad(code, maps, here, padded, count)
+            here = padded
+        for start, v, number, mask in blocks(code, written.channels, vectors):
+            with code.loop(number) as group, code.loop(count) as image:
+                block = code.plus(code.times(group, v * code.lanes), start * code.lanes)
+                panel = code.at(panels, code.times(block, read.depth))
+                a = code.at(here, code.times(image, maps.size))
+                c = code.at(target, code.times(code.plus(first, image), written.image), block)
+                for row in rows:
+                    for column in columns:
+                        _phase(code, read, a, panel, written, c, row, column, v, mask)
 
 
-@compiled
-def _convolve(x, kernels, y, images, height, width, channels_in, channels, stride, rows, columns):
-    distance, seen, step = (width + _2) * channels_in, _3 * channels_in, stride * channels_in
-    high, wide = _of_four(columns)
-    far, far_in = (_2 * channels, _2 * step) if high == _1 else (columns * channels, stride * distance)
-    padded = np.zeros((height + _2) * distance, np.float32)
-    for image in range(images):
-        _pad(x, padded, _0, image, height, width, channels_in)
-        for block in range(_0, channels, _16):
-            for row in range(_0, rows, high):
-                for column in range(_0, columns, wide):
-                    _four_rows(
-                        y, ((image * rows + row) * columns + column) * channels + block, channels, far,
-                        padded, stride * row * distance + column * step, step, far_in, _0, distance, _1,
-                        kernels, block * _3 * seen, _0, seen * _16, _16, _1, _3, seen, False,
-                    )  # fmt: skip
+def _vectors(lanes: int, rows: int, columns: int, channels: int) -> int:
+    return tiling.of_map(lanes, rows, columns, -(-channels // lanes))[2]
 
 
-@compiled
-def maps(x, weights, y, images, height, width, channels_in, channels, stride, rows, columns):
-    """``y`` (images, rows, columns, channels) of ``x`` (images, height, width, channels in); weights are of the order (channel out,
-    row, column, channel in). ``columns`` is a multiple of 4, or rows and columns of 2; ``channels`` one of 16."""
-    x = carray(_pointer(x), (images * height * width * channels_in,))
-    weights = carray(_pointer(weights), (_9 * channels_in * channels,))
-    y = carray(_pointer(y), (images * rows * columns * channels,))
-    kernels = _packed(weights, channels_in, channels)
-    _convolve(x, kernels, y, images, height, width, channels_in, channels, stride, rows, columns)
+def _together(read: _Read, channels: int) -> int:
+    return images_together(read.maps, CACHED if read.depth * channels < 256 * 1024 else 4 * CACHED)
 
 
-@compiled
-def at_input(gradient, weights, result, images, height, width, channels_in, channels, stride, rows, columns):
-    """``result`` (images, height, width, channels in), the gradient at the input, of ``gradient`` (images, rows, columns,
-    channels). ``columns`` is a multiple of 4, or rows and columns of 2; channels in and out are multiples of 16."""
-    gradient = carray(_pointer(gradient), (images * rows * columns * channels,))
-    weights = carray(_pointer(weights), (_9 * channels_in * channels,))
-    result = carray(_pointer(result), (images * height * width * channels_in,))
-    if stride == _1:
-        kernels = _packed_for_gradient(weights, channels_in, channels)
-        _convolve(gradient, kernels, result, images, height, width, channels, channels_in, _1, height, width)
-        return
-    count, distance, step = width * channels_in, (width + _2) * channels_in, stride * channels_in
-    high, wide = _of_four(columns)
-    far, far_in = (_2 * channels, _2 * step) if high == _1 else (columns * channels, stride * distance)
-    padded = np.empty((height + _2) * distance, np.float32)
-    for image in range(images):
-        for j in range(len(padded)):
-            padded[j] = np.float32(0)
-        for row in range(_0, rows, high):
-            for place in range(_9):
-                corner = (stride * row + place // _3) * distance + place % _3 * channels_in
-                for block in range(_0, channels_in, _16):
-                    for column in range(_0, columns, wide):
-                        _four_rows(
-                            padded, corner + column * step + block, step, far_in,
-                            gradient, ((image * rows + row) * columns + column) * channels, channels, far, _0, _0, _1,
-                            weights, place * channels_in + block, _0, _0, _9 * channels_in, _1, _1, channels, True,
-                        )  # fmt: skip
-        for row in range(height):
-            source, target = (row + _1) * distance + channels_in, (image * height + row) * count
-            for j in range(count):
-                result[target + j] = padded[source + j]
+def _phase(
+    code: Code, read: _Read, a: Any, panel: Any, written: _Written, c: Any, row: Axis, column: Axis, v: int, mask: Any
+) -> None:
+    """One image's pixels of one phase, of one group of registers."""
+    maps, channels, pitch = read.maps, read.maps.channels, v * code.lanes
+    high, wide, _ = tiling.of_map(code.lanes, row.number, column.number, v)
+    taps: list[tuple[Size, Size, Size]] = [(0, 0, 0)]
+    if row.taps and column.taps:
+        taps = [(row.taps, maps.wide * channels, read.tap_step * read.kernel_width * channels * pitch)]
+        if read.tap_step_width == 1:
+            taps += [(column.taps * channels, 1, pitch)]
+        else:
+            taps += [(column.taps, channels, read.tap_step_width * channels * pitch), (channels, 1, pitch)]
+    b = code.at(panel, (row.tap * read.kernel_width + column.tap) * channels * pitch if row.taps and column.taps else 0)
+    if row.taps and column.taps:
+        a = code.at(a, ((row.reads + maps.low) * maps.wide + column.reads + maps.left) * channels)
+    down, right = read.step * maps.wide * channels, read.step_width * channels
+    to_down, to_right = written.step * written.row, written.step_width * written.channels
+    c = code.at(c, row.first * written.row + column.first * written.channels)
+    for y, h in code.groups(row.number, [size for size, _ in tiling.parts(row.number, high)]):
+        for x, w in code.groups(column.number, [size for size, _ in tiling.parts(column.number, wide)]):
+            pixels = [(i, j) for i in range(h) for j in range(w)]
+            code.tile(
+                code.at(c, code.times(y, to_down), code.times(x, to_right)),
+                [i * to_down + j * to_right for i, j in pixels],
+                v,
+                code.at(a, code.times(y, down), code.times(x, right)),
+                [i * down + j * right for i, j in pixels],
+                b,
+                taps,
+                mask=mask,
+            )
 
 
-@compiled
-def at_weights(x, gradient, result, images, height, width, channels_in, channels, stride, rows, columns):
-    """``result`` (channel out, row, column, channel in), the gradient at the weights, of ``gradient`` (images, rows, columns,
-    channels); ``channels`` is a multiple of 16."""
-    x = carray(_pointer(x), (images * height * width * channels_in,))
-    gradient = carray(_pointer(gradient), (images * rows * columns * channels,))
-    result = carray(_pointer(result), (_9 * channels_in * channels,))
-    distance, seen, step = (width + _2) * channels_in, _3 * channels_in, stride * channels_in
-    size = (height + _2) * distance
-    together = max(_1, _CACHED // size)
-    padded = np.zeros(together * size, np.float32)
-    sums = np.zeros(_3 * seen * channels, np.float32)  # (row, column, channel in, channel out)
-    for first in range(_0, images, together):
-        count = min(together, images - first)
-        for image in range(count):
-            _pad(x, padded, image * size, first + image, height, width, channels_in)
-        for row in range(_3):
-            for block in range(_0, channels, _16):
-                of_image = first * rows * columns * channels + block
-                if channels_in & _1:
-                    for k in range(_0, seen, _3):
-                        _three_rows(
-                            sums, (row * seen + k) * channels + block, channels, _2 * channels,
-                            padded, row * distance + k, _1, _2, size, stride * distance, step,
-                            gradient, of_image, rows * columns * channels, columns * channels, channels, count, rows, columns, True,
-                        )  # fmt: skip
-                else:
-                    for k in range(_0, seen, _6):
-                        _six_rows(
-                            sums, (row * seen + k) * channels + block, channels, _2 * channels,
-                            padded, row * distance + k, _1, _2, size, stride * distance, step,
-                            gradient, of_image, rows * columns * channels, columns * channels, channels, count, rows, columns, True,
-                        )  # fmt: skip
-    for channel in range(channels):
-        for k in range(_3 * seen):
-            result[channel * _3 * seen + k] = sums[k * channels + channel]
+def _few_pixels(
+    code: Code,
+    read: _Read,
+    source: Any,
+    panels: Any,
+    written: _Written,
+    target: Any,
+    images: Any,
+    rows: list[Axis],
+    columns: list[Axis],
+) -> None:
+    """The same where maps have few pixels: rows of a tile are images, and only pixels of the map are read."""
+    maps, channels = read.maps, read.maps.channels
+    table = []
+    for row in rows:
+        for column in columns:
+            for y in range(row.number):
+                for x in range(column.number):
+                    (tap, reads, taps), (tap_x, reads_x, taps_x) = (
+                        _inside(axis, place, step, size, tap_step)
+                        for axis, place, step, size, tap_step in (
+                            (row, y, read.step, maps.height, read.tap_step),
+                            (column, x, read.step_width, maps.width, read.tap_step_width),
+                        )
+                    )
+                    to = (row.first + written.step * y) * written.row + (
+                        column.first + written.step_width * x
+                    ) * written.channels
+                    table.append(
+                        (
+                            to,
+                            (reads * maps.width + reads_x) * channels,
+                            (tap * read.kernel_width + tap_x) * channels,
+                            taps,
+                            taps_x,
+                        )
+                    )
+    entries = code.table([value for entry in table for value in entry])
+    registers = -(-written.channels // code.lanes)
+    vectors = tiling.of_rows(code.lanes, TOGETHER, registers)[1]
+    most = tiling.most_rows(code.lanes, vectors)
+    sizes = [TOGETHER if most >= TOGETHER else 4 if most >= 4 else 2, 1]
+    size = maps.height * maps.width * channels
+    for start, v, number, mask in blocks(code, written.channels, vectors):
+        pitch = v * code.lanes
+        with code.loop(number) as group, code.loop(len(table)) as pixel:
+            block = code.plus(code.times(group, v * code.lanes), start * code.lanes)
+            to, reads, tap, taps, taps_x = (code.entry(entries, code.plus(code.times(pixel, 5), j)) for j in range(5))
+            b = code.at(panels, code.times(block, read.depth), code.times(tap, pitch))
+            loops: list[tuple[Size, Size, Size]] = [
+                (taps, maps.width * channels, read.tap_step * read.kernel_width * channels * pitch)
+            ]
+            if read.tap_step_width == 1:
+                loops += [(code.times(taps_x, channels), 1, pitch)]
+            else:
+                loops += [(taps_x, channels, read.tap_step_width * channels * pitch), (channels, 1, pitch)]
+            for image, count in code.groups(images, sizes):
+                code.tile(
+                    code.at(target, code.times(image, written.image), to, block),
+                    [i * written.image for i in range(count)],
+                    v,
+                    code.at(source, code.times(image, size), reads),
+                    [i * size for i in range(count)],
+                    b,
+                    loops,
+                    mask=mask,
+                )
+
+
+def _inside(axis: Axis, place: int, step: int, size: int, tap_step: int) -> tuple[int, int, int]:
+    """The first tap within a map for one pixel, what it reads, and how many there are."""
+    begin = axis.reads + place * step
+    skipped = max(0, -begin)
+    count = max(0, min(axis.taps, size - begin) - skipped)
+    return (axis.tap + skipped * tap_step, begin + skipped, count) if count else (0, 0, 0)
+
+
+@writes(pointers=5, sizes=1)
+def values(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
+    """``y`` (images, rows, columns, channels) of ``x`` (images, height, width, channels in) and weights; room for
+    panels and padded images."""
+    (x, weights, y, panels, padded, images), s = arguments, Sizes(*constants)
+    rows = [forward_axis(s.rows, s.padding, s.kernel)]
+    columns = [forward_axis(s.columns, s.padding_width, s.kernel_width)]
+    read = _Read(forward_maps(s), s.stride, s.stride_width, 1, 1, s.kernel_width, s.seen)
+    written = _Written(s.rows * s.columns * s.channels, s.columns * s.channels, s.channels, 1, 1)
+    few = small(s.rows * s.columns, s.height, s.width)
+    registers = -(-s.channels // code.lanes)
+    vectors = (
+        tiling.of_rows(code.lanes, TOGETHER, registers)[1]
+        if few
+        else _vectors(code.lanes, s.rows, s.columns, s.channels)
+    )
+    _pack(code, weights, panels, s.channels, s.seen, vectors)
+    if few:
+        _few_pixels(code, read, x, panels, written, y, images, rows, columns)
+    else:
+        _correlate(code, read, x, padded, panels, written, y, images, rows, columns)
+
+
+@writes(pointers=5, sizes=1)
+def at_input(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
+    """``result`` (images, height, width, channels in), the gradient at the input, of ``gradient`` (images, rows,
+    columns, channels) and weights; room for panels and padded images."""
+    (gradient, weights, result, panels, padded, images), s = arguments, Sizes(*constants)
+    rows = backward_axes(s.height, s.padding, s.kernel, s.stride)
+    columns = backward_axes(s.width, s.padding_width, s.kernel_width, s.stride_width)
+    depth = s.kernel * s.kernel_width * s.channels
+    read = _Read(backward_maps(s), 1, 1, s.stride, s.stride_width, s.kernel_width, depth)
+    written = _Written(
+        s.height * s.width * s.channels_in, s.width * s.channels_in, s.channels_in, s.stride, s.stride_width
+    )
+    few = small(s.rows * s.columns, s.height, s.width)
+    registers = -(-s.channels_in // code.lanes)
+    vectors = (
+        tiling.of_rows(code.lanes, TOGETHER, registers)[1]
+        if few
+        else _vectors(code.lanes, rows[0].number, columns[0].number, s.channels_in)
+    )
+    _pack_turned(code, weights, panels, s, vectors)
+    if few:
+        _few_pixels(code, read, gradient, panels, written, result, images, rows, columns)
+    else:
+        _correlate(code, read, gradient, padded, panels, written, result, images, rows, columns)
+
+
+def _pack(code: Code, weights: Any, panels: Any, channels: int, seen: int, vectors: int) -> None:
+    """Weights (channels, seen) in panels: for each group of registers (seen, channel within the group), zeros behind
+    the last."""
+    for start, v, number, mask in blocks(code, channels, vectors):
+        pitch = v * code.lanes
+        real = channels - (start * code.lanes) if mask is not None else pitch
+        with code.loop(number) as group:
+            block = code.plus(code.times(group, pitch), start * code.lanes)
+            panel, source = code.at(panels, code.times(block, seen)), code.at(weights, code.times(block, seen))
+            with code.loop(seen) as k:
+                for c in range(pitch):
+                    number_ = (
+                        code.number(code.at(source, k, c * seen)) if c < real else ir.Constant(code.vector.element, 0.0)
+                    )
+                    code.put(number_, code.at(panel, code.times(k, pitch), c))
+
+
+def _pack_turned(code: Code, weights: Any, panels: Any, s: Sizes, vectors: int) -> None:
+    """Weights with kernels turned about in panels: for each group of registers of channels in (row, column, channel
+    out, channel in within the group)."""
+    taps = s.kernel * s.kernel_width
+    for start, v, number, mask in blocks(code, s.channels_in, vectors):
+        pitch = v * code.lanes
+        with code.loop(number) as group, code.loop(s.channels) as channel, code.loop(taps) as tap:
+            block = code.plus(code.times(group, pitch), start * code.lanes)
+            source = code.at(weights, code.times(channel, s.seen), code.times(tap, s.channels_in), block)
+            turned = code.minus(taps - 1, tap)
+            target = code.at(
+                panels,
+                code.times(block, taps * s.channels),
+                code.times(code.plus(code.times(turned, s.channels), channel), pitch),
+            )
+            for j in range(v):
+                value = code.load(code.at(source, j * code.lanes), mask if j == v - 1 else None)
+                code.store(value, code.at(target, j * code.lanes))

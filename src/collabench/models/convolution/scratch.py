@@ -1,18 +1,30 @@
-"""Scratch memory of the convolutions, which every batch uses again."""
+"""Scratch memory of the loops, which every batch uses again; each thread has its own."""
 
 from __future__ import annotations
+
+import threading
 
 import torch
 from torch import Tensor
 
-_workspace: dict[str, Tensor] = {}
+
+class _Rooms(threading.local):
+    def __init__(self) -> None:
+        self.found: dict[str, Tensor] = {}
 
 
-def scratch(name: str, size: int) -> Tensor:
-    """Memory for ``size`` numbers, the same again and again: fresh memory would come from the system, and cost as much as what is
-    written to it."""
-    found = _workspace.get(name)
+_rooms = _Rooms()
+
+
+def room(name: str, size: int) -> int:
+    """The address of memory for ``size`` numbers of 4 bytes, the same again and again: fresh memory would come from
+    the system, and cost as much as what is written to it. What it holds is not known."""
+    found = _rooms.found.get(name)
     if found is None or found.numel() < size:
-        with torch.inference_mode(False):  # or only evaluation could write to it from now on
-            found = _workspace[name] = torch.empty(size)
-    return found[:size]
+        found = _rooms.found[name] = torch.empty(size)
+    return found.data_ptr()
+
+
+def clear() -> None:
+    """Give this thread's memory back."""
+    _rooms.found.clear()

@@ -1,0 +1,88 @@
+"""What short portable trainings end with, as digests: equal on every processor.
+
+``python -m tests.support.portable_trainings [NAME ...]`` prints a line for each case; ``--write`` renews the committed
+digests, after a change of what is computed. One process, no children, so that it
+also runs under an emulated processor: ``qemu-x86_64 -cpu Haswell python -m tests.support.portable_trainings``.
+"""
+
+from __future__ import annotations
+
+from collabench.core import arithmetic  # isort: skip  (before torch)
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from collabench.config.configuration import RequiredRun, Run
+from collabench.core.seeding import stream_seed
+from collabench.models import build_backbone
+from collabench.training.loop import train_run
+from tests.support.synthetic import CLASSES, blobs, configuration_of, model_of, settings_of
+
+RESNET8 = {"family": "cifar_resnet", "depth": 8, "width": 16}
+NARROW = {"family": "cifar_resnet", "depth": 8, "width": 5}
+VGG = {"family": "vgg", "blocks": (2, 2, 2), "width": 16, "poolings": 2, "hidden": 64}
+RESNET18 = {"family": "resnet", "blocks": (1, 1, 1), "width": 16, "hidden": 64}
+DENSENET = {"family": "densenet", "depth": 10, "growth": 12, "bottleneck": True, "compression": 0.5}
+PLAIN_DENSENET = {"family": "densenet", "depth": 10, "growth": 12}
+DIGITS, COLOURS = (1, 8, 8), (3, 16, 16)
+
+#: Name → method, its settings, model, image shape.
+CASES: dict[str, tuple[str, dict, dict, tuple[int, int, int]]] = {
+    "resnet8": ("individual", {}, RESNET8, DIGITS),
+    "narrow": ("individual", {}, NARROW, DIGITS),
+    "vgg": ("individual", {}, VGG, DIGITS),
+    "resnet18": ("individual", {}, RESNET18, DIGITS),
+    "densenet": ("individual", {}, DENSENET, DIGITS),
+    "colours": ("song2018", {}, RESNET8, COLOURS),
+    "colours-densenet": ("individual", {}, PLAIN_DENSENET, COLOURS),
+    "kd": ("kd", {}, RESNET8, DIGITS),
+    "dml": ("dml", {}, RESNET8, DIGITS),
+    "auxiliary": ("auxiliary", {}, RESNET8, DIGITS),
+    "one": ("one", {}, RESNET8, DIGITS),
+    "okddip": ("okddip", {}, RESNET8, DIGITS),
+    "wang2018": ("wang2018", {"consensus_weight": 1.0}, RESNET8, DIGITS),
+    "fang2021-vgg": ("fang2021", {}, VGG, DIGITS),
+    "fang2021-resnet18": ("fang2021", {"kernel_shortcuts": True, "kernel_groups": None}, RESNET18, DIGITS),
+}
+SEED = 3
+DIGESTS = Path(__file__).with_suffix(".json")
+
+
+def digest(name: str, epochs: int = 1, images: int = 64) -> str:
+    """SHA-256 of the weights and logits that a case ends with."""
+    method, values, model_values, shape = CASES[name]
+    settings, model = settings_of(method, **values), model_of(model_values)
+    plain = configuration_of(settings_of("individual"), model)
+    requires = tuple(RequiredRun(configuration=plain, member=r.member) for r in settings.requires())
+    recipe = {"epochs": epochs, "batch_size": 32, "arithmetic": "portable"}
+    run = Run(configuration_of(settings, model, requires=requires, **recipe), SEED)
+    teachers = [
+        build_backbone(model, shape, CLASSES, stream_seed(SEED + 1 + 10_000 * required.member, "init", 0))
+        for required in run.configuration.requires
+    ]
+    trained = train_run(run, blobs(images, 40, shape), device=torch.device("cpu"), teachers=teachers)
+    found = hashlib.sha256()
+    for tensors in (trained.weights or {}, trained.logits):
+        for key, value in sorted(tensors.items()):
+            found.update(key.encode() + value.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def committed() -> dict[str, str]:
+    """Name of a case → its digest, as it was found on several processors."""
+    found: dict[str, str] = json.loads(DIGESTS.read_text())
+    return found
+
+
+if __name__ == "__main__":
+    if problem := arithmetic.refusal():
+        sys.exit(problem)
+    if sys.argv[1:] == ["--write"]:
+        DIGESTS.write_text(json.dumps({case: digest(case) for case in CASES}, indent=1) + "\n")
+    else:
+        for case in sys.argv[1:] or CASES:
+            print(case, digest(case), flush=True)

@@ -1,0 +1,62 @@
+"""Portable runs give the same bytes on every processor: on this one, with narrower registers, and on emulated ones.
+
+The committed digests were found on several processors, so that a user's own processor is checked by the same test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from collabench.methods import METHODS
+from tests.support.portable_trainings import CASES, committed, digest
+
+ROOT = Path(__file__).parents[2]
+RENEW = "python -m tests.support.portable_trainings --write renews the digests, after a change of what is computed"
+EMULATED = ("Haswell", "Skylake-Client", "EPYC-Rome")
+QEMU = shutil.which("qemu-x86_64")
+
+
+def printed(command: list[str], *cases: str, **variables: str) -> dict[str, str]:
+    """Case → digest, computed by a process of its own."""
+    done = subprocess.run(
+        [*command, sys.executable, "-m", "tests.support.portable_trainings", *cases],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"} | variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
+def test_every_method_and_every_family_has_a_digest():
+    trained = {name for name in METHODS if METHODS[name].Method.trains}
+    assert {method for method, *_ in CASES.values()} == trained and committed().keys() == CASES.keys()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_this_processor_gives_the_committed_digest(case):
+    assert digest(case) == committed()[case], RENEW
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lanes", ["8", "16"])
+def test_the_width_of_registers_changes_no_bit(lanes):
+    if lanes == "16" and "avx512f" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no registers of 16 numbers")
+    cases = ("resnet8", "vgg", "colours", "okddip", "fang2021-resnet18")
+    assert printed([], *cases, COLLABENCH_LANES=lanes) == {case: committed()[case] for case in cases}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(QEMU is None, reason="qemu-x86_64 is not installed (Debian: apt-get install qemu-user)")
+@pytest.mark.parametrize("processor", EMULATED)
+def test_an_emulated_processor_gives_the_committed_digests(processor):
+    cases = {"Haswell": tuple(CASES), "Skylake-Client": ("resnet8", "vgg"), "EPYC-Rome": ("resnet8", "densenet")}[
+        processor
+    ]
+    assert QEMU is not None
+    assert printed([QEMU, "-cpu", processor], *cases) == {case: committed()[case] for case in cases}
