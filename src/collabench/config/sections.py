@@ -1,8 +1,7 @@
-"""Typed, strict configuration, and the only reader of YAML in the project.
+"""The typed sections of ``params.yaml``: data sets, noise, models, recipes, methods and profiles.
 
-``params.yaml`` defines data sets, noise, models, recipes, methods and profiles. Everything in it is checked before
-anything runs: an unknown key, a wrong type, a value out of range or a name that is not defined gives one
-:class:`~collabench.core.errors.ConfigError` that says file, line, key and what would be right.
+Everything is checked before anything runs. An unknown key, a wrong type, a value out of range or an undefined name
+gives one :class:`~collabench.core.errors.ConfigError` with file, line, key and a remedy.
 """
 
 from __future__ import annotations
@@ -20,16 +19,17 @@ from collabench.models import FAMILIES, ModelSettings
 # ------------------------------------------------------------------------------------------------ the sections
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
-#: Text in one line.
+#: Text on one line.
 Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\r\n\x85\u2028\u2029]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class DatasetConfig(Record):
-    """Where images come from and which of them are used.
+    """The source of the images, and which of them are used.
 
-    ``train_images`` and ``test_images`` take stratified subsets (``split_seed`` decides which; the split is the same
-    for every run, so the test set is fixed). ``test_on_rest``: every image that is not trained on is a test image.
+    ``train_images`` and ``test_images`` choose stratified subsets. ``split_seed`` determines them; the split is the
+    same for every run, so that the test set is fixed. ``test_on_rest``: every image outside the training set is a test
+    image.
     """
 
     source: Literal["digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet", "images"]
@@ -63,13 +63,16 @@ class DatasetConfig(Record):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What of this data set can change a run's numbers: not where it lies, not what it is called."""
+        """The fields that can change a run's numbers: all but the path, the mirrors and the title."""
         return self.model_dump(exclude={"title", "path", "mirrors"})
 
 
 class NoiseConfig(Record):
-    """Label noise of the training split. ``rate`` is the share of labels redrawn (``uniform``: over all classes, so
-    one in m of them stays right) or wrong (``symmetric``, ``asymmetric``)."""
+    """Label noise of the training split.
+
+    ``rate``: the share of labels that are redrawn over all classes (``uniform``; one in m of them stays right), or that
+    are wrong (``symmetric``, ``asymmetric``).
+    """
 
     kind: Literal["none", "uniform", "symmetric", "asymmetric"]
     rate: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -97,14 +100,16 @@ class NoiseConfig(Record):
 
     @property
     def is_static(self) -> bool:
-        """Whether the noisy labels are drawn once, before training, and kept in a file."""
+        """Whether the noisy labels are drawn once, before training, and stored in a file."""
         return self.kind != "none" and self.when == "static"
 
 
 class Augmentation(Record):
-    """Random changes of training images: a shift by up to ``shift`` pixels (zero padding and crop), a horizontal flip,
-    or a random resized crop (``random_resized_crop`` is the side of its output; test images are then resized to
-    8/7 of that side and cropped in the middle)."""
+    """Random changes of training images.
+
+    ``shift``: by up to this many pixels (zero padding and crop). ``flip``: horizontally. ``random_resized_crop``: side
+    of the output in pixels; test images are then resized to 8/7 of that side and cropped in the middle.
+    """
 
     shift: int = Field(default=0, ge=0, le=32)
     flip: bool = False
@@ -118,17 +123,19 @@ class Augmentation(Record):
 
 
 class RecipeConfig(Record):
-    """How long and how fast: everything about optimisation that methods share, so that methods differ only in method.
+    """All choices about optimisation, which methods share so that they differ in nothing but the method.
 
-    ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs. ``validation_fraction`` of the
-    training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``.
-    ``evaluate_every``: epochs between evaluations. ``evaluation_sample``: between epochs only so many test images are
-    evaluated, the same ones always; the last epoch is evaluated in full.
-    ``processes`` share every batch of a run, each on a GPU or a core of its own (docs/how-to/several-gpus.md).
-    ``convolution``: on a CPU, ``tuned`` gives every 3x3 convolution the form that suits its shape: faster, with other
-    rounding (docs/performance.md). On a GPU cuDNN chooses either way. ``compile``: by ``torch.compile``, with
-    ``cuda-graphs`` also recorded as CUDA graphs, which a GPU replays without waiting for the host to launch one kernel
-    after the other.
+    ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs.
+    ``validation_fraction``: the share of the training split that is held out (stratified; 0 for published cells). Its
+    labels are noisy with ``validation_noisy``.
+    ``evaluate_every``: epochs between evaluations. ``evaluation_sample``: number of test images that are evaluated
+    between epochs, always the same ones; the last epoch is evaluated on all of them.
+    ``processes``: number of processes that share every batch of a run, each on its own GPU or core
+    (docs/how-to/several-gpus.md).
+    ``convolution``: ``tuned`` chooses a faster form for every 3x3 convolution on a CPU, with other rounding
+    (docs/performance.md). On a GPU cuDNN chooses in either case.
+    ``compile``: use ``torch.compile``. ``cuda-graphs`` also records CUDA graphs, which a GPU replays without waiting
+    for the host to launch each kernel.
     """
 
     epochs: int = Field(ge=1, le=10_000)
@@ -167,8 +174,8 @@ class RecipeConfig(Record):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What of the recipe can change a run's numbers: all of it. One process and torch's convolutions, the rule, go
-        without saying."""
+        """The fields that can change a run's numbers: all of them. Defaults that came later are omitted, such as one
+        process and torch's convolutions."""
         usual = {"processes": 1, "convolution": "torch", "evaluation_sample": None}
         return self.model_dump(exclude={name for name, value in usual.items() if getattr(self, name) == value})
 
@@ -176,7 +183,7 @@ class RecipeConfig(Record):
 if TYPE_CHECKING:
     ModelConfig = ModelSettings
     MethodConfig = MethodSettings
-else:  # pydantic chooses the class by the discriminator's value
+else:  # pydantic chooses the class by the value of the discriminator
     ModelConfig = Annotated[FAMILIES.settings_union(), Field(discriminator="family")]
     MethodConfig = Annotated[METHODS.settings_union(), Field(discriminator="method")]
 
@@ -184,9 +191,11 @@ Names = Annotated[tuple[Name, ...], Field(min_length=1), NO_REPEATS]
 
 
 class TableConfig(Record):
-    """A grid of configurations that a report shows together: one table per data set, noise, model and recipe, with the
-    methods as rows. ``baseline`` is the method that the others are compared with; the Holm correction runs over
-    ``family`` (by default the table)."""
+    """A grid of configurations that a report shows together: one table per data set, noise, model and recipe.
+
+    The methods are the rows. ``baseline`` is the method that the others are compared with. The Holm correction covers
+    ``family`` (by default the table).
+    """
 
     name: Name
     title: Line | None = None
@@ -207,10 +216,10 @@ class TableConfig(Record):
 
 
 class ProfileConfig(Record):
-    """A study: its tables, the seeds that each configuration is run with, and how the runs are packed into jobs.
+    """A study: its tables, the seeds of each configuration, and how runs are packed into jobs.
 
-    The seeds are ``first_seed``, ``first_seed`` + 1 … A study that is to test what other seeds suggested begins with
-    seeds that had no part in it.
+    The seeds are ``first_seed``, ``first_seed`` + 1 … A study that tests a hypothesis suggested by other seeds must use
+    seeds that were not used before.
     """
 
     description: Line
