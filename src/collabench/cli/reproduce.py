@@ -37,8 +37,8 @@ def reproduce(
 
     Data, noise, training, report; prints the tables. Trains only what is missing.
     """
-    if shard is None and not slurm and not exact and (said := _unchanged(root.resolve(), profile, cores, gpus)):
-        print(said)
+    if shard is None and not slurm and not exact and (unchanged := _unchanged(root.resolve(), profile, cores, gpus)):
+        print(unchanged)
         return
     from collabench.core import processes, resources
     from collabench.core.server import SERVER, dismiss, serve
@@ -110,10 +110,10 @@ def reproduce(
               f"where the tables are to be made: collabench import {workspace.root} -p {profile}")  # fmt: skip
         return
     text, same = comparison_with_accepted(study)
-    said = f"{terminal_summary(workspace)}\n{text}"
-    print(said)
+    shown = f"{terminal_summary(workspace)}\n{text}"
+    print(shown)
     if not runs_of_other_code(study):
-        memo.remember(workspace, reproduce=said)
+        memo.remember(workspace, reproduce=shown)
     if exact and not same:
         raise typer.Exit(1)
 
