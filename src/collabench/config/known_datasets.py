@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 #: Data sets whose files the project can find or download without a checksum in ``params.yaml``.
 PINNED_SOURCES = ("digits", "cifar10", "cifar100", "stl10")
+#: Those whose images are files of their own, which are decoded, and resized where the entry says so.
+DECODED_SOURCES = ("imagenet", "images")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from collabench.config.known_datasets import PINNED_SOURCES
+from collabench.config.known_datasets import DECODED_SOURCES, PINNED_SOURCES
 from collabench.core.record import NO_REPEATS, Record
 from collabench.methods import METHODS, MethodSettings
 from collabench.models import FAMILIES, ModelSettings
@@ -45,10 +45,11 @@ class DatasetConfig(Record):
 
     @model_validator(mode="after")
     def _fits_source(self) -> Self:
-        if self.source in PINNED_SOURCES:
-            for field in ("sha256", "resize"):
-                if getattr(self, field) is not None:
-                    raise ValueError(f"{field} is fixed by the source {self.source!r}; remove it")
+        if self.source in PINNED_SOURCES and self.sha256 is not None:
+            raise ValueError(f"sha256 is fixed by the source {self.source!r}; remove it")
+        if self.source not in DECODED_SOURCES and self.resize is not None:
+            raise ValueError(f"resize is for images that are decoded from files; those of {self.source!r} are kept as "
+                             "they are; remove it")  # fmt: skip
         if self.source == "digits" and self.path is not None:
             raise ValueError("digits is embedded and has no path; remove it")
         if self.source not in PINNED_SOURCES and self.path is None:
@@ -60,6 +61,8 @@ class DatasetConfig(Record):
                 raise ValueError(f"the mirror {mirror!r} must begin with http:// or https://")
         if self.test_on_rest and (self.train_images is None or self.source != "digits"):
             raise ValueError("test_on_rest is for digits with train_images set")
+        if self.split_seed and self.train_images is None and self.test_images is None:
+            raise ValueError("split_seed decides which images are used: it belongs to train_images or test_images")
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -163,6 +166,8 @@ class RecipeConfig(Record):
             raise ValueError("milestones must rise")
         if self.milestones and not 1 <= self.milestones[0] <= self.milestones[-1] < self.epochs:
             raise ValueError(f"milestones must lie between 1 and epochs - 1 = {self.epochs - 1}")
+        if not self.milestones and self.gamma != type(self).model_fields["gamma"].default:
+            raise ValueError("gamma belongs to milestones: without one the learning rate stays what it is")
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum above 0")
         if self.validation_noisy and not self.validation_fraction:
