@@ -9,12 +9,10 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +20,7 @@ from pydantic import ValidationError
 
 from collabench.core.errors import CollabenchError, ResultError, StorageError
 from collabench.core.record import Record
+from collabench.core.regular import open_file
 
 T = TypeVar("T", bound=Record)
 
@@ -36,15 +35,6 @@ UNWRITABLE = {
 
 #: A flag of renameat2(2).
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-
-
-def open_file(path: Path) -> BufferedReader:
-    """Open a file for reading. Raises OSError also for a pipe or a device, which might be read without end."""
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 (handed out)
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "is no file", str(path))
-    return file
 
 
 def sha256_of(path: Path) -> str:

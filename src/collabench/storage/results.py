@@ -113,6 +113,7 @@ class Measured(Record):
     """The cost of a run, and where it was computed. Times in seconds, memory in bytes.
 
     commit, dirty: of the project, and whether code or configuration differed from the commit.
+    commit_unknown: why the two are None.
     configuration: SHA-256 of the run's identity.
     dataset: the data set's digest, as in ``result.json``; None if unknown.
     resumed: how often the run was resumed from a checkpoint.
@@ -133,6 +134,7 @@ class Measured(Record):
     versions: dict[str, str]
     commit: str | None = None
     dirty: bool | None = None
+    commit_unknown: str | None = Field(default=None, exclude_if=lambda value: value is None)
     started: str
     finished: str
     resumed: int = Field(default=0, ge=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from collabench.config.configuration import Run, digest
 from collabench.core.errors import CollabenchError, ConfigError, Log, ResultError, RunFailed, StorageError
+from collabench.core.git import State, state_of
 from collabench.storage.files import read_json, sha256_of, write_atomically, write_json
 from collabench.storage.locks import holding
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Failure, InProgress, load_result, load_weights
@@ -202,13 +202,14 @@ class Runner:
             files[WEIGHTS] = save(trained.weights)
         for name, content in files.items():
             write_atomically(folder / name, content)
-        commit, dirty = self._commit
+        state = self._commit
         write_json(
             self._workspace.measured_file(run),
             trained.measured.model_copy(
                 update={
-                    "commit": commit,
-                    "dirty": dirty,
+                    "commit": state.commit,
+                    "dirty": state.dirty,
+                    "commit_unknown": state.why,
                     "configuration": digest(run.configuration.identity()),
                     "dataset": trained.result.dataset_digest,
                 }
@@ -220,19 +221,9 @@ class Runner:
         self._workspace.checkpoint(run.id).unlink(missing_ok=True)
 
     @cached_property
-    def _commit(self) -> tuple[str | None, bool | None]:
+    def _commit(self) -> State:
         """The commit that the code is at, and whether code or configuration differ from it."""
-
-        def git(*arguments: str) -> str:
-            return subprocess.run(
-                ["git", "-C", str(self._workspace.root), *arguments], capture_output=True, text=True, check=True
-            ).stdout.strip()
-
-        try:
-            changed = git("status", "--porcelain", "--", "src", "pipeline", "papers", "params.yaml", "Snakefile")
-            return git("rev-parse", "HEAD"), bool(changed)
-        except (OSError, subprocess.CalledProcessError):
-            return None, None
+        return state_of(self._workspace.root)
 
     def _link_run(self, run: Run, log: Log) -> bool:
         """Take the run's files from another profile that has it, checked. False if none has."""
