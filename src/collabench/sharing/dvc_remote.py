@@ -31,10 +31,11 @@ _ARCHIVE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,200}\.tar")
 
 @contextmanager
 def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]:
-    """A folder with the runs and measurements that ``lock``, a ``dvc.lock``, names and that lie on a DVC remote.
+    """A temporary folder with the runs and measurements that ``lock``, a ``dvc.lock``, names, downloaded from a DVC
+    remote.
 
-    remote: a name of this project's DVC configuration, or an address. The folder goes when the block ends.
-    Raises CollabenchError where DVC cannot fetch them.
+    remote: a name of this project's DVC configuration, or an address. The folder is removed when the block ends. Raises
+    CollabenchError if DVC cannot download them.
     """
     address = _address(root, remote)
     if address is None and "://" not in remote and not Path(remote).is_dir():
@@ -111,7 +112,8 @@ def _fetched_listing(folder: Path, remote: str, md5: str) -> dict[str, str]:
 
 
 def _address(root: Path, name: str) -> str | None:
-    """The address of this project's remote of that name, a folder's as an absolute path; None if there is none."""
+    """The address of this project's remote of that name; None if there is none. The path of a local folder is made
+    absolute."""
     try:
         return _dvc(root, "config", f"remote.{name}.url").strip() or None
     except CollabenchError:
