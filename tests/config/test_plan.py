@@ -75,7 +75,7 @@ def test_members_are_disjoint_derived_and_counted(tmp_path):
         ("epochs: 2", "epochs: 3"),
         ("learning_rate: 0.1", "learning_rate: 0.2"),
         ("width: 4", "width: 5"),
-        ("digits: {source: digits}", "digits: {source: digits, split_seed: 1}"),
+        ("digits: {source: digits}", "digits: {source: digits, split_seed: 1, train_images: 100}"),
     ],
 )
 def test_what_changes_numbers_changes_the_identity(tmp_path, old, new):

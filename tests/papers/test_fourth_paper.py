@@ -14,9 +14,9 @@ from collabench.report.build import build_report
 from collabench.storage.files import write_json
 from collabench.storage.results import RESULT
 from collabench.study.study import Study, load_study
-from tests.report import fabricated
+from tests.support import fabricated
+from tests.support.project import ROOT
 
-ROOT = fabricated.REPOSITORY
 NAME = "fourth2030"
 ABOUT = "{title: Two heads are better, authors: Fourth & Paper, published: nowhere, sources: {text.txt: all of it}}\n"
 TABLE = """\

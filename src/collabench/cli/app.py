@@ -1,4 +1,4 @@
-"""The application: options that commands share, the entry point, exit codes."""
+"""The application: options that commands share, the entry point and the exit codes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Exact = Annotated[
 ]
 HERE = Path(".")
 
-#: The exit code of a command that was interrupted: 128 and the number of SIGINT.
+#: Exit code of a command that was interrupted: 128 plus the number of SIGINT.
 _INTERRUPTED = 130
 
 
@@ -61,13 +61,15 @@ def open_study(root: Path, profile: str) -> Study:
     from collabench.study.study import load_study
 
     study = load_study(root.resolve(), profile)
-    check_papers(study.workspace.papers, study.params)  # before anything runs: the report needs them at the end
+    # checked before anything runs, because the report needs them at the end
+    check_papers(study.workspace.papers, study.params)
     return study
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line and exit code 2; after Ctrl-C, 130."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: cores are shared out by processes
+    """Entry point. A user's mistake gives one line and exit code 2; Ctrl-C gives exit code 130."""
+    # before torch is imported: cores are used by processes, not by threads
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         try:
             arithmetic.chosen()  # a mistake in the environment
@@ -75,7 +77,8 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except (SystemExit, KeyboardInterrupt) as end:
-        if isinstance(end, SystemExit) and end.code != _INTERRUPTED:  # typer makes this of Ctrl-C, and says nothing
+        # typer turns Ctrl-C into this exit without a message
+        if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
             raise
         print("collabench: interrupted; start again to go on", file=sys.stderr)
         sys.exit(_INTERRUPTED)
@@ -87,8 +90,8 @@ def main() -> None:
             raise
         print(f"collabench: error: the package {error.name} is missing; collabench doctor says more", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:  # a full disk, a folder that must not be written
-        if isinstance(error, BrokenPipeError):  # what reads the output, such as `head`, has seen enough
+    except OSError as error:  # a full disk or a read-only folder
+        if isinstance(error, BrokenPipeError):  # the reader of the output, such as `head`, has stopped reading
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         if error.filename is None and error.errno != errno.ENOSPC:

@@ -1,4 +1,4 @@
-"""What is missing on this machine, a line each, and how to mend it."""
+"""The checks of ``collabench doctor``: what this machine lacks, one line each, with a remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from collabench.core import resources
 
-#: Bytes that have to be free: the default profile with its environment.
+#: Free bytes that the default profile and its environment need.
 NEEDED_DISK = 5e9
 OLDEST_TORCH = (2, 11)
 MEND_PACKAGES = "pip install -r requirements.lock (or: make clean-env reproduce)"
@@ -20,8 +20,10 @@ MEND_PACKAGES = "pip install -r requirements.lock (or: make clean-env reproduce)
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor. ``needed``: without it the study cannot run. text: what was found; if it is not good,
-    what mends it."""
+    """One line of the doctor.
+
+    ``needed``: the study cannot run without it. text: what was found, with a remedy if it is not good.
+    """
 
     name: str
     good: bool
@@ -29,13 +31,13 @@ class Finding:
     needed: bool = True
 
     def line(self) -> str:
-        """``ok``, ``MISSING`` or ``note``, and what was found."""
+        """The finding with its verdict: ``ok``, ``MISSING`` or ``note``."""
         mark = "ok     " if self.good else "MISSING" if self.needed else "note   "
         return f"{mark}  {self.name}: {' '.join(self.text.split())}"
 
 
 def examine(root: Path) -> list[Finding]:
-    """Look at everything that a study below ``root`` needs. Trains, downloads and writes nothing."""
+    """Check everything that a study below ``root`` needs. Trains, downloads and writes nothing."""
     return [
         _python(),
         _venv(),
@@ -106,8 +108,8 @@ def _torch() -> Finding:
 
 
 def _gpu(devices: Path = Path("/dev"), proc: Path = Path("/proc")) -> Finding:
-    """Whether torch can use the NVIDIA GPUs that the machine has: a CPU build or an old driver would leave them
-    idle."""
+    """Whether torch can use the machine's NVIDIA GPUs. A CPU build of torch or an old driver would leave them
+    unused."""
     present = len(list(devices.glob("nvidia[0-9]*"))) or len(list((proc / "driver/nvidia/gpus").glob("*")))
     try:
         import torch
@@ -142,7 +144,7 @@ def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
 
 
 def _package(name: str) -> Finding:
-    """``make reproduce`` needs it, ``collabench run`` and ``report`` do not."""
+    """``make reproduce`` needs it; ``collabench run`` and ``collabench report`` do not."""
     try:
         return Finding(name, True, importlib.metadata.version(name), needed=False)
     except importlib.metadata.PackageNotFoundError:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def describe_estimate(found: Estimate, budget_hours: float | None = None) -> str:
-    """The estimate as text: per configuration, per table, in total; how far predictions were from what was measured."""
+    """The estimate as text: per configuration, per table and in total, and the error of the predictions."""
     from tabulate import tabulate
 
     from collabench.stats.power import detectable_effect
@@ -76,7 +76,7 @@ def describe_estimate(found: Estimate, budget_hours: float | None = None) -> str
 
 
 def _as_json(found: Estimate) -> str:
-    """For scripts."""
+    """The estimate as JSON."""
     rows = [
         {
             "configuration": name,

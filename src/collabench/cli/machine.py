@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def print_memory(
     params_path: Path, named: Sequence[str], recipe: str, batch_size: int | None, image: str | None
 ) -> None:
-    """Print the memory of configurations named ``dataset/model/method``, and how often the first one's it is.
+    """Print the training memory of configurations named ``dataset/model/method``, relative to the first one.
 
-    image: ``3x64x64`` instead of the data set's. Raises ConfigError for what cannot be counted.
+    image: ``3x64x64`` instead of the data set's shape. Raises ConfigError for what cannot be counted.
     """
     from tabulate import tabulate
 

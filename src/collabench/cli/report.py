@@ -44,9 +44,9 @@ def report(
 
 
 def compare_with_accepted(study: Study, exact: bool = False) -> None:
-    """Say how the report compares with the accepted one and where it lies; adopt it if there is none yet.
+    """Print how the report compares with the accepted one, and where it is. Accept it if there is none yet.
 
-    exact: end with exit code 1 where any byte differs.
+    exact: end with exit code 1 if any byte differs.
     """
     text, same = comparison_with_accepted(study)
     print(text)
@@ -55,7 +55,7 @@ def compare_with_accepted(study: Study, exact: bool = False) -> None:
 
 
 def comparison_with_accepted(study: Study) -> tuple[str, bool]:
-    """What :func:`compare_with_accepted` says, and whether every byte is the same."""
+    """The text that :func:`compare_with_accepted` prints, and whether every byte is equal."""
     from collabench.report.accepted import accept
     from collabench.report.comparison import compare_reports
     from collabench.storage.files import write_atomically

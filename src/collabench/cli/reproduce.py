@@ -37,8 +37,8 @@ def reproduce(
 
     Data, noise, training, report; prints the tables. Trains only what is missing.
     """
-    if shard is None and not slurm and not exact and (said := _unchanged(root.resolve(), profile, cores, gpus)):
-        print(said)
+    if shard is None and not slurm and not exact and (unchanged := _unchanged(root.resolve(), profile, cores, gpus)):
+        print(unchanged)
         return
     from collabench.core import processes, resources
     from collabench.core.server import SERVER, dismiss, serve
@@ -78,7 +78,7 @@ def reproduce(
         log_file.parent.mkdir(parents=True, exist_ok=True)
         if shard is None:
             program, arguments = "dvc", ["repro", f"report@{profile}"]
-        else:  # DVC's stages are of whole studies
+        else:  # DVC's stages cover whole studies
             program, arguments = "snakemake", [profile, "train"]
             environment[shards.SHARD] = shard
         command = [sys.executable, "-m", f"pipeline.{program}", *arguments]
@@ -89,7 +89,8 @@ def reproduce(
         finally:
             dismiss(served)
     if code:
-        for number, remedy in UNWRITABLE.items():  # the programs beneath say it in the system's words
+        # the programs that were called report it in the operating system's words
+        for number, remedy in UNWRITABLE.items():
             line = next((line for line in said if os.strerror(number) in line), None)
             if line is not None:
                 raise StorageError(
@@ -110,16 +111,17 @@ def reproduce(
               f"where the tables are to be made: collabench import {workspace.root} -p {profile}")  # fmt: skip
         return
     text, same = comparison_with_accepted(study)
-    said = f"{terminal_summary(workspace)}\n{text}"
-    print(said)
+    shown = f"{terminal_summary(workspace)}\n{text}"
+    print(shown)
     if not runs_of_other_code(study):
-        memo.remember(workspace, reproduce=said)
+        memo.remember(workspace, reproduce=shown)
     if exact and not same:
         raise typer.Exit(1)
 
 
 def _unchanged(root: Path, profile: str, cores: str | None, gpus: str | None) -> str | None:
-    """What this command said last, if the study is whole and nothing has changed, which DVC is asked too; else None."""
+    """The last output of this command if the study is whole and nothing has changed (also according to DVC), else
+    None."""
     from collabench.storage.workspace import Workspace
     from collabench.study import memo
 
@@ -138,8 +140,10 @@ def _unchanged(root: Path, profile: str, cores: str | None, gpus: str | None) ->
 def _watched(
     command: list[str], folder: Path, environment: dict[str, str], log_file: Path, watcher: Watcher
 ) -> tuple[int, list[str]]:
-    """The exit code and the last lines of a command whose output goes to ``log`` and that ends with this process;
-    meanwhile shows progress."""
+    """Run a command that writes to ``log_file``, and show progress meanwhile. Returns its exit code and last lines.
+
+    The command ends together with this process.
+    """
     from threading import Thread
 
     from collabench.core import processes
@@ -165,13 +169,12 @@ def _watched(
             if child.poll() is None:
                 child.terminate()
                 child.wait()
-            reader.join(10)  # what the command started may have its output open a moment longer
+            reader.join(10)  # processes that the command started may keep its output open a moment longer
     return child.returncode, [line.decode(errors="replace").rstrip() for line in last]
 
 
 def _keep(output: IO[bytes], file: IO[bytes], last: deque[bytes]) -> None:
-    """Copy what a command says to a file, and its last lines to ``last``: those are there also where the disk is
-    full."""
+    """Copy a command's output to a file, and keep its last lines in ``last``, which also works with a full disk."""
     for line in output:
         last.append(line)
         with suppress(OSError):
@@ -179,7 +182,7 @@ def _keep(output: IO[bytes], file: IO[bytes], last: deque[bytes]) -> None:
 
 
 def _tell_allocations(study: Study, device_type: str) -> None:
-    """Say for how many configurations a cluster's jobs ask for the default time and memory."""
+    """Print for how many configurations a cluster's jobs ask for the default time and memory."""
     from collabench.study.allocation import without_needs
 
     unknown, every = without_needs(study, device_type), len(study.plan.configurations)
@@ -193,7 +196,7 @@ def _tell_allocations(study: Study, device_type: str) -> None:
 
 
 def _last_line(log_file: Path) -> str:
-    """What the log's last line says: what is going on while nothing is trained."""
+    """The last line of the log, which tells what is being done while nothing is trained."""
     try:
         with log_file.open("rb") as file:
             file.seek(max(0, log_file.stat().st_size - 4096))

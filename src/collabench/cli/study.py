@@ -80,7 +80,7 @@ def plan(
 
 
 def lines_on_other_code(others: list[OtherCode], profile: str) -> list[str]:
-    """The configurations with runs that other code computed, a line each, and what to do."""
+    """One line for each configuration with runs that other code computed, and a last line with the remedy."""
     from collabench.study.other_code import what_to_do
 
     return [f"other code: {other.line}" for other in others] + ([what_to_do(others, profile)] if others else [])
@@ -107,7 +107,7 @@ def run(
     from collabench.study import pool, progress, torchrun
 
     study = open_study(root, profile)
-    shared = distributed.launched_world() > 1  # by torchrun: its processes share every run
+    shared = distributed.launched_world() > 1  # started by torchrun: its processes share every run
     if shared:
         processes.end_with_parent()
     if not distributed.launched_first():
@@ -163,7 +163,7 @@ def _conclude(outcome: Outcome, left_out: int, profile: str) -> None:
 
 
 def part_of(study: Study, shard: str | None) -> list[Run]:
-    """The runs of the part that ``--shard`` names, or all; says how many they are."""
+    """The runs of the part that ``--shard`` names, or all runs. Prints their number."""
     from collabench.study import shards
 
     chosen = shards.parse(shard) if shard is not None else None

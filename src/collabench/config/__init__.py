@@ -1,2 +1,1 @@
-"""What people write: the sections of ``params.yaml``, their validation, configurations, runs and the plan that they
-make."""
+"""The configuration: the sections of ``params.yaml``, their validation, and the runs and plans that they define."""

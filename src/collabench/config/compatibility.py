@@ -1,4 +1,4 @@
-"""Which parts of a configuration fit each other: said in one line, before anything runs."""
+"""Checks that the parts of a configuration fit each other, before anything runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def check(configuration: Configuration) -> None:
-    """Raise ConfigError naming the configuration if its method, model, data set, noise and recipe don't go together."""
+    """Raise ConfigError (one line, naming the configuration) if its data set, noise, recipe, models and method do not
+    fit."""
     dataset, recipe, names = configuration.dataset, configuration.recipe, configuration.names
-    entry = ("datasets", names["dataset"])  # the one that is looked at, for the message
+    entry = ("datasets", names["dataset"])  # the entry that is being checked, for the message
     try:
         _check_images(dataset)
         entry = ("noise", names["noise"])
@@ -28,7 +29,8 @@ def check(configuration: Configuration) -> None:
         _check_validation(recipe, dataset)
         if dataset.source == "imagenet" and recipe.augmentation.random_resized_crop is None:
             raise ConfigError("imagenet has images of many sizes: the recipe needs augmentation.random_resized_crop")
-        # Where size and classes are only in the user's files, any that the model takes show its stages.
+        # If size and number of classes are known from the user's files only, any shape that the model takes shows its
+        # stages.
         form = shape_or_assumed(dataset)
         shape, classes = form.network_shape(recipe), form.classes
         for name, peer in {names["model"]: configuration.model, **configuration.peer_models}.items():
@@ -46,7 +48,7 @@ def check(configuration: Configuration) -> None:
 
 
 def check_files(configuration: Configuration) -> None:
-    """Raise ConfigError naming the configuration if a file that its training reads is missing or not the one meant."""
+    """Raise ConfigError, naming the configuration, if a file that its training reads is missing or wrong."""
     form = shape_of(configuration.dataset)
 
     def make_backbone(model: str | None) -> Backbone:
@@ -62,7 +64,7 @@ def check_files(configuration: Configuration) -> None:
 
 
 def _check_members(configuration: Configuration) -> None:
-    """Raise ConfigError where an average is over averages: their members' seeds overlap, so that runs would count
+    """Raise ConfigError for an average over several ensembles: their members' seeds overlap, so that runs would count
     twice."""
     for required in configuration.requires if len(configuration.requires) > 1 else ():
         if not METHODS[required.configuration.method.method].Method.trains:
@@ -97,7 +99,7 @@ def _check_pairs(noise: NoiseConfig, dataset: DatasetConfig) -> None:
 
 
 def _check_validation(recipe: RecipeConfig, dataset: DatasetConfig) -> None:
-    """Raise ConfigError if the validation split or what it leaves to train on would be empty."""
+    """Raise ConfigError if the validation split, or the rest that is trained on, would be empty."""
     form = shape_of(dataset)
     images = dataset.train_images if form is None else form.train_images
     if recipe.validation_fraction and images is not None:
@@ -109,7 +111,8 @@ def _check_validation(recipe: RecipeConfig, dataset: DatasetConfig) -> None:
 
 
 _fitting: set[tuple[object, ...]] = set()
-"""What was found to fit: a plan asks the same again for every noise, seed and data set of that form."""
+"""Combinations that were found to fit. A plan asks for the same ones again for every noise, seed and data set of a
+shape."""
 
 
 @lru_cache(maxsize=256)
@@ -118,12 +121,13 @@ def _backbone(model: ModelSettings, shape: tuple[int, int, int], classes: int) -
     from torch.overrides import TorchFunctionMode
 
     class NothingDrawn(TorchFunctionMode):
-        """No numbers are drawn where there are none: torch would import its compiler for it, more than a second."""
+        """Skips random initialisation on the meta device, for which torch would import its compiler (more than a
+        second)."""
 
         def __torch_function__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
             if function in (torch.Tensor.normal_, torch.Tensor.uniform_) and arguments[0].is_meta:
                 return arguments[0]
             return function(*arguments, **(named or {}))
 
-    with torch.device("meta"), NothingDrawn():  # names and shapes only: no memory, no arithmetic
+    with torch.device("meta"), NothingDrawn():  # names and shapes only, without memory and arithmetic
         return build_backbone(model, shape, classes, weights_seed=0)

@@ -1,4 +1,4 @@
-"""A configuration, a run of it with one seed, and their identities: what enters the ids."""
+"""A configuration, a run of it with one seed, and their identities, which determine the ids."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from collabench.config.sections import DatasetConfig, MethodConfig, ModelConfig,
 from collabench.core.record import Record
 from collabench.methods import METHODS
 
-#: Raise whenever training, evaluation or data handling changes numbers for every method.
+#: Raise this whenever training, evaluation or data handling changes numbers for every method.
 ENGINE_REVISION = 1
 
-#: How several networks, or passes, draw masks of dropout; part of the identity of runs where more than one does. 1:
-#: from one stream in turn. 2: every copy from a stream of its own, and the same masks for a batch that it sees again.
+#: How several networks or passes draw dropout masks. Part of the identity of runs in which more than one does. 1: from
+#: one stream, one after the other. 2: every copy from a stream of its own, with the same masks if it processes a batch
+#: again.
 DROPOUT_REVISION = 2
 
-#: Seeds that tables use lie below this; the seeds of further ensemble members above. (Another step stands for another
-#: way to draw what members share, since their seeds are part of what identities cover.)
+#: Seeds of tables are below this number, seeds of further ensemble members above it. Another step would change how
+#: members draw what they share, because identities cover their seeds.
 MEMBER_SEED_STEP = 100_000
 
 
@@ -35,7 +36,7 @@ CONDITION = tuple(part for part in PARTS if part != "method")
 
 
 def member_seed(seed: int, member: int) -> int:
-    """Seed of an ensemble's member: the run's own for member 0, else one that no table and no other ensemble uses."""
+    """Seed of an ensemble's member: the run's own for member 0, else one that no table or other ensemble uses."""
     return seed + MEMBER_SEED_STEP * member
 
 
@@ -44,7 +45,8 @@ READINGS = {name: reading for name, module in METHODS.items() if (reading := mod
 
 
 class Configuration(Record):
-    """Everything about a run but its seed. ``names`` are those of ``params.yaml``: for people, not for identity."""
+    """Everything about a run except its seed. ``names`` are those of ``params.yaml``; they are not part of the
+    identity."""
 
     names: dict[str, str]
     dataset: DatasetConfig
@@ -93,7 +95,7 @@ class RequiredRun(Record):
 
 
 def dataset_key(dataset: DatasetConfig) -> str:
-    """Folder name of a prepared data set: the same for two names with the same content."""
+    """Folder name of a prepared data set. Two names of ``params.yaml`` with the same content share it."""
     return f"{dataset.source}-{digest(dataset.identity())[:8]}"
 
 
@@ -115,8 +117,8 @@ class Run:
 
     @property
     def data_seed(self) -> int:
-        """What noisy labels and the hold-out are drawn from: all members of an ensemble see the data that the seed's
-        other runs see, and differ in initial weights, order, augmentation and dropout."""
+        """The seed of noisy labels and hold-out. All members of an ensemble have the data of the ensemble's seed, and
+        differ in initial weights, data order, augmentation and dropout."""
         return self.seed % MEMBER_SEED_STEP
 
     def requires(self) -> tuple[Run, ...]:
@@ -134,9 +136,9 @@ def digest(value: Any) -> str:
 
 
 def differences(first: Any, second: Any, path: str = "") -> Iterator[str]:
-    """The fields in which two identities differ: ``recipe.epochs: 20 → 40``. Explains why something would be rerun."""
+    """The fields in which two identities differ, as ``recipe.epochs: 20 → 40``. Explains why a run is repeated."""
     if isinstance(first, dict) and isinstance(second, dict):
         for key in sorted(first.keys() | second.keys()):
             yield from differences(first.get(key), second.get(key), f"{path}.{key}" if path else key)
-    elif (before := json.dumps(first)) != (after := json.dumps(second)):  # as JSON: there a tuple is a list
+    elif (before := json.dumps(first)) != (after := json.dumps(second)):  # compared as JSON, where a tuple is a list
         yield f"{path}: {before} → {after}"

@@ -1,5 +1,4 @@
-"""The shape of a data set: of its images, and of what a network sees of them. Everyone who needs one of these asks
-here."""
+"""The shape of a data set: its images, its numbers of images and classes, and what a network receives."""
 
 from __future__ import annotations
 
@@ -11,9 +10,9 @@ from collabench.core.record import Record
 
 
 class DatasetShape(Record):
-    """The images of a data set as they are kept, and how many there are of what.
+    """The shape of a data set's images as they are stored, and their numbers.
 
-    shape: (channels, height, width) of an image; for images of many sizes a nominal one.
+    shape: (channels, height, width) of an image; a nominal one if the images have many sizes.
     """
 
     shape: tuple[int, int, int]
@@ -22,17 +21,17 @@ class DatasetShape(Record):
     test_images: int
 
     def network_shape(self, recipe: RecipeConfig) -> tuple[int, int, int]:
-        """What the network sees (C, H, W): the images' own shape, or the recipe's random resized crop."""
+        """What the network receives (C, H, W): the images' own shape, or the recipe's random resized crop."""
         crop = recipe.augmentation.random_resized_crop
         return self.shape if crop is None else (self.shape[0], crop, crop)
 
 
-#: Taken for what only the files of a data set tell, by those who can live with a guess.
+#: Assumed for facts that only the files of a data set tell, where a guess is sufficient.
 ASSUMED = DatasetShape(shape=(3, 64, 64), classes=10, train_images=50_000, test_images=10_000)
 
 
 def shape_of(dataset: DatasetConfig) -> DatasetShape | None:
-    """The shape of a data set as its entry asks for it, without its files. None where only its files tell."""
+    """The shape of a data set according to its entry, without its files. None if only the files tell."""
     known = KNOWN.get(dataset.source)
     if known is None:
         return None
@@ -45,12 +44,12 @@ def shape_of(dataset: DatasetConfig) -> DatasetShape | None:
 
 
 def shape_or_assumed(dataset: DatasetConfig) -> DatasetShape:
-    """:func:`shape_of`, or the :data:`ASSUMED` shape as far as the data set's entry says nothing else."""
+    """:func:`shape_of`, or the :data:`ASSUMED` shape for what neither source nor entry tells."""
     return shape_of(dataset) or _as_asked(dataset, ASSUMED)
 
 
 def _as_asked(dataset: DatasetConfig, whole: DatasetShape) -> DatasetShape:
-    """What the entry leaves of a data set's own shape."""
+    """The shape after the entry's choices: resizing and subsets."""
     channels, height, width = whole.shape
     train = dataset.train_images or whole.train_images
     rest = whole.train_images + whole.test_images - train if dataset.test_on_rest else whole.test_images
@@ -63,7 +62,7 @@ def _as_asked(dataset: DatasetConfig, whole: DatasetShape) -> DatasetShape:
 
 
 def shape_without_files(configuration: Configuration) -> DatasetShape:
-    """:func:`shape_of` a configuration's data set. Raises ConfigError where only its files tell."""
+    """:func:`shape_of` a configuration's data set. Raises ConfigError if only its files tell the shape."""
     found = shape_of(configuration.dataset)
     if found is None:
         raise ConfigError(

@@ -1,15 +1,17 @@
-"""The facts about each known data set: title, shape, classes, number of images, origin and terms.
+"""Facts about each known data set: title, shape, classes, number of images, origin and terms.
 
-An origin stands here only if a file of this project's packages states it; the comment names that file. None of these
-files states the terms, so the terms are ``unknown``, with the page that states them.
+An origin is given only if a file of this project's packages states it; the comment names that file. None of these files
+states the terms, so the terms are ``unknown``, with the page that states them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Data sets whose files the project can find or fetch without being told a checksum.
+#: Data sets whose files the project can find or download without a checksum in ``params.yaml``.
 PINNED_SOURCES = ("digits", "cifar10", "cifar100", "stl10")
+#: Those whose images are files of their own, which are decoded, and resized where the entry says so.
+DECODED_SOURCES = ("imagenet", "images")
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,10 @@ def _see(page: str) -> str:
 
 @dataclass(frozen=True)
 class KnownDataset:
-    """What is known of a data set without its files.
+    """Facts about a data set that are known without its files.
 
-    shape: (channels, height, width) of an image. classes: their number. class_names: where there are few, for noise
-    that names them.
+    shape: (channels, height, width) of an image. classes: their number. class_names: given for data sets with few
+    classes, for noise that names them.
     """
 
     title: str
@@ -41,7 +43,7 @@ class KnownDataset:
     class_names: tuple[str, ...] = ()
 
 
-#: Source of ``params.yaml`` → what is known of it.
+#: Source of ``params.yaml`` → facts about it.
 KNOWN: dict[str, KnownDataset] = {
     "digits": KnownDataset(
         "digits", (1, 8, 8), 10, 1437, 360,
@@ -83,6 +85,6 @@ KNOWN: dict[str, KnownDataset] = {
 
 
 def terms_of(source: str) -> Terms:
-    """The terms of a data set's source; unknown for files that a user placed."""
+    """The terms of a data set's source; unknown for files that a user provides."""
     known = KNOWN.get(source)
     return known.terms if known else Terms("files that the user placed", "unknown: ask whoever made the files")

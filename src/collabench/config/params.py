@@ -1,4 +1,4 @@
-"""``params.yaml`` as a whole: reading it, and the names that its sections use of each other."""
+"""Reading of ``params.yaml`` as a whole, and checks of the names by which its sections refer to each other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Params(Record):
     _document: Document | None = PrivateAttr(default=None)
 
     def place(self, key: KeyPath) -> str:
-        """``params.yaml:12: `` for an entry, as the beginning of a message; empty where no file was read."""
+        """``params.yaml:12: `` for an entry, as the beginning of a message; empty if no file was read."""
         return "" if self._document is None else f"{self._document.path}:{self._document.line(key)}: "
 
 
@@ -46,7 +46,7 @@ _SECTION_OF = {
 
 
 def load_params(path: Path) -> Params:
-    """Read and check ``params.yaml``. Raises ConfigError in one line."""
+    """Read and check ``params.yaml``. Raises ConfigError (one line)."""
     if not path.exists() and path.parent.is_dir():
         raise ConfigError(f"{path}: does not exist; call collabench in the project's folder, or name it with --root")
     document = read_yaml(path)

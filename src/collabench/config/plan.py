@@ -1,7 +1,7 @@
-"""What is run: the resolved specification of a run, its identity, and the expansion of tables into runs.
+"""The plan of a profile: its tables resolved into configurations and expanded into runs.
 
-``run_id`` is a readable prefix and a hash over everything that can change the numbers: the resolved data set, noise,
-model, recipe, method and seed, the runs that it depends on, the method's and the engine's revision. Names in
+``run_id`` consists of a readable prefix and a hash over everything that can change the numbers: the resolved data set,
+noise, model, recipe, method and seed, the required runs, and the revisions of the method and the engine. Names in
 ``params.yaml``, paths, workers and devices are not part of it.
 """
 
@@ -16,13 +16,13 @@ from collabench.config.params import Params
 from collabench.config.sections import ProfileConfig
 from collabench.core.errors import ConfigError
 
-#: Whether the parts of a configuration are known to fit each other. To find out is to build its network on the meta
-#: device, which for the first one is a wait of seconds.
+#: Tells whether the parts of a configuration are known to fit. Checking builds the network on the meta device, which
+#: takes seconds for the first one.
 KnownToFit = Callable[[Configuration], bool]
 
 
 def nothing_is_known(_: Configuration) -> bool:
-    """Every configuration is to be looked at."""
+    """No configuration is known to fit: all are checked."""
     return False
 
 
@@ -36,9 +36,9 @@ def resolve(
     method: str,
     known_to_fit: KnownToFit = nothing_is_known,
 ) -> Configuration:
-    """The configuration that five names of ``params.yaml`` stand for, with everything that it requires.
+    """The configuration for five names of ``params.yaml``, with everything that it requires.
 
-    Raises ConfigError where the parts do not fit each other.
+    Raises ConfigError if the parts do not fit each other.
     """
     from collabench.config.compatibility import check
 
@@ -84,10 +84,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a profile asks for.
+    """All runs that a profile needs.
 
-    cells: what the tables show. runs: every run, required ones included, in the order in which they are to be run: seed
-    blocks first, so that a study that is stopped early compares at equal n, and requirements before what needs them.
+    cells: the rows of the tables.
+    runs: every run, including required ones, in the order of execution. Blocks of seeds come first, so that a study
+    that is stopped early has equal numbers of seeds. Required runs come before the runs that need them.
     """
 
     profile: str
@@ -109,7 +110,7 @@ class Plan:
 def make_plan(
     params: Params, profile_name: str, extra_cells: Iterable[Cell] = (), known_to_fit: KnownToFit = nothing_is_known
 ) -> Plan:
-    """Expand the profile's tables (and ``extra_cells``, from published tables) into runs. Pure; reads no file."""
+    """Expand the profile's tables, and ``extra_cells`` from published tables, into runs. Reads no file."""
     profile = params.profiles[profile_name]
     try:
         cells = [*table_cells(params, profile, known_to_fit), *extra_cells]
@@ -143,7 +144,7 @@ def table_cells(params: Params, profile: ProfileConfig, known_to_fit: KnownToFit
 
 
 def order_runs(cells: Iterable[Cell], block: int) -> list[Run]:
-    """Every distinct run once: by blocks of ``block`` seeds, requirements first, then in the order of the tables."""
+    """Every run once: in blocks of ``block`` seeds, required runs first, then in the order of the tables."""
     by_block: dict[int, list[Run]] = {}
     for cell in cells:
         for seed in cell.seeds:
@@ -152,7 +153,7 @@ def order_runs(cells: Iterable[Cell], block: int) -> list[Run]:
 
 
 def with_required(runs: Iterable[Run]) -> list[Run]:
-    """``runs`` and all that they require, each once, and what is required before what requires it."""
+    """``runs`` and all runs that they require, each once, required runs first."""
     ordered: dict[str, Run] = {}
 
     def add(run: Run) -> None:

@@ -1,8 +1,7 @@
-"""Typed, strict configuration, and the only reader of YAML in the project.
+"""The typed sections of ``params.yaml``: data sets, noise, models, recipes, methods and profiles.
 
-``params.yaml`` defines data sets, noise, models, recipes, methods and profiles. Everything in it is checked before
-anything runs: an unknown key, a wrong type, a value out of range or a name that is not defined gives one
-:class:`~collabench.core.errors.ConfigError` that says file, line, key and what would be right.
+Everything is checked before anything runs. An unknown key, a wrong type, a value out of range or an undefined name
+gives one :class:`~collabench.core.errors.ConfigError` with file, line, key and a remedy.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from collabench.config.known_datasets import PINNED_SOURCES
+from collabench.config.known_datasets import DECODED_SOURCES, PINNED_SOURCES
 from collabench.core.record import NO_REPEATS, Record
 from collabench.methods import METHODS, MethodSettings
 from collabench.models import FAMILIES, ModelSettings
@@ -20,16 +19,17 @@ from collabench.models import FAMILIES, ModelSettings
 # ------------------------------------------------------------------------------------------------ the sections
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
-#: Text in one line.
+#: Text on one line.
 Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\r\n\x85\u2028\u2029]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class DatasetConfig(Record):
-    """Where images come from and which of them are used.
+    """The source of the images, and which of them are used.
 
-    ``train_images`` and ``test_images`` take stratified subsets (``split_seed`` decides which; the split is the same
-    for every run, so the test set is fixed). ``test_on_rest``: every image that is not trained on is a test image.
+    ``train_images`` and ``test_images`` choose stratified subsets. ``split_seed`` determines them; the split is the
+    same for every run, so that the test set is fixed. ``test_on_rest``: every image outside the training set is a test
+    image.
     """
 
     source: Literal["digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet", "images"]
@@ -45,10 +45,11 @@ class DatasetConfig(Record):
 
     @model_validator(mode="after")
     def _fits_source(self) -> Self:
-        if self.source in PINNED_SOURCES:
-            for field in ("sha256", "resize"):
-                if getattr(self, field) is not None:
-                    raise ValueError(f"{field} is fixed by the source {self.source!r}; remove it")
+        if self.source in PINNED_SOURCES and self.sha256 is not None:
+            raise ValueError(f"sha256 is fixed by the source {self.source!r}; remove it")
+        if self.source not in DECODED_SOURCES and self.resize is not None:
+            raise ValueError(f"resize is for images that are decoded from files; those of {self.source!r} are kept as "
+                             "they are; remove it")  # fmt: skip
         if self.source == "digits" and self.path is not None:
             raise ValueError("digits is embedded and has no path; remove it")
         if self.source not in PINNED_SOURCES and self.path is None:
@@ -60,16 +61,21 @@ class DatasetConfig(Record):
                 raise ValueError(f"the mirror {mirror!r} must begin with http:// or https://")
         if self.test_on_rest and (self.train_images is None or self.source != "digits"):
             raise ValueError("test_on_rest is for digits with train_images set")
+        if self.split_seed and self.train_images is None and self.test_images is None:
+            raise ValueError("split_seed decides which images are used: it belongs to train_images or test_images")
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What of this data set can change a run's numbers: not where it lies, not what it is called."""
+        """The fields that can change a run's numbers: all but the path, the mirrors and the title."""
         return self.model_dump(exclude={"title", "path", "mirrors"})
 
 
 class NoiseConfig(Record):
-    """Label noise of the training split. ``rate`` is the share of labels redrawn (``uniform``: over all classes, so
-    one in m of them stays right) or wrong (``symmetric``, ``asymmetric``)."""
+    """Label noise of the training split.
+
+    ``rate``: the share of labels that are redrawn over all classes (``uniform``; one in m of them stays right), or that
+    are wrong (``symmetric``, ``asymmetric``).
+    """
 
     kind: Literal["none", "uniform", "symmetric", "asymmetric"]
     rate: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -97,14 +103,16 @@ class NoiseConfig(Record):
 
     @property
     def is_static(self) -> bool:
-        """Whether the noisy labels are drawn once, before training, and kept in a file."""
+        """Whether the noisy labels are drawn once, before training, and stored in a file."""
         return self.kind != "none" and self.when == "static"
 
 
 class Augmentation(Record):
-    """Random changes of training images: a shift by up to ``shift`` pixels (zero padding and crop), a horizontal flip,
-    or a random resized crop (``random_resized_crop`` is the side of its output; test images are then resized to
-    8/7 of that side and cropped in the middle)."""
+    """Random changes of training images.
+
+    ``shift``: by up to this many pixels (zero padding and crop). ``flip``: horizontally. ``random_resized_crop``: side
+    of the output in pixels; test images are then resized to 8/7 of that side and cropped in the middle.
+    """
 
     shift: int = Field(default=0, ge=0, le=32)
     flip: bool = False
@@ -118,18 +126,19 @@ class Augmentation(Record):
 
 
 class RecipeConfig(Record):
-    """How long and how fast: everything about optimisation that methods share, so that methods differ only in method.
+    """All choices about optimisation, which methods share so that they differ in nothing but the method.
 
-    ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs. ``validation_fraction`` of the
-    training split is held out (stratified; 0 for published cells), with noisy labels if ``validation_noisy``.
-    ``evaluate_every``: epochs between evaluations. ``evaluation_sample``: between epochs only so many test images are
-    evaluated, the same ones always; the last epoch is evaluated in full.
-    ``processes`` share every batch of a run, each on a GPU or a core of its own (docs/how-to/several-gpus.md).
+    ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs.
+    ``validation_fraction``: the share of the training split that is held out (stratified; 0 for published cells). Its
+    labels are noisy with ``validation_noisy``.
+    ``evaluate_every``: epochs between evaluations. ``evaluation_sample``: number of test images that are evaluated
+    between epochs, always the same ones; the last epoch is evaluated on all of them.
+    ``processes``: number of processes that share every batch of a run, each on its own GPU or core
+    (docs/how-to/several-gpus.md).
     ``arithmetic``: on a CPU, ``portable`` gives the same bits on every x86-64 processor with AVX2 and FMA, and
     ``native`` is torch's own (docs/concepts.md). On a GPU the setting changes nothing.
-    ``compile``: by ``torch.compile``, with
-    ``cuda-graphs`` also recorded as CUDA graphs, which a GPU replays without waiting for the host to launch one kernel
-    after the other.
+    ``compile``: use ``torch.compile``. ``cuda-graphs`` also records CUDA graphs, which a GPU replays without waiting
+    for the host to launch each kernel.
     """
 
     epochs: int = Field(ge=1, le=10_000)
@@ -157,6 +166,8 @@ class RecipeConfig(Record):
             raise ValueError("milestones must rise")
         if self.milestones and not 1 <= self.milestones[0] <= self.milestones[-1] < self.epochs:
             raise ValueError(f"milestones must lie between 1 and epochs - 1 = {self.epochs - 1}")
+        if not self.milestones and self.gamma != type(self).model_fields["gamma"].default:
+            raise ValueError("gamma belongs to milestones: without one the learning rate stays what it is")
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum above 0")
         if self.validation_noisy and not self.validation_fraction:
@@ -168,8 +179,8 @@ class RecipeConfig(Record):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What of the recipe can change a run's numbers: all of it. The usual values of some settings go without
-        saying."""
+        """The fields that can change a run's numbers: all of them. Defaults that came later are omitted, such as one
+        process and native arithmetic."""
         usual = {"processes": 1, "arithmetic": "native", "evaluation_sample": None}
         return self.model_dump(exclude={name for name, value in usual.items() if getattr(self, name) == value})
 
@@ -177,7 +188,7 @@ class RecipeConfig(Record):
 if TYPE_CHECKING:
     ModelConfig = ModelSettings
     MethodConfig = MethodSettings
-else:  # pydantic chooses the class by the discriminator's value
+else:  # pydantic chooses the class by the value of the discriminator
     ModelConfig = Annotated[FAMILIES.settings_union(), Field(discriminator="family")]
     MethodConfig = Annotated[METHODS.settings_union(), Field(discriminator="method")]
 
@@ -185,9 +196,11 @@ Names = Annotated[tuple[Name, ...], Field(min_length=1), NO_REPEATS]
 
 
 class TableConfig(Record):
-    """A grid of configurations that a report shows together: one table per data set, noise, model and recipe, with the
-    methods as rows. ``baseline`` is the method that the others are compared with; the Holm correction runs over
-    ``family`` (by default the table)."""
+    """A grid of configurations that a report shows together: one table per data set, noise, model and recipe.
+
+    The methods are the rows. ``baseline`` is the method that the others are compared with. The Holm correction covers
+    ``family`` (by default the table).
+    """
 
     name: Name
     title: Line | None = None
@@ -208,10 +221,10 @@ class TableConfig(Record):
 
 
 class ProfileConfig(Record):
-    """A study: its tables, the seeds that each configuration is run with, and how the runs are packed into jobs.
+    """A study: its tables, the seeds of each configuration, and how runs are packed into jobs.
 
-    The seeds are ``first_seed``, ``first_seed`` + 1 … A study that is to test what other seeds suggested begins with
-    seeds that had no part in it.
+    The seeds are ``first_seed``, ``first_seed`` + 1 … A study that tests a hypothesis suggested by other seeds must use
+    seeds that were not used before.
     """
 
     description: Line

@@ -1,5 +1,4 @@
-"""Validation of a part of a YAML file against its typed section: one line that names file, line, key and what would be
-right."""
+"""Validation of a part of a YAML file against its type, with errors of one line: file, line, key and a remedy."""
 
 from __future__ import annotations
 
@@ -16,12 +15,12 @@ from collabench.core.record import Record
 
 
 def validate(document: Document, kind: Any, value: Any, key_path: KeyPath = ()) -> Any:
-    """Check ``value`` (a part of ``document`` at ``key_path``) against a type; raise ConfigError in one line."""
+    """Check ``value``, the part of ``document`` at ``key_path``, against a type. Raises ConfigError (one line)."""
     bad = _not_finite(value, key_path)
     if bad is not None:
         raise document.error(bad, "is not a finite number")
     try:
-        # JSON mode is strict about types and still takes a list where a tuple is declared.
+        # JSON mode is strict about types and accepts a list where a tuple is declared.
         return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise _explain(document, error, kind, key_path) from None
@@ -35,10 +34,10 @@ def _not_finite(value: Any, key_path: KeyPath) -> KeyPath | None:
 
 
 def _explain(document: Document, error: ValidationError, kind: Any, key_path: KeyPath) -> ConfigError:
-    """One validation error in one line (an unknown key before others: it often explains them)."""
+    """One validation error on one line. Unknown keys come first, because they often explain the other errors."""
     errors = error.errors(include_url=False)
     places = [_location(document.value, key_path, e) for e in errors]
-    # A value that fits none of several types has one error for each of them; one inside it says most.
+    # A value that fits none of several types has one error for each type. An error inside the value says most.
     inside = [i for i, place in enumerate(places) if place[: len(places[0])] == places[0]]
     unknown = [i for i, e in enumerate(errors) if e["type"] == "extra_forbidden"]
     chosen = unknown[0] if unknown else max(inside, key=lambda i: len(places[i]))
@@ -64,19 +63,22 @@ def _explain(document: Document, error: ValidationError, kind: Any, key_path: Ke
     return document.error(location, message)
 
 
-#: Keys that choose among several kinds of entry.
+#: Keys that select one of several kinds of entry.
 _CHOOSING = ("family", "method", "kind")
 
 
 def _location(value: Any, key_path: KeyPath, error: Any) -> KeyPath:
-    """Where in the file an error of pydantic stands. Its own location also names the members of unions, and ends in
-    ``[key]`` where a key is wrong; a choice among several kinds of entry is wrong at the key that chooses."""
+    """The key path of a pydantic error.
+
+    pydantic's own location also contains the members of unions, and ends in ``[key]`` for a wrong key. A wrong
+    selection among several kinds of entry is located at the selecting key.
+    """
     kind, kept, member_of = error["type"], list[str | int](), None
     location = [*key_path, *error["loc"]]
     for position, part in enumerate(location):
         last = position == len(location) - 1
         if isinstance(value, dict) and member_of is not value and part in (value.get(key) for key in _CHOOSING):
-            member_of = value  # the kind that the entry says it is, which may also be the name of one of its keys
+            member_of = value  # the kind that the entry selects, which may also be the name of one of its keys
         elif (isinstance(value, dict) and part in value) or (
             isinstance(value, list) and isinstance(part, int) and part < len(value)
         ):
@@ -109,7 +111,8 @@ def _bare(kind: Any) -> Any:
 def _child_type(kind: Any, part: str | int) -> Any:
     kind = _bare(kind)
     if isinstance(kind, type) and issubclass(kind, Record):
-        return kind.model_fields[part].annotation if part in kind.model_fields else kind  # else: a union's only member
+        # otherwise the only member of a union
+        return kind.model_fields[part].annotation if part in kind.model_fields else kind
     arguments = get_args(kind)
     if get_origin(kind) in (Union, UnionType):  # a discriminated union: the part is the member's tag
         return next(

@@ -1,4 +1,4 @@
-"""The only reader of YAML: bounded in size, strict in its scalars, and it remembers the line of each key."""
+"""The only reader of YAML: bounded in size, strict in its scalars, with the line number of each key."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from collabench.core.errors import ConfigError
 # ------------------------------------------------------------------------------------------------ reading YAML
 
 
-#: What a configuration file can be: far more than any needs, and read within seconds.
+#: Limits of a configuration file. They are far above any need and can be read within seconds.
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_VALUES = 50_000
 MAX_YAML_DEPTH = 100
 
 
 class _Limited(yaml.composer.Composer):
-    """Refuses a document that is too large or too deep while it is read."""
+    """Rejects a document that is too large or too deep while it is read."""
 
     values = depth = 0
-    if TYPE_CHECKING:  # of the parser that a subclass adds
+    if TYPE_CHECKING:  # a method of the parser that a subclass adds
 
         def peek_event(self) -> Any: ...
 
@@ -39,7 +39,7 @@ class _Limited(yaml.composer.Composer):
 
 
 class _Loader(_Limited, yaml.SafeLoader):
-    """YAML 1.2's core scalars: ``1e-4`` is a number, ``off`` and ``012`` are not what YAML 1.1 makes of them."""
+    """The core scalars of YAML 1.2: ``1e-4`` is a number; ``off`` and ``012`` do not have their meaning of YAML 1.1."""
 
 
 _LOADERS: tuple[type[_FastLoader | _Loader], ...]
@@ -47,7 +47,7 @@ if yaml.__with_libyaml__:
     from yaml._yaml import CParser
 
     class _FastLoader(_Limited, CParser, yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
-        """The same with libyaml's parser: a fifth of the time, which every command waits for."""
+        """The same with libyaml's parser, which takes a fifth of the time."""
 
         def __init__(self, text: str) -> None:
             CParser.__init__(self, text)
@@ -61,7 +61,7 @@ else:
 
 _TAG = "tag:yaml.org,2002:"
 
-#: Tag of a scalar → how it is written, and with which characters it can begin.
+#: Tag of a scalar → its pattern, and the characters with which it can begin.
 _SCALARS = {
     f"{_TAG}bool": (re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
     f"{_TAG}null": (re.compile(r"(?:~|null|Null|NULL|)"), ["~", "n", "N", ""]),
@@ -74,7 +74,7 @@ _SCALARS = {
 
 
 def _whole_number(loader: Any, node: yaml.ScalarNode) -> int:
-    """YAML 1.1 would read 012 as an octal number."""
+    """A decimal number: YAML 1.1 would read 012 as octal."""
     return int(loader.construct_scalar(node))
 
 
@@ -84,27 +84,27 @@ for _loader in _LOADERS:
         _loader.add_implicit_resolver(_name, re.compile(f"^(?:{_pattern.pattern})$"), list(_first))
     _loader.add_constructor(f"{_TAG}int", _whole_number)
 
-#: Digits of a whole number: what fits 64 bits. No field means a larger one.
+#: Largest number of digits of a whole number, which fits 64 bits. No field needs a larger one.
 _MAX_DIGITS = 18
 
-#: What no title, name or path holds and no file may: control characters, and halves of characters.
+#: Characters that no title, name or path contains and no file may contain: control characters and surrogates.
 _HIDDEN = yaml.reader.Reader.NON_PRINTABLE
 
 KeyPath = tuple[str | int, ...]
 
 
 class Document:
-    """A parsed YAML file that remembers on which line each key stands."""
+    """A parsed YAML file with the line number of each key."""
 
     def __init__(self, path: Path, value: Any, lines: dict[KeyPath, int]) -> None:
         self.path, self.value, self._lines = path, value, lines
 
     def where(self, key_path: KeyPath) -> str:
-        """``params.yaml:12: recipes.fast.epochs`` for the deepest part of ``key_path`` that stands in the file."""
+        """``params.yaml:12: recipes.fast.epochs`` for the deepest part of ``key_path`` that is in the file."""
         return _where(self.path, self.line(key_path), key_path)
 
     def line(self, key_path: KeyPath) -> int:
-        """The line of the deepest part of ``key_path`` that stands in the file."""
+        """The line of the deepest part of ``key_path`` that is in the file."""
         while key_path and key_path not in self._lines:
             key_path = key_path[:-1]
         return self._lines.get(key_path, 1)
@@ -118,19 +118,19 @@ def _where(path: Path, line: int, key_path: KeyPath) -> str:
 
 
 def _shown_part(part: str | int) -> str:
-    """A key as it stands in the file, or quoted and shortened where it is no plain word."""
+    """A key as it is in the file; quoted and shortened if it is not a plain word."""
     text = str(part)
     return text if text.isprintable() and 0 < len(text) <= 80 and " " not in text else shorten(text)
 
 
 def read_yaml(path: Path) -> Document:
-    """Read one YAML file.
+    """Read one YAML file. All keys are text.
 
-    Keys are text, whatever they look like. Raises ConfigError in one line for a file that is missing, not UTF-8, not
-    YAML, has a key twice, refers to itself, is too large, or has a tag that asks for something else than plain data.
+    Raises ConfigError (one line) for a file that is missing, not UTF-8 or not YAML, that has a duplicate key, refers to
+    itself, is too large, or has a tag for anything other than plain data.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device would be waited for without end
+        if path.exists() and not path.is_file():  # a pipe or a device might be read without end
             raise ConfigError(f"{path}: is no file")
         with path.open("rb") as file:
             raw = file.read(MAX_YAML_BYTES + 1)
@@ -146,7 +146,7 @@ def read_yaml(path: Path) -> Document:
     for loader in _LOADERS[:-1]:
         with suppress(yaml.YAMLError):
             return _parse(path, text, loader)
-    try:  # what is no YAML is read by the slow loader, which says what is wrong more clearly
+    try:  # the slow loader explains more clearly what is wrong
         return _parse(path, text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -176,8 +176,10 @@ def _parse(path: Path, text: str, loader_class: type[Any]) -> Document:
 def _check_nodes(
     path: Path, node: yaml.Node, key_path: KeyPath, lines: dict[KeyPath, int], parents: frozenset[int], count: list[int]
 ) -> None:
-    """Fill ``lines`` and make every key text; refuse what is not plain data: duplicate keys, keys that are no text,
-    cycles, alias bombs, tags, whole numbers beyond 64 bits."""
+    """Fill ``lines``, make every key text, and reject what is not plain data.
+
+    Rejected: duplicate keys, keys that are not text, cycles, alias bombs, tags, whole numbers beyond 64 bits.
+    """
     line = node.start_mark.line + 1
     lines.setdefault(key_path, line)
 
@@ -186,7 +188,7 @@ def _check_nodes(
 
     if id(node) in parents:
         raise refuse("an alias refers to the block that it stands in")
-    # An alias counts as often as it is used, and long text by its length: what is written out must stay small, too.
+    # An alias counts every time it is used, and long text counts by its length, so that the expanded document is small.
     count[0] += 1 + (len(node.value) // 100 if isinstance(node, yaml.ScalarNode) else 0)
     if count[0] > MAX_YAML_VALUES or len(parents) > MAX_YAML_DEPTH:
         raise refuse(f"more than {MAX_YAML_VALUES:,} values" if count[0] > MAX_YAML_VALUES else "nested too deeply")

@@ -1,1 +1,1 @@
-"""Errors, seeds, processes and what the machine offers: every package uses it, and it imports none of them."""
+"""Errors, seeds, process groups and the machine's resources. Every package uses this one, and it imports no other."""

@@ -1,18 +1,18 @@
 """One training run shared by several processes, each of which holds a part of every batch.
 
-Started by torchrun, a process has a rank; in any other process everything here is the identity. What is minimised is
-the loss of the whole batch: the mean over the processes' parts, weighted by their images. Gradients are therefore
-summed over the processes once they are complete, whichever way a method computed them. Three things look at all images
-of a batch and ask for the others' part:
+A process started by torchrun has a rank. In any other process all functions here are the identity. The loss of the
+whole batch is minimised: the mean of the processes' losses, weighted by their numbers of images. Each process computes
+its own part of the gradients; the parts are summed before the update, whichever way the method computed them. Three
+operations look at all images of a batch and therefore exchange data:
 
 * batch normalisation: mean and variance of the whole batch, also in the backward pass (:func:`batch_norm_forward`,
   :func:`share_batch_statistics`);
 * losses that compare images with each other (:func:`whole_batch`);
-* random masks: numbers for the whole batch are drawn everywhere, and each process takes those of its images
-  (:func:`rand`), so that all generators stay the same.
+* random masks: every process draws the numbers of the whole batch and keeps those of its own images (:func:`rand`), so
+  that all generators have the same state.
 
-Every process then holds the same weights, statistics and random states after every step. torch's SyncBatchNorm and
-DistributedDataParallel are not used: the former runs on GPUs alone, the latter expects one ordinary backward pass a
+After every step all processes hold the same weights, running statistics and random states. torch's SyncBatchNorm and
+DistributedDataParallel are not used: the first runs on GPUs only, the second expects one ordinary backward pass per
 step.
 """
 
@@ -37,7 +37,8 @@ from collabench.core.errors import ConfigError
 T = TypeVar("T")
 aten = torch.ops.aten
 
-#: How long a process waits for what the first one decides: it may prepare a data set meanwhile.
+#: Timeout of a collective operation. It is long because other processes wait while the first one prepares a
+#: data set.
 PATIENCE = timedelta(days=7)
 
 _control: list[dist.ProcessGroup] = []
@@ -45,41 +46,42 @@ _total: list[int] = []
 
 
 def launched_world() -> int:
-    """How many processes torchrun started, this one among them; 1 without torchrun."""
+    """Number of processes that torchrun started, including this one; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def launched_first() -> bool:
-    """Whether this process is the first of them, or the only one."""
+    """Whether this process is the first one that torchrun started, or the only one."""
     return launched_world() == 1 or os.environ.get("RANK") == "0"
 
 
 def join(**options: Any) -> None:
-    """Join the other processes. options: of ``torch.distributed.init_process_group``; by default what torchrun says."""
+    """Join the process group. options: of ``torch.distributed.init_process_group``; by default what torchrun's
+    environment says."""
     backend = "cpu:gloo,cuda:nccl" if torch.version.cuda else "gloo"
     dist.init_process_group(backend, **options)
     _control.append(dist.new_group(backend="gloo", timeout=PATIENCE))
 
 
 def leave() -> None:
-    """Leave the other processes; this one goes on alone."""
+    """Leave the process group. This process continues alone."""
     if dist.is_initialized():
         dist.destroy_process_group()
     _control.clear()
 
 
 def rank() -> int:
-    """This process's number, from 0 on."""
+    """This process's number, counted from 0."""
     return dist.get_rank() if _control else 0
 
 
 def world() -> int:
-    """How many processes share a run."""
+    """Number of processes that share a run."""
     return dist.get_world_size() if _control else 1
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """``make()`` of process 0, everywhere. What it makes holds plain data and CPU tensors."""
+    """The value of ``make()`` in process 0, sent to every process. It must consist of plain data and CPU tensors."""
     if world() == 1:
         return make()
     made: list[Any] = [make() if rank() == 0 else None]
@@ -89,7 +91,7 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def wait_for_all() -> None:
-    """Return once every process has come here."""
+    """Return once every process has called this function."""
     if world() > 1:
         dist.barrier(group=_control[0])
 
@@ -106,7 +108,8 @@ def summed(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Part:
-    """The rows that process ``rank`` of ``world`` holds: consecutive, and as many as the others hold, or one less."""
+    """The rows of a batch that process ``rank`` of ``world`` holds. They are consecutive. The parts differ by at most
+    one row."""
 
     rank: int = 0
     world: int = 1
@@ -127,7 +130,7 @@ def own_part() -> Part:
 
 @contextmanager
 def batch_of(total: int) -> Iterator[None]:
-    """While this lasts, a batch of ``total`` images is trained on, of which this process holds its part."""
+    """Within the block a batch of ``total`` images is trained on, of which this process holds its part."""
     _total.append(total)
     try:
         yield
@@ -142,7 +145,7 @@ def _whole() -> tuple[int, slice]:
 
 
 def share() -> float:
-    """This process's share of the batch's images: the weight of its loss."""
+    """This process's share of the batch's images, from 0 to 1: the weight of its loss."""
     if world() == 1:
         return 1.0
     total, part = _whole()
@@ -150,7 +153,8 @@ def share() -> float:
 
 
 def whole_batch(x: Tensor) -> Tensor:
-    """All processes' rows (B, …) of this process's (b, …); gradients find their way back to the rows' owner."""
+    """All processes' rows (B, …) from this process's rows (b, …). Gradients are sent back to the process that owns the
+    rows."""
     return x if world() == 1 else _WholeBatch.apply(x)
 
 
@@ -162,12 +166,12 @@ class _WholeBatch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # Each process's loss counts by its share, and each sees all rows: a row's gradient is the sum of theirs.
+        # Every process sees all rows, and its loss counts by its share: a row's gradient is the sum over the processes.
         return summed(gradient.clone(memory_format=torch.contiguous_format))[ctx.part]
 
 
 def gathered(x: Tensor, total: int, dim: int = 0) -> Tensor:
-    """The ``total`` rows along ``dim`` of which every process holds its part ``x``; without a gradient."""
+    """All ``total`` rows along ``dim``, of which every process holds its part ``x``. Has no gradient."""
     if world() == 1:
         return x
     shape = [*x.shape]
@@ -179,7 +183,7 @@ def gathered(x: Tensor, total: int, dim: int = 0) -> Tensor:
 
 
 def rand(shape: Sequence[int], generator: torch.Generator | None, device: torch.device, dim: int = 0) -> Tensor:
-    """``torch.rand`` of this shape, whose dimension ``dim`` is that of the batch's images."""
+    """``torch.rand`` of this shape on the device. Dimension ``dim`` counts the images of the batch."""
     if world() == 1:
         return torch.rand(shape, generator=generator, device=device)
     total, part = _whole()
@@ -194,7 +198,7 @@ def rand(shape: Sequence[int], generator: torch.Generator | None, device: torch.
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Sum every parameter's gradient over the processes; one without a gradient has none anywhere."""
+    """Sum every parameter's gradient over the processes. If it has none, no process must have one."""
     if world() == 1:
         return
     by_type: dict[torch.dtype, list[Tensor]] = {}
@@ -223,7 +227,7 @@ def are_equal(tensors: Iterable[Tensor]) -> bool:
 
 # -------------------------------------------------------------------------------------------- batch normalisation
 
-#: In the place of torch's number of the kernel that normalised.
+#: Stands where torch returns the number of the kernel that normalised: the statistics are those of several processes.
 _SHARED = -1
 
 
@@ -238,15 +242,17 @@ def batch_norm_forward(
     eps: float,
     cudnn: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """``torch._batch_norm_impl_index`` with the statistics of the whole batch: output, mean, 1 / deviation, and two
-    values for :func:`batch_norm_backward`."""
+    """``torch._batch_norm_impl_index`` with the statistics of the whole batch.
+
+    Returns the output, the mean, 1 / deviation, and two values for :func:`batch_norm_backward`.
+    """
     if world() == 1 or not training:
         return torch._batch_norm_impl_index(x, scale, shift, running_mean, running_var, training, momentum, eps, cudnn)
     wide = torch.promote_types(x.dtype, torch.float32)
     dims = [d for d in range(x.dim()) if d != 1]
     variance, mean = torch.var_mean(x.to(wide), dims, correction=0)
-    # One row a process: images times pixels, mean, variance. Combined as Chan, Golub and LeVeque do, without
-    # cancellation.
+    # One row per process: images times pixels, mean, variance. They are combined by the formula of Chan, Golub and
+    # LeVeque, which avoids cancellation.
     channels = x.shape[1]
     rows = x.new_zeros(world(), 2 * channels + 1, dtype=wide)
     own = rows[rank()]
@@ -277,8 +283,11 @@ def batch_norm_backward(
     wanted: list[bool],
     reserve: Tensor,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """``aten._batch_norm_impl_index_backward`` for :func:`batch_norm_forward`: gradients of input, scale, shift. Those
-    of scale and shift are this process's part, as every parameter's gradient is before :func:`sum_gradients`."""
+    """``aten._batch_norm_impl_index_backward`` for :func:`batch_norm_forward`.
+
+    Returns the gradients of input, scale and shift. Those of scale and shift are this process's part, like every
+    parameter's gradient before :func:`sum_gradients`.
+    """
     if kind != _SHARED:
         return aten._batch_norm_impl_index_backward(
             kind, x, gradient, scale, running_mean, running_var, mean, deviation, training, eps, wanted, reserve
@@ -328,7 +337,7 @@ class _BatchNormFunction(torch.autograd.Function):
 
 
 class _SharedBatchNorm(_BatchNorm):
-    """Batch normalisation whose statistics in training are those of the whole batch."""
+    """Batch normalisation that uses the statistics of the whole batch in training."""
 
     @_disable_dynamo
     def forward(self, x: Tensor) -> Tensor:
@@ -339,7 +348,7 @@ class _SharedBatchNorm(_BatchNorm):
         tracked = self.training and self.track_running_stats
         if tracked and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # the mean over all batches
+            if self.momentum is None:  # cumulative average over all batches
                 momentum = 1.0 / self.num_batches_tracked.item()
         running = (self.running_mean, self.running_var) if tracked else (None, None)
         return _BatchNormFunction.apply(x, self.weight, self.bias, *running, True, momentum, self.eps)
@@ -357,10 +366,10 @@ _SHARED_FORMS = {nn.BatchNorm1d: _SharedBatchNorm1d, nn.BatchNorm2d: _SharedBatc
 
 
 def share_batch_statistics(network: nn.Module) -> None:
-    """Let the network's batch normalisation see the whole batch; nothing changes in one process.
+    """Let the network's batch normalisation use the statistics of the whole batch; does nothing in a single process.
 
-    The modules stay the same objects, with the same names and parameters. Raises ConfigError for a form that is not
-    known.
+    The modules stay the same objects, with the same names and parameters. Raises ConfigError for a kind of
+    normalisation that is not supported.
     """
     if world() == 1:
         return

@@ -1,4 +1,4 @@
-"""The errors that a user can mend: each is one line and ends the command with exit code 2."""
+"""The errors that a user can correct. Each has a message of one line and ends the command with exit code 2."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable
 
 Log = Callable[[str], None]
 
-#: Characters of a message; of a longer one the beginning and the end are kept.
+#: Maximum length of a message, in characters. Of a longer one the beginning and the end are kept.
 LONGEST = 2000
 
 
 def one_line(message: str) -> str:
-    """A message on one line of bounded length, whatever is quoted in it: also nothing that a terminal would obey."""
+    """A message on one line of bounded length, without control characters, whatever it quotes."""
     line = " ".join(part.strip() for part in message.splitlines())
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 600]} … {text[-500:]}"
 
 
 class CollabenchError(Exception):
-    """A problem with a remedy. The message is one line: what is wrong, where, what would be right.
+    """A problem with a remedy. The message is one line: what is wrong, where, and what would be right.
 
-    Whatever is quoted in it (a user's text, another library's error), it stays one line of bounded length.
+    The message stays one line of bounded length even if it quotes a user's text or another library's error.
     """
 
     def __init__(self, message: str) -> None:
@@ -28,9 +28,9 @@ class CollabenchError(Exception):
 
 
 class ConfigError(CollabenchError):
-    """``params.yaml`` or a file under ``papers/`` says something that cannot be run.
+    """``params.yaml`` or a file under ``papers/`` asks for something that cannot be run.
 
-    key: the entry of ``params.yaml`` that it is about, where whoever knows the file's lines has yet to name its place.
+    key: the path of the entry in ``params.yaml``, if its line number is not yet part of the message.
     """
 
     def __init__(self, message: str, key: tuple[str, ...] = ()) -> None:
@@ -39,7 +39,7 @@ class ConfigError(CollabenchError):
 
 
 class DataError(CollabenchError):
-    """A data set, noise file or downloaded file is missing, damaged or not what its name says."""
+    """A data set, noise file or download is missing, is damaged or has other content than its name says."""
 
 
 class ResultError(CollabenchError):
@@ -47,8 +47,8 @@ class ResultError(CollabenchError):
 
 
 class RunFailed(CollabenchError):
-    """One training run could not be finished; its siblings are unaffected."""
+    """One training run could not be finished. Other runs are not affected."""
 
 
 class StorageError(CollabenchError):
-    """A file cannot be written or locked: the disk is full, the folder read-only or not permitted. No run's fault."""
+    """A file cannot be written or locked: the disk is full, or the folder is read-only or not permitted."""

@@ -1,4 +1,4 @@
-"""Processes that end with the process that started them."""
+"""Child processes that end with the process that started them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int | None = None, poll_seconds: float = 0.5) -> None:
-    """End this process when its parent, or the command that began the study, has ended: nothing writes on unattended.
+    """Let this process end when its parent, or the command that started the study, has ended.
 
-    A child of a killed process would otherwise go on beside the restarted study. Locks and half-written temporary files
-    don't matter here: locks end with the process, and files take their place in one step. On Linux the kernel ends the
-    process together with its parent. Beneath tools that don't pass a kill on (a shell between them),
-    $COLLABENCH_ANCESTOR names the process to watch.
+    Without this, a child of a killed process would continue beside the restarted study. It is safe to end at any time:
+    locks are released by the operating system, and files are replaced atomically. On Linux the kernel ends the process
+    together with its parent. If a program in between (such as a shell) does not pass a kill on, $COLLABENCH_ANCESTOR
+    names the process to watch.
 
-    parent: the parent's process id, where the caller knows it: then one that ended before this call is noticed.
+    parent: the parent's process id, if the caller knows it. A parent that ended before this call is then noticed.
+    poll_seconds: how often the watched process is looked for.
     """
     ancestor = os.environ.get(ANCESTOR)
     expected = parent or os.getppid()
@@ -50,8 +51,10 @@ def kill_with_parent(parent: int | None = None) -> None:
 
 
 def ending_with_parent() -> Callable[[], None] | None:
-    """A ``preexec_fn`` for :class:`subprocess.Popen`, with which a program that isn't ours ends together with this
-    process; None where the system has no such thing."""
+    """A ``preexec_fn`` for :class:`subprocess.Popen` that ends the program together with this process.
+
+    None if the system does not support that.
+    """
     if sys.platform != "linux":
         return None
     library, parent = ctypes.CDLL(None), os.getpid()
@@ -65,7 +68,7 @@ def ending_with_parent() -> Callable[[], None] | None:
 
 
 def this_process() -> str:
-    """A name of this process for $COLLABENCH_ANCESTOR: its id and, since ids are used again, its start."""
+    """A name of this process for $COLLABENCH_ANCESTOR: its id and its start time, because ids are reused."""
     import psutil
 
     return f"{os.getpid()}:{psutil.Process().create_time():.2f}"

@@ -1,5 +1,7 @@
-"""The base of every typed record: unknown keys are errors, types are not converted, numbers are finite, and records are
-immutable."""
+"""The base class of all typed records.
+
+Unknown keys are errors, types are not converted, numbers are finite, and records are immutable.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-#: Beside a ``Literal`` that holds 0 or 1, which Python takes for equal to false and true.
+#: For a ``Literal`` that contains 0 or 1: Python considers these equal to False and True.
 NO_BOOL = BeforeValidator(_no_bool)
 
 
@@ -27,7 +29,7 @@ def _no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-#: For a list in which nothing can stand twice.
+#: For a list without duplicates.
 NO_REPEATS = AfterValidator(_no_repeats)
 
 

@@ -1,6 +1,6 @@
-"""Finding a package's plug-ins: every module of the package that has a class ``Settings`` is one entry.
+"""Discovery of a package's plug-ins: every module of the package that has a class ``Settings`` is one entry.
 
-A new method or model family is one new file; nothing else lists it.
+A new method or model family is one new file. It is listed nowhere else.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collabench.core.record import Record
 
 
 class Registry(Mapping[str, ModuleType]):
-    """The modules of ``package`` by name, but for those whose name starts with an underscore.
+    """The modules of ``package`` by name, except those whose name starts with an underscore.
 
-    Each has a class ``Settings`` whose field ``discriminator`` is a ``Literal`` holding the module's name: the key that
-    chooses the entry in ``params.yaml``.
+    Each module has a class ``Settings`` with a field named by ``discriminator``, a ``Literal`` of the module's name.
+    This field selects the entry in ``params.yaml``. Raises TypeError if the two names differ.
     """
 
     def __init__(self, package: str, discriminator: str) -> None:
@@ -33,7 +33,7 @@ class Registry(Mapping[str, ModuleType]):
                 raise TypeError(f"{package}.{name}.Settings.{discriminator} must be Literal[{name!r}]")
 
     def settings_union(self) -> Any:
-        """The union of all entries' settings, for a discriminated field."""
+        """The union of all entries' settings, for a discriminated field of pydantic."""
         return Union[tuple(module.Settings for module in self._modules.values())]
 
     def __getitem__(self, name: str) -> ModuleType:

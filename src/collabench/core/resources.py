@@ -1,4 +1,4 @@
-"""What this machine offers and what a process may take of it: cores, GPUs, and a life no longer than its parent's."""
+"""The cores and GPUs of this machine, and how processes share them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from filelock import FileLock, Timeout
 
 from collabench.core.errors import CollabenchError
 
-#: What one process leaves in the environment for those that it starts.
+#: Environment variables by which a process passes its choice to its children.
 CORES, GPUS, SLOTS, LEASES = "COLLABENCH_CORES", "COLLABENCH_GPUS", "COLLABENCH_GPU_SLOTS", "COLLABENCH_GPU_LEASES"
 
-#: ``slurm``: jobs are scheduled by a cluster, which gives each its cores and its GPU.
+#: With ``slurm``, a cluster schedules the jobs and gives each its cores and its GPU.
 SCHEDULER = "COLLABENCH_SCHEDULER"
-#: In the place of a GPU's name: the one that the cluster's scheduler has made the only visible one.
+#: Used instead of a GPU's name: the only GPU that the cluster's scheduler has made visible.
 ALLOCATED = "allocated"
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a study may use. ``gpus``: names as in CUDA_VISIBLE_DEVICES; none of them: training runs on the CPU."""
+    """What a study may use. ``gpus``: names as in CUDA_VISIBLE_DEVICES; if there are none, training runs on the CPU."""
 
     cores: int
     gpus: tuple[str, ...]
@@ -39,35 +39,35 @@ class Resources:
 
     @property
     def workers(self) -> int:
-        """How many training processes run side by side."""
+        """Number of training processes that run side by side."""
         return len(self.gpus) * self.slots_per_gpu if self.gpus else self.cores
 
     def describe(self) -> str:
-        """One line that says what was chosen and why."""
+        """One line that says what was chosen, and why."""
         gpus = f"GPU {', '.join(self.gpus)} ({self.slots_per_gpu} a GPU)" if self.gpus else "no GPU"
         return f"{self.workers} training processes: {self.cores} cores, {gpus}; {self.reason}; {torch_build()}"
 
     def environment(self) -> dict[str, str]:
-        """Variables that make :func:`choose` in a child process choose the same."""
+        """Environment variables that make :func:`choose` in a child process choose the same."""
         return {CORES: str(self.cores), GPUS: ",".join(self.gpus) or "none", SLOTS: str(self.slots_per_gpu)}
 
     @classmethod
     def from_environment(cls) -> Resources:
-        """What the parent process chose, taken without importing torch: a GPU must be leased before CUDA is asked."""
+        """The parent process's choice. Does not import torch: a GPU must be leased before CUDA is initialised."""
         gpus = os.environ.get(GPUS, "none")
         names = () if gpus == "none" else tuple(gpus.split(","))
         return cls(int(os.environ.get(CORES, "1")), names, int(os.environ.get(SLOTS, "1")), "as the parent chose")
 
 
 def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None = None) -> Resources:
-    """Cores and GPUs for a study.
+    """Choose the cores and GPUs of a study.
 
     Args:
-        device: ``auto``, ``cpu`` or ``cuda``: the profile's.
-        cores: how many, or None: $COLLABENCH_CORES, else what affinity and cgroup allow.
-        gpus: ``0,1``, ``none``, or None: $COLLABENCH_GPUS, else all visible ones.
+        device: the profile's ``auto``, ``cpu`` or ``cuda``.
+        cores: their number; None means $COLLABENCH_CORES, or what CPU affinity and cgroup allow.
+        gpus: ``0,1`` or ``none``; None means $COLLABENCH_GPUS, or all visible ones.
 
-    Raises CollabenchError in one line where a number is wrong or a GPU is asked for that torch cannot use.
+    Raises CollabenchError if a number is wrong or a GPU is asked for that torch cannot use.
     """
     cores = cores or os.environ.get(CORES) or None
     gpus = gpus or os.environ.get(GPUS) or None
@@ -92,7 +92,7 @@ def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None =
 
 
 def on_cluster() -> bool:
-    """Whether a cluster schedules the jobs. Raises CollabenchError for a scheduler that is not known."""
+    """Whether a cluster schedules the jobs. Raises CollabenchError for an unknown scheduler."""
     scheduler = os.environ.get(SCHEDULER, "")
     if scheduler not in ("", "slurm"):
         raise CollabenchError(f"{SCHEDULER}={scheduler}: must be slurm, or unset to schedule on this machine")
@@ -100,8 +100,10 @@ def on_cluster() -> bool:
 
 
 def allocated(device: str) -> Resources:
-    """What one job of a cluster has: a core, and a GPU if the profile's ``device`` is ``cuda``, or if it is ``auto``
-    and $COLLABENCH_GPUS asks for GPUs. The host that submits jobs need not have one."""
+    """The resources of one job of a cluster: one core, and one GPU if the profile's ``device`` asks for it.
+
+    ``cuda`` asks for a GPU; ``auto`` does if $COLLABENCH_GPUS names GPUs. The host that submits jobs need not have one.
+    """
     asked = os.environ.get(GPUS) or "none"
     gpu = device == "cuda" or (device == "auto" and asked != "none")
     return Resources(1, (ALLOCATED,) if gpu else (), 1, "scheduled by Slurm")
@@ -114,7 +116,8 @@ def _positive(text: str, name: str) -> int:
 
 
 def available_cores(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> tuple[int, str]:
-    """How many cores this process may use, and which limit decided: CPU affinity or a cgroup's quota (v1 or v2)."""
+    """The number of cores that this process may use, and the limit that decided: CPU affinity or a cgroup quota (v1 or
+    v2)."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota(proc, cgroups)
     if quota is not None and quota < affinity:
@@ -123,7 +126,7 @@ def available_cores(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cg
 
 
 def cgroup_quota(proc: Path, cgroups: Path) -> float | None:
-    """The smallest CPU quota, in cores, of this process's cgroup and those above it; None where there is none."""
+    """The smallest CPU quota, in cores, of this process's cgroup and its ancestors; None without a quota."""
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
     except OSError:
@@ -139,7 +142,7 @@ def cgroup_quota(proc: Path, cgroups: Path) -> float | None:
             continue
         for root in roots:
             folder = root / path.strip("/")
-            # Inside a container the path may be the host's: the container's own limit then lies at the root.
+            # Inside a container the path may be the host's. The container's own limit is then at the root.
             for candidate in {folder, *(f for f in folder.parents if f.is_relative_to(root)), root}:
                 quota = read(candidate)
                 if quota is not None:
@@ -164,7 +167,7 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The GPUs that torch can use, by the names that CUDA_VISIBLE_DEVICES takes."""
+    """The GPUs that torch can use, named as in CUDA_VISIBLE_DEVICES."""
     import torch
 
     count = torch.cuda.device_count() if torch.version.cuda else 0
@@ -185,11 +188,11 @@ def torch_build() -> str:
 def lease_gpu(
     gpus: Sequence[str], slots: int = 1, folder: Path | None = None, poll_seconds: float = 0.2
 ) -> Iterator[str]:
-    """Hold one slot of one GPU and make it the only visible one; waits until a slot is free.
+    """Hold one slot of one GPU and make this GPU the only visible one; waits until a slot is free.
 
-    Snakemake's and Slurm's counts say how many jobs may run, not where: a file lock for each slot, in a folder that all
-    processes of this host share, does. The lock ends with the process, however that ends. Slots are taken GPU by GPU
-    before any GPU gets a second job. Must be entered before torch starts CUDA.
+    Snakemake and Slurm limit how many jobs run, but do not say which GPU a job uses. Each slot is a file lock in a
+    folder that all processes of this host share. The operating system releases the lock when the process ends. Every
+    GPU gets one job before any GPU gets a second one. Must be entered before torch initialises CUDA.
     """
     folder = folder or Path(os.environ.get(LEASES) or Path(tempfile.gettempdir()) / "collabench-gpu-leases")
     if not folder.is_dir():

@@ -1,8 +1,8 @@
 """Named random streams.
 
-Every random decision draws from the stream of its own name, so that adding a draw in one place changes no number in
-another, and so that everything which does not depend on the method (``split``, ``noise``, ``order``, ``augmentation``)
-is the same for all methods of one seed: comparisons are paired.
+Every random decision draws from the stream of its own name. Adding a draw in one place therefore changes no number in
+another place. Streams that do not depend on the method (``split``, ``noise``, ``order``, ``augmentation``) are the same
+for all methods of one seed, so that comparisons are paired.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ Stream = Literal["split", "noise", "init", "order", "augmentation", "dropout", "
 
 
 def stream_seed(seed: int, stream: Stream, *context: int | str) -> int:
-    """A 63-bit number that depends on every argument and on nothing else (not on the machine, not on Python's hash)."""
+    """A 63-bit number that depends on the arguments only (not on the machine or on Python's hash)."""
     key = "\x1f".join(["collabench", str(seed), stream, *map(str, context)])
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") >> 1
 
 
 def dropout_seed(seed: int, epoch: int, number: int) -> int:
-    """Where a stream of dropout begins an epoch. Stream 0 is that of a network trained alone; every further copy of the
-    network has one of its own."""
+    """Seed of a dropout stream at the beginning of an epoch.
+
+    Stream 0 is the one of a network trained alone. Every further copy of the network has its own stream.
+    """
     return stream_seed(seed, "dropout", epoch, *([number] if number else []))
 
 
 def torch_generator(
     seed: int, stream: Stream, *context: int | str, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A fresh generator at the beginning of the named stream."""
+    """A new generator at the beginning of the named stream."""
     generator = torch.Generator(device=device)
     generator.manual_seed(stream_seed(seed, stream, *context))
     return generator
 
 
 def numpy_generator(seed: int, stream: Stream, *context: int | str) -> np.random.Generator:
-    """As :func:`torch_generator`, from NumPy's counter-based Philox generator (the same on every machine)."""
+    """As :func:`torch_generator`, with NumPy's counter-based Philox generator, which is the same on every machine."""
     return np.random.Generator(np.random.Philox(key=stream_seed(seed, stream, *context)))

@@ -1,7 +1,7 @@
-"""Training methods. One method per file: ``Settings`` (its entry in ``params.yaml``) and ``Method``.
+"""Training methods, one per file: ``Settings`` (its entry in ``params.yaml``) and ``Method``.
 
-A method turns backbones into a training network, names the loss terms of a batch and says what is deployed. The trainer
-does everything else and knows no method by name. See :mod:`collabench.methods.contract`.
+A method turns backbones into a training network, computes the named loss terms of a batch and chooses what is deployed.
+The trainer does everything else and knows no method by name. See :mod:`collabench.methods.contract`.
 """
 
 from __future__ import annotations

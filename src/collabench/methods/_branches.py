@@ -1,4 +1,4 @@
-"""Branches that share low stages, for methods that look at what the branches share or at their features."""
+"""Branches that share their first stages, for methods that need the shared output or the features."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from collabench.models.tree import INPUT, TrainingTree, check_splits, simple_tre
 
 
 def split_point(backbone: Backbone, split_after: str | None) -> str:
-    """``split_after``, or the default: the last of Song & Chai's split points that the backbone names.
+    """``split_after``, or the default: the last of Song & Chai's split points that the backbone has.
 
-    Raises ValueError (one line) where there is no such stage.
+    Raises ValueError (one line) if the backbone has no such stage.
     """
     if split_after is None:
         fitting = [points[-1] for points in DEFAULT_SPLIT_POINTS if set(points) <= set(backbone.stage_names)]
@@ -28,7 +28,8 @@ def split_point(backbone: Backbone, split_after: str | None) -> str:
 
 
 class BranchOutputs(NamedTuple):
-    """Output of the shared stages; features (heads, B, features) before the classifiers; logits (heads, B, m)."""
+    """shared: output of the shared stages. features: (heads, B, features) before the classifiers. logits: (heads, B,
+    m)."""
 
     shared: Tensor
     features: Tensor
@@ -36,8 +37,8 @@ class BranchOutputs(NamedTuple):
 
 
 def run_branches(tree: TrainingTree, images: Tensor) -> BranchOutputs:
-    """Everything of one pass through a tree with a single split: the shared stages run once, so that their running
-    statistics move once."""
+    """All outputs of one pass through a tree with a single split. The shared stages run once, so that their running
+    statistics are updated once."""
     shared = tree.shared(images)
     branches = [branch.segment for branch in tree.root.branches]
     features = [branch.features(shared) for branch in branches]

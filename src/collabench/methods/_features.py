@@ -1,4 +1,4 @@
-"""What a backbone's stages put out, reduced to one vector per image: the input of small layers beside the backbone."""
+"""Outputs of a backbone's stages, reduced to one vector per image: the input of a method's additional layers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from collabench.models.pooling import global_average
 
 @dataclass(frozen=True)
 class StageOutput:
-    """``shape``: of one image's output, (C, H, W) for a map; ``is_trained``: the stage has weights."""
+    """``shape``: of one image's output, (C, H, W) for a map. ``is_trained``: the stage has weights."""
 
     shape: tuple[int, ...]
     is_trained: bool
 
     @property
     def is_map(self) -> bool:
-        """Has a height and a width."""
+        """Whether the output has a height and a width."""
         return len(self.shape) == 3
 
     @property
@@ -31,12 +31,12 @@ class StageOutput:
 
 
 def pooled(x: Tensor) -> Tensor:
-    """(B, C) from maps (B, C, H, W), by global average pooling, or from anything else, flattened."""
+    """Vectors (B, C) from maps (B, C, H, W) by global average pooling; any other shape is flattened."""
     return global_average(x) if x.ndim == 4 else x.flatten(1)
 
 
 def stage_outputs(backbone: Backbone, input_shape: tuple[int, int, int]) -> dict[str, StageOutput]:
-    """What every stage but the classifier puts out for images of ``input_shape``; leaves the backbone as it was."""
+    """The output of every stage but the classifier for images of ``input_shape``. The backbone stays unchanged."""
     training = backbone.training
     backbone.eval()
     x = torch.zeros(1, *input_shape, device=next(backbone.parameters()).device)
@@ -51,10 +51,9 @@ def stage_outputs(backbone: Backbone, input_shape: tuple[int, int, int]) -> dict
 
 
 def feature_width(backbone: Backbone, input_shape: tuple[int, int, int]) -> int:
-    """Width of the penultimate features (B, width); leaves the backbone as it was.
+    """Width of the penultimate features (B, width). The backbone stays unchanged.
 
-    Raises ValueError (one line) where the classifier takes something else: a method that adds layers there needs
-    vectors.
+    Raises ValueError (one line) if the classifier's input is not a vector, which the method's additional layers need.
     """
     *_, (stage, output) = stage_outputs(backbone, input_shape).items()
     if len(output.shape) != 1:

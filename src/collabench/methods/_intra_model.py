@@ -1,8 +1,8 @@
-"""The four losses of Fang & Lin 2021 as functions of tensors, unweighted unless a weight is among the arguments.
+"""The four losses of Fang & Lin 2021 as functions of tensors, unweighted unless a weight is an argument.
 
-Everything is computed in float32 or wider, also under autocast, and is finite, with finite gradients, for every finite
-input: where an equation divides by zero (a constant map, a vector that centring leaves empty, a constant row of
-weights) the value is 0 and so is the gradient.
+Everything is computed in float32 or wider, also under autocast. Values and gradients are finite for every finite input:
+where an equation divides by zero (a constant map, a vector that is zero after centring, a constant row of weights) the
+value and its gradient are 0.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ def mid_terms(
 
 
 def deviations(maps: Tensor) -> Tensor:
-    """(B, C): the standard deviation of every channel's map over height and width; gradient 0 at a constant map.
+    """The standard deviation (B, C) of every channel's map over height and width. A constant map has gradient 0.
 
-    A map is constant if its pixels differ by no more than their rounding error.
+    A map counts as constant if its pixels differ by no more than their rounding error.
 
     Args:
         maps: (B, C, H, W).
@@ -110,14 +110,14 @@ def deviations(maps: Tensor) -> Tensor:
 
 
 def similarities(vectors: Tensor, centre: Literal["batch", "sample"] = "batch") -> Tensor:
-    """S (eq. 8): cosine similarity (B, B) of centred vectors; 0 with a vector that centring leaves empty.
+    """S (eq. 8): cosine similarity (B, B) of centred vectors; 0 for a vector that is zero after centring.
 
-    What is left of a vector is empty if it is no more than rounding error of the largest vector: identical samples
-    would otherwise be described by it.
+    A centred vector counts as zero if it is no longer than the rounding error of the longest vector. Otherwise
+    identical samples would be described by rounding errors.
 
     Args:
         vectors: (B, d).
-        centre: subtract the mean over the batch of every component, or of every sample the mean of its components.
+        centre: subtract the mean over the batch of every component, or the mean over the components of every sample.
     """
     with torch.autocast(vectors.device.type, enabled=False):
         vectors = at_least_float32(vectors)
@@ -133,7 +133,7 @@ def frobenius_distance(first: Tensor, second: Tensor) -> Tensor:
 
 
 def linear_weights(first: float, last: float, layers: int) -> list[float]:
-    """One weight per layer, linear from ``first`` to ``last``. A single layer is the last one."""
+    """One weight per layer, linear from ``first`` to ``last``. A single layer has the weight ``last``."""
     if layers == 1:
         return [last]
     return [first + (last - first) * layer / (layers - 1) for layer in range(layers)]
@@ -149,7 +149,8 @@ def kernel_term(weight: Tensor) -> Tensor:
     """
     with torch.autocast(weight.device.type, enabled=False):
         rows = at_least_float32(weight).flatten(1)
-        # A row's length is its deviation times the root of G: dividing by it standardises, and divides C by G.
+        # The length of a row is its deviation times the square root of G. Dividing by the length therefore standardises
+        # the row and divides C by G.
         unit = _unit(rows - rows.mean(dim=1, keepdim=True), _length(rows.detach(), dim=1)[0])
         covariance = matmul(unit, unit.mT)
         own = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
@@ -158,9 +159,9 @@ def kernel_term(weight: Tensor) -> Tensor:
 
 
 def _length(vectors: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Euclidean length along ``dim``, kept, and the largest absolute component (no gradient).
+    """Euclidean length along ``dim`` (kept) and the largest absolute component (no gradient).
 
-    The components are divided by the largest before they are squared, so that no square over- or underflows.
+    The components are divided by the largest one before they are squared, so that no square over- or underflows.
     """
     low, high = vectors.detach().aminmax(dim=dim, keepdim=True)
     largest = torch.maximum(-low, high)
@@ -169,7 +170,7 @@ def _length(vectors: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _unit(centred: Tensor, size: Tensor) -> Tensor:
-    """Rows (B, d) divided by their lengths; 0 for a row that is no more than rounding error of vectors of length
+    """Rows (B, d) divided by their lengths; 0 for a row that is no longer than the rounding error of vectors of length
     ``size``."""
     length, _ = _length(centred, dim=1)
     empty = length <= _rounding(centred.dtype) * size

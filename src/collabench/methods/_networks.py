@@ -1,4 +1,4 @@
-"""Settings of methods that train several whole networks side by side."""
+"""Settings of methods that train several whole networks together."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from collabench.models import Backbone
 
 
 class NetworksSettings(contract.MethodSettings):
-    """Network 0 is the run's own model: it begins with the weights of individual training, and it is deployed.
+    """Network 0 is the run's own model. It starts with the weights of individual training, and it is deployed.
 
-    ``networks``: how many of that model (they begin with independent weights). ``peers``: instead, the models of
-    ``params.yaml`` that train beside network 0, one network each; a model may be named twice.
+    ``networks``: the number of networks of the run's model; they have independent initial weights. ``peers``: instead,
+    the models of ``params.yaml`` that are trained together with network 0, one network each. A model may be named
+    twice.
     """
 
     networks: int = Field(default=2, ge=2, le=16)
@@ -39,7 +40,7 @@ class NetworksSettings(contract.MethodSettings):
         return (None, *self.peers) if self.peers else (None,) * self.networks
 
     def identity(self) -> dict[str, Any]:
-        # The run's identity lists every model that is named once; which network has which of them is said here.
+        # The run's identity lists every named model once. This pattern adds which network has which of them.
         models = list(dict.fromkeys(self.peers))
         pattern = [models.index(peer) for peer in self.peers]
         return self.model_dump(exclude={"networks", "peers"}) | {"networks": self.count, "peers": pattern}

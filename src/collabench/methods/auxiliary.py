@@ -34,7 +34,7 @@ class Settings(contract.MethodSettings):
     after: tuple[str, ...] | None = Field(default=None, min_length=1)
 
     def widths(self, backbone: Backbone, input_shape: tuple[int, int, int]) -> dict[str, int]:
-        """Stage → width of its auxiliary classifier's input. Raises ValueError for stages that don't exist."""
+        """Stage → width of the input of its auxiliary classifier. Raises ValueError for stages that do not exist."""
         outputs = stage_outputs(backbone, input_shape)
         if self.after is None:
             chosen = [stage for stage, output in outputs.items() if output.is_map and output.is_trained]

@@ -1,4 +1,4 @@
-"""What a method is: the contract between a method's file and the trainer."""
+"""The contract between a training method and the trainer."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Requirement:
-    """A run that must be finished first (a teacher, an ensemble's member).
+    """A run that must be finished before another one (a teacher, or a member of an ensemble).
 
-    ``None`` means: the same as in the run that requires it. ``member`` 0 has that run's own seed; the others have seeds
-    derived from it that no table uses (:func:`collabench.config.configuration.member_seed`).
+    ``None`` means: the same as in the run that requires it. ``member`` 0 has that run's own seed. The other members
+    have derived seeds that no table uses (:func:`collabench.config.configuration.member_seed`).
     """
 
     method: str
@@ -34,10 +34,11 @@ class Requirement:
 
 
 class MethodSettings(Record):
-    """Settings that every method has. A subclass adds its own, with its paper's symbol and default in the docstring.
+    """Settings that every method has. A subclass adds its own; its docstring gives the paper's symbols and the
+    defaults.
 
-    ``label_smoothing``: the one-hot target of every hard cross entropy becomes
-    ``(1 - label_smoothing) * onehot(y) + label_smoothing / m``.
+    ``label_smoothing``: the one-hot target of every hard cross entropy becomes ``(1 - label_smoothing) * onehot(y) +
+    label_smoothing / m``.
     """
 
     if TYPE_CHECKING:
@@ -45,46 +46,53 @@ class MethodSettings(Record):
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
 
     def references(self) -> tuple[tuple[str, str, str], ...]:
-        """Names from other sections of ``params.yaml`` that these settings use: (field, section, name)."""
+        """Names from other sections of ``params.yaml`` that these settings use, as (field, section, name)."""
         return ()
 
     def requires(self) -> tuple[Requirement, ...]:
-        """Runs that must be finished before this one."""
+        """The runs that must be finished before this one."""
         return ()
 
     def passes(self) -> tuple[str | None, ...]:
-        """Models (None: the run's own) whose layers see a batch: one entry for every copy of a network or of a part of
-        it, and one more for each time that a copy is asked again. Where dropout is in several, a run's identity says
-        how they draw (:data:`collabench.config.configuration.DROPOUT_REVISION`)."""
+        """The models (None: the run's own) whose layers process a batch, one entry for every pass.
+
+        Every copy of a network or of a part of it is one entry, and so is every repeated pass of a copy. If several
+        entries have dropout, the run's identity includes how they draw
+        (:data:`collabench.config.configuration.DROPOUT_REVISION`).
+        """
         return (None,)
 
     def identity(self) -> dict[str, Any]:
-        """What of the settings can change numbers. Names are replaced by the runs and models that they stand for."""
+        """The settings that can change numbers, as plain data. Names are replaced by the runs and models that they
+        refer to."""
         return self.model_dump(exclude={name for name, _, _ in self.references()})
 
     def with_absolute_paths(self, folder: Path) -> Self:
-        """These settings with every path that is not absolute beginning at ``folder``, that of ``params.yaml``."""
+        """These settings with every relative path resolved against ``folder``, the folder of ``params.yaml``."""
         return self
 
     def check_files(self, make_backbone: Callable[[str | None], Backbone] | None) -> None:
-        """Raise ConfigError (one line) if a file that training reads is missing or not the one meant.
+        """Raise ConfigError (one line) if a file that training reads is missing or has other content than declared.
 
-        make_backbone(model): the model of this name (None: the run's own) on the meta device; None where the form of
-        the data set is known from its files only.
+        make_backbone(model): the model of this name (None: the run's own) on the meta device. None if the shape of the
+        data set is known from its files only.
         """
 
     def check_fits(self, backbone: Backbone, precision: str, input_shape: tuple[int, int, int]) -> None:
-        """Raise ValueError (one line) if the settings make no sense for this backbone (on the meta device: names and
-        shapes, no numbers), precision or shape (C, H, W) of the images. Asked for the run's own model and for every
-        other one that the settings name."""
+        """Raise ValueError (one line) if the settings do not fit this backbone, precision or image shape (C, H, W).
+
+        The backbone is on the meta device: names and shapes without numbers. Called for the run's own model and for
+        every other model that the settings name.
+        """
 
 
 @dataclass
 class Batch:
     """One mini-batch on the training device.
 
-    images: (B, C, H, W) float, normalised; labels: (B,) int64, noisy where the run has noise;
-    generator: the stream ``dropout`` of the first copy, on the training device, for a method's own random decisions.
+    images: (B, C, H, W) float, normalised.
+    labels: (B,) int64, noisy if the run has noise.
+    generator: the dropout stream of the first copy, on the training device, for a method's own random decisions.
     """
 
     images: Tensor
@@ -93,10 +101,9 @@ class Batch:
 
 
 class Update(Protocol):
-    """One optimizer step: backward of ``loss`` into ``parameters`` (default: all), then the update.
+    """One optimizer step: the gradient of ``loss`` with respect to ``parameters`` (default: all), then the update.
 
-    Parameters that are not listed keep no gradient at all (``None``), so that neither momentum nor weight decay moves
-    them.
+    Parameters that are not listed have no gradient (``None``), so that neither momentum nor weight decay changes them.
     """
 
     def __call__(self, loss: Tensor, parameters: Sequence[nn.Parameter] | None = None) -> None: ...
@@ -104,13 +111,15 @@ class Update(Protocol):
 
 @dataclass
 class Context:
-    """What a method may know of its run.
+    """What a method can use of its run.
 
-    make_backbone(copy, model=None): a fresh backbone on the CPU. Copy 0 has the weights that individual training of the
-    same seed begins with, and its dropout draws the same masks; every other copy is drawn independently. ``model``
-    names another model of ``params.yaml`` that the settings refer to. make_layers(name, make): ``make()``, a method's
-    layers beside the backbones, on the CPU, with weights that depend on the run's seed and on ``name`` alone.
-    teachers: the deployed networks of ``settings.requires()``, in order, frozen, in eval mode.
+    make_backbone(copy, model=None): a new backbone on the CPU. Copy 0 has the initial weights and the dropout masks of
+    individual training with the same seed. Every other copy is initialised independently. ``model`` names another model
+    of ``params.yaml`` that the settings refer to.
+    make_layers(name, make): ``make()``, a method's additional layers, on the CPU. Their weights depend on the run's
+    seed and on ``name`` only.
+    input_shape: (C, H, W) of the images that the network receives.
+    teachers: the deployed networks of ``settings.requires()``, in order, frozen and in eval mode.
     """
 
     make_backbone: Callable[..., Backbone]
@@ -124,9 +133,9 @@ class Context:
 class Method(ABC, Generic[Network]):
     """One training method.
 
-    ``revision`` enters a run's identity; raise it whenever the numbers that the method computes change.
+    ``revision`` is part of a run's identity. Raise it whenever the method computes other numbers.
     ``trains`` is False for a method that only combines finished runs (the ensemble).
-    ``reading`` says, for a method whose paper's text is not at hand, what has to stand wherever its results are shown.
+    ``reading``: what must be stated wherever results are shown, for a method whose paper's text is not available.
     """
 
     revision: ClassVar[int] = 1
@@ -138,34 +147,35 @@ class Method(ABC, Generic[Network]):
 
     @abstractmethod
     def build(self) -> Network:
-        """The training network, on the CPU. Its parameters are the ones that the optimizer updates."""
+        """The training network, on the CPU. The optimizer updates its parameters."""
 
     @abstractmethod
     def losses(self, network: Network, batch: Batch) -> dict[str, Tensor]:
-        """Named, weighted loss terms (scalars, mean over the batch); their sum is what is minimised."""
+        """Named, weighted loss terms: scalars, means over the batch. Their sum is minimised."""
 
     def step(self, network: Network, batch: Batch, update: Update) -> dict[str, Tensor]:
-        """Train on one batch and return the loss terms. Override only where a batch needs several updates."""
+        """Train on one batch and return the loss terms. Override this only if a batch needs several updates."""
         terms = self.losses(network, batch)
         update(total(terms))
         return terms
 
     @abstractmethod
     def predict(self, network: Network, images: Tensor) -> Tensor:
-        """Logits (heads, B, m) of every head or network in eval mode; the first is the one that is deployed."""
+        """Logits (heads, B, m) of every head or network in eval mode. The first one is deployed."""
 
     @abstractmethod
     def deploy(self, network: Network) -> nn.Module:
-        """What is kept after training: by rule a plain :class:`Backbone` whose output equals ``predict(…)[0]``.
-        Called after every epoch that is evaluated, too: the network that is trained stays as it is.
+        """The network that is kept after training: usually a plain :class:`Backbone` whose output equals
+        ``predict(…)[0]``.
 
-        What it copies it clones, tensor by tensor: costs are counted on fake tensors, and a ``deepcopy`` of those
-        damages the process's memory (torch 2.13; it ended some time later, in unrelated work).
+        It is also called after every evaluated epoch and must not change the training network. A copy must clone tensor
+        by tensor: costs are counted on fake tensors, and ``deepcopy`` of fake tensors corrupts the process's memory
+        (torch 2.13).
         """
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
-    """Sum of the loss terms, in the order in which the method names them."""
+    """Sum of the loss terms, in the order of the dictionary."""
     values = iter(terms.values())
     result = next(values)
     for value in values:

@@ -77,7 +77,7 @@ class Method(contract.Method[nn.ModuleList]):
     def step(self, network: nn.ModuleList, batch: contract.Batch, update: contract.Update) -> dict[str, Tensor]:
         if self.settings.optimisation == "simultaneous":
             return super().step(network, batch, update)
-        # A network's step changes no other network, so the passes made here stay valid until their own network's turn.
+        # A network's step changes no other network, so these outputs stay valid until their own network's step.
         masks = [SameMasks(member) for member in network]
         logits = [member(batch.images) for member in network]
         sums: dict[str, Tensor] = {}
@@ -112,7 +112,8 @@ class Method(contract.Method[nn.ModuleList]):
 
 @contextmanager
 def fixed_running_statistics(network: nn.Module) -> Iterator[None]:
-    """Batch normalisation keeps using the batch's statistics, but a second pass over a batch does not count twice."""
+    """Within the block batch normalisation uses the batch's statistics and does not update its running statistics, so
+    that a second pass over a batch does not count twice."""
     tracking = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for module in tracking:
         module.track_running_stats = False

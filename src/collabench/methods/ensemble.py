@@ -1,9 +1,8 @@
 """Ensemble: the mean of the softmax outputs of ``members`` independent runs of the method ``of``. Nothing is trained.
 
-Member 0 is the run with the ensemble's own seed; the others have derived seeds that neither a table nor another
-ensemble uses, so ensembles of different seeds are independent. All members see
-the data of the ensemble's seed (the same noisy labels, the same hold-out) and differ in initial weights, order,
-augmentation and dropout.
+Member 0 is the run with the ensemble's own seed. The other members have derived seeds that no table and no other
+ensemble uses, so that ensembles of different seeds are independent. All members use the data of the ensemble's seed
+(the same noisy labels, the same hold-out) and differ in initial weights, data order, augmentation and dropout.
 """
 
 from __future__ import annotations
@@ -36,7 +35,8 @@ class Settings(contract.MethodSettings):
 
 
 class Members(nn.Module):
-    """The members side by side; its output is the logarithm of their mean probabilities (its softmax is that mean)."""
+    """The members side by side. The output is the logarithm of their mean probabilities, so that its softmax is that
+    mean."""
 
     def __init__(self, members: list[nn.Module]) -> None:
         super().__init__()

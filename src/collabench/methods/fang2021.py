@@ -1,48 +1,54 @@
 r"""Fang & Lin 2021, *Intra-Model Collaborative Learning*: four losses inside a single network, in any combination.
 
-The backbone (``vgg`` and ``resnet`` here) is made of intermediate layers i = 1..N (convolution, batch normalisation,
-activation) with outputs h^(i), and of a classifier with dropout. What is minimised is the sum of the task's cross entropy
-and the chosen losses; L_out takes the cross entropy's place::
+The backbone (``vgg`` and ``resnet`` here) consists of intermediate layers i = 1..N (convolution, batch normalisation,
+activation) with outputs h^(i), and of a classifier with dropout. The sum of the task's cross entropy and the chosen
+losses is minimised; L_out replaces the cross entropy::
 
     L_out    = mean_i  alpha CE(onehot(y), z^(i); 1) + (1 - alpha) CE(q^(i), z^(i); T)                          (4)
                over the K^n predictions of hierarchical dropout; q^(i) from the mean of the others' logits
     L_mid    = sum_i   alpha CE(onehot(y), z^(i); T) + beta CE(q^(i), z^(i); T)                              (5 - 7)
                z^(i) of a local classifier on h^(i); q^(i) from the mean of the deeper layers' logits
     L_pull_push = sum_i  pull_i ||S(g_i(h^(i))) - S(onehot(y))||_F - push_i ||S(g_i(h^(i))) - S(x)||_F          (8, 9)
-               S: cosine similarities of the batch's samples, each described by the deviations of its maps; g_i: one convolution
+               S: cosine similarities of the batch's samples, each described by the deviations of its maps;
+               g_i: one convolution
     L_kernel = sum over convolutions  ||C - diag(C)||_F,  C the covariance of the standardised filters             (10)
 
-L_mid and L_pull_push are local: the loss of layer i changes the weights of layer i (its convolution and batch normalisation; a
-shortcut's belong to the layer that adds it) and of its local classifier or projection, and no others. Targets q are constants.
-Local classifiers and projections are dropped at deployment. Terms: ``hard`` (cross entropy), ``out``, ``mid``, ``pull``,
-``push`` (never above 0), ``kernel``, all weighted.
+L_mid and L_pull_push are local: the loss of layer i changes only the weights of layer i (its convolution and batch
+normalisation; a shortcut's weights belong to the layer that adds it) and of its local classifier or projection. Targets
+q are constants. Local classifiers and projections are dropped at deployment. Terms, all weighted: ``hard`` (cross
+entropy), ``out``, ``mid``, ``pull``, ``push`` (never above 0), ``kernel``.
 
 ============================ =========================================================================================
-``losses``                   which of ``out``, ``mid``, ``pull_push``, ``kernel``: all 15 sets; default: all four
-``out_branches``             K = 2 (published): independent masks of every branch at each of the n = 2 dropout layers
+``losses``                   a set of ``out``, ``mid``, ``pull_push``, ``kernel``, not empty; default: all four
+``out_branches``             K = 2 (published): masks of every branch at each of the n = 2 dropout layers
 ``out_temperature``          T = 2 (published)
 ``out_alpha``                0.5 (published). With K = 1 there is no soft part, and the hard part has weight 1
 ``out_temperature_squared``  factor T^2 on the soft part; default: off, as printed
-``out_shared_masks``         switch: the branches of a dropout layer share their K masks; default: off
-``out_added``                switch: added to the cross entropy (of a pass with masks of its own) instead of taking its place
+``out_shared_masks``         on: the branches of a dropout layer share their K masks; default: off (independent masks)
+``out_added``                on: L_out is added to the cross entropy, which then has a pass with masks of its own;
+                             default: off (L_out replaces the cross entropy)
 ``mid_alpha``, ``mid_beta``  0.05, 0.05 (published)
 ``mid_temperature``          T = 2 (published), in the hard part too, as printed
-``mid_include_own``          switch: eq. 6 sums over j = i..N, as printed; default: over j > i, which its divisor N - i counts
+``mid_include_own``          on: eq. 6 sums over j = i..N, as printed; default: over j > i, as its divisor N - i
+                             implies
 ``mid_divisor``              with ``mid_include_own``: ``count`` (N - i + 1, default) or ``printed`` (N - i)
-``mid_include_output``       switch: the network's own logits count as layer N + 1 in eq. 6; default: off
-``mid_side``                 max pooling leaves at most so many pixels a side (default 4), then come a 3x3 convolution and a
-                             fully connected layer (published), and nothing between them
+``mid_include_output``       on: the network's own logits count as layer N + 1 in eq. 6; default: off
+``mid_side``                 max pooling reduces maps to at most this many pixels a side (default 4), followed by a
+                             3x3 convolution and a fully connected layer (published)
 ``mid_channels``             channels of that convolution: default 64, but no more than the layer has itself
-``pull_first``, ``pull_last``  weights of the first and the last layer, linear between, rising (published); values: defaults
-``push_first``, ``push_last``  the same, falling
+``pull_first``,              weights of the first and the last layer, linear and rising in between (published); the
+``pull_last``                values are defaults of this project
+``push_first``,              the same, falling
+``push_last``
 ``projection_kernel``        side of g_i's kernel: default 3
 ``projection_channels``      channels of g_i's output: default as many as the layer's
-``centre``                   vectors are centred over the ``batch`` (default) or each ``sample`` by itself, which leaves nothing of a
-                             vector of one number: images of one channel (digits) then need ``pixels``, or S(x) is 0
+``centre``                   vectors are centred over the ``batch`` (default) or over each ``sample``. Centring over a
+                             sample leaves nothing of a vector of one number: images of one channel (digits) then need
+                             ``pixels``, or S(x) is 0
 ``input_descriptor``         x is described by deviations (``std``, as printed, default) or by its ``pixels``
-``kernel_weight``            default of this project
+``kernel_weight``            0.01 (default of this project)
 ``kernel_groups``            the last 2 groups of convolutions (published); null: all
-``kernel_shortcuts``         switch: the shortcuts' convolutions count; default: off
+``kernel_shortcuts``         on: the shortcuts' convolutions count; default: off
 ============================ =========================================================================================
 """
 
@@ -83,7 +89,7 @@ from collabench.models.intermediate import (
 
 Loss = Literal["out", "mid", "pull_push", "kernel"]
 
-#: Losses in the order in which they are named, with the beginnings of their settings' names.
+#: The losses in the order of their terms, with the prefixes of the settings that belong to them.
 LOSSES: dict[Loss, tuple[str, ...]] = {
     "out": ("out_",),
     "mid": ("mid_",),
@@ -149,13 +155,14 @@ class Settings(contract.MethodSettings):
         groups = intermediate_groups(backbone)
         for loss in self.losses:
             if loss != "out" and not groups:
-                raise ValueError(f"the loss {loss} needs a backbone that offers its intermediate layers (convolution, batch "
-                                 "normalisation, activation), which the families vgg and resnet do")  # fmt: skip
+                raise ValueError(f"the loss {loss} needs a backbone that offers its intermediate layers (convolution, "
+                                 "batch normalisation, activation), which the families vgg and resnet do")  # fmt: skip
         if "out" in self.losses and not _hidden_stages(backbone):
-            raise ValueError("the loss out needs a backbone with dropout layers before its classifier, which the families "
-                             "vgg and resnet have")  # fmt: skip
+            raise ValueError("the loss out needs a backbone with dropout layers before its classifier, which the "
+                             "families vgg and resnet have")  # fmt: skip
         if "kernel" in self.losses and (self.kernel_groups or 1) > len(groups):
-            raise ValueError(f"kernel_groups: the backbone has {len(groups)} groups of convolutions ({', '.join(groups)}), "
+            raise ValueError(f"kernel_groups: the backbone has {len(groups)} groups of convolutions "
+                             f"({', '.join(groups)}), "
                              f"not {self.kernel_groups}")  # fmt: skip
         if self.kernel_shortcuts and not any(
             layer.added == "convolution" for layer in _last(groups, self.kernel_groups)
@@ -166,11 +173,12 @@ class Settings(contract.MethodSettings):
         if "pull_push" in self.losses:
             for layer, (channels, height, width) in map_shapes(backbone, input_shape).items():
                 if min(height, width) < 2:
-                    raise ValueError(f"the loss pull_push describes maps by their deviations, which say nothing of the map of "
-                                     f"{height}x{width} that the layer {layer} puts out; it needs at least 2x2")  # fmt: skip
+                    raise ValueError("the loss pull_push describes maps by their deviations, which say nothing of the "
+                                     f"map of {height}x{width} that the layer {layer} puts out; it needs at least "
+                                     "2x2")  # fmt: skip
                 if self.centre == "sample" and (self.projection_channels or channels) == 1:
-                    raise ValueError(f"centre: sample leaves nothing of the one deviation that describes the layer {layer}: "
-                                     "it needs projections of at least 2 channels")  # fmt: skip
+                    raise ValueError("centre: sample leaves nothing of the one deviation that describes the layer "
+                                     f"{layer}: it needs projections of at least 2 channels")  # fmt: skip
             _, height, width = input_shape
             if min(height, width) < 2 and self.input_descriptor == "std":
                 raise ValueError(f"images of {height}x{width} have no deviation: choose input_descriptor: pixels")
@@ -194,7 +202,10 @@ def _last(groups: dict[str, dict[str, IntermediateLayer]], count: int | None) ->
 
 
 def branch_dropout(x: Tensor, dropout: SeededDropout, branches: int, groups: int, shared_masks: bool) -> Tensor:
-    """(groups K B, d) from (groups B, d): each of the groups under K masks of its own, or under the same K masks."""
+    """Apply K dropout masks to each group of predictions: (groups B, d) → (groups K B, d).
+
+    The groups have independent masks, or with ``shared_masks`` the same K masks.
+    """
     x = torch.unflatten(x, 0, (groups, 1, -1)).expand(-1, branches, -1, -1)
     if dropout.training and dropout.probability > 0:
         drawn = (1 if shared_masks else groups, *x.shape[1:])
@@ -206,8 +217,11 @@ def branch_dropout(x: Tensor, dropout: SeededDropout, branches: int, groups: int
 def hierarchical_predictions(
     backbone: Backbone, stages: Sequence[str], x: Tensor, branches: int, shared_masks: bool
 ) -> Tensor:
-    """Logits (K^n, B, m) from what the first stage with dropout receives (B, d): every dropout layer multiplies the
-    predictions by K. The predictions that share the first layer's mask stand side by side."""
+    """Logits (K^n, B, m) from the input (B, d) of the first stage with dropout (L_out, eq. 4).
+
+    Each of the n dropout layers multiplies the number of predictions by K. Predictions with the same mask in the first
+    layer are adjacent.
+    """
     predictions = 1
     for stage in stages:
         for path in backbone.stages[stage]:
@@ -221,10 +235,12 @@ def hierarchical_predictions(
 
 
 class Outputs(NamedTuple):
-    """What a training pass gives; None for what no chosen loss needs.
+    """The outputs of a training pass; None for an output that no chosen loss needs.
 
-    logits: (B, m) of one ordinary pass; predictions: (P, B, m) of hierarchical dropout; local: (N, B, m) of the local
-    classifiers; described: N times (B, C_i), the deviations of the layers' projections.
+    logits: (B, m) of one ordinary pass.
+    predictions: (P, B, m) of hierarchical dropout.
+    local: (N, B, m) of the local classifiers.
+    described: N tensors (B, C_i), the deviations of the layers' projections.
     """
 
     logits: Tensor | None
@@ -234,7 +250,7 @@ class Outputs(NamedTuple):
 
 
 class IntraModelNetwork(nn.Module):
-    """A backbone with the layers that the losses need beside it.
+    """A backbone with the additional layers that the losses need.
 
     Args:
         classifiers, projections: one per intermediate layer, in order of execution; empty without their loss.
@@ -275,15 +291,17 @@ class IntraModelNetwork(nn.Module):
         return Outputs(logits, predictions, torch.stack(local) if local else None, described or None)
 
     def kernels(self) -> list[Tensor]:
-        """Weights of the convolutions that L_kernel is about."""
+        """Weights of the convolutions that L_kernel includes."""
         layers = _last(intermediate_groups(self.backbone), self.settings.kernel_groups)
         convolved = [layer for layer in layers if self.settings.kernel_shortcuts and layer.added == "convolution"]
         return [*(layer.conv.weight for layer in layers), *(layer.shortcut_conv.weight for layer in convolved)]
 
 
 def local_classifier(shape: tuple[int, int, int], side: int, channels: int, classes: int) -> nn.Sequential:
-    """Max pooling to at most ``side`` pixels a side, a 3x3 convolution, a fully connected layer; ``shape``: (C, H,
-    W)."""
+    """The local classifier of a layer whose output has the ``shape`` (C, H, W).
+
+    Max pooling to at most ``side`` pixels a side, a 3x3 convolution and a fully connected layer.
+    """
     width, *sides = shape
     strides = [ceil(length / side) for length in sides]
     pooled = [length // stride for length, stride in zip(sides, strides, strict=True)]
@@ -297,7 +315,7 @@ def local_classifier(shape: tuple[int, int, int], side: int, channels: int, clas
 
 
 def projection(channels_in: int, channels: int | None, kernel: int) -> nn.Conv2d:
-    """g_i: one convolution that keeps the map's size. Without bias, which would move no deviation."""
+    """g_i: one convolution that keeps the map's size. It has no bias, because a bias changes no deviation."""
     return nn.Conv2d(channels_in, channels or channels_in, kernel, padding=kernel // 2, bias=False)
 
 
@@ -325,7 +343,7 @@ class Method(contract.Method[IntraModelNetwork]):
         return terms
 
     def terms(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
-        """The weighted terms that a pass's outputs give: all but ``kernel``."""
+        """The weighted terms of one pass: all but ``kernel``."""
         settings, labels = self.settings, batch.labels
         terms: dict[str, Tensor] = {}
         if outputs.logits is not None:
@@ -349,8 +367,10 @@ class Method(contract.Method[IntraModelNetwork]):
         return terms
 
     def _pull_push(self, layers: list[Tensor], batch: contract.Batch) -> dict[str, Tensor]:
-        """``pull`` and ``push`` of eq. 9, summed over the layers, from their deviations (B, C_i). Samples are compared
-        over the whole batch, also where several processes share it."""
+        """``pull`` and ``push`` of eq. 9, summed over the layers, from the layers' deviations (B, C_i).
+
+        Samples are compared over the whole batch, also if several processes share it.
+        """
         settings, images = self.settings, batch.images
         described = deviations(images) if settings.input_descriptor == "std" else images.flatten(1)
         described, labels = distributed.whole_batch(described), distributed.whole_batch(batch.labels)

@@ -1,4 +1,4 @@
-"""Individual learning: one network, cross entropy. The baseline of everything.
+"""Individual learning: one network trained with cross entropy, the baseline of all comparisons.
 
 Loss: ``CE(target, z; 1)`` with ``target = onehot(y)``, smoothed by ``label_smoothing`` epsilon (0: none). The entry
 ``label_smoothing`` of ``params.yaml`` is this method with epsilon 0.1.

@@ -97,7 +97,7 @@ class Settings(contract.MethodSettings):
                 check_weights(make_backbone(self.teacher_model), path, weights)
 
     def identity(self) -> dict[str, Any]:
-        # The runs that are required and the model that is named stand in the run's identity themselves.
+        # The required runs and the named model are part of the run's identity themselves.
         return self.model_dump(exclude={"teacher", "teacher_model", "teacher_recipe", "teacher_file"})
 
 
@@ -109,8 +109,8 @@ class Method(contract.Method[Backbone]):
 
     @cached_property
     def teachers(self) -> list[nn.Module]:
-        """The teacher's members. A file is read when the first batch asks for it, so that a finished student can be
-        deployed where its teacher's file is not at hand."""
+        """The members of the teacher. A file is read when the first batch needs it, so that a finished student can be
+        deployed without its teacher's file."""
         settings = self.settings
         if settings.teacher_file is None or settings.teacher_sha256 is None:
             return list(self.context.teachers)
@@ -148,14 +148,14 @@ class Method(contract.Method[Backbone]):
 
 
 def teacher_log_probabilities(logits: Tensor, temperature: float, average: str) -> Tensor:
-    """log q (B, m) of a teacher with members' logits (k, B, m): see ``teacher_average`` above."""
+    """log q (B, m) of a teacher from its members' logits (k, B, m). average: see ``teacher_average`` above."""
     if average == "logits":
         return log_probabilities(logits.mean(dim=0), temperature)
     return torch.logsumexp(log_probabilities(logits, temperature), dim=0) - math.log(len(logits))
 
 
 def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises ConfigError (one line) if it is missing or is not the one meant."""
+    """The tensors of a safetensors file. Raises ConfigError (one line) if it is missing or has another SHA-256."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -170,8 +170,7 @@ def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
 
 
 def check_weights(backbone: Backbone, path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Raise ConfigError (one line) unless a file's tensors are those of ``backbone``: all, no other, of the same
-    shapes."""
+    """Raise ConfigError (one line) unless the tensors of a file have exactly the names and shapes of ``backbone``'s."""
     expected = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
     problems = [
         *(f"{key} is missing" for key in expected if key not in weights),

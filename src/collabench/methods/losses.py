@@ -1,7 +1,7 @@
-"""Pure tensor functions: the losses that methods share, in the notation of the papers.
+"""Loss functions that methods share, in the notation of the papers: pure functions of tensors.
 
-``m`` classes; logits (B, m), or (H, B, m) for H heads; ``softmax(z; T) = softmax(z / T)``;
-``CE(q, z; T) = -sum_k q_k log softmax(z; T)_k``, mean over the batch. Everything is computed in float32 or wider.
+``m`` classes; logits (B, m), or (H, B, m) for H heads; ``softmax(z; T) = softmax(z / T)``; ``CE(q, z; T) = -sum_k q_k
+log softmax(z; T)_k``, mean over the batch. Everything is computed in float32 or wider.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """In float32 or wider: autocast hands over narrower ones."""
+    """The logits in float32 or wider: under autocast they may be narrower."""
     return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
 
@@ -54,7 +54,7 @@ def consensus(logits: Tensor, temperature: float) -> Tensor:
     heads = logits.shape[0]
     if heads < 2:
         raise ValueError("a consensus needs at least two heads")
-    # Gathered rather than "sum minus own", which loses digits when one head's logits are far larger than the others'.
+    # Gathered instead of "sum minus own", which loses digits if one head's logits are far larger than the others'.
     others = torch.tensor([[j for j in range(heads) if j != h] for h in range(heads)], device=logits.device)
     return torch.softmax(logits[others].mean(dim=1) / temperature, dim=-1)
 

@@ -77,7 +77,7 @@ class PeerAttention(nn.Module):
 
 
 class LeaderAndPeers(nn.Module):
-    """The tree of the leader (head 0) and the peers, and the peers' attention."""
+    """The tree of the leader (head 0) and the peers, and the attention over the peers."""
 
     def __init__(self, tree: TrainingTree, attention: PeerAttention) -> None:
         super().__init__()

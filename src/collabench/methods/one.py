@@ -59,7 +59,7 @@ class Settings(contract.MethodSettings):
 
 
 class GatedBranches(nn.Module):
-    """Branches and their gate."""
+    """The branches and their gate."""
 
     def __init__(self, tree: TrainingTree, gate: nn.Linear) -> None:
         super().__init__()

@@ -7,29 +7,30 @@ Loss of head h of H (their objective; Fang & Lin's eqs. 1 to 3)::
     q^(h) = softmax(1/(H-1) sum_{j != h} z^(j); T)
     J^(h) = beta CE(onehot(y), z^(h); 1) + (1 - beta) T^2 CE(q^(h), z^(h); T)
 
-With one head J = CE(onehot(y), z; 1). Settings, with where they come from:
+With one head J = CE(onehot(y), z; 1). Terms: ``hard`` and, with several heads, ``soft``. Settings and their sources:
 
 ============================ =========================================================================================
-``graph``, ``heads``         ``individual`` (one head), ``multi_instance``, ``simple_ilr``, ``hierarchical_ilr`` (published); 2 and
-                             4 heads. ``hierarchical_ilr`` is a binary tree: 2, 4, 8 … heads need 1, 2, 3 … split points
-``split_after``              stages after which the graph splits. Published: split points in ResNets and DenseNets; which
-                             ones is not in the texts at hand. Default: ``stage1``, then ``stage2``
-                             (``transition1``, ``transition2`` where the backbone has them)
+``graph``, ``heads``         ``individual`` (one head), ``multi_instance``, ``simple_ilr``, ``hierarchical_ilr``
+                             (published); 2 and 4 heads. ``hierarchical_ilr`` is a binary tree: 2, 4, 8 … heads need
+                             1, 2, 3 … split points
+``split_after``              stages after which the graph splits. Published: split points in ResNets and DenseNets; the
+                             available texts do not say which. Default: ``stage1``, then ``stage2``
+                             (``transition1``, ``transition2`` if the backbone has them)
 ``splits``                   any tree: a list of (after, branches), instead of graph, heads and split_after
 ``beta``                     0.5 (published in Fang & Lin as the authors' setting)
 ``temperature``              2 (default of this project)
-``temperature_squared``      factor T^2 on the soft term: on (published, "balance objectives"); off is Fang & Lin's eq. 3
-``gradient_through_target``  off: q is a constant (default); on: the gradient also flows through q (of alternating heads' fresh
-                             targets: into what the head shares with the others)
+``temperature_squared``      factor T^2 on the soft term: on (published, "balance objectives"); off: Fang & Lin's eq. 3
+``gradient_through_target``  off: q is a constant (default); on: the gradient also flows through q. With alternating
+                             heads and new targets it then reaches what the head shares with the others
 ``scaling``                  ``backprop_rescaling``: losses summed over heads, the gradient divided by the number of
                              branches at every split; ``loss_scaling``: losses averaged over heads; ``none``: summed
-``optimisation``             ``simultaneous``: one step on all heads; ``alternating``: heads in turn within a batch, no
-                             scaling, each step moving only the parameters on that head's path
-``refresh_targets``          alternating only. On (default): the other heads' logits are computed anew for each head's
-                             step; off: they are those of before the batch's first step
+``optimisation``             ``simultaneous``: one step on all heads; ``alternating``: one step per head within a
+                             batch, without scaling; each step changes only the parameters on that head's path
+``refresh_targets``          alternating only. On (default): the other heads' logits are computed again for each head's
+                             step; off: the logits from before the batch's first step are used
 ============================ =========================================================================================
 
-The first head is deployed: chosen before training, since picking the best head on test data would be a leak.
+The first head is deployed. It is chosen before training, because choosing the best head on test data would be a leak.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from collabench.methods.losses import consensus, hard_cross_entropy, soft_cross_
 from collabench.models import Backbone
 from collabench.models.tree import INPUT, Split, TrainingTree, check_splits, heads_of
 
-#: Default split points in order, for backbones that name these stages; the first set that fits is used.
+#: Default split points in order, for backbones with stages of these names. The first set that fits is used.
 DEFAULT_SPLIT_POINTS = (
     ("transition1", "transition2"),
     ("stage1", "stage2"),
@@ -101,7 +102,7 @@ class Settings(contract.MethodSettings):
         return self
 
     def tree(self, stage_names: tuple[str, ...]) -> tuple[Split, ...]:
-        """The splits for a backbone with these stages. Raises ValueError where it has no such split points."""
+        """The splits for a backbone with these stages. Raises ValueError if it does not have such split points."""
         if self.splits is not None:
             return tuple(Split(split.after, split.branches) for split in self.splits)
         if self.graph == "individual" or self.heads == 1:

@@ -69,26 +69,26 @@ class Settings(NetworksSettings):
     def check_fits(self, backbone: Backbone, precision: str, input_shape: tuple[int, int, int]) -> None:
         feature_width(backbone, input_shape)
         taken = {"assistance", "memory"} & set(backbone._modules)
-        if taken and self.deployment == "with_memory":  # the deployed network's state dict has both side by side
+        if taken and self.deployment == "with_memory":  # the deployed network's state dict contains both
             raise ValueError(
                 f"the backbone's module {min(taken)!r} has a name that the deployed memory needs: rename it"
             )
 
 
 class MutualKnowledgeBase(nn.Module):
-    """The memory: S (n_slots, d), drawn from a standard normal distribution."""
+    """The memory S (n_slots, d), initialised from a standard normal distribution."""
 
     def __init__(self, n_slots: int, width: int) -> None:
         super().__init__()
         self.slots = nn.Parameter(torch.randn(n_slots, width))
 
     def forward(self, query: Tensor) -> Tensor:
-        """The vectors (B, d) read for queries (B, d)."""
+        """The vectors (B, d) that are read for queries (B, d)."""
         read: Tensor = matmul(self.attention(query), self.slots)
         return read
 
     def frozen_copy(self) -> MutualKnowledgeBase:
-        """The same memory for itself, which no training changes."""
+        """An independent, frozen copy of the memory."""
         copied = copy.copy(self)
         copied._parameters = {"slots": nn.Parameter(self.slots.detach().clone(), requires_grad=False)}
         return copied
@@ -99,7 +99,7 @@ class MutualKnowledgeBase(nn.Module):
 
 
 class Assistance(nn.Module):
-    """A network's own layers: the encoder of its features to a query, and the layer that brings back what was read."""
+    """A network's own layers: from its features to a query, and from the read vector back to the features' width."""
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Assistance(nn.Module):
 
 
 class CollaboratingNetworks(nn.Module):
-    """Networks, each with its assistance, and one memory for all or one for each."""
+    """Networks, each with its own assistance layers, and one shared memory or one memory per network."""
 
     def __init__(
         self, backbones: list[Backbone], assistance: list[Assistance], memories: list[MutualKnowledgeBase]
@@ -125,7 +125,7 @@ class CollaboratingNetworks(nn.Module):
         self.memories: Sequence[MutualKnowledgeBase] = nn.ModuleList(memories)  # type: ignore[assignment]
 
     def memory_of(self, index: int) -> MutualKnowledgeBase:
-        """The memory that network ``index`` reads."""
+        """The memory that the network ``index`` reads."""
         return self.memories[index if len(self.memories) > 1 else 0]
 
     if TYPE_CHECKING:
@@ -142,9 +142,9 @@ class CollaboratingNetworks(nn.Module):
 
 
 class AssistedBackbone(nn.Module):
-    """A network deployed with a memory of its own that no training changes any more.
+    """A network deployed with a frozen memory of its own.
 
-    Its state dict holds the backbone's own keys, and ``assistance.…`` and ``memory.slots`` beside them.
+    Its state dict has the backbone's own keys and, in addition, ``assistance.…`` and ``memory.slots``.
     """
 
     module_at, run = Backbone.module_at, Backbone.run
@@ -163,12 +163,12 @@ class AssistedBackbone(nn.Module):
 
     @property
     def added_parameters(self) -> int:
-        """Numbers stored beside the plain network's: the slots and the two layers of its own."""
+        """Numbers stored in addition to the plain network's: the slots and the two assistance layers."""
         return sum(p.numel() for module in (self.assistance, self.memory) for p in module.parameters())
 
     @property
     def added_multiply_adds(self) -> int:
-        """Multiply-adds per image beside the plain network's: encoding, attention, reading and assisting."""
+        """Multiply-adds per image in addition to the plain network's: encoding, attention, reading and assisting."""
         return (
             self.assistance.encode.weight.numel()
             + 2 * self.memory.slots.numel()
@@ -202,7 +202,7 @@ class Method(contract.Method[CollaboratingNetworks]):
         hard = [hard_cross_entropy(z, labels, settings.label_smoothing) for z in logits]
         terms = {"hard": torch.stack(hard).sum()}
         if settings.consensus_weight:
-            # The target in logarithms, from the mean of the others' logits.
+            # The target in logarithms, from the mean of the other networks' logits.
             others = [torch.cat([logits[:i], logits[i + 1 :]]).detach().mean(dim=0) for i in range(len(logits))]
             divergences = [
                 kullback_leibler(log_probabilities(target, temperature), z, temperature)

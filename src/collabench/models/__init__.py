@@ -1,9 +1,8 @@
-"""Backbones. One family per file: ``Settings`` (its entry in ``params.yaml``) and ``build``.
+"""Backbones, one family per file: ``Settings`` (its entry in ``params.yaml``) and ``build``.
 
-``Settings.draws_dropout`` says whether a model with these settings can have dropout layers, as far as they tell.
-``build(settings, input_shape, classes) -> Backbone`` makes the network with weights drawn from torch's global
-generator; :func:`build_backbone` scopes that generator to a named stream, so that nothing outside can influence the
-weights.
+``Settings.draws_dropout`` says whether a model with these settings can have dropout layers. ``build(settings,
+input_shape, classes) -> Backbone`` makes the network with weights from torch's global generator. :func:`build_backbone`
+seeds that generator from a named stream for the call, so that nothing outside can influence the weights.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ __all__ = ["FAMILIES", "Backbone", "ModelSettings", "build_backbone"]
 def build_backbone(
     settings: ModelSettings, input_shape: tuple[int, int, int], classes: int, weights_seed: int
 ) -> Backbone:
-    """A backbone for images of ``input_shape`` (channels, height, width), initialised by ``weights_seed`` alone.
+    """A backbone for images of ``input_shape`` (channels, height, width), initialised from ``weights_seed`` only.
 
-    Raises ConfigError where the model does not fit the input size or the number of classes.
+    Raises ConfigError if the model does not fit the input size or the number of classes.
     """
     import torch
 

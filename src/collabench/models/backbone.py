@@ -1,4 +1,4 @@
-"""A network as a chain of named stages: the form in which training graphs can split it."""
+"""A network as a chain of named stages, at which training graphs can split it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ModelSettings(Record):
 
 
 class _Staged(Protocol):
-    """What :meth:`Backbone.run` needs; a network that is deployed with more than a backbone has it, too."""
+    """The attributes that :meth:`Backbone.run` needs. Deployed networks that are no backbones can have them, too."""
 
     stages: dict[str, tuple[str, ...]]
 
@@ -35,13 +35,15 @@ class _Staged(Protocol):
 class Backbone(nn.Module):
     """A chain of stages, each a chain of modules.
 
-    The last stage, the classifier, maps the penultimate features (B, features) to logits (B, classes). The state dict
-    has the keys ``<module name>.…`` and knows nothing of stages: a plain network with modules of the same names (a
-    torchvision model, say) loads it directly.
+    The last stage, the classifier, maps the penultimate features (B, features) to logits (B, classes). The keys of the
+    state dict are ``<module name>.…`` and do not depend on the stages: a plain network with modules of the same names
+    (for example a torchvision model) loads it directly.
 
     Args:
         modules: the network's modules in order of execution, by attribute name or by path (``features.3``).
         stages: stage name → names of its modules. By default every module is a stage of its own.
+
+    Raises ValueError if the stages do not list all modules in order.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], stages: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -53,7 +55,7 @@ class Backbone(nn.Module):
                 if inner not in parent._modules:
                     parent._modules[inner] = nn.Module()
                 parent = _child(parent, inner)
-            parent._modules[name] = module  # add_module refuses "features", which many networks have
+            parent._modules[name] = module  # add_module rejects the name "features", which many networks have
         self.stages = {name: tuple(names) for name, names in (stages or {n: (n,) for n in modules}).items()}
         flat = [name for names in self.stages.values() for name in names]
         if flat != list(modules):
@@ -65,7 +67,7 @@ class Backbone(nn.Module):
         return tuple(self.stages)
 
     def module_at(self: nn.Module, path: str) -> nn.Module:
-        """The module that was given under this name or path."""
+        """The module of this name or path."""
         module: nn.Module = self
         for name in path.split("."):
             module = _child(module, name)

@@ -1,4 +1,4 @@
-"""A model that somebody else wrote as a chain of stages: accepted only if the chain is the model, bit for bit."""
+"""Models from elsewhere as a chain of stages, accepted only if the chain reproduces the model bit for bit."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ Stages = Annotated[
 
 
 class ChainSettings(ModelSettings):
-    """Settings of a family whose stages the configuration names: stage → its modules, by attribute name (``layer1``) or
-    path (``features.3``), in order of execution, with the word ``flatten`` where the model flattens."""
+    """Settings of a family whose stages the configuration names.
 
-    def __hash__(self) -> int:  # a mapping has no hash, and plans look settings up
+    stages: stage → its modules in order of execution, by attribute name (``layer1``) or path (``features.3``). The word
+    ``flatten`` stands for flattening.
+    """
+
+    def __hash__(self) -> int:  # a mapping has no hash, but settings are used as keys
         return hash(self.model_dump_json())
 
 
@@ -46,18 +49,19 @@ def chain(
     input_shape: tuple[int, int, int],
     classes: int,
 ) -> Backbone:
-    """``model`` as a backbone with these stages; it shares the model's modules, and its state dict has the same keys.
+    """``model`` as a backbone with these stages. It shares the model's modules, and its state dict has the same keys.
 
-    The check runs a batch of two through the model and through the chain, once as in training (from the same random
-    state, which covers dropout) and once as in evaluation, and leaves the model as it was. What passed is not checked
-    again by the same process (``settings`` tells models apart): the copies of a training graph come for free. On meta
-    or fake tensors, which hold no numbers, names and shapes are checked.
+    The check runs a batch of two images through the model and through the chain, once in training mode (from the same
+    random state, which covers dropout) and once in eval mode, and leaves the model unchanged. A combination that passed
+    is not checked again in the same process. On meta or fake tensors, which hold no numbers, only names and shapes are
+    checked.
 
     Raises:
-        ConfigError: a module that is missing, used twice or left out; an input size that the model does not take; an
-            output that is not (B, classes); a chain whose output differs from the model's own.
+        ConfigError: a module is missing, used twice or left out; the model does not take the input size; the output is
+            not (B, classes); or the chain's output differs from the model's own.
     """
-    from torch._subclasses.fake_tensor import FakeTensor  # a second's import, needed by these families only
+    # takes a second to import and is needed by these families only
+    from torch._subclasses.fake_tensor import FakeTensor
 
     backbone = Backbone(_modules(name, model, stages), stages)
     if (settings, input_shape, classes) in _reproduced:
@@ -70,7 +74,7 @@ def chain(
     tensors = [*model.parameters(), *model.buffers()]
     device = tensors[0].device if tensors else torch.get_default_device()
     real = device.type != "meta" and not any(isinstance(tensor, FakeTensor) for tensor in tensors)
-    statistics = {buffer: buffer.clone() for buffer in model.buffers()} if real else {}  # training moves them
+    statistics = {buffer: buffer.clone() for buffer in model.buffers()} if real else {}  # training updates them
     images = torch.empty(2, *input_shape, device=device)
     if real:
         images.normal_(generator=torch.Generator(device).manual_seed(0))
@@ -136,7 +140,7 @@ def _run(
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return network(images.clone())
-    except Exception as error:  # whatever a user's module raises
+    except Exception as error:  # a user's module can raise anything
         raise ConfigError(f"{name}: {what} does not take images of {height}x{width} pixels and {channels} "
                           f"channels ({one_line(error)})") from None  # fmt: skip
 

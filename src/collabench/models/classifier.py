@@ -1,4 +1,4 @@
-"""The classifier of VGG and ResNet-18 in Fang & Lin: three fully connected layers, dropout after the first two."""
+"""The classifier of VGG and ResNet-18 in Fang & Lin: three fully connected layers, with dropout after the first two."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ class HiddenLayer(nn.Module):
         return self.dropout(self.activations(x))
 
     def activations(self, x: Tensor) -> Tensor:
-        """What dropout is applied to."""
+        """The input of dropout."""
         return torch.relu_(self.linear(x))
 
 
 def classifier_stages(channels: int, hidden: int, classes: int) -> dict[str, nn.Module]:
-    """The stages that follow maps of ``channels`` channels, by name: adaptive average pooling to 1x1, then three
-    layers."""
+    """The stages that follow maps of ``channels`` channels, by name.
+
+    Adaptive average pooling to 1x1, then three fully connected layers.
+    """
     return {
         "pool": GlobalAveragePool(),
         "hidden1": HiddenLayer(channels, hidden),
@@ -40,7 +42,7 @@ def classifier_stages(channels: int, hidden: int, classes: int) -> dict[str, nn.
 
 
 def initialise(network: nn.Module) -> None:
-    """Convolutions as in the other families; the linear layers keep torch's default."""
+    """Initialise convolutions as in the other families. Linear layers keep torch's default."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

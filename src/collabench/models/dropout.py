@@ -15,15 +15,17 @@ from collabench.models.chain import one_line
 
 
 class SeededDropout(nn.Module):
-    """In training, numbers are zeroed with ``probability`` and the others divided by ``1 - probability``.
+    """Dropout: in training numbers are zeroed with ``probability`` and the others are divided by ``1 - probability``.
 
-    ``generator`` lies on the training device; the trainer sets it (:func:`copy_generators`) and reseeds it. ``copy`` is
-    the number of the copy of a backbone that the layer belongs to (:func:`number_copy`): each copy draws from a stream
-    of its own.
+    ``generator`` is on the training device. The trainer sets it (:func:`assign_generators`) and reseeds it. ``copy`` is
+    the number of the backbone's copy that the layer belongs to (:func:`number_copy`): each copy draws from its own
+    stream.
 
     Args:
-        leading: what is zeroed together: ``None``, every number by itself; 2, a channel's map; 1, all of an image (the
-            number of leading dimensions that have a decision of their own).
+        leading: the number of leading dimensions with independent decisions. ``None``: every number by itself. 2: a
+            channel's map is zeroed as a whole. 1: all of an image.
+
+    Raises ValueError if the probability is not in [0, 1).
     """
 
     def __init__(self, probability: float, leading: int | None = None) -> None:
@@ -58,18 +60,17 @@ def set_dropout_generator(network: nn.Module, generator: torch.Generator) -> Non
 
 
 def number_copy(backbone: nn.Module, copy: int) -> None:
-    """Say which copy of a run's backbone this one is. Its layers keep the number, in whatever training network they
-    end."""
+    """Set the number of the copy of a run's backbone. Its layers keep the number in every training network."""
     for layer in dropout_layers(backbone):
         layer.copy = copy
 
 
 def assign_generators(network: nn.Module, device: torch.device) -> dict[int, torch.Generator]:
-    """The generators from which a network's layers draw from now on, each copy from its own: number of the stream
-    (:func:`collabench.core.seeding.dropout_seed`) → generator.
+    """Give every copy's layers their own generator. Returns number of the stream → generator.
 
-    The first copy with dropout has stream 0, every further one that of its own number. Nothing that another copy draws
-    moves a copy's generator: the first one's masks are those of the network trained alone.
+    The first copy with dropout has stream 0. Every further copy has the stream of its own number
+    (:func:`collabench.core.seeding.dropout_seed`). No copy changes the state of another copy's generator, so that the
+    first copy's masks are those of the network trained alone.
     """
     layers = dropout_layers(network)
     first = min((layer.copy for layer in layers), default=0)
@@ -81,9 +82,11 @@ def assign_generators(network: nn.Module, device: torch.device) -> dict[int, tor
 
 
 class SameMasks:
-    """Made before a network's pass over a batch; ``with`` it, another pass over the batch has the same masks.
+    """Repeats dropout masks. Create it before a network's pass over a batch; within ``with``, another pass has the same
+    masks.
 
-    The generators then stand where the first pass left them: to be asked again costs a network no random numbers.
+    After the block the generators have the state that the first pass left, so that the repetition uses no random
+    numbers.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -106,18 +109,18 @@ _drawing_nothing_else: set[Hashable] = set()
 
 
 def seed_dropout(network: nn.Module, name: str, input_shape: tuple[int, int, int], key: Hashable) -> None:
-    """Let a network that somebody else wrote draw from a run's stream: its ``nn.Dropout``, ``nn.Dropout1d`` to ``3d``
-    and torchvision's ``StochasticDepth`` by images, which draw from torch's global generator, become
-    :class:`SeededDropout`.
+    """Let the dropout layers of a network from elsewhere draw from a run's stream.
 
-    They have no weights: the keys of the state dict stay what they are. Whether anything else draws is tried once for a
-    ``key``, on the CPU, by a training pass of two images (C, H, W) on a copy; not on fake tensors, which hold no
-    numbers.
+    ``nn.Dropout``, ``nn.Dropout1d`` to ``3d`` and torchvision's ``StochasticDepth`` in mode ``row`` draw from torch's
+    global generator. They become :class:`SeededDropout`. They have no weights, so that the keys of the state dict do
+    not change. A training pass of two images (C, H, W) on a copy, on the CPU, shows whether anything else draws random
+    numbers. It runs once per ``key``, and not on fake tensors, which hold no numbers.
 
-    Raises ConfigError (one line) where it does, since two trainings with one seed would differ, or where the network
-    asks more of its dropout layers than to be called.
+    Raises ConfigError (one line) if something else draws, because two trainings with one seed would then differ, or if
+    the network uses its dropout layers in another way than calling them.
     """
-    from torch._subclasses.fake_tensor import FakeTensor  # a second's import, needed by foreign networks only
+    # takes a second to import and is needed by these networks only
+    from torch._subclasses.fake_tensor import FakeTensor
 
     for parent in list(network.modules()):
         for child, module in parent._modules.items():
@@ -131,7 +134,7 @@ def seed_dropout(network: nn.Module, name: str, input_shape: tuple[int, int, int
         before = torch.random.get_rng_state()
         try:
             probe(torch.zeros(2, *input_shape))
-        except Exception as error:  # whatever a user's module raises
+        except Exception as error:  # a user's module can raise anything
             raise ConfigError(f"{name}: it does not run with dropout layers that draw from the run's stream; a layer "
                               f"may only be called ({one_line(error)})") from None  # fmt: skip
         if not torch.equal(before, torch.random.get_rng_state()):
@@ -142,7 +145,7 @@ def seed_dropout(network: nn.Module, name: str, input_shape: tuple[int, int, int
 
 
 def _seeded(module: Any) -> SeededDropout | None:
-    """What takes the place of a layer; None where it stays, because it draws nothing or because it isn't known."""
+    """The replacement of a layer; None if the layer stays, because it does not draw or is not known."""
     leading: int | None
     if type(module) is nn.Dropout:
         leading = None
@@ -156,5 +159,5 @@ def _seeded(module: Any) -> SeededDropout | None:
 
 
 def _is_stochastic_depth(module: nn.Module) -> bool:
-    """By name: torchvision takes a second to import, and most networks do without it."""
+    """Compares names, because importing torchvision takes a second and most networks do not need it."""
     return (type(module).__module__, type(module).__name__) == ("torchvision.ops.stochastic_depth", "StochasticDepth")

@@ -1,9 +1,9 @@
-"""Intermediate layers: convolution, batch normalisation and activation as one module, so that a method can find them.
+"""Intermediate layers: convolution, batch normalisation and activation as one module that methods can find.
 
-A backbone offers its intermediate layers by being built of them (:func:`intermediate_layers`). A method that gives one
-layer a loss of its own lets the layer :func:`tapped` hand out its output: the gradient that flows back into what was
-handed out reaches the layer's own weights (its convolution, its batch normalisation, a shortcut that it adds) and
-nothing below, while the gradient of the layer's ordinary output goes on as ever.
+Backbones that consist of such layers support methods with local losses (:func:`intermediate_layers`). :func:`tapped`
+passes a layer's output to a method. The gradient of the method's loss changes the layer's own weights (convolution,
+batch normalisation, and a shortcut that it adds) and nothing below. The gradient of the layer's ordinary output flows
+as usual.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ aten = torch.ops.aten
 
 
 class IntermediateLayer(nn.Module):
-    """``relu(norm(convolution(x)))``, or with an addition before the activation.
+    """``relu(norm(convolution(x)))``, optionally with an addition before the activation.
 
     Args:
-        added: what ``skip`` is to the layer: ``None`` (there is no addition), ``"identity"`` (it is added as it is) or
-            ``"convolution"`` (a 1x1 convolution of the given stride with batch normalisation, which belong to this
-            layer).
-        skip_channels: channels of ``skip`` where it is convolved.
+        added: how ``skip`` is added: ``None`` (no addition), ``"identity"`` (unchanged) or ``"convolution"`` (through a
+            1x1 convolution with batch normalisation, which belong to this layer).
+        skip_channels: channels of ``skip`` if it is convolved.
         skip_stride: stride of that convolution.
     """
 
@@ -50,7 +49,7 @@ class IntermediateLayer(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.added, self.skip_stride = added, skip_stride
         if added == "convolution":
-            # Its stride is taken by _strided: oneDNN, in torch 2.13, writes outside its memory in the backward pass of
+            # The stride is applied by _strided: in torch 2.13, oneDNN writes outside its memory in the backward pass of
             # a channels-last 1x1 convolution with a stride and few channels (uxlfoundation/oneDNN, issue 6035).
             self.shortcut_conv = nn.Conv2d(skip_channels, channels, 1, bias=False)
             self.shortcut_norm = nn.BatchNorm2d(channels)
@@ -75,12 +74,12 @@ class IntermediateLayer(nn.Module):
 
 
 def intermediate_layers(backbone: Backbone) -> dict[str, IntermediateLayer]:
-    """The backbone's intermediate layers by their paths, in order of execution; none in a backbone that offers none."""
+    """The backbone's intermediate layers by path, in order of execution. The result is empty for other backbones."""
     return {name: module for name, module in backbone.named_modules() if isinstance(module, IntermediateLayer)}
 
 
 def intermediate_groups(backbone: Backbone) -> dict[str, dict[str, IntermediateLayer]]:
-    """Stage → its intermediate layers by their paths, for the stages that have any."""
+    """Stage → its intermediate layers by path, for the stages that have any."""
     layers = intermediate_layers(backbone)
     groups = {
         stage: {path: layer for path, layer in layers.items() if any(f"{path}.".startswith(f"{n}.") for n in names)}
@@ -90,7 +89,7 @@ def intermediate_groups(backbone: Backbone) -> dict[str, dict[str, IntermediateL
 
 
 def map_shapes(backbone: Backbone, input_shape: tuple[int, int, int]) -> dict[str, tuple[int, int, int]]:
-    """(C, H, W) that every intermediate layer puts out for images of ``input_shape``; leaves the backbone as it was."""
+    """(C, H, W) of every intermediate layer's output for images of ``input_shape``. The backbone stays unchanged."""
     shapes: dict[str, tuple[int, int, int]] = {}
 
     def note(path: str) -> Any:
@@ -111,11 +110,11 @@ def map_shapes(backbone: Backbone, input_shape: tuple[int, int, int]) -> dict[st
 
 @contextmanager
 def tapped(layers: Sequence[IntermediateLayer], receive: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """While this lasts, the layer of index i that runs calls ``receive(i, output)`` with its output (B, C, H, W).
+    """Within the block, the layer with index i calls ``receive(i, output)`` with its output (B, C, H, W) when it runs.
 
-    A gradient that reaches this output changes that layer's own weights only. No layer runs twice and no memory is
-    taken: it is the layer's ordinary output under another name. What ``receive`` computes at once is differentiated
-    just before the layer, so that no more than one layer's gradient of that kind is held at a time.
+    A gradient that reaches this output changes that layer's own weights only. No layer runs twice, and the output uses
+    no additional memory. What ``receive`` computes is differentiated just before the layer, so that at most one such
+    gradient is held at a time.
     """
     for index, layer in enumerate(layers):
         layer._receive = partial(receive, index)
@@ -137,16 +136,16 @@ class _Path(NamedTuple):
 
 
 class _Saved(NamedTuple):
-    """What one path's backward pass needs beside the tensors that autograd keeps."""
+    """What one path's backward pass needs in addition to the saved tensors."""
 
     batch_norm: int
     training: bool
     needs_input: bool
 
 
-@_disable_dynamo  # a compiled network runs its tapped layers as they are
+@_disable_dynamo  # in a compiled network, tapped layers run uncompiled
 def _apply(layer: IntermediateLayer, x: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The layer's output, twice: for the network, and for the layer's own loss."""
+    """The layer's output, twice: for the network and for the layer's own loss."""
     paths, tensors = [_Path(layer.conv, layer.norm)], [x]
     if layer.added == "convolution":
         paths.append(_Path(layer.shortcut_conv, layer.shortcut_norm))
@@ -157,10 +156,11 @@ def _apply(layer: IntermediateLayer, x: Tensor, skip: Tensor | None) -> tuple[Te
 
 
 class _TwoGradients(torch.autograd.Function):
-    """``relu(sum over paths of norm(conv(x)) + identity)`` as two outputs of one storage.
+    """``relu(sum over paths of norm(conv(x)) + identity)`` as two outputs that share their storage.
 
-    With the gradients g of the first output and l of the second: weights get that of g + l, inputs that of g. The
-    operations are those of ``nn.Conv2d`` and ``nn.BatchNorm2d``, so that without l every bit is theirs.
+    With the gradients g of the first output and l of the second, weights get the gradient of g + l and inputs that of
+    g. The operations are those of ``nn.Conv2d`` and ``nn.BatchNorm2d``, so that without l the result is identical to
+    theirs.
     """
 
     @staticmethod
@@ -227,7 +227,7 @@ class _TwoGradients(torch.autograd.Function):
 def _path_backward(
     conv: nn.Conv2d, eps: float, saved: _Saved, gradient: Tensor | None, both: Tensor | None, kept: list[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of one path: input, convolution, scale, shift. ``both``: None where there is only ``gradient``."""
+    """Gradients of one path: input, convolution, scale and shift. both: g + l, or None if there is no l."""
     x, weight, before, scale, running_mean, running_var, mean, deviation, reserve = kept
 
     def norm_backward(of: Tensor, wanted: list[bool]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

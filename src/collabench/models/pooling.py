@@ -1,9 +1,8 @@
-"""Pooling whose gradient lies in memory as its input does.
+"""Pooling whose gradient has the memory layout of its input.
 
-Networks are trained channels-last. torch's global average pooling and slicing hand back gradients in the default
-layout, and every operation below them, down to the next convolution, then walks through memory in two orders at once:
-the activation's gradient took 5 to 15 times as long. The forms below compute the same numbers, bit for bit
-(tests/models/test_layout.py).
+Networks are trained channels-last. torch's global average pooling and slicing return gradients in the default layout.
+Every operation below them, down to the next convolution, then mixes two layouts: the gradient of the activation took 5
+to 15 times as long. The functions below compute the same numbers, bit for bit (tests/models/test_layout.py).
 """
 
 from __future__ import annotations
@@ -24,5 +23,5 @@ class GlobalAveragePool(nn.Module):
 
 
 def every_nth_pixel(x: Tensor, n: int) -> Tensor:
-    """``x[:, :, ::n, ::n]`` of maps (B, C, H, W), as the average over windows of one pixel."""
+    """``x[:, :, ::n, ::n]`` of maps (B, C, H, W), computed as the average over windows of one pixel."""
     return x if n == 1 else nn.functional.avg_pool2d(x, kernel_size=1, stride=n)

@@ -1,9 +1,9 @@
-"""torchvision, also where its compiled operators do not fit the installed torch.
+"""Import of torchvision, also if its compiled operators do not fit the installed torch.
 
-A torchvision build made for another device (CUDA wheels beside a CPU torch, say) cannot load its operator library, and
-then its import fails while it registers shapes for two operators that were never declared. Data sets and classification
-models need none of the operators. Declaring those two lets the import go through; calling them still fails loudly, as
-they have no implementation.
+A torchvision build for another device (for example CUDA wheels with a CPU torch) cannot load its library of operators.
+Its import then fails while it registers shapes for two operators that were never declared. Data sets and classification
+models need none of the operators. Declaring these two lets the import succeed. Calling them still raises an error,
+because they have no implementation.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 from types import ModuleType
 
 _MISSING = "operator torchvision::nms does not exist"
-_declared: list[object] = []  # torch forgets a declaration when its Library object is collected
+_declared: list[object] = []  # torch removes a declaration when its Library object is collected
 
 
 def import_torchvision() -> ModuleType:
-    """The module ``torchvision``. Raises what its import raises, except where only its operators are missing."""
+    """The module ``torchvision``. Raises what its import raises, except if only its operators are missing."""
     try:
         import torchvision
     except RuntimeError as error:

@@ -1,7 +1,8 @@
-"""Training graphs of several heads that share low stages: one implementation for every tree.
+"""Training graphs: trees of heads that share their first stages.
 
-Song & Chai's graphs are trees of a network's stages: `multi_instance` splits before the first stage, `simple_ilr` once
-after a named stage, `hierarchical_ilr` in two after one stage and each branch in two after a later one.
+Song & Chai's graphs are trees of a network's stages: ``multi_instance`` splits before the first stage, ``simple_ilr``
+once after a named stage, ``hierarchical_ilr`` into two branches after one stage and each branch into two after a later
+one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from collabench.models.backbone import Backbone
 
-#: A split "after" this is a split of the input: nothing is shared.
+#: A split "after" this name splits at the input: nothing is shared.
 INPUT = "input"
 
 
@@ -33,7 +34,8 @@ class _Branching(Protocol):
 
 
 class _DivideGradient(torch.autograd.Function):
-    """Identity forward; the gradient divided by ``branches`` backward (Song & Chai's backpropagation rescaling)."""
+    """Identity in the forward pass; divides the gradient by ``branches`` in the backward pass (Song & Chai's
+    rescaling)."""
 
     @staticmethod
     def forward(context: Any, x: Tensor, branches: int) -> Tensor:
@@ -46,17 +48,20 @@ class _DivideGradient(torch.autograd.Function):
 
 
 def divide_gradient(x: Tensor, branches: int) -> Tensor:
-    """``x``, with the gradient that flows back through it divided by ``branches``; in the backward pass of
-    ``sum_h J_h`` a shared layer then sees a gradient of one head's size. With one branch it is ``x`` itself."""
+    """``x``, with its gradient divided by ``branches``.
+
+    In the backward pass of ``sum_h J_h`` the gradient of a shared layer then has the size of one head's gradient. With
+    one branch ``x`` itself is returned.
+    """
     return x if branches == 1 else _DivideGradient.apply(x, branches)
 
 
 class _Node(nn.Module):
-    """A stretch of stages that some heads share, then the branches that continue from its output."""
+    """A sequence of stages that some heads share, and the branches that continue from its output."""
 
     def __init__(self, backbone: Backbone, stages: Sequence[str], children: Sequence[_Node]) -> None:
         super().__init__()
-        # Its stages keep the backbone's module names, so that a path's state dicts together are the backbone's.
+        # The stages keep the backbone's module names, so that the state dicts along a path together are the backbone's.
         self.segment = Backbone(
             {name: backbone.module_at(name) for stage in stages for name in backbone.stages[stage]},
             {stage: backbone.stages[stage] for stage in stages},
@@ -68,10 +73,13 @@ class TrainingTree(nn.Module):
     """Several heads of one backbone.
 
     Args:
-        make_backbone: gives a fresh, independently initialised backbone for each copy number. A node takes its stages
-            from the copy numbered by its first head, so that head 0's path is the network of individual training.
-        splits: in the order of the stages; the number of heads is the product of their branches.
+        make_backbone: returns a new, independently initialised backbone for each copy number. A node takes its stages
+            from the copy with the number of its first head, so that head 0's path is the network of individual
+            training.
+        splits: in the order of the stages. The number of heads is the product of their branches.
         rescale: divide the gradient at every split by its number of branches.
+
+    Raises ValueError if the backbone cannot be split like this.
     """
 
     def __init__(
@@ -100,7 +108,7 @@ class TrainingTree(nn.Module):
         self.root = node(0, 0)
 
     def shared(self, images: Tensor) -> Tensor:
-        """Output of the stages that all heads share (the images where the tree splits at the input)."""
+        """Output of the stages that all heads share: the images themselves if the tree splits at the input."""
         return self.root.segment(images)
 
     def features(self, images: Tensor) -> Tensor:
@@ -141,11 +149,11 @@ class TrainingTree(nn.Module):
         return nodes
 
     def path_parameters(self, head: int) -> list[nn.Parameter]:
-        """Parameters on the way from the input to a head."""
+        """Parameters on the path from the input to a head."""
         return [parameter for node in self._nodes(head) for parameter in node.segment.parameters()]
 
     def path(self, head: int) -> Backbone:
-        """One head with its path as a plain backbone; it shares the tree's parameters."""
+        """The path of one head as a plain backbone. It shares the tree's parameters."""
         modules = {
             name: node.segment.module_at(name)
             for node in self._nodes(head)
@@ -164,7 +172,7 @@ def heads_of(splits: Sequence[_Branching]) -> int:
 
 
 def check_splits(stage_names: Sequence[str], splits: Sequence[Split]) -> None:
-    """Raise ValueError (one line) if a backbone with these stages cannot be split so."""
+    """Raise ValueError (one line) if a backbone with these stages cannot be split like this."""
     points = (INPUT, *stage_names[:-1])
     for split in splits:
         if split.after not in points:

@@ -1,82 +1,119 @@
-"""Reading the results of a study from a DVC remote."""
+"""Reading the results of a study from a DVC remote.
+
+Of the other copy's ``dvc.lock`` two outputs are read, of the remote's listing of archives names and MD5
+(:mod:`.dvc_lock`); DVC itself sees only a project made here, which names those files one by one. So neither the lock
+nor the remote can say where something is written.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from collabench.core.errors import CollabenchError
+from collabench.core.git import GitError, git
+from collabench.core.git import environment as git_environment
+from collabench.core.regular import read_file
+from collabench.sharing.dvc_lock import Lock, read_listing
 from collabench.storage import archives
+from collabench.storage.temporary import temporary_folder
+from collabench.storage.workspace import Workspace
 
-# ------------------------------------------------------------------------------------------------- a DVC remote
+#: What a listing of archives may name: an archive beside the others.
+_ARCHIVE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,200}\.tar")
 
 
 @contextmanager
 def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]:
-    """A folder with the runs and measurements that ``lock``, a ``dvc.lock``, names and that lie on a DVC remote.
+    """A temporary folder with the runs and measurements that ``lock``, a ``dvc.lock``, names, downloaded from a DVC
+    remote.
 
-    remote: a name of this project's DVC configuration, or an address. The folder goes when the block ends.
-    Raises CollabenchError where DVC cannot fetch them.
+    remote: a name of this project's DVC configuration, or an address. The folder is removed when the block ends. Raises
+    CollabenchError if DVC cannot download them.
     """
     address = _address(root, remote)
     if address is None and "://" not in remote and not Path(remote).is_dir():
         raise CollabenchError(f"{remote}: is neither the folder of a copy of this project nor a DVC remote")
-    if not lock.is_file():
+    if not lock.exists():
         raise CollabenchError(f"{lock}: is missing; --lock names the dvc.lock of the copy that pushed")
-    try:
-        text = lock.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CollabenchError(f"{lock}: cannot be read ({error})") from None
-    stages = [stage for stage in (f"train@{profile}", f"measured@{profile}") if f"{stage}:" in text]
-    if f"train@{profile}" not in stages:
+    theirs = Lock(lock)
+    if not theirs.has(f"train@{profile}"):
         raise CollabenchError(f"{lock}: says nothing of train@{profile}; take the dvc.lock of the copy that pushed it")
-    with tempfile.TemporaryDirectory(prefix="collabench-import-") as name:
-        folder = Path(name)
-        subprocess.run(["git", "init", "-q", name], check=True)  # or DVC's configuration would have to differ
-        _dvc(folder, "init", "-q")
-        for file in ("config", "config.local"):  # the remotes that this project knows, and how they are reached
-            if (root / ".dvc" / file).exists():
-                shutil.copy(root / ".dvc" / file, folder / ".dvc" / file)
-        if address is None:  # no name: an address itself
-            address, remote = remote if "://" in remote else str(Path(remote).resolve()), "imported"
-            _dvc(folder, "remote", "add", "-q", remote, address)
-        elif "://" not in address:
-            _dvc(folder, "remote", "modify", "-q", "--local", remote, "url", address)
-        for file in ("dvc.yaml", "params.yaml"):
-            shutil.copy(root / file, folder / file)
-        shutil.copy(lock, folder / "dvc.lock")
-        cache = folder / ".dvc" / "cache"  # its own, wherever this project's is
-        _dvc(folder, "config", "-q", "--local", "cache.dir", str(cache))
-        _dvc(folder, "fetch", "-r", remote, *stages)
-        _refuse_other_places(cache, remote)
-        _dvc(folder, "pull", "-r", remote, *stages)  # says clearly what the remote lacks
+    runs, measured = f"artifacts/{profile}/packed/runs", f"artifacts/{profile}/packed/measured.tar"
+    folder_of_runs = theirs.output(f"train@{profile}", runs)
+    if not folder_of_runs.is_folder:
+        raise CollabenchError(f"{lock}: stages.train@{profile}.outs: {runs}: must be a folder; refused")
+    files = {}
+    if theirs.has(f"measured@{profile}"):
+        files[measured] = theirs.output(f"measured@{profile}", measured).md5
+        if files[measured].endswith(".dir"):
+            raise CollabenchError(f"{lock}: stages.measured@{profile}.outs: {measured}: must be a file; refused")
+    with temporary_folder("import") as folder:
+        remote = _project_with_remotes(root, folder, remote, address)
+        listing = _fetched_listing(folder, remote, folder_of_runs.md5)
+        files |= {f"{runs}/{name}": md5 for name, md5 in listing.items()}
+        stage = {"cmd": "true", "outs": [{path: {"persist": True}} for path in files]}
+        (folder / "dvc.yaml").write_text(json.dumps({"stages": {"results": stage}}))
+        outputs = [{"path": path, "hash": "md5", "md5": md5} for path, md5 in files.items()]
+        (folder / "dvc.lock").write_text(
+            json.dumps({"schema": "2.0", "stages": {"results": {"cmd": "true", "outs": outputs}}})
+        )
+        _dvc(folder, "pull", "-r", remote, "results")
+        (Workspace(folder, profile).runs).mkdir(parents=True, exist_ok=True)
         archives.unpack(folder)
         yield folder
 
 
-def _refuse_other_places(cache: Path, remote: str) -> None:
-    """Raise CollabenchError unless the listings of folders that DVC has fetched hold plain names: it would write
-    wherever they say."""
-    for path in sorted(cache.rglob("*.dir")):
-        try:
-            names = [str(entry["relpath"]) for entry in json.loads(path.read_bytes())]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            raise CollabenchError(
-                f"{remote}: {path.parent.name}{path.name} is no listing of a folder; refused"
-            ) from None
-        for name in names:
-            if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name:
-                raise CollabenchError(f"{remote}: it holds {name!r}, which leads out of its folder; refused")
+def _project_with_remotes(root: Path, folder: Path, remote: str, address: str | None) -> str:
+    """Make a project in ``folder`` that knows the remotes of the one in ``root``; the name of the wanted one."""
+    try:
+        git(folder, "init", "-q", "--template=", ".")  # or DVC's configuration would have to differ
+    except GitError as error:
+        raise CollabenchError(f"git init: {error}") from None
+    _dvc(folder, "init", "-q")
+    for file in ("config", "config.local"):  # the remotes that this project knows, and how they are reached
+        if (root / ".dvc" / file).exists():
+            shutil.copy(root / ".dvc" / file, folder / ".dvc" / file)
+    if address is None:  # no name: an address itself
+        address, remote = remote if "://" in remote else str(Path(remote).resolve()), "imported"
+        _dvc(folder, "remote", "add", "-q", remote, address)
+    elif "://" not in address:
+        _dvc(folder, "remote", "modify", "-q", "--local", remote, "url", address)
+    # Its own, wherever this project's is, and one that believes no file to be what its name says.
+    _dvc(folder, "config", "-q", "--local", "cache.dir", str(folder / ".dvc" / "cache"))
+    _dvc(folder, "remote", "modify", "-q", "--local", remote, "verify", "true")
+    return remote
+
+
+def _fetched_listing(folder: Path, remote: str, md5: str) -> dict[str, str]:
+    """Name → MD5 of the archives that the remote's listing of this name holds."""
+    import hashlib
+
+    place = folder / "listing"
+    try:
+        _dvc(folder, "get-url", f"remote://{remote}/files/md5/{md5[:2]}/{md5[2:]}", str(place))
+    except CollabenchError as error:
+        raise CollabenchError(f"{remote}: does not hold the list of archives that the lock names ({error})") from None
+    try:
+        content = read_file(place)
+    except OSError as error:
+        raise CollabenchError(f"{remote}: {md5} is no listing of a folder ({error.strerror}); refused") from None
+    where = f"{remote}: {md5}"
+    listing = read_listing(content, where, _ARCHIVE)
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
+        raise CollabenchError(f"{where}: is damaged: its content is not that of its name; refused")
+    return listing
 
 
 def _address(root: Path, name: str) -> str | None:
-    """The address of this project's remote of that name, a folder's as an absolute path; None if there is none."""
+    """The address of this project's remote of that name; None if there is none. The path of a local folder is made
+    absolute."""
     try:
         return _dvc(root, "config", f"remote.{name}.url").strip() or None
     except CollabenchError:
@@ -85,7 +122,16 @@ def _address(root: Path, name: str) -> str | None:
 
 def _dvc(folder: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=git_environment(),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())
         raise CollabenchError(f"dvc {' '.join(arguments)}: {said[-400:]}")

@@ -1,5 +1,7 @@
-"""A finished run's network for use elsewhere: its weights as a safetensors file, and a model card that says how to load
-it, what it is, how it was trained and how well it does."""
+"""Export of a finished run's network: weights as a safetensors file, and a model card.
+
+The card says how to load the network, what it is, how it was trained and how well it does.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,15 @@ if TYPE_CHECKING:
 MODEL, CARD = "model.safetensors", "MODEL_CARD.md"
 
 _MEMORY = ("assistance.", "memory.")
-"""Beginnings of the names of what wang2018 deploys beside the plain network."""
+"""Prefixes of the weights that wang2018 deploys in addition to the plain network."""
 
 _SHOWN = 20
-"""Class names that a card lists."""
+"""Maximum number of class names in a card."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """error: test error in percent of the network in ``model``."""
+    """model: path of the weights. error: test error in percent of the exported network."""
 
     model: Path
     card: Path
@@ -41,12 +43,13 @@ class Exported:
 
 
 def export(study: Study, configuration_id: str, seed: int, folder: Path, *, without_memory: bool = False) -> Exported:
-    """Write a finished run's deployed network to ``folder``: :data:`MODEL`, and :data:`CARD` beside it.
+    """Write a finished run's deployed network to ``folder``: :data:`MODEL` and :data:`CARD`.
 
-    without_memory: of a network that was deployed with its frozen memory (wang2018) the plain network alone, whose
-    error is then measured on the test images, for every seed. Raises ConfigError for a configuration that the plan
-    lacks or that has nothing to export, ResultError where the run isn't finished or is damaged, DataError where the
-    prepared data set is missing or damaged.
+    without_memory: export only the plain network of a network that was deployed with its frozen memory (wang2018). Its
+    error is then measured on the test images, for every seed.
+
+    Raises ConfigError for a configuration that the plan lacks or that has nothing to export, ResultError if the run is
+    not finished or is damaged, DataError if the prepared data set is missing or damaged.
     """
     configurations = study.plan.configurations
     if configuration_id not in configurations:
@@ -119,13 +122,13 @@ def _manifest(study: Study, configuration: Configuration) -> Manifest:
 
 
 def _seeds(study: Study, configuration: Configuration) -> list[int]:
-    """Finished seeds that tables show of the configuration."""
+    """The configuration's finished seeds that tables show."""
     wanted = {s for cell in study.plan.cells if cell.configuration.id == configuration.id for s in cell.seeds}
     return sorted(s for s in wanted if (study.workspace.folder(Run(configuration, s)) / RESULT).exists())
 
 
 def _plain_error(study: Study, run: Run, manifest: Manifest) -> float:
-    """Test error in percent of a run's network without its memory, on the CPU."""
+    """Test error in percent of a run's network without its memory, computed on the CPU."""
     import torch
 
     from collabench import data
@@ -153,9 +156,9 @@ def _plain_error(study: Study, run: Run, manifest: Manifest) -> float:
 
 
 def loading_code(configuration: Configuration, manifest: Manifest, weights: dict[str, Tensor]) -> str:
-    """Python that loads :data:`MODEL` from the working directory: ``network`` in eval mode and ``predict``.
+    """Python code that loads :data:`MODEL` from the working directory: ``network`` in eval mode and ``predict``.
 
-    Of a model of torchvision's or a user's own it needs this project's package only where a memory is deployed with it.
+    For models of torchvision or of a user the code needs this package only if a memory is deployed.
     """
     from collabench.data.batches import resized_side
     from collabench.models.families import custom, torchvision_model
@@ -305,7 +308,7 @@ def _card(
 
 
 def _kept(configuration: Configuration, manifest: Manifest, weights: dict[str, Tensor], without_memory: bool) -> str:
-    """What was deployed, and what a memory that stays with the network costs."""
+    """The deployed network and the cost of a memory that is deployed with it."""
     if not _has_memory(weights):
         return "as deployed"
     if without_memory:
@@ -330,7 +333,7 @@ def _settings(settings: Any) -> str:
 
 
 def _over_seeds(study: Study, configuration: Configuration, errors: dict[int, float]) -> list[tuple[str, str]]:
-    """Mean, standard deviation and interval of the seeds that tables show."""
+    """Mean, standard deviation and interval over the seeds that tables show."""
     from collabench.stats import summary
 
     shown = _seeds(study, configuration)

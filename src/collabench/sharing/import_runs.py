@@ -1,9 +1,9 @@
-"""Bringing the runs of another copy of the project into this one: ``collabench import``.
+"""Import of finished runs from another copy of the project: ``collabench import``.
 
-Everything is checked before anything is written: that the runs are of this study, that every file is what its checksum
-says, that versions, kind of device and data are the same on both sides, and that no run is here with other bytes. Then
-the files are copied beside their place, checked again, and moved into it, each run's result last. What is imported
-already stays as it is.
+Everything is checked before anything is written: the runs belong to this study, every file matches its checksum,
+versions, kind of device and data are the same in both copies, and no run exists here with other bytes. The files are
+then copied next to their destination, checked again, and moved into place, each run's result last. Runs that were
+already imported stay unchanged.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from collabench.storage.results import LOGITS, RESULT, Failure, Measured, Result
 from collabench.storage.workspace import Workspace
 from collabench.study.study import Study
 
-#: Problems that are listed one by one; of more, the number.
+#: Number of problems that are listed one by one; the rest is counted.
 _SHOWN = 20
 
 
 @dataclass
 class Merged:
-    """What became of the other copy's runs: taken, or here already with the same bytes. devices, commits: of those
-    taken."""
+    """The result of an import: the runs that were taken, and those that were here already with the same bytes.
+
+    devices, commits: of the runs that were taken.
+    """
 
     imported: list[Run] = field(default_factory=list)
     already: list[Run] = field(default_factory=list)
@@ -40,7 +42,7 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Found:
-    """A run of the other copy: its folder, its result, its measurements (None where there are none)."""
+    """A run of the other copy: its folder, its result and its measurements (None if there are none)."""
 
     run: Run
     folder: Path
@@ -50,7 +52,7 @@ class _Found:
 
 
 def copy_at(folder: Path, profile: str) -> Workspace:
-    """The other copy's profile in a project's folder, or in its ``artifacts/<profile>``.
+    """The other copy's profile, in a project's folder or in its ``artifacts/<profile>``.
 
     Raises CollabenchError if there is none.
     """
@@ -74,10 +76,13 @@ def merge(
 ) -> Merged:
     """Take the finished runs of ``source`` that this study lacks.
 
-    allow_versions: also runs of other package versions than those here. allow_devices: also runs of another kind of
-    device (CPU, CUDA). planned_only: leave runs out that this study's plan doesn't have. Other models of a device, and
-    other commits, are told: identities and checksums decide whether a run is of this study. Raises CollabenchError,
-    after ``log`` has named each problem, and then has written nothing.
+    allow_versions: also take runs of other package versions.
+    allow_devices: also take runs of another kind of device (CPU, CUDA).
+    planned_only: ignore runs that this study's plan does not contain.
+
+    Differences of the device's model and of the commit are only reported, because identities and checksums decide
+    whether a run belongs to this study. Raises CollabenchError, after ``log`` received every problem; nothing is
+    written then.
     """
     if source.home.resolve() == study.workspace.home.resolve():
         raise CollabenchError(f"{source.home}: is this study itself")
@@ -128,7 +133,7 @@ def merge(
 
 
 def _read(study: Study, source: Workspace, planned_only: bool, problems: list[str], log: Log) -> Iterator[_Found]:
-    """The other copy's finished runs of the plan, each with its files checked."""
+    """The other copy's finished runs of the plan. The files of each are checked."""
     planned = {(run.configuration.id, f"seed-{run.seed}"): run for run in study.plan.runs}
     others: list[Path] = []
     folders = [path.parent for path in sorted(source.runs.glob(f"*/seed-*/{RESULT}"))]
@@ -169,7 +174,7 @@ def _checked(source: Workspace, folder: Path, run: Run) -> _Found:
 
 
 def _why_not_planned(study: Study, folder: Path) -> str:
-    """The plan's nearest configuration, and in what it differs."""
+    """The plan's nearest configuration, and how it differs."""
     if folder.parent.name in study.plan.configurations:
         return "this study has the configuration but not the seed"
     try:
@@ -184,10 +189,10 @@ def _why_not_planned(study: Study, folder: Path) -> str:
 
 
 def _data_problems(study: Study, found: Iterable[_Found]) -> list[str]:
-    """A line for every data set of which the runs, or this copy's prepared form, have another content."""
+    """One line for every data set whose content differs between the runs, or from this copy's prepared data set."""
     from collabench.data.dataset import MANIFEST, Manifest
 
-    seen: dict[str, dict[str, str]] = {}  # data set → digest → where it was seen first
+    seen: dict[str, dict[str, str]] = {}  # data set → digest → where it was first seen
     for run in study.plan.runs:
         key = dataset_key(run.configuration.dataset)
         manifest = study.workspace.datasets / key / MANIFEST
@@ -200,7 +205,7 @@ def _data_problems(study: Study, found: Iterable[_Found]) -> list[str]:
             try:
                 seen[key].setdefault(read_json(result, Result).dataset_digest, str(result))
             except ResultError:
-                continue  # damaged here: it is made again, or taken from there
+                continue  # damaged here: it will be prepared again, or taken from the other copy
     for one in found:
         seen[dataset_key(one.run.configuration.dataset)].setdefault(one.result.dataset_digest, str(one.folder / RESULT))
     return [
@@ -212,7 +217,7 @@ def _data_problems(study: Study, found: Iterable[_Found]) -> list[str]:
 
 
 def _noise_problems(study: Study, source: Workspace) -> list[str]:
-    """A line for every file of static noisy labels that both copies have, with other bytes."""
+    """One line for every file of static noisy labels that differs between the copies."""
     lines = []
     for key, runs in study.inputs.noise_files().items():
         for run in runs:
@@ -224,7 +229,7 @@ def _noise_problems(study: Study, source: Workspace) -> list[str]:
 
 
 def _measured_here(study: Study) -> list[Measured]:
-    """The measurements of this copy's finished runs, as far as they are whole."""
+    """The undamaged measurements of this copy's finished runs."""
     found = []
     for run in study.plan.runs:
         path = study.workspace.measured_file(run)
@@ -235,7 +240,7 @@ def _measured_here(study: Study) -> list[Measured]:
 
 
 def _sides(here: Iterable[str], there: Iterable[str]) -> str | None:
-    """``a here, b and c there``; None where all are the same."""
+    """``a here, b and c there``; None if all are the same."""
     sides = {"here": sorted(set(here)), "there": sorted(set(there))}
     if len({*sides["here"], *sides["there"]}) < 2:
         return None
@@ -243,8 +248,10 @@ def _sides(here: Iterable[str], there: Iterable[str]) -> str | None:
 
 
 def _version_problem(here: Sequence[Measured], there: Sequence[Measured], runs: int) -> str | None:
-    """In what the versions differ that runs were made with; those installed here where there is no run. runs: how many
-    there are there, measured or not."""
+    """How the versions differ that runs were made with. Without runs here, the installed versions are compared.
+
+    runs: number of the other copy's runs, measured or not.
+    """
     from collabench.training.device import versions
 
     if len(there) < runs:
@@ -257,13 +264,14 @@ def _version_problem(here: Sequence[Measured], there: Sequence[Measured], runs: 
 
 
 def _device_problem(here: Sequence[Measured], there: Sequence[Measured]) -> str | None:
-    """On which kinds of device runs were made, where not all were made on the same."""
+    """The kinds of device of the runs, unless all runs were made on the same kind."""
     kinds = _sides((one.device_type for one in here), (one.device_type for one in there))
     return f"runs were made on different kinds of device: {kinds}" if kinds else None
 
 
 def _tell_origins(here: Sequence[Measured], taken: Sequence[Measured], log: Log) -> None:
-    """Say in what else the runs that were taken differ from those here: what no identity holds, and nobody refuses."""
+    """Log further differences between the imported runs and those here. They are not part of identities and are
+    accepted."""
     devices = _sides((one.device for one in here), (one.device for one in taken))
     if here and devices:
         log(f"different devices: {devices}; between them the same run agrees to rounding, not to the byte")
@@ -273,9 +281,9 @@ def _tell_origins(here: Sequence[Measured], taken: Sequence[Measured], log: Log)
 
 
 def _same_here(study: Study, one: _Found) -> bool:
-    """Whether this copy has the run with the same bytes; False if it lacks it, or has it damaged.
+    """Whether this copy has the run with the same bytes. False if it is missing or damaged here.
 
-    Raises ResultError where it has it with other bytes.
+    Raises ResultError if this copy has it with other bytes.
     """
     folder = study.workspace.folder(one.run)
     if not (folder / RESULT).exists():
@@ -308,23 +316,25 @@ def _take(study: Study, found: list[_Found], log: Log) -> None:
                     raise ResultError(f"{one.folder}: changed while it was read; nothing was imported")
             for number, one in enumerate(found):
                 with holding(workspace.lock(one.run.id), one.run.id, log):
-                    if not _same_here(study, one):  # asked again: another process may have trained it meanwhile
+                    # checked again, because another process may have trained it meanwhile
+                    if not _same_here(study, one):
                         _move(study, one, waiting / str(number))
     except OSError as error:
         raise unwritable(Path(error.filename or workspace.home), error) from None
-    for job in study.jobs:  # or Snakemake would start a process for each, to find that nothing is left to train
+    # otherwise Snakemake would start a process for each job, to find that nothing is left to train
+    for job in study.jobs:
         complete = all((workspace.folder(run) / RESULT).exists() for run in job.runs)
         if complete and not job.marker.exists():
             study.jobs.finish(job)
 
 
 def _copy(source: Path, target: Path) -> None:
-    # Not synchronised: what a power cut spoils, checksums find, and the source still has it.
+    # Not synchronised to disk: checksums find what a power failure damages, and the source still has it.
     shutil.copyfile(source, target)
 
 
 def _move(study: Study, one: _Found, copy: Path) -> None:
-    """Files of a run into their places: its result last, whose existence says that the run is done."""
+    """Move the files of a run into place. The result is last, because its existence means that the run is finished."""
     workspace, run = study.workspace, one.run
     target = workspace.folder(run)
     target.mkdir(parents=True, exist_ok=True)
@@ -340,7 +350,7 @@ def _move(study: Study, one: _Found, copy: Path) -> None:
 
 
 def _tell_failures(study: Study, source: Workspace, log: Log) -> None:
-    """Say which runs failed there: they come with their reason or not at all."""
+    """Log which runs failed in the other copy. Failures are not imported."""
     for run in study.plan.runs:
         if source.failure(run.id).exists() and not (study.workspace.folder(run) / RESULT).exists():
             try:

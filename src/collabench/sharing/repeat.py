@@ -1,4 +1,4 @@
-"""Training a sample of a study's runs again, to see whether they give what was recorded."""
+"""Repetition of a sample of a study's runs, and comparison with the recorded results."""
 
 from __future__ import annotations
 
@@ -24,23 +24,25 @@ if TYPE_CHECKING:
     from collabench.data import Dataset
 
 SEEDS_FOR_SPREAD = 3
-"""From so many seeds on, a configuration's own spread says how far a run may be from its repetition elsewhere."""
+"""With at least this many seeds, a configuration's own spread determines how far a repetition on another machine may
+differ."""
 
 SMALLEST_TOLERANCE, TOLERANCE_WITHOUT_SPREAD = 1.0, 5.0
-"""Percentage points of test error."""
+"""In percentage points of test error."""
 
 _SAME_BY_DEFINITION = ("dataset_digest", "train_images", "test_images", "parameters", "training_parameters")
-"""Fields of a result that no device and no version may change."""
+"""Fields of a result that are the same on every device and version."""
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """One run of the sample, trained again.
+    """A run of the sample and its repetition.
 
-    compared: ``bytes`` of result, logits and weights, or ``tolerance`` on the test error; why: the reason for the
-    latter.
-    recorded, repeated: test error in percent (repeated: None where it failed). allowed: percentage points, None with
-    ``bytes``. difference: what differs, empty where nothing does.
+    compared: ``bytes`` of result, logits and weights, or ``tolerance`` on the test error. why: the reason for a
+    tolerance.
+    recorded, repeated: test error in percent; repeated is None if the repetition failed.
+    allowed: percentage points; None with ``bytes``.
+    difference: what differs; empty if nothing does.
     """
 
     run: Run
@@ -52,7 +54,7 @@ class Rerun:
     difference: str
 
     def line(self) -> str:
-        """One line for people."""
+        """The result of the repetition on one line."""
         name = f"{self.run.configuration.label}, seed {self.run.seed} [{self.run.id}]"
         if self.difference:
             return f"{name}: {self.difference}"
@@ -67,7 +69,7 @@ class Rerun:
 def is_trainable(
     study: Study, run: Run, datasets: dict[str, Dataset], noise: set[Path], results: dict[str, Result]
 ) -> bool:
-    """Whether the run, and everything that it starts from, is whole."""
+    """Whether the run's files, and those of everything that it requires, are undamaged."""
     config = run.configuration.noise
     static = config.is_static
     return (
@@ -87,7 +89,7 @@ def draw_sample(runs: Sequence[Run], sample: int, seed: int) -> list[Run]:
 
 
 def one_of_each_code(runs: Sequence[Run], results: dict[str, Result]) -> list[Run]:
-    """One run of each code that is not the present one, accepted or not."""
+    """One run of each code version other than the present one, accepted or not."""
     chosen: dict[str | None, Run] = {}
     for run in runs:
         source = results[run.id].source
@@ -97,7 +99,7 @@ def one_of_each_code(runs: Sequence[Run], results: dict[str, Result]) -> list[Ru
 
 
 def repeat(study: Study, run: Run, results: dict[str, Result], tolerance: float | None, device: str | None) -> Rerun:
-    """Train a run again, from the study's data set and from the runs that it requires, with its noise drawn again."""
+    """Train a run again from the study's data set and its required runs. Its noisy labels are drawn again."""
     recorded, before = results[run.id], measured_of(study, run)
     error = 100 * recorded.last.error
     device = device or _device_like(before)
@@ -147,7 +149,7 @@ def _device_like(before: Measured | None) -> str:
 
 
 def _why_not_bytes(recorded: Result, repeated: Result, before: Measured | None, now: Measured) -> str:
-    """Why the same bytes cannot be asked for; empty where they can."""
+    """Why the bytes cannot be expected to be equal; empty if they can."""
     if before is None:
         return "where it was trained is unknown"
     for name in ("device_type", "device", "threads"):
@@ -179,7 +181,7 @@ def measured_of(study: Study, run: Run) -> Measured | None:
 
 @contextmanager
 def temporary_copy(study: Study, folders: Sequence[str], runs: Sequence[Run] = ()) -> Iterator[Workspace]:
-    """A workspace of its own that sees these of the study's folders, and of these runs the results."""
+    """A temporary workspace with links to these folders of the study and to the results of these runs."""
     real = study.workspace
     with tempfile.TemporaryDirectory(prefix="collabench-verify-") as name:
         copy = Workspace(Path(name), real.profile)

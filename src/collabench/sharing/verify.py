@@ -1,7 +1,6 @@
-"""Is what a report rests on still what was found? Every file is hashed again, and a random sample of runs is trained
-again.
+"""Verification of a report: every file is hashed again, and a random sample of runs is trained again.
 
-Nothing of the study is written to: what is made again lies in a temporary folder.
+Nothing is written to the study. Everything is made in a temporary folder.
 """
 
 from __future__ import annotations
@@ -34,8 +33,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Verification:
-    """hashed: kind of file → how many were hashed. differences: one line each; a study without any is verified.
-    notes: what should be known about the results and is no difference."""
+    """hashed: kind of file → number of hashed files.
+    differences: one line each. A study without differences is verified.
+    notes: facts about the results that are no differences.
+    """
 
     hashed: Counter[str] = field(default_factory=Counter)
     reruns: list[Rerun] = field(default_factory=list)
@@ -53,16 +54,19 @@ def verify(
     strict: bool = False,
     log: Log = print,
 ) -> Verification:
-    """Hash the study's files, build its report from them and compare it with the accepted one, and repeat some runs.
+    """Hash the study's files, build its report again, compare it with the accepted one, and repeat some runs.
 
-    sample, seed: how many runs to train again, and of which draw; one run of each code other than the present one is
-    added. tolerance: percentage points by which the test error of a repetition on another device or other versions may
-    differ; by default 3 √2 standard deviations over the configuration's seeds (what two runs of unequal luck differ
-    by), at least :data:`SMALLEST_TOLERANCE`, and :data:`TOLERANCE_WITHOUT_SPREAD` with fewer than
-    :data:`SEEDS_FOR_SPREAD` seeds. device: where to train; by default on the kind of device that a run was trained on,
-    or on the CPU where this machine has none.
-    strict: differences from the accepted report count also where it was made on another device.
-    Raises ConfigError where the sample asks for what this machine cannot do.
+    sample, seed: number of runs to train again, and the seed of their random choice. One run of each code version other
+    than the present one is added.
+    tolerance: allowed difference of the test error, in percentage points, of a repetition on another device or with
+    other versions. The default is 3 √2 standard deviations over the configuration's seeds (√2 for a difference of two
+    runs), at least :data:`SMALLEST_TOLERANCE`; with fewer than :data:`SEEDS_FOR_SPREAD` seeds it is
+    :data:`TOLERANCE_WITHOUT_SPREAD`.
+    device: where to train. The default is the kind of device that a run was trained on, or the CPU if this machine has
+    none.
+    strict: count differences from the accepted report also if it was made on another device.
+
+    Raises ConfigError if this machine cannot train the sample.
     """
     found = Verification()
     datasets = _verify_datasets(study, found)
@@ -95,7 +99,7 @@ def verify(
 
 
 def _verify_datasets(study: Study, found: Verification) -> dict[str, Dataset]:
-    """Key → open data set, of those that are whole."""
+    """Key → open data set, for the undamaged data sets."""
     from collabench import data
 
     whole = {}
@@ -107,7 +111,7 @@ def _verify_datasets(study: Study, found: Verification) -> dict[str, Dataset]:
             manifest = read_json(folder / data.MANIFEST, data.Manifest)
             if digest(manifest.identity) != digest(configuration.dataset.identity()):
                 raise CollabenchError(f"{folder / data.MANIFEST}: holds another data set than params.yaml asks for")
-            if manifest.streamed_from is not None:  # its images lie outside of what was hashed so far
+            if manifest.streamed_from is not None:  # its images are outside the files that were hashed so far
                 pinned = configuration.dataset.sha256
                 if data.source_digest(configuration.dataset, study.workspace.root) != pinned:
                     raise CollabenchError(
@@ -121,7 +125,7 @@ def _verify_datasets(study: Study, found: Verification) -> dict[str, Dataset]:
 
 
 def _verify_noise(study: Study, datasets: dict[str, Dataset], found: Verification) -> set[Path]:
-    """The files of static noisy labels that are whole, and what their seeds draw."""
+    """The undamaged files of static noisy labels that equal what their seeds draw."""
     import torch
 
     from collabench.data import noise
@@ -145,7 +149,7 @@ def _verify_noise(study: Study, datasets: dict[str, Dataset], found: Verificatio
 
 
 def _verify_results(study: Study, datasets: dict[str, Dataset], found: Verification) -> dict[str, Result]:
-    """Run id → result, of those whose files are all whole."""
+    """Run id → result, for the runs whose files are all undamaged."""
     whole: dict[str, Result] = {}
     commits: Counter[str] = Counter()
     unmeasured = 0
@@ -206,7 +210,7 @@ def _check_measured(study: Study, run: Run, result: Result, measured: Measured) 
 
 
 def _verify_report(study: Study, found: Verification, log: Log, strict: bool) -> None:
-    """Every number of the accepted report follows from the files that were hashed, ``params.yaml`` and ``papers/``."""
+    """Check that every number of the accepted report follows from the hashed files, ``params.yaml`` and ``papers/``."""
     from collabench.report.accepted import compare
     from collabench.report.build import build_report
 
@@ -236,7 +240,7 @@ def _verify_report(study: Study, found: Verification, log: Log, strict: bool) ->
 
 
 def _made_elsewhere(workspace: Workspace) -> str:
-    """How the devices of the accepted report differ from those of the results here; empty where they don't, or are
+    """How the devices of the accepted report differ from those of the results here. Empty if they do not, or are
     unknown."""
     from collabench.report.comparison import ORIGIN, Origin
     from collabench.report.folders import COSTS

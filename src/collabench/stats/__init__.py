@@ -1,4 +1,4 @@
-"""Statistics: arrays in, frozen dataclasses out. No files, no knowledge of methods, runs or papers."""
+"""Statistics: functions from arrays to frozen dataclasses. They read no files and know no methods, runs or papers."""
 
 from collabench.stats.agreement import (
     Agreement,

@@ -1,7 +1,8 @@
-"""Whether our runs agree with a published number.
+"""Agreement of our runs with a published number.
 
-All differences are ours minus published. A published number is one draw of the same randomness as our runs, or the
-mean of a few: a confidence interval of our mean would call far too many of them different.
+All differences are ours minus published. A published number is one draw of the same randomness as our runs, or the mean
+of a few draws. It is therefore compared with a prediction interval: a confidence interval of our mean would reject far
+too many published numbers.
 """
 
 from __future__ import annotations

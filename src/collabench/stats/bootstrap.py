@@ -1,10 +1,11 @@
-"""Two-way bootstrap over seeds and test images: what other training runs *and* other test images would change.
+"""Two-way bootstrap over seeds and test images: the effect of other training runs *and* of other test images.
 
 Seeds and images are crossed: every seed's network classifies every image. Both are resampled independently with
-replacement and a cell counts as often as its row times its column was drawn: Owen (2007), "The pigeonhole bootstrap".
-Its variance is not too small for images and interaction (it counts the interaction up to three times), but with few
-seeds the seeds' own part is too small by (S - 1) / S, as for every bootstrap of S values, and percentile intervals do
-not widen as Student's t does. It stands beside the t interval over seeds and replaces no test.
+replacement, and a cell counts as often as the product of the counts of its row and its column (Owen 2007, "The
+pigeonhole bootstrap"). The variance is not underestimated for images and for the interaction (the interaction counts up
+to three times). With few seeds the variance over seeds is too small by the factor (S - 1) / S, as in every bootstrap of
+S values, and percentile intervals do not widen as Student's t does. This interval is shown beside the t interval over
+seeds and replaces no test.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collabench.core.errors import ConfigError, ResultError
 from collabench.stats.levels import check_level
 
 _CELLS = 2**23
-"""Numbers drawn at once: bounds the memory to about 200 MB."""
+"""Counts drawn in one block. This bounds the memory to about 200 MB."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def two_way_bootstraps(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> list[TwoWay]:
-    """As :func:`two_way_bootstrap` for many tables of one shape, which share the draws: the drawing takes most time."""
+    """As :func:`two_way_bootstrap`, for many tables of one shape that share the draws, because drawing takes most of
+    the time."""
     check_level(level)
     if resamples < 100:
         raise ConfigError(f"resamples: at least 100 are needed for an interval, got {resamples}")

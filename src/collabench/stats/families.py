@@ -1,12 +1,12 @@
 """Several comparisons at once: Holm's p values and simultaneous intervals over a declared family.
 
-Why two corrections stand side by side. The interval decides, so the intervals need simultaneous coverage: the chance
-that any interval of the family misses its true difference must be at most 1 - level, whichever side or margin the
-verdict then rests on (a difference, non-inferiority, smallness). Bonferroni's intervals give that under any dependence
-between the comparisons. Holm's step-down p values have no two-sided intervals that are informative for the rejected
-hypotheses, so no interval belongs to them exactly. Relation: a Bonferroni interval that excludes zero implies Holm's
-p < 1 - level; the reverse does not hold, and a comparison with p < 1 - level whose interval includes zero stays
-inconclusive. The smallest p of the family is the same under both.
+Why there are two corrections. Verdicts rest on intervals, so the intervals need simultaneous coverage: the probability
+that any interval of the family misses its true difference must be at most 1 - level, for every kind of verdict (a
+difference, non-inferiority, a small effect). Bonferroni's intervals have that coverage under any dependence between the
+comparisons. Holm's step-down p values have no informative two-sided intervals for the rejected hypotheses, so no
+interval corresponds to them exactly. Relation: if a Bonferroni interval excludes zero, Holm's p is below 1 - level. The
+reverse does not hold: a comparison with p < 1 - level whose interval includes zero stays inconclusive. The smallest p
+of the family is the same under both corrections.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from collabench.stats.samples import Paired, Summary
 def holm(p_values: Sequence[float | None], family: int | None = None) -> list[float | None]:
     """Holm's step-down adjusted p values, in the given order.
 
-    None and nan (not run, no spread) stay None and are kept out of the ranking. family: the declared number of
-    hypotheses, at least the number of p values that exist (the default); with a larger one the others count as if
-    their p were 1, so that a test which could not be carried out does not make the others easier.
+    None and nan (not run, or no spread) stay None and are not ranked.
+    family: the declared number of hypotheses; the default is the number of p values that exist. In a larger family the
+    missing p values count as 1, so that a test which could not be carried out does not make the other tests less
+    strict.
+
+    Raises ResultError for a p value outside [0, 1], ConfigError for a family smaller than the number of p values.
     """
     known = [index for index, p in enumerate(p_values) if p is not None and not math.isnan(p)]
     values = [float(p) for p in p_values if p is not None and not math.isnan(p)]

@@ -1,4 +1,4 @@
-"""Checks of what a user declares: levels, margins, family sizes."""
+"""Checks of declared levels, margins and family sizes."""
 
 from __future__ import annotations
 

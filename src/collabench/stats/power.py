@@ -1,4 +1,4 @@
-"""How much a number of seeds can show: detectable difference, seeds needed."""
+"""Statistical power of a number of seeds: detectable difference and seeds needed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from collabench.core.errors import ConfigError, ResultError
 from collabench.stats.levels import check_level, check_positive
 
 MOST_SEEDS = 10_000
-"""Beyond this many seeds a study is not worth naming: the answer is "more than that"."""
+"""The largest answer of :func:`seeds_needed`. Beyond it the answer is "more than that"."""
 
 SD_LIMIT = 0.80
-"""Confidence of the upper limit of the standard deviation from which :func:`seeds_needed` plans."""
+"""Confidence of the upper limit of the standard deviation that :func:`seeds_needed` plans with."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def detectable_effect(n: int, level: float = 0.95, power: float = 0.8) -> float:
     _check_power(power, level)
     if n < 2:
         raise ResultError(f"detectable effect: at least 2 pairs are needed, got {n}")
-    # statsmodels' TTestPower.solve_power gives its start value back without a word for few seeds and small levels
-    # (10.0 for n = 2 at 99 %), hence the root search here.
+    # statsmodels' TTestPower.solve_power returns its start value without a warning for few seeds and high levels (10.0
+    # for n = 2 at 99 %). Therefore the root is searched here.
     high = 1.0
     while t_test_power(high, n, level) < power:
         high *= 2
@@ -57,7 +57,7 @@ def detectable_effect(n: int, level: float = 0.95, power: float = 0.8) -> float:
 def detectable_difference(n: int, sd: float, level: float = 0.95, power: float = 0.8) -> float:
     """The smallest true difference that n pairs detect with ``power``, in the unit of ``sd``.
 
-    It takes the sample's sd for the true one: a rough guide with few seeds.
+    The sample's ``sd`` is taken for the true one, so with few seeds this is a rough guide.
     """
     return detectable_effect(n, level, power) * sd
 
@@ -75,13 +75,14 @@ def seeds_needed(
     power: float = 0.8,
     most: int = MOST_SEEDS,
 ) -> SeedsNeeded:
-    """Seeds with which the paired t test detects ``target_difference`` with ``power``.
+    """Number of seeds with which the paired t test detects ``target_difference`` with ``power``.
 
-    target_difference: the paper's effect or the smallest effect of interest, never the observed difference: a number
-    of seeds computed from that restates its p value and is too small whenever the difference came out large by luck.
-    sd, n: standard deviation and number of the differences measured so far; the upper 80 % limit of the true one is
-    planned with, because with few seeds the estimate is too low about half of the time.
-    level: that of the interval that decides; for a family, its adjusted level.
+    target_difference: the paper's effect or the smallest effect of interest, never the observed difference. A number of
+    seeds computed from the observed difference restates its p value, and is too small whenever the difference is large
+    by chance.
+    sd, n: standard deviation and number of the differences measured so far. The upper 80 % limit of the true standard
+    deviation is used, because with few seeds the estimate is too low about half of the time.
+    level: coverage of the interval that decides; in a family, its adjusted level.
     """
     check_level(level)
     _check_power(power, level)

@@ -1,4 +1,4 @@
-"""Exact limits of a share: the error of one network over its test images, the rejection rate of a simulation."""
+"""Exact limits of a proportion: a network's error over its test images, or the rejection rate of a simulation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collabench.stats.levels import check_level
 
 
 def proportion_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
-    """Clopper-Pearson interval of a share: covers with at least ``level`` for every true share and total."""
+    """Clopper-Pearson interval of a proportion. Its coverage is at least ``level`` for every true value."""
     from statsmodels.stats.proportion import proportion_confint  # imports pandas and scipy.stats
 
     check_level(level)

@@ -33,14 +33,14 @@ class Friedman:
 
 
 def friedman(values: ArrayLike, level: float = 0.95) -> Friedman:
-    """Compare methods over blocks: (blocks, methods), lower is better.
+    """Compare methods over blocks: values (blocks, methods), lower is better.
 
-    A block is a combination of data set, backbone and noise, its values each method's mean over the seeds. Seeds are
-    never blocks: the seeds of one combination share data and difficulty, so counting them as blocks would take
-    repetition for evidence from other problems. Under six blocks (the chi-square approximation and the diagram mean
-    little) or three methods (compare two as a pair) the test is not computed.
-    Demšar (2006), "Statistical comparisons of classifiers over multiple data sets": CD = q √(k (k+1) / (6 N)), q the
-    studentised range's upper quantile over √2.
+    A block is a combination of data set, backbone and noise. Its values are the methods' means over the seeds. Seeds
+    are not blocks: the seeds of one combination share its data and difficulty, so that counting them as blocks would
+    treat repetition as evidence from other problems. The test is not computed for fewer than six blocks (the chi-square
+    approximation and the diagram would mean little) or fewer than three methods (compare two methods as a pair).
+    Demšar (2006), "Statistical comparisons of classifiers over multiple data sets": CD = q √(k (k+1) / (6 N)), where q
+    is the upper quantile of the studentised range divided by √2.
     """
     check_level(level)
     table = np.asarray(values, dtype=np.float64)

@@ -1,11 +1,11 @@
-"""One sample, and paired samples: means, t intervals, the paired t test, the exact sign-flip test, effect size.
+"""One sample and paired samples: means, t intervals, the paired t test, the exact sign-flip test, effect size.
 
-A sample holds one value per seed. Its spread is therefore that of training randomness on a fixed test set; what other
-test images would change is in :mod:`collabench.stats.bootstrap`.
+A sample holds one value per seed. Its spread is therefore that of training randomness on a fixed test set.
+:mod:`collabench.stats.bootstrap` covers other test images.
 
-Where a sample has no spread (one value, or all values equal up to rounding), Student's t does not exist: the interval,
-t and p are None. An interval of width zero would claim a certainty that a handful of equal values does not give: errors
-are counts over a few hundred images, so equal values are often mere coincidence.
+Student's t does not exist for a sample without spread (one value, or values that are equal up to rounding): interval, t
+and p are then None. An interval of width zero would claim a certainty that a few equal values do not give: errors are
+counts over a few hundred images, so that equal values are often a coincidence.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from collabench.stats.levels import check_level
 from collabench.stats.power import detectable_difference
 
 EXACT_PAIRS = 20
-"""The sign-flip test runs through all assignments of signs up to this many pairs."""
+"""The sign-flip test enumerates all assignments of signs up to this many pairs."""
 
 RANDOM_FLIPS = 9_999
-"""With more pairs, it draws this many assignments at random, from a fixed seed."""
+"""With more pairs the sign-flip test draws this many assignments, from a fixed seed."""
 
 _ROUNDING = 2.0**-40
-"""Differences below this share of the values' magnitude are rounding errors of the subtraction, not data."""
+"""Differences below this share of the values' magnitude are rounding errors of the subtraction."""
 
 Floats = NDArray[np.float64]
 
@@ -104,12 +104,14 @@ def as_sample(values: ArrayLike, what: str = "values") -> Floats:
 def student_t(values: ArrayLike, level: float = 0.95, magnitude: ArrayLike | None = None) -> StudentT:
     """Mean, sample standard deviation, t interval and two-sided t test against zero, over the last axis.
 
-    With the standard error e = sd / √n and the distribution function F of Student's t with n - 1 degrees of freedom:
-    t = mean / e, p = 2 F(-|t|), and the interval mean ± F⁻¹((1 + level) / 2) e. That is ``scipy.stats.ttest_1samp``
-    without the millisecond in which it looks at its arguments: a report of thousands of runs asks thousands of times.
+    With the standard error e = sd / √n and the distribution function F of Student's t with n - 1 degrees of freedom: t
+    = mean / e, p = 2 F(-|t|), and the interval mean ± F⁻¹((1 + level) / 2) e. This equals ``scipy.stats.ttest_1samp``
+    without its checks of the arguments, which take a millisecond: a report of thousands of runs makes thousands of
+    calls.
 
-    values: (..., n). magnitude: broadcast to (...,), the size of the numbers that the values were computed from,
-    which sets what counts as rounding (default: the largest absolute value of each sample).
+    values: (..., n).
+    magnitude: broadcast to (...,), the size of the numbers that the values were computed from. It decides what counts
+    as rounding; the default is the largest absolute value of each sample.
     """
     check_level(level)
     values = np.asarray(values, dtype=np.float64)
@@ -119,7 +121,7 @@ def student_t(values: ArrayLike, level: float = 0.95, magnitude: ArrayLike | Non
     if values.shape[-1] < 2:
         return StudentT(mean, undefined, undefined, undefined, undefined, undefined)
     spread = np.ptp(values, axis=-1) > _ROUNDING * size
-    # Equal values get their own value as the mean and exactly zero as the spread, not what rounding leaves of it.
+    # For equal values the mean is that value and the spread is exactly zero, without rounding errors.
     mean = np.where(spread, mean, np.where(np.abs(mean) <= _ROUNDING * size, 0.0, values[..., 0]))
     sd = np.where(spread, values.std(axis=-1, ddof=1), 0.0)
     n, tail = values.shape[-1], (1 - level) / 2
@@ -160,7 +162,7 @@ def paired(treatment: ArrayLike, baseline: ArrayLike, level: float = 0.95) -> Pa
 
 
 def one_sample(differences: ArrayLike, level: float = 0.95, magnitude: float | None = None) -> Paired:
-    """As :func:`paired`, for values whose comparison with zero is the question: differences, or slopes per seed.
+    """As :func:`paired`, for values that are compared with zero: differences, or slopes per seed.
 
     magnitude: the size of the numbers that were subtracted (default: the largest absolute difference).
     """
@@ -192,15 +194,15 @@ def sign_flip_minimum(n: int) -> float:
 def sign_flip(differences: ArrayLike, magnitude: ArrayLike | None = None) -> Floats:
     """Two-sided p value of the sign-flip (paired permutation) test over the last axis: (..., n) -> (...,).
 
-    The share of the 2^n assignments of signs whose absolute sum is at least the observed one: exact for n up to 20.
-    Above, 9,999 random assignments stand in, the observed one counted among them, so that the level is still kept.
-    It assumes that treatment and baseline are exchangeable within a pair under the hypothesis.
+    p is the share of the 2^n assignments of signs whose absolute sum is at least the observed one. It is exact for n up
+    to 20. For larger n, 9,999 random assignments and the observed one are used, which keeps the level. The test assumes
+    that treatment and baseline are exchangeable within a pair under the hypothesis.
     magnitude: as for :func:`student_t`.
     """
     differences = np.asarray(differences, dtype=np.float64)
     n = differences.shape[-1]
     size = np.abs(differences).max(axis=-1) if magnitude is None else np.asarray(magnitude, dtype=np.float64)
-    # Sums that are equal in truth differ in their last bits: errors are counts over the number of images.
+    # Sums that are mathematically equal differ in their last bits: errors are counts divided by the number of images.
     reach = np.abs(differences.sum(axis=-1)) - n * _ROUNDING * size
     if n > EXACT_PAIRS:
         generator = np.random.Generator(np.random.Philox(key=0))
@@ -232,7 +234,8 @@ def hedges_correction(degrees: int) -> float | None:
 def slopes(values: ArrayLike, levels: Sequence[float]) -> Floats:
     """Least-squares slope of each seed's values over ``levels``: (seeds, levels) -> (seeds,).
 
-    "Grows with the noise" is a statement about these slopes: hand them to :func:`one_sample`, one value per seed.
+    The claim "grows with the noise" is about these slopes: pass them to :func:`one_sample`, one value per seed. Raises
+    ResultError for another shape, for values that are not finite and for fewer than two different levels.
     """
     table: Any = np.asarray(values, dtype=np.float64)
     positions = as_sample(levels, "levels")

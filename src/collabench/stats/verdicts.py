@@ -1,7 +1,7 @@
-"""From an interval to a verdict. The rules are fixed here, before any run.
+"""Verdicts from intervals. The rules are fixed here, before any run.
 
-All differences are treatment minus baseline. ``claimed_side`` says where the paper puts the difference: "below" zero
-(lower error) or "above" (higher accuracy). Bounds that lie exactly on zero or on a margin decide nothing.
+All differences are treatment minus baseline. ``claimed_side`` is the side of zero where the paper puts the difference:
+"below" (lower error) or "above" (higher accuracy). A bound that lies exactly on zero or on a margin decides nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ Side = Literal["below", "above"]
 def decide(low: float | None, high: float | None, claimed_side: Side, smallest_effect: float | None = None) -> Verdict:
     """Verdict on "the difference lies on the claimed side".
 
-    refuted: the interval lies wholly on the other side of zero, or wholly between -smallest_effect and
-    +smallest_effect. supported: wholly on the claimed side. Otherwise, and without an interval: inconclusive.
-    A claim that states a smallest effect of interest claims an effect of that size, so an interval that is wholly
-    inside it refutes the claim even where it excludes zero. An interval that straddles zero and reaches beyond the
-    smallest effect on the other side only stays inconclusive.
+    refuted: the whole interval lies on the other side of zero, or between -smallest_effect and +smallest_effect.
+    supported: the whole interval lies on the claimed side, and it is not refuted.
+    inconclusive: all other intervals, and no interval.
+
+    A claim that states a smallest effect of interest claims an effect of that size. An interval that lies wholly inside
+    it therefore refutes the claim even if it excludes zero. An interval that includes zero and reaches beyond the
+    smallest effect on the other side only is inconclusive.
     """
     low, high = _toward(low, high, claimed_side)
     if smallest_effect is not None:
@@ -38,9 +40,9 @@ def decide(low: float | None, high: float | None, claimed_side: Side, smallest_e
 def no_worse(low: float | None, high: float | None, margin: float, better_side: Side) -> Verdict:
     """Verdict on "no worse": non-inferiority with a stated margin.
 
-    supported: the whole interval is better than ``margin`` on the worse side. refuted: the whole interval is worse
-    than that. A difference that is worse than zero for certain and still within the margin is no worse by definition
-    of the margin; the interval beside the verdict shows it.
+    supported: the whole interval is better than ``margin`` on the worse side. refuted: the whole interval is worse than
+    that. A difference that is certainly worse than zero but within the margin counts as no worse, by the definition of
+    the margin; the interval shown beside the verdict makes this visible.
     """
     check_positive(margin, "margin")
     low, high = _toward(low, high, better_side)
@@ -52,12 +54,13 @@ def no_worse(low: float | None, high: float | None, margin: float, better_side: 
 
 
 def all_parts(supporting: Sequence[Verdict], refuting: Sequence[Verdict] | None = None) -> Verdict:
-    """Verdict on a claim that needs all of its parts ("each beats"): intersection-union.
+    """Verdict on a claim that needs all of its parts ("better than each of them"): intersection-union test.
 
-    supporting: verdicts of the parts at the claim's own level: since all are needed, no correction over the parts.
-    refuting: verdicts of the same parts from intervals adjusted over the parts (family size times number of parts):
-    one part alone refutes the claim, so that side does need the correction. Default: the supporting ones, right where
-    those intervals were adjusted over the parts already.
+    supporting: verdicts of the parts at the claim's own level. All parts are needed, so no correction over the parts is
+    made.
+    refuting: verdicts of the same parts from intervals adjusted over the parts (family size times number of parts). One
+    part alone refutes the claim, so this side needs the correction. The default is ``supporting``, which is right if
+    those intervals were already adjusted over the parts.
     """
     refuting = supporting if refuting is None else refuting
     if not supporting or len(supporting) != len(refuting):
@@ -72,7 +75,7 @@ def all_parts(supporting: Sequence[Verdict], refuting: Sequence[Verdict] | None 
 
 
 def _toward(low: float | None, high: float | None, side: Side) -> tuple[float | None, float | None]:
-    """The interval mirrored where needed, so that ``side`` is above zero."""
+    """The interval, mirrored if necessary, so that ``side`` is above zero."""
     if side not in ("below", "above"):
         raise ConfigError(f"side: 'below' or 'above' is needed, got {side!r}")
     if (low is None) != (high is None) or (low is not None and high is not None and not low <= high):

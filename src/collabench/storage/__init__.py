@@ -1,1 +1,1 @@
-"""What lies on disk: atomic files, locks, the workspace, results and archives."""
+"""Files on disk: atomic writing, locks, the workspace, results and archives."""

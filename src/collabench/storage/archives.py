@@ -1,8 +1,9 @@
-"""Results as they travel: one archive for each configuration, and one for all measurements of a profile.
+"""Packed results: one archive for each configuration, and one for all measurements of a profile.
 
-A run leaves several small files, and a remote takes its time for each file, however small. So what is pushed and pulled
-are plain tar archives (``tar xf`` reads them); the run files keep their places for all who read them. The same files
-give the same bytes. What an archive holds and the profile lacks is unpacked when the study is loaded, once.
+A run consists of several small files, and a remote spends time on every file. Therefore plain tar archives (readable
+with ``tar xf``) are pushed and pulled, and the runs' files stay where every other part of the library reads them. The
+same files give the same bytes. When a study is loaded, files that an archive contains and the profile lacks are
+unpacked, once per archive.
 """
 
 from __future__ import annotations
@@ -26,13 +27,12 @@ from collabench.storage.workspace import Workspace
 
 
 class SupportsWrite(Protocol):
-    """What an archive is written to."""
+    """A stream that an archive is written to."""
 
     def write(self, content: bytes, /) -> int: ...
 
 
-#: What an archive that is damaged, or that somebody made to harm, raises: tarfile reads numbers of extended headers
-#: unchecked.
+#: Exceptions that a damaged or malicious archive raises: tarfile does not check the numbers in extended headers.
 _DAMAGE = (tarfile.TarError, ResultError, ValueError)
 
 #: The entry of an archive's header that holds the digest of its content.
@@ -45,7 +45,7 @@ _REMEDY = (
 
 
 def tell_aside(line: str) -> None:
-    """To the error stream: a command's output may be for a program."""
+    """Print to the error stream: a command's output may be read by a program."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -54,9 +54,10 @@ def tell_aside(line: str) -> None:
 
 
 def pack_runs(workspace: Workspace) -> None:
-    """Make the profile's archives hold exactly what its folder of runs holds. What is right already stays untouched.
+    """Make the profile's archives contain exactly the files of its folder of runs. Archives that are up to date stay
+    unchanged.
 
-    Raises StorageError where an archive cannot be written.
+    Raises StorageError if an archive cannot be written.
     """
     target = workspace.packed_runs
     with holding(workspace.lock("packs"), "packing results", tell_aside):
@@ -74,9 +75,9 @@ def pack_runs(workspace: Workspace) -> None:
 
 
 def pack_measured(workspace: Workspace) -> None:
-    """Make the profile's archive of measurements hold exactly what its folder holds.
+    """Make the profile's archive of measurements contain exactly the files of its folder.
 
-    Raises ResultError where nothing was measured, StorageError where the archive cannot be written.
+    Raises ResultError if nothing was measured, StorageError if the archive cannot be written.
     """
     if not any(workspace.measured.glob("*/*.json")):
         raise ResultError(f"{workspace.measured}: no run was measured here; train first")
@@ -87,7 +88,7 @@ def pack_measured(workspace: Workspace) -> None:
 
 def _names(folder: Path) -> list[str]:
     named = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts))
-    files = (path for path in named if path.is_file())  # what is being written lies in a hidden folder
+    files = (path for path in named if path.is_file())  # files that are being written are in a hidden folder
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
@@ -108,11 +109,11 @@ def _write(path: Path, folder: Path, names: list[str]) -> None:
 def _pack(target: SupportsWrite, digest: str, files: Iterable[tuple[str, int, IO[bytes]]]) -> None:
     """Write an archive of files, each with its name, its size in bytes and its content."""
     headers = {_DIGEST: digest}
-    # A stream is only written to; the types ask for a file that can also be read.
+    # The stream is only written to, while the types ask for a file that can also be read.
     opened = tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, pax_headers=headers)  # type: ignore[call-overload] # noqa: SIM115
     with opened as archive:
         for name, size, content in files:
-            info = tarfile.TarInfo(name)  # no owner, no time: the same files give the same bytes
+            info = tarfile.TarInfo(name)  # without owner and time, so that the same files give the same bytes
             info.size = size
             with content:
                 archive.addfile(info, content)
@@ -125,10 +126,10 @@ def _digest(files: Iterable[tuple[str, str]]) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
-    """An archive that is whole: its members' names and contents are those of the digest in its header, and packing them
-    gives every one of its bytes.
+    """Open an archive and check it: its members match the digest in its header, and packing them again gives the same
+    bytes.
 
-    Raises one of :data:`_DAMAGE` if it isn't, OSError if it cannot be read.
+    Raises one of :data:`_DAMAGE` for a damaged archive, OSError if it cannot be read.
     """
     with path.open("rb") as file, tarfile.open(path, "r:") as archive:
         members = archive.getmembers()
@@ -142,7 +143,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 class _Same:
-    """Takes what an open file holds from here on. Raises ResultError for anything else."""
+    """A stream that accepts only the bytes that an open file holds. Raises ResultError for anything else."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -154,7 +155,7 @@ class _Same:
 
 
 def damaged(workspace: Workspace) -> list[str]:
-    """A line on each of the profile's archives that is not whole."""
+    """One line for each damaged archive of the profile."""
     lines = []
     for path in _archives(workspace):
         try:
@@ -170,16 +171,17 @@ def damaged(workspace: Workspace) -> list[str]:
 
 
 def unpack(root: Path, log: Callable[[str], None] = tell_aside) -> None:
-    """Unpack, for every profile below ``root``, the archives that have come since the last time.
+    """Unpack the new archives of every profile below ``root``.
 
-    A result that is there stays: where the archive has another one, that is told. An archive that is damaged is told,
-    and what it holds is missing. Raises StorageError where files cannot be written.
+    A result that exists is never replaced: if the archive contains another one, ``log`` receives a line. A damaged
+    archive is reported, and what it contains counts as missing. Raises StorageError if files cannot be written.
     """
     for home in sorted((root / "artifacts").glob("*/packed")):
         workspace = Workspace(root, home.parent.name)
         if _new(workspace):
             with holding(workspace.lock("packs"), "unpacking results", log):
-                # Asked again: another process may have been quicker. One temporary folder: each costs its share.
+                # Checked again, because another process may have unpacked it meanwhile. One temporary folder is used
+                # for all archives.
                 with folder_beside(workspace.home / "packed") as temporary:
                     whole = [path for path in _new(workspace) if _unpack_or_tell(workspace, path, temporary, log)]
                 if whole:
@@ -220,7 +222,7 @@ def _unpack(path: Path, folder: Path, temporary: Path, log: Callable[[str], None
                 raise ResultError(f"it holds {member.name!r}, which is no file of a result")
             groups.setdefault(str(PurePosixPath(member.name).parent), []).append(member)
         for parent, members in groups.items():
-            # Last, since its existence says that a run is done.
+            # Written last, because its existence means that the run is finished.
             members.sort(key=lambda member: PurePosixPath(member.name).name == RESULT)
             result = folder / members[-1].name
             if result.name == RESULT and result.exists() and result.read_bytes() != _content(archive, members[-1]):

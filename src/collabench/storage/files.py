@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writing, and JSON records with a checksum over their content."""
+"""Atomic writing of files, and JSON records with a checksum over their content."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,10 +20,11 @@ from pydantic import ValidationError
 
 from collabench.core.errors import CollabenchError, ResultError, StorageError
 from collabench.core.record import Record
+from collabench.core.regular import open_file
 
 T = TypeVar("T", bound=Record)
 
-#: Why files cannot be written → what mends it.
+#: Why files cannot be written → what to do about it.
 UNWRITABLE = {
     errno.ENOSPC: "free some space and start again to go on",
     errno.EDQUOT: "free some space and start again to go on",
@@ -34,18 +33,8 @@ UNWRITABLE = {
     errno.EPERM: "the folder must be writable",
 }
 
-#: Of renameat2(2).
+#: A flag of renameat2(2).
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-
-
-def open_file(path: Path) -> BufferedReader:
-    """A file, opened for reading. Raises OSError, also for a pipe or a device: one would be waited for, or read,
-    without end."""
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 (handed out)
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "is no file", str(path))
-    return file
 
 
 def sha256_of(path: Path) -> str:
@@ -55,10 +44,10 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A temporary path that takes the place of ``path`` when the block ends without an error.
+    """A temporary path that replaces ``path`` when the block ends without an error.
 
-    A reader, or a power cut (unless ``durable`` is False), sees the old content or the new and nothing between.
-    Raises StorageError where the file cannot be written; what was there before stays.
+    A reader sees the old content or the new content and nothing in between. This also holds after a power failure,
+    unless ``durable`` is False. Raises StorageError if the file cannot be written; the old content then stays.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,18 +66,18 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
-    """A new folder beside ``path`` for what is not complete yet; it goes when the block ends.
+    """A new folder beside ``path`` for incomplete files. It is removed when the block ends.
 
-    It is locked meanwhile, so that :func:`remove_abandoned` knows what a killed process left. A folder, and not a file:
-    some libraries write to a name of their own before they rename it.
+    The folder is locked meanwhile, so that :func:`remove_abandoned` can recognise what a killed process left behind. It
+    is a folder rather than a file because some libraries write to a temporary name of their own before they rename it.
     """
     while True:
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
         try:
             handle = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # remove_abandoned was quicker than the lock
+        except FileNotFoundError:  # removed by remove_abandoned before it was locked
             continue
-        with suppress(OSError):  # a file system without locks: there nothing is ever taken for abandoned
+        with suppress(OSError):  # a file system without locks: nothing there is considered abandoned
             fcntl.flock(handle, fcntl.LOCK_EX)
         if folder.exists():
             break
@@ -109,11 +98,11 @@ def _sync(path: Path) -> None:
 
 
 def remove_abandoned(folder: Path) -> list[Path]:
-    """Remove the folders of :func:`folder_beside` anywhere below ``folder`` whose owners have ended, and return
-    them."""
+    """Remove the folders of :func:`folder_beside` below ``folder`` whose owners have ended. Returns the removed
+    folders."""
     removed = []
     for path in sorted(folder.rglob(".*.tmp")):
-        with suppress(OSError):  # gone meanwhile, or its owner holds the lock
+        with suppress(OSError):  # removed meanwhile, or its owner holds the lock
             handle = os.open(path, os.O_RDONLY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,8 +114,7 @@ def remove_abandoned(folder: Path) -> list[Path]:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Let two files or folders of one file system change places: in one step where the system can do that, as Linux
-    can."""
+    """Exchange two files or folders of one file system; in one step if the system supports that, as Linux does."""
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None, use_errno=True), "renameat2"):
         if library.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
             return
@@ -139,13 +127,13 @@ def exchange(one: Path, other: Path) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> StorageError:
-    """The one line for a file that cannot be written."""
+    """The error for a file that cannot be written."""
     remedy = UNWRITABLE.get(error.errno or 0)
     return StorageError(f"{path}: cannot be written ({error.strerror or error}){f'; {remedy}' if remedy else ''}")
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file by :func:`replacing`."""
+    """Write a file with :func:`replacing`."""
     with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(data)
 
@@ -164,7 +152,8 @@ def read_json(
     error_type: type[CollabenchError] = ResultError,
     remedy: str = "delete it to have it made again",
 ) -> T:
-    """Read a record written by :func:`write_json`. Raises ``error_type`` naming the file for anything that is wrong.
+    """Read a record written by :func:`write_json`. Raises ``error_type``, with the file's name, for anything that is
+    wrong.
 
     remedy: what a person can do about a damaged file.
     """

@@ -1,7 +1,7 @@
-"""Locks that end with the process that holds them, however that ends, and that say who it is.
+"""Locks that the operating system releases when their process ends, with a record of who holds them.
 
-The operating system keeps the lock (``flock``); the record beside it only names the holder to those who wait. A lock
-file that lies there after a kill is free.
+The lock itself is ``flock``. The record beside it only tells waiting processes who the holder is. A lock file that a
+killed process left behind is free.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from collabench.core.record import Record
 from collabench.storage.files import read_json, unwritable, write_json
 
 _SHOWN = 120
-"""Characters of a command line that a message shows."""
+"""Maximum length of a command line in a message, in characters."""
 
 _GLANCE_SECONDS = 0.3
-"""Longer than :func:`is_held` has a lock, which is no reason to tell anybody."""
+"""Seconds to wait before a message. :func:`is_held` holds a lock for less, which need not be reported."""
 
 
 class Holder(Record):
@@ -46,9 +46,9 @@ class Holder(Record):
 
 @contextmanager
 def holding(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock at ``path``; where a living process holds it, say so and wait for its end.
+    """Hold the lock at ``path``. If a living process holds it, log that and wait.
 
-    what: what the lock protects, for the message. Raises StorageError if the lock's file cannot be written.
+    what: what the lock protects, for the message. Raises StorageError if the lock file cannot be written.
     """
     lock = FileLock(path)
     try:
@@ -62,7 +62,7 @@ def holding(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]
         raise unwritable(path, error) from None
     record = _record(path)
     try:
-        with suppress(StorageError):  # it only informs; what matters will say that the disk is full
+        with suppress(StorageError):  # this record only informs; a full disk is reported where it matters
             write_json(record, _this_process(), durable=False)
         yield
     finally:
@@ -72,7 +72,7 @@ def holding(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock. Writes nothing."""
+    """Whether a living process holds the lock. Does not write anything."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -84,7 +84,7 @@ def is_held(path: Path) -> bool:
 
 
 def holder(path: Path) -> str:
-    """The holder of a lock of :func:`holding`, in words."""
+    """A description of the process that holds a lock of :func:`holding`."""
     with suppress(CollabenchError):
         found = read_json(_record(path), Holder, ResultError)
         if found.host != socket.gethostname() or Path(f"/proc/{found.pid}").exists() or not Path("/proc").exists():
@@ -97,7 +97,8 @@ def _record(path: Path) -> Path:
 
 
 def _this_process() -> Holder:
-    pool = multiprocessing.parent_process()  # the command line of its workers says nothing to a person
+    # of a pool's worker the parent's command line is shown, which is the one that the user typed
+    pool = multiprocessing.parent_process()
     command = shlex.join(arguments_of(os.getpid() if pool is None or pool.pid is None else pool.pid) or sys.argv)
     return Holder(
         pid=os.getpid(),
@@ -108,7 +109,7 @@ def _this_process() -> Holder:
 
 
 def arguments_of(pid: int) -> list[str]:
-    """The command line of a process of this host; empty where it has ended or isn't ours to see."""
+    """The command line of a process of this host; empty if the process has ended or belongs to another user."""
     import psutil
 
     with suppress(psutil.Error):

@@ -1,7 +1,7 @@
-"""What a run leaves behind: the schema, atomic writing, strict loading.
+"""The files of a finished run: schemas, atomic writing and strict loading.
 
-``result.json`` holds only what specification and seed determine and is byte-identical whenever the run is repeated on
-the same machine and versions. ``measured.json`` holds time, memory, device, versions, commit and dates.
+``result.json`` contains only what configuration and seed determine. It is byte-identical whenever the run is repeated
+on the same machine with the same versions. ``measured.json`` contains time, memory, device, versions, commit and dates.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SCHEMA: Final = 1
-#: From so many classes on a run records its top-5 error after every epoch, as papers on ImageNet publish it.
+#: With at least this many classes a run records its top-5 error after every epoch, as papers on ImageNet publish it.
 TOP5_CLASSES = 100
 
 RESULT, LOGITS, WEIGHTS = "result.json", "logits.safetensors", "weights.safetensors"
 
-#: What to do about a damaged ``measured.json``, which only another training would make again.
+#: What to do about a damaged ``measured.json``, which only another training would produce again.
 WITHOUT_MEASUREMENT = "delete it, and its run counts as not measured in the tables of costs"
 
 
@@ -45,9 +45,9 @@ class Metrics(Record):
 
 
 class Curves(Record):
-    """Per-epoch curves. Errors are the deployed head's, None for epochs not evaluated.
+    """Curves over epochs. Errors are those of the deployed head; None for epochs that were not evaluated.
 
-    test_top5_error: left out with fewer than ``TOP5_CLASSES`` classes.
+    test_top5_error: None with fewer than ``TOP5_CLASSES`` classes.
     """
 
     learning_rate: tuple[float, ...] = ()
@@ -66,14 +66,17 @@ class NoiseRealised(Record):
 
 
 class Result(Record):
-    """What a run found.
+    """The result of a run.
 
-    last: deployed head after the last epoch. best: the lowest test error over epochs (chosen on test data: optimistic),
-    with its epoch (0-based); None where not every epoch was evaluated. best_top5_error: the lowest top-5 error over
-    epochs, where the curve has it (of an epoch of its own). selected: test figures of the epoch with the lowest
-    validation error; None without a validation split. heads: every head after the last epoch, the deployed one first.
-    averaged_heads: the heads' averaged logits; None with one head.
-    source: digest of the code that computed it (:mod:`collabench.study.source_code`); None where it was not recorded.
+    last: metrics of the deployed head after the last epoch.
+    best_error, best_epoch: the lowest test error over the epochs and its epoch, counted from 0; None if not every epoch
+    was evaluated. The epoch is chosen on test data, so this error is optimistic.
+    best_top5_error: the lowest top-5 error over the epochs (its epoch may be another one); None if the curve lacks it.
+    selected, selected_epoch: test metrics of the epoch with the lowest validation error; None without a validation
+    split.
+    heads: metrics of every head after the last epoch, the deployed one first.
+    averaged_heads: metrics of the heads' averaged logits; None with one head.
+    source: digest of the code that computed it (:mod:`collabench.study.source_code`); None if it was not recorded.
     files: name → SHA-256 of the files beside this one.
     """
 
@@ -102,18 +105,20 @@ class Result(Record):
     files: dict[str, str]
 
     def found(self) -> Result:
-        """The result without the code that computed it: what two runs of the same configuration and seed must have in
-        common."""
+        """The result without the digest of the code: equal in two runs of the same configuration and seed."""
         return self.model_copy(update={"source": None})
 
 
 class Measured(Record):
-    """What running it cost, where and with what. Times in seconds, memory in bytes.
+    """The cost of a run, and where it was computed. Times in seconds, memory in bytes.
 
-    commit, dirty: of the project, and whether code or configuration differed from it. configuration: SHA-256 of the
-    run's identity. dataset: the data set's digest, as in ``result.json``. None where it isn't known. resumed: how often
-    the run went on from a checkpoint. nondeterministic_operations: those that torch named, where ``result.json`` says
-    that the run was not deterministic.
+    commit, dirty: of the project, and whether code or configuration differed from the commit.
+    commit_unknown: why the two are None.
+    configuration: SHA-256 of the run's identity.
+    dataset: the data set's digest, as in ``result.json``; None if unknown.
+    resumed: how often the run was resumed from a checkpoint.
+    nondeterministic_operations: the operations that torch named, if ``result.json`` says that the run was not
+    deterministic.
     """
 
     run_id: str
@@ -129,6 +134,7 @@ class Measured(Record):
     versions: dict[str, str]
     commit: str | None = None
     dirty: bool | None = None
+    commit_unknown: str | None = Field(default=None, exclude_if=lambda value: value is None)
     started: str
     finished: str
     resumed: int = Field(default=0, ge=0)
@@ -143,8 +149,11 @@ class Measured(Record):
 
 
 class InProgress(Record):
-    """Where a run in training stands, for those who wait. epoch: how many are complete. error: test error of the last
-    evaluation (0 to 1). pid: of the process that trains it."""
+    """Progress of a run in training, for those who wait for it.
+
+    epoch: number of complete epochs. error: test error of the last evaluation (0 to 1). pid: of the process that
+    trains.
+    """
 
     run_id: str
     label: str
@@ -158,7 +167,7 @@ class InProgress(Record):
 
 
 class Failure(Record):
-    """Why a run could not be finished."""
+    """Why a run failed."""
 
     run_id: str
     label: str
@@ -167,9 +176,9 @@ class Failure(Record):
 
 
 def load_result(folder: Path, run: Run) -> Result:
-    """The result of ``run`` from its folder, with the files beside it checked.
+    """Load the result of ``run`` from its folder and check the files beside it.
 
-    Raises ResultError if it is missing, damaged, or belongs to another run.
+    Raises ResultError if it is missing or damaged, or belongs to another run.
     """
     result = read_json(folder / RESULT, Result)
     if result.run_id != run.id:
@@ -186,15 +195,15 @@ def load_result(folder: Path, run: Run) -> Result:
     return result
 
 
-# A checksum says that a file is the one that its result names, not what is in it: what comes from elsewhere may be
-# anything.
+# A checksum shows that a file is the one that its result names. It says nothing about the content, which may be
+# anything in a file that comes from elsewhere.
 
 
 @contextmanager
 def open_tensors(path: Path) -> Iterator[Any]:
-    """A run's file of tensors, opened for numpy by safetensors' ``safe_open``.
+    """Open a run's file of tensors for NumPy with safetensors' ``safe_open``.
 
-    Raises ResultError naming it, also for what is read of it within the block, if it is no such file.
+    Raises ResultError with the file's name, also for errors while it is read within the block.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -206,8 +215,7 @@ def open_tensors(path: Path) -> Iterator[Any]:
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
-    """Name → tensor of the weights in a run's folder, on the CPU. Raises ResultError naming the file if it is
-    damaged."""
+    """The weights in a run's folder: name → tensor on the CPU. Raises ResultError for a damaged file."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 

@@ -75,7 +75,7 @@ class Workspace:
 
     @property
     def reproduce_lock(self) -> Path:
-        """Held while DVC runs: it has one lock for all profiles of a folder, for which it doesn't wait."""
+        """Held while DVC runs. DVC has one lock for all profiles of a folder and does not wait for it."""
         return self.root / "artifacts" / ".reproduce.lock"
 
     @property
@@ -92,7 +92,7 @@ class Workspace:
 
     @property
     def unpacked(self) -> Path:
-        """Which archives were unpacked here, or packed (:mod:`collabench.storage.archives`)."""
+        """The record of the archives that were packed or unpacked here (:mod:`collabench.storage.archives`)."""
         return self.state / "unpacked.json"
 
     @property
@@ -110,26 +110,26 @@ class Workspace:
 
     @property
     def differences(self) -> Path:
-        """Every difference between the report that was built last and the accepted one."""
+        """All differences between the report that was built last and the accepted one."""
         return self.state / "differences.txt"
 
     @property
     def accepted_code(self) -> Path:
-        """Which code was accepted as computing the same, for all profiles; in git."""
+        """The code versions that were accepted as computing the same numbers, for all profiles; in git."""
         return self.root / "reports" / "accepted-code.json"
 
     def folder(self, run: Run) -> Path:
         return self.runs / run.configuration.id / f"seed-{run.seed}"
 
     def trained(self) -> set[str]:
-        """Ids of the configurations of which a run was finished here."""
+        """Ids of the configurations with at least one finished run here."""
         return {path.parent.name for path in self.runs.glob("*/seed-*")}
 
     def measured_file(self, run: Run) -> Path:
         return self.measured / run.configuration.id / f"seed-{run.seed}.json"
 
     def estimate(self, configuration_id: str) -> Path:
-        """What ``collabench estimate`` predicted of one run, on the machine and for the device that it names."""
+        """The prediction of ``collabench estimate`` for one run, on the machine and device that it names."""
         return self.state / "estimates" / f"{configuration_id}.json"
 
     def checkpoint(self, run_id: str) -> Path:
@@ -143,7 +143,7 @@ class Workspace:
 
     @property
     def locks_of_all_profiles(self) -> Path:
-        """Profiles have runs in common: which of them trains one is decided here."""
+        """Locks of runs. Profiles share runs, so these locks decide which profile trains a run."""
         return self.root / "artifacts" / ".locks"
 
     def lock_of_all_profiles(self, name: str) -> Path:
@@ -154,7 +154,7 @@ class Workspace:
 
     @property
     def aside(self) -> Workspace:
-        """What this profile's tables no longer need (:mod:`collabench.study.cleanup`), in the same folders."""
+        """The runs that this profile's tables no longer need (:mod:`collabench.study.cleanup`), in the same folders."""
         return Workspace(self.root, f"{self.profile}/{_ASIDE}")
 
     @property
@@ -164,7 +164,7 @@ class Workspace:
         return f"profile {name}" if name == self.profile else f"what profile {name} set aside"
 
     def siblings(self) -> list[Workspace]:
-        """Where else a run may be: the other profiles of this root, by name, then what each profile set aside."""
+        """Other places of runs: the other profiles of this root, by name, then what each profile set aside."""
         artifacts = self.root / "artifacts"
         found = [path.parent for pattern in ("*/runs", f"*/{_ASIDE}/runs") for path in sorted(artifacts.glob(pattern))]
         names = [path.relative_to(artifacts).as_posix() for path in found]

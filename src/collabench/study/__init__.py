@@ -1,1 +1,1 @@
-"""One profile: its jobs, status, inputs, runner, estimate, progress and shards."""
+"""A study: one profile's jobs, status, inputs, runner, estimate, progress and shards."""

@@ -1,8 +1,8 @@
-"""What a training job asks a cluster for: minutes and memory, from runs that are finished, else from estimates.
+"""The minutes and the memory that a training job asks a cluster for.
 
-Seconds are those of finished runs of the configuration on this type of device, wherever they ran, or what ``collabench
-estimate`` has predicted (on a node: ``srun collabench estimate -p PROFILE``). Both are what one run needs; a
-job has several.
+Seconds are those of the configuration's finished runs on this type of device, on whichever machine, or the prediction
+of ``collabench estimate`` (on a node: ``srun collabench estimate -p PROFILE``). Both are for one run; a job has several
+runs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collabench.storage.results import Measured
 from collabench.study.study import Study
 from collabench.study.timing import Prediction
 
-#: How many times the expected time is asked for: nodes differ, and a job that is cut off resumes but waits again.
+#: Factor on the expected time. Nodes differ, and a job that is cut off must wait in the queue again before it resumes.
 TIME_MARGIN = 2.0
-#: Minutes beside training: starting Python twice (Snakemake's part of the job and the training process), reading the
-#: data.
+#: Minutes in addition to training: starting Python twice (Snakemake's part of the job and the training process) and
+#: reading the data.
 STARTUP_MINUTES = 5
-#: How many times the counted or measured memory is asked for: what kernels need in passing isn't counted.
+#: Factor on the counted or measured memory: temporary memory of kernels is not counted.
 MEMORY_MARGIN = 1.5
 #: Megabytes of Snakemake's own process in the job (about 400 are used).
 SCHEDULER_MEGABYTES = 1000
@@ -30,7 +30,8 @@ SCHEDULER_MEGABYTES = 1000
 
 @dataclass(frozen=True)
 class Needs:
-    """What one run is expected to need: seconds, and bytes of the host's memory (None where only a GPU's is known)."""
+    """The expected needs of one run: seconds, and bytes of the host's memory (None if only the GPU's memory is
+    known)."""
 
     seconds: float
     memory: float | None
@@ -38,15 +39,14 @@ class Needs:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What one job asks for. megabytes: of the host's memory; None where it isn't known."""
+    """The request of one job. megabytes: of the host's memory; None if unknown."""
 
     minutes: int
     megabytes: int | None
 
 
 def needs_of_run(study: Study, configuration: Configuration, device_type: str) -> Needs | None:
-    """What a run of ``configuration`` needs on a device of type ``cpu`` or ``cuda``; None where neither runs nor an
-    estimate say."""
+    """The needs of a run on a device of type ``cpu`` or ``cuda``; None without a finished run or an estimate."""
     seconds, memory = _measured(study, configuration, device_type)
     prediction = _prediction(study, configuration, device_type)
     if prediction is not None:
@@ -58,7 +58,7 @@ def needs_of_run(study: Study, configuration: Configuration, device_type: str) -
 
 
 def allocation(needs: Needs, runs: int) -> Allocation:
-    """What a job of ``runs`` runs, one after the other, asks for."""
+    """The request of a job of ``runs`` consecutive runs."""
     return Allocation(
         minutes=STARTUP_MINUTES + math.ceil(TIME_MARGIN * needs.seconds * runs / 60),
         megabytes=None if needs.memory is None else SCHEDULER_MEGABYTES + math.ceil(MEMORY_MARGIN * needs.memory / 1e6),
@@ -66,18 +66,18 @@ def allocation(needs: Needs, runs: int) -> Allocation:
 
 
 def without_needs(study: Study, device_type: str) -> int:
-    """How many configurations of the plan have neither a finished run nor an estimate on such a device."""
+    """Number of the plan's configurations that have neither a finished run nor an estimate on such a device."""
     return sum(needs_of_run(study, c, device_type) is None for c in study.plan.configurations.values())
 
 
 def _measured(study: Study, configuration: Configuration, device_type: str) -> tuple[float | None, float | None]:
-    """Longest seconds and largest memory of the finished runs; None where there is none."""
+    """The longest time in seconds and the largest memory of the finished runs; None without finished runs."""
     records = []
     for path in (study.workspace.measured / configuration.id).glob("seed-*.json"):
         try:
             record = read_json(path, Measured)
         except ResultError:
-            continue  # damaged: the report says so; a request needs no more than the others
+            continue  # damaged: the report says so, and the other runs suffice for a request
         if record.device_type == device_type:
             records.append(record)
     return (
@@ -96,6 +96,6 @@ def _prediction(study: Study, configuration: Configuration, device_type: str) ->
 
 
 def _data_bytes(prediction: Prediction) -> int:
-    """Of the data set as one array of bytes, which a training process holds beside its tensors."""
+    """Bytes of the data set as one array, which a training process holds in addition to its tensors."""
     form = prediction.form
     return (form.train_images + form.test_images) * math.prod(form.shape)

@@ -1,8 +1,8 @@
-"""What a profile's folder holds that none of its tables needs: listed, removed, or set aside.
+"""Files of a profile that none of its tables needs: they are listed, set aside or removed.
 
-``params.yaml`` changes and runs stay. What DVC records of a profile must not depend on what was tried before, so the
-workflow sets such files aside before it starts: they leave the folders that DVC tracks and stay on this machine, where
-they are linked again if a table wants them back, until ``collabench gc`` removes them.
+Runs stay when ``params.yaml`` changes. DVC's record of a profile must not depend on earlier attempts, so the workflow
+sets such files aside before it starts: it moves them out of the folders that DVC tracks. They stay on this machine, and
+are linked again if a table needs them, until ``collabench gc`` removes them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from collabench.study.study import Study
 
 def tracked(study: Study) -> list[Path]:
     """Entries of the folders that DVC tracks which no table needs: runs, their measurements and markers, data sets,
-    noisy labels. What a process is training just now is left out."""
+    noisy labels.
+
+    Runs that a process is training are left out.
+    """
     workspace = study.workspace
     wanted = {run.id for run in study.plan.runs}
     markers = {job.marker for job in study.jobs}
@@ -40,8 +43,11 @@ def tracked(study: Study) -> list[Path]:
 
 
 def surplus(study: Study) -> list[Path]:
-    """All that no table of the profile needs: :func:`tracked`, what was set aside before, and checkpoints, failures,
-    progress and estimates of runs that are in no table."""
+    """All entries that no table of the profile needs.
+
+    These are the results of :func:`tracked`, the entries that were set aside before, and checkpoints, failures,
+    progress and estimates of runs that are in no table.
+    """
     workspace = study.workspace
     wanted = {run.id for run in study.plan.runs} | study.plan.configurations.keys()
     found = tracked(study)
@@ -58,9 +64,9 @@ def surplus(study: Study) -> list[Path]:
 
 
 def set_aside(study: Study, log: Callable[[str], None] = print) -> list[Path]:
-    """Move what :func:`tracked` finds to the profile's ``state/set-aside``; the entries' old paths.
+    """Move the entries found by :func:`tracked` to the profile's ``state/set-aside``. Returns their old paths.
 
-    Raises StorageError where a file cannot be moved.
+    Raises StorageError if a file cannot be moved.
     """
     home, aside = study.workspace.home, study.workspace.aside.home
     moved = tracked(study)
@@ -85,7 +91,7 @@ def set_aside(study: Study, log: Callable[[str], None] = print) -> list[Path]:
 
 
 def remove(study: Study, paths: list[Path]) -> None:
-    """Remove entries that :func:`surplus` found, and folders that are then empty. Raises StorageError."""
+    """Remove entries found by :func:`surplus`, and folders that are then empty. Raises StorageError."""
     for path in paths:
         try:
             _remove(path)
@@ -95,7 +101,7 @@ def remove(study: Study, paths: list[Path]) -> None:
 
 
 def size_of(paths: list[Path]) -> int:
-    """Bytes that removing ``paths`` frees: files that another profile has linked stay there."""
+    """Bytes that removing ``paths`` frees. Files that another profile has linked do not count."""
     return sum(file.stat().st_size for path in paths for file in _files(path) if file.stat().st_nlink == 1)
 
 
@@ -115,8 +121,7 @@ def _remove(path: Path) -> None:
 
 
 def _remove_if_empty(folder: Path, home: Path) -> None:
-    """Remove an empty folder of a configuration or of a kind of noise: one that lies two levels below ``home`` or
-    deeper."""
+    """Remove an empty folder of a configuration or a kind of noise: one at least two levels below ``home``."""
     while len(folder.relative_to(home).parts) > 1 and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent

@@ -1,12 +1,11 @@
-"""What a study will cost, before it is run.
+"""The estimated cost of a study, before it runs.
 
-Every distinct configuration is trained for about a second on random images by the training loop itself, as many of them
-at once as the study will run side by side, and the time is scaled to its images and epochs. Where a batch would take
-too long, a smaller one is timed. On a CPU the time is the processor's, so that other work on the machine doesn't count.
-Memory and disk are counted. Runs that are finished give the predictions a test: both are shown, and sums take what was
-measured.
+The training loop trains every distinct configuration for about a second on random images, with as many configurations
+side by side as the study will have. The time is scaled to the configuration's images and epochs. If a batch takes too
+long, a smaller one is timed. On a CPU, processor time is measured, so that other work on the machine does not count.
+Memory and disk are counted. Finished runs test the predictions: both are shown, and sums use the measured values.
 
-Not in it: reading images from files on the way (ImageNet), which runs beside the arithmetic, and starting processes.
+Not included: reading images from files during training (ImageNet), which runs in parallel, and starting processes.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from collabench.study.timing import Prediction, predict_all
 
 @dataclass(frozen=True)
 class Cost:
-    """A configuration's runs: what was predicted for one of them, and what those that are finished took on average."""
+    """The cost of a configuration's runs: the prediction for one run, and the averages over the finished runs."""
 
     configuration: Configuration
     runs: int
@@ -39,12 +38,12 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """Of one run: measured where runs exist on a device of this type, else predicted."""
+        """Seconds of one run: measured if there are runs on a device of this type, else predicted."""
         return self.predicted.seconds if self.measured_seconds is None else self.measured_seconds
 
     @property
     def error(self) -> float | None:
-        """Relative error of the predicted time; None where nothing was measured, or nothing was to be trained."""
+        """Relative error of the predicted time; None if nothing was measured or nothing is trained."""
         if not self.measured_seconds:
             return None
         return self.predicted.seconds / self.measured_seconds - 1
@@ -52,7 +51,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A profile's costs, by configuration id, on ``workers`` processes side by side."""
+    """A profile's costs by configuration id, with ``workers`` processes side by side."""
 
     study: Study
     costs: dict[str, Cost]
@@ -60,11 +59,11 @@ class Estimate:
 
     @cached_property
     def seconds(self) -> float:
-        """Process seconds of all runs."""
+        """Seconds of all runs, summed over the processes."""
         return sum(cost.seconds * cost.runs for cost in self.costs.values())
 
     def of_runs(self, runs: Iterable[Run]) -> tuple[float, int, int]:
-        """(process seconds, bytes of the largest process, bytes on disk) of runs."""
+        """Seconds summed over the processes, bytes of the largest process, and bytes on disk."""
         seconds, memory, disk = 0.0, 0, 0
         for run in runs:
             cost = self.costs[run.configuration.id]
@@ -74,19 +73,19 @@ class Estimate:
         return seconds, memory, disk
 
     def error(self) -> float | None:
-        """Relative error of the predicted time of all runs that were measured; None where none was."""
+        """Relative error of the predicted time over all measured runs; None without measured runs."""
         known = [(cost, cost.measured_seconds) for cost in self.costs.values() if cost.measured_seconds is not None]
         measured = sum(seconds * cost.measured_runs for cost, seconds in known)
         predicted = sum(cost.predicted.seconds * cost.measured_runs for cost, _ in known)
         return predicted / measured - 1 if measured else None
 
     def table_runs(self, table: str) -> list[Run]:
-        """The runs of a table, and the runs that they require, once each."""
+        """The runs of a table and the runs that they require, each once."""
         cells = [cell for cell in self.study.plan.cells if cell.table == table]
         return with_required(Run(cell.configuration, seed) for cell in cells for seed in cell.seeds)
 
     def seeds_within(self, hours: float) -> dict[str, int]:
-        """Table → seeds that all of its rows have after so many hours of the whole study, run in its own order."""
+        """Table → number of seeds that all of its rows have after this many hours of the study."""
         left = hours * 3600 * self.workers
         done: set[str] = set()
         for run in self.study.plan.runs:
@@ -104,7 +103,7 @@ class Estimate:
 def estimate(study: Study, resources: Resources, *, again: bool = False) -> Estimate:
     """Estimate a study on ``resources``. again: time also what was timed before on this machine.
 
-    Raises ConfigError where a data set's form is known neither from its files nor by its name.
+    Raises ConfigError if the shape of a data set is known neither from its files nor from its source.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What runs read: prepared data sets and static noisy labels."""
+"""The inputs of runs: prepared data sets and static noisy labels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Inputs:
         return {dataset_key(c.dataset): c for c in reversed(self._plan.configurations.values())}
 
     def missing_datasets(self) -> dict[str, str]:
-        """Key → one line, for each data set of the plan whose files the user has yet to place or to pin."""
+        """Key → one line, for each data set of the plan whose files the user must still provide or pin."""
         from collabench import data
 
         missing = {}
@@ -46,7 +46,8 @@ class Inputs:
         return missing
 
     def without_missing_data(self, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-        """The runs whose data sets are there or can be fetched, and one line on each data set that the others lack."""
+        """The runs whose data sets exist or can be downloaded, and one line for each data set that the other runs
+        lack."""
         missing = self.missing_datasets()
         possible = [run for run in runs if dataset_key(run.configuration.dataset) not in missing]
         lacking = {dataset_key(run.configuration.dataset) for run in runs} & missing.keys()
@@ -60,8 +61,7 @@ class Inputs:
         self.prepare_noise(log, [key for key, users in noisy if dataset_key(users[0].configuration.dataset) in keys])
 
     def prepare_datasets(self, log: Log = print, keys: Iterable[str] | None = None) -> None:
-        """Download, verify and cache every data set of the plan, or those of ``keys``. Does nothing for those that are
-        there."""
+        """Download, verify and cache the data sets of the plan, or those of ``keys``. Existing ones are skipped."""
         for key, configuration in self._by_dataset().items():
             if keys is None or key in keys:
                 self.prepare_dataset(key, configuration, log)
@@ -89,7 +89,7 @@ class Inputs:
                 return
 
     def dataset(self, configuration: Configuration, log: Log = print) -> data.Dataset:
-        """The prepared data set of a configuration, made again if it is damaged; the last one stays loaded."""
+        """The prepared data set of a configuration, prepared again if it is damaged. The last one stays loaded."""
         from collabench import data
         from collabench.core.errors import DataError
 
@@ -98,7 +98,7 @@ class Inputs:
             try:
                 loaded = data.load(self._workspace.datasets / key)
             except DataError:
-                self.prepare_dataset(key, configuration, log)  # says what was wrong
+                self.prepare_dataset(key, configuration, log)  # logs what was wrong
                 loaded = data.load(self._workspace.datasets / key)
             self._loaded = (key, loaded)
         return self._loaded[1]
@@ -113,12 +113,12 @@ class Inputs:
         return {key: list(runs.values()) for key, runs in needed.items()}
 
     def noise_file(self, run: Run) -> Path:
-        """Where the run's static noisy labels lie."""
+        """Path of the run's static noisy labels."""
         key = noise_key(run.configuration.dataset, run.configuration.noise)
         return self._workspace.noise / key / f"seed-{run.data_seed}.safetensors"
 
     def prepare_noise(self, log: Log = print, keys: Iterable[str] | None = None) -> None:
-        """Draw the static noisy labels that are missing or damaged; the data sets must be there."""
+        """Draw the static noisy labels that are missing or damaged. The data sets must exist."""
         from collabench.core.errors import DataError
         from collabench.data import noise
 
@@ -135,7 +135,7 @@ class Inputs:
                 self._draw_noise(run, log)
 
     def static_noise(self, run: Run, log: Log = print) -> data.NoisyLabels | None:
-        """The run's static noisy labels, drawn again if they are damaged; None where its noise isn't static."""
+        """The run's static noisy labels, drawn again if they are damaged; None if its noise is not static."""
         from collabench.core.errors import DataError
         from collabench.data import noise
 
@@ -157,8 +157,10 @@ class Inputs:
         noise.write_static(self.noise_file(run), drawn, config, run.data_seed)
 
     def drop_damaged(self, log: Log = print) -> None:
-        """Remove manifests and static noise files of the plan that are damaged, or belong to damaged arrays, so that
-        they are made again."""
+        """Remove manifests and static noise files of the plan that are damaged or belong to damaged arrays.
+
+        They are then made again.
+        """
         from collabench import data
         from collabench.core.errors import DataError
         from collabench.data import noise
@@ -173,7 +175,7 @@ class Inputs:
 
         for key in self.dataset_keys():
             folder = self._workspace.datasets / key
-            if folder.exists():  # the lock: another process may be preparing it
+            if folder.exists():  # for the lock: another process may be preparing it
                 with self._preparing(key, log):
                     check(folder / data.MANIFEST, data.load, folder)
         for runs in self.noise_files().values():
@@ -182,7 +184,8 @@ class Inputs:
 
 
 def link_files(source: Path, target: Path, names: Iterable[str]) -> None:
-    """Make ``names`` of ``source`` available in ``target``: hard links, copies where the file system has none."""
+    """Make the files ``names`` of ``source`` available in ``target``, as hard links, or as copies if the file system
+    has none."""
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
         try:

@@ -17,10 +17,10 @@ from collabench.storage.workspace import Workspace
 
 @dataclass(frozen=True)
 class Job:
-    """One configuration and one block of its seeds: what one process runs, and what Snakemake schedules.
+    """One configuration and one block of its seeds, run by one process and scheduled by Snakemake.
 
-    ``marker`` is the only file that Snakemake knows of; its name holds the seeds, so that another seed is another job,
-    which trains only what is missing. ``priority`` is higher for earlier seed blocks.
+    ``marker`` is the only file that Snakemake knows. Its name contains the seeds, so that an additional seed makes
+    another job, which trains only what is missing. ``priority`` is higher for earlier blocks of seeds.
     """
 
     id: str
@@ -40,7 +40,7 @@ class Job:
 
 
 class Jobs:
-    """The jobs of a plan, in run order: earlier blocks of seeds first, required configurations before what needs
+    """The jobs of a plan in run order: earlier blocks of seeds first, required configurations before those that need
     them."""
 
     def __init__(self, plan: Plan, workspace: Workspace, seeds_per_job: int) -> None:
@@ -52,7 +52,7 @@ class Jobs:
     @cached_property
     def _jobs(self) -> list[Job]:
         grouped: dict[tuple[str, int], list[Run]] = {}
-        for run in self._plan.runs:  # in order: earlier seed blocks first, requirements before what needs them
+        for run in self._plan.runs:  # in order: earlier blocks of seeds first, required runs first
             grouped.setdefault((run.configuration.id, run.seed // self._block), []).append(run)
         job_of = {run.id: _job_id(runs) for runs in grouped.values() for run in runs}
         jobs = []
@@ -74,16 +74,16 @@ class Jobs:
         return jobs
 
     def find(self, job_id: str) -> Job:
-        """The job of this id. Raises CollabenchError where the plan has none."""
+        """The job of this id. Raises CollabenchError if the plan has none."""
         for job in self._jobs:
             if job.id == job_id:
                 return job
         raise CollabenchError(f"the plan of profile {self._workspace.profile} has no job {job_id!r}")
 
     def drop_stale_markers(self, log: Log | None = None) -> list[Path]:
-        """Remove the markers of jobs whose result files are not all there, so that they are run again.
+        """Remove the markers of jobs with missing result files, so that they are run again.
 
-        tell: if given, every file of the results is also verified by its checksum, and what is damaged is told.
+        log: if given, the checksum of every result file is verified as well, and damaged files are logged.
         """
         stale = []
         for job in self._jobs:

@@ -1,6 +1,7 @@
-"""What commands said about a finished study, for when nothing has changed since: then torch need not be imported.
+"""Recorded outputs of commands for a finished study, which are shown again without importing torch if nothing has
+changed.
 
-A memo holds for one state of all files that the answer depends on, by their sizes and times of change: the
+A memo is valid for one state of all files that the output depends on, judged by their sizes and modification times: the
 configuration, the papers, the library's source, and the study's results, data, noise and reports.
 """
 
@@ -20,9 +21,9 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def recall(workspace: Workspace, name: str, *, whole: bool = False) -> str | None:
-    """What the command ``name`` said, if nothing has changed since; else None.
+    """The recorded output of the command ``name`` if nothing has changed since, else None.
 
-    whole: read the study's files again, too, and require that their content is the same.
+    whole: also read the study's files and require unchanged content.
     """
     try:
         memo = json.loads(workspace.memo.read_bytes())
@@ -34,7 +35,7 @@ def recall(workspace: Workspace, name: str, *, whole: bool = False) -> str | Non
 
 
 def remember(workspace: Workspace, **said: str) -> None:
-    """Keep what commands said about the study in its present state. What was kept of another state is dropped."""
+    """Record outputs of commands for the study's present state. Records of another state are dropped."""
     from collabench.storage.files import write_atomically
 
     key, content = _key(workspace), _content(workspace)
@@ -50,7 +51,7 @@ def remember(workspace: Workspace, **said: str) -> None:
 
 
 def _key(workspace: Workspace) -> str:
-    """A digest of which files there are, with their sizes and times of change."""
+    """A digest of the names, sizes and modification times of the files."""
     found = hashlib.sha256(f"{workspace.root} {arithmetic.chosen()}".encode())
     source = sorted(path for path in PACKAGE.rglob("*.py"))
     reports = (workspace.accepted_report, workspace.report, workspace.costs)

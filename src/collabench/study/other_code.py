@@ -1,7 +1,7 @@
 """Runs that other code than the present one computed, and code that a person accepted as computing the same.
 
-An edit of a method does not change the ids of its runs unless its ``revision`` is raised, so the old runs would be used
-on.
+An edit of a method's code does not change the ids of its runs unless its ``revision`` is raised, so the old runs would
+be used without notice.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ UNRECORDED = "unrecorded"
 
 
 class AcceptedCode(Record):
-    """Pairs of digests of code, ``[old, new]``, where the new one computes what the old one did: a person said so."""
+    """Pairs of digests of code, ``[old, new]``, for which a person stated that both compute the same."""
 
     same: tuple[tuple[str, str], ...] = ()
 
     def all_like(self, digest: str) -> set[str]:
-        """The digests of older code that were accepted as this one, directly or through others; this one included."""
+        """The digests of older code that was accepted as equal to this one, directly or through others, and this
+        one."""
         found = {digest}
         while True:
             more = {old for old, new in self.same if new in found} - found
@@ -39,7 +40,7 @@ class AcceptedCode(Record):
 class OtherCode:
     """A configuration with finished runs that the present code did not compute.
 
-    seeds: digest of the code, or :data:`UNRECORDED` → seeds, the present code's included. present: its digest.
+    seeds: digest of the code, or :data:`UNRECORDED` → seeds, including those of the present code. present: its digest.
     """
 
     configuration: Configuration
@@ -48,7 +49,7 @@ class OtherCode:
 
     @property
     def line(self) -> str:
-        """One line: which configuration, and how many runs each code computed."""
+        """One line: the configuration, and how many runs each code version computed."""
         parts = [
             f"{len(seeds)} by " + ("the present code" if source == self.present else f"code {source[:12]}")
             for source, seeds in sorted(self.seeds.items(), key=lambda item: min(item[1]))
@@ -60,7 +61,7 @@ class OtherCode:
 
 
 def what_to_do(found: list[OtherCode], profile: str) -> str:
-    """One line on how the runs are trained again, or kept."""
+    """One line on how to train the runs again, or how to keep them."""
     return (
         f"{len(found)} configurations hold runs that other code computed. If their numbers change: raise `revision` in "
         "the "
@@ -69,7 +70,7 @@ def what_to_do(found: list[OtherCode], profile: str) -> str:
 
 
 def runs_of_other_code(study: Study) -> list[OtherCode]:
-    """The configurations of the plan with finished runs that the present code did not compute, accepted code aside."""
+    """The plan's configurations with finished runs of code that is neither the present one nor accepted."""
     accepted = _accepted(study.workspace)
     found = []
     for configuration, seeds in _sources(study).values():
@@ -80,9 +81,10 @@ def runs_of_other_code(study: Study) -> list[OtherCode]:
 
 
 def accept_code(study: Study) -> list[OtherCode]:
-    """Record that the code of all finished runs computes the same as the present code; the configurations concerned.
+    """Record that the code of all finished runs computes the same as the present code. Returns the configurations
+    concerned.
 
-    Runs whose code was not recorded cannot be accepted: nothing says what computed them.
+    Runs whose code was not recorded cannot be accepted, because it is unknown what computed them.
     """
     found = [other for other in runs_of_other_code(study) if set(other.seeds) != {UNRECORDED}]
     pairs = {
@@ -103,8 +105,7 @@ def _accepted(workspace: Workspace) -> AcceptedCode:
 
 
 def _sources(study: Study) -> dict[str, tuple[Configuration, dict[str, list[int]]]]:
-    """Configuration id → the configuration, and its finished runs' seeds by the digest of the code that computed
-    them."""
+    """Configuration id → the configuration and the seeds of its finished runs, by the digest of their code."""
     found: dict[str, tuple[Configuration, dict[str, list[int]]]] = {}
     for run in study.plan.runs:
         path = study.workspace.folder(run) / RESULT
@@ -113,7 +114,7 @@ def _sources(study: Study) -> dict[str, tuple[Configuration, dict[str, list[int]
         try:
             source = read_json(path, Result).source or UNRECORDED
         except ResultError:
-            continue  # named, and made again, by what uses it
+            continue  # reported and made again by the code that uses it
         _, seeds = found.setdefault(run.configuration.id, (run.configuration, {}))
         seeds.setdefault(source, []).append(run.seed)
     return found

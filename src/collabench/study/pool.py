@@ -1,4 +1,4 @@
-"""Running a study without Snakemake: a pool of training processes that take runs in plan order as they become ready."""
+"""A pool of training processes, which run a study without Snakemake in plan order, as runs become ready."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _held = ExitStack()
 
 @cache
 def _study(root: Path, profile: str, resources: Resources) -> Study:
-    """This process's study; with it comes the GPU that the process trains on."""
+    """This process's study, and the lease of the GPU that the process trains on."""
     if resources.gpus:
         _held.enter_context(lease_gpu(resources.gpus, resources.slots_per_gpu))
     return load_study(root, profile, planned=True)
@@ -49,11 +49,11 @@ def train(
     retry_failed: bool = False,
     finished: Callable[[Run, str], None] = lambda run, state: None,
 ) -> Outcome:
-    """Train ``runs`` in ``resources.workers`` processes of one thread (or one leased GPU) each.
+    """Train ``runs`` in ``resources.workers`` processes with one thread (or one leased GPU) each.
 
-    A run starts when those that it requires are available; where one of them failed it fails too. ``finished`` hears of
-    each run: done, trained, linked or failed. Raises RunFailed if a worker process is killed from outside, StorageError
-    if the disk is full or must not be written (what is being trained then ends first).
+    A run starts when all runs that it requires are available, and fails if one of them failed. ``finished`` is called
+    for each run with its state: done, trained, linked or failed. Raises RunFailed if a worker process is killed from
+    outside, StorageError if the disk is full or read-only (after the runs in progress have ended).
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # before the children import torch
     outcome = Outcome()
@@ -63,7 +63,7 @@ def train(
     pending: dict[Future[Outcome], Run] = {}
     context = multiprocessing.get_context("spawn")
     arguments = (study.workspace.root, study.workspace.profile, resources)
-    # The first that a child does: what it trains with takes seconds to import, and it must not outlive this process
+    # The first action of a child: importing its libraries takes seconds, and it must not outlive this process
     # meanwhile.
     with ProcessPoolExecutor(resources.workers, context, end_with_parent, (os.getpid(),)) as pool:
         try:
@@ -83,8 +83,8 @@ def train(
                         pending[pool.submit(_train, *arguments, run.id, retry_failed)] = run
                 if not pending:
                     continue
-                # The executor learns of the death of those processes only that it had started when it was last called:
-                # a process which `submit` itself starts is watched from the next call on.
+                # The executor notices only the death of processes that it had started when it was last called: a
+                # process which `submit` starts is watched from the next call on.
                 pool.submit(_nothing)
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
                     run = pending[future]
@@ -92,7 +92,8 @@ def train(
                     del pending[future]
                     outcome.add(result, run, finished)
                     (failed if result.failed else over).add(run.id)
-        except KeyboardInterrupt:  # a terminal's Ctrl-C reaches the children too, `kill -INT` doesn't: nobody waits
+        # Ctrl-C of a terminal also reaches the children, `kill -INT` does not; the children are not waited for
+        except KeyboardInterrupt:
             for child in multiprocessing.active_children():
                 child.terminate()
             raise

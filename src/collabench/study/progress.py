@@ -1,4 +1,4 @@
-"""What a person who waits sees: which run of how many, epoch, error, images per second, time left for the study."""
+"""Progress for a person who waits: runs, epochs, error, images per second and time left."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from collabench.storage.results import RESULT, InProgress, Measured
 from collabench.study.study import Study
 
 PLAIN_SECONDS = 10.0
-"""Between two reports where there is no terminal."""
+"""Seconds between two reports without a terminal."""
 
 _SHOWN = 16
-"""Runs in progress that a terminal shows; a log shows fewer."""
+"""Number of runs in progress that a terminal shows; a log shows fewer."""
 
 
 class Watcher:
-    """Reads the progress files of training processes; needs nothing of how they were started.
+    """Reads the progress files of training processes, however they were started.
 
-    runs: those that are waited for. workers: how many are trained side by side. note: what is going on while no run is
-    trained, in a line. clock: seconds.
+    runs: the runs that are waited for. workers: number of runs side by side. note: one line on what is done while no
+    run is trained. clock: returns seconds.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Watcher:
         self._workspace, self._workers, self._note = study.workspace, max(1, workers), note
         self._runs = list(study.plan.runs if runs is None else runs)
         self._left = {run.id: run for run in self._runs}
-        self._seconds: dict[str, list[float]] = {}  # by configuration, of the runs that ended while this watched
-        self._clock, self._nothing_until = clock, clock()  # the last time at which no run had begun
+        self._seconds: dict[str, list[float]] = {}  # by configuration, of the runs that ended while this object watched
+        self._clock, self._nothing_until = clock, clock()  # the last time at which no run had started
         self._take_finished(timed=False)
 
     def _take_finished(self, *, timed: bool = True) -> None:
@@ -65,7 +65,7 @@ class Watcher:
         return found.train_seconds + found.evaluate_seconds
 
     def _running(self) -> list[InProgress]:
-        """The progress records of runs that a living process trains."""
+        """The progress records of runs that a living process is training."""
         records = []
         for path in sorted((self._workspace.state / "progress").glob("*.json")):
             if path.stem in self._left and is_held(self._workspace.lock(path.stem)):
@@ -79,9 +79,11 @@ class Watcher:
         return {name for name in self._left if self._workspace.failure(name).exists()}
 
     def _seconds_left(self, running: list[InProgress], failed: set[str]) -> float | None:
-        """Until the study ends: what runs in progress still need, and for each of the others the time of its
-        configuration's runs, or of all, and that around a run, as far as they were seen here. None before anything is
-        known."""
+        """Estimated seconds until the study ends; None before anything is known.
+
+        It is the remaining time of the runs in progress plus, for each other run, the average time of its
+        configuration's runs (or of all runs) and of the work around a run, as observed so far.
+        """
         known = {name: statistics.fmean(values) for name, values in self._seconds.items()}
         for record in running:
             if 0 < record.epoch < record.epochs:
@@ -99,7 +101,7 @@ class Watcher:
         return max(work / max(self._workers, len(running)), longest)
 
     def _around_a_run(self, running: list[InProgress]) -> float:
-        """Seconds for each run that ended which were not spent training: processes that start, data that are opened."""
+        """Seconds for each ended run that were not training: starting processes and opening data."""
         ended = sum(map(len, self._seconds.values()))
         trained = sum(map(sum, self._seconds.values()))
         trained += sum(r.seconds_left * r.epoch / (r.epochs - r.epoch) for r in running if r.epoch < r.epochs)
@@ -107,7 +109,7 @@ class Watcher:
         return max(0.0, passed - trained) / ended if ended else 0.0
 
     def study_line(self) -> str:
-        """How many runs are done, and the time left for all."""
+        """The number of finished runs and the time left for all."""
         self._take_finished()
         return self._study_line(self._running())
 
@@ -124,7 +126,7 @@ class Watcher:
         return f"{done} of {len(self._runs)} runs done{f', {len(failed)} failed' if failed else ''}, {ahead}"
 
     def lines(self) -> list[str]:
-        """A line for the study and one for each run in progress, or for what is done instead."""
+        """One line for the study and one for each run in progress, or for what is done instead."""
         self._take_finished()
         running = self._running()
         numbers = {run.id: number for number, run in enumerate(self._runs, 1)}
@@ -148,7 +150,7 @@ def _duration(seconds: float) -> str:
 
 
 def watch(watcher: Watcher, is_running: Callable[[], bool], console: Console | None = None) -> None:
-    """Show progress until ``is_running`` says no: live on a terminal, as plain lines elsewhere."""
+    """Show progress until ``is_running`` returns False: updated in place on a terminal, as plain lines elsewhere."""
     console = console or Console()
     if console.is_terminal:
         with Live(Text(""), console=console, refresh_per_second=4, transient=True) as live:
@@ -173,7 +175,7 @@ def watch(watcher: Watcher, is_running: Callable[[], bool], console: Console | N
 
 @contextmanager
 def watching(watcher: Watcher, console: Console | None = None) -> Iterator[None]:
-    """Show progress as :func:`watch` does while the block runs; what it prints stands above."""
+    """Show progress as :func:`watch` does while the block runs. Output of the block is printed above it."""
     over = Event()
     thread = Thread(target=watch, args=(watcher, lambda: not over.is_set(), console), name="progress", daemon=True)
     thread.start()

@@ -1,9 +1,8 @@
-"""Runs are made available here: kept, linked from another profile, resumed or trained."""
+"""Making runs available: they are kept, linked from another profile, resumed or trained."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from collabench.config.configuration import Run, digest
 from collabench.core.errors import CollabenchError, ConfigError, Log, ResultError, RunFailed, StorageError
+from collabench.core.git import State, state_of
 from collabench.storage.files import read_json, sha256_of, write_atomically, write_json
 from collabench.storage.locks import holding
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Failure, InProgress, load_result, load_weights
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What became of a list of runs."""
+    """What happened to a list of runs."""
 
     done: list[Run] = field(default_factory=list)
     trained: list[Run] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Outcome:
     failed: list[tuple[Run, str]] = field(default_factory=list)
 
     def add(self, other: Outcome, run: Run, finished: Callable[[Run, str], None]) -> None:
-        """Take in what became of ``run`` and of what it required; ``finished`` hears of the run's states."""
+        """Add the outcome of ``run`` and of what it required. ``finished`` is called with the runs' states."""
         for one in fields(other):
             became = getattr(other, one.name)
             getattr(self, one.name).extend(became)
@@ -47,7 +47,7 @@ class Outcome:
 class Runner:
     """Makes runs of a study available: keeps, links, resumes or trains them.
 
-    train_run: what trains one run, as :func:`collabench.training.train_run`, which is the default.
+    train_run: the function that trains one run; the default is :func:`collabench.training.train_run`.
     """
 
     def __init__(self, study: Study, train_run: Callable[..., Trained] | None = None) -> None:
@@ -56,12 +56,13 @@ class Runner:
     def train(
         self, runs: Sequence[Run], *, device: str | None = None, retry_failed: bool = False, log: Log = print
     ) -> Outcome:
-        """Make every one of ``runs`` available, in order, in this process: keep it, link it, resume it or train it.
+        """Make every one of ``runs`` available, in order, in this process: keep, link, resume or train it.
 
-        A run that fails is recorded with its reason and the others go on. A run that another living process is training
-        is waited for. Raises StorageError where files cannot be written, which no run is blamed for.
+        A run that fails is recorded with its reason, and the others continue. A run that another living process is
+        training is waited for. Raises StorageError if files cannot be written, which does not count as a failure of a
+        run.
         """
-        checkpoint_seconds()  # a mistake there is no run's fault
+        checkpoint_seconds()  # a mistake there is no failure of a run
         outcome = Outcome()
         for run in runs:
             everywhere = self._workspace.lock_of_all_profiles(run.id)
@@ -74,7 +75,7 @@ class Runner:
         if (folder / RESULT).exists():
             try:
                 load_result(folder, run)
-                self._forget(run)  # where a kill came between the two
+                self._forget(run)  # if the process was killed between the two steps
                 outcome.done.append(run)
                 return
             except ResultError as error:
@@ -99,7 +100,7 @@ class Runner:
         except OSError as error:
             place, reason = error.filename or run.id, error.strerror or error
             raise StorageError(f"{place}: {reason}; {run.id} goes on at the next start") from None
-        except Exception as error:  # whatever it is, the other runs go on and the report names this one
+        except Exception as error:  # for any error the other runs continue, and the report names this run
             reason = " ".join(str(error).split()) or type(error).__name__
             if not isinstance(error, CollabenchError):
                 reason = f"{type(error).__name__}: {reason}"
@@ -112,7 +113,7 @@ class Runner:
                     when=datetime.now(UTC).isoformat(timespec="seconds"),
                 ),
             )
-            if isinstance(error, RunFailed):  # it diverged: a retry must not go on from there
+            if isinstance(error, RunFailed):  # the run diverged: a retry must not resume there
                 self._workspace.checkpoint(run.id).unlink(missing_ok=True)
             outcome.failed.append((run, reason))
             log(f"{run.id} failed: {reason}")
@@ -123,7 +124,7 @@ class Runner:
             self._workspace.progress(run.id).unlink(missing_ok=True)
 
     def _forget(self, run: Run) -> None:
-        """Remove what a finished run has no use for."""
+        """Remove what a finished run no longer needs."""
         for place in (self._workspace.checkpoint, self._workspace.progress, self._workspace.failure):
             place(run.id).unlink(missing_ok=True)
 
@@ -133,7 +134,7 @@ class Runner:
 
         configuration = run.configuration
         chosen = choose_device(device or self._study.profile.device)
-        # Asked before training: the code that was loaded, not the one at the end.
+        # Determined before training: the commit of the code that was loaded, not the one at the end.
         self._commit  # noqa: B018
         source_digest(configuration)
         dataset = self._study.inputs.dataset(configuration, log)
@@ -151,7 +152,8 @@ class Runner:
         )
 
     def _required(self, run: Run, device: str | None, log: Log) -> torch.nn.Module:
-        """The deployed network of a run that another one needs, which is trained again if it is damaged or gone."""
+        """The deployed network of a run that another one needs. The run is trained again if it is damaged or
+        missing."""
         try:
             return self.deployed(run)
         except ResultError as error:
@@ -164,7 +166,7 @@ class Runner:
     def deployed(self, run: Run) -> torch.nn.Module:
         """The network that a finished run deployed, with its weights, in eval mode, on the CPU.
 
-        Raises ResultError if the run isn't there or is damaged.
+        Raises ResultError if the run is missing or damaged.
         """
         import torch
 
@@ -193,7 +195,7 @@ class Runner:
         return write
 
     def _write(self, run: Run, trained: Trained) -> None:
-        """Write a run's files; ``result.json`` last, since its existence says that the run is done."""
+        """Write a run's files, ``result.json`` last, because its existence means that the run is finished."""
         from safetensors.torch import save
 
         folder = self._workspace.folder(run)
@@ -202,13 +204,14 @@ class Runner:
             files[WEIGHTS] = save(trained.weights)
         for name, content in files.items():
             write_atomically(folder / name, content)
-        commit, dirty = self._commit
+        state = self._commit
         write_json(
             self._workspace.measured_file(run),
             trained.measured.model_copy(
                 update={
-                    "commit": commit,
-                    "dirty": dirty,
+                    "commit": state.commit,
+                    "dirty": state.dirty,
+                    "commit_unknown": state.why,
                     "configuration": digest(run.configuration.identity()),
                     "dataset": trained.result.dataset_digest,
                 }
@@ -220,22 +223,12 @@ class Runner:
         self._workspace.checkpoint(run.id).unlink(missing_ok=True)
 
     @cached_property
-    def _commit(self) -> tuple[str | None, bool | None]:
+    def _commit(self) -> State:
         """The commit that the code is at, and whether code or configuration differ from it."""
-
-        def git(*arguments: str) -> str:
-            return subprocess.run(
-                ["git", "-C", str(self._workspace.root), *arguments], capture_output=True, text=True, check=True
-            ).stdout.strip()
-
-        try:
-            changed = git("status", "--porcelain", "--", "src", "pipeline", "papers", "params.yaml", "Snakefile")
-            return git("rev-parse", "HEAD"), bool(changed)
-        except (OSError, subprocess.CalledProcessError):
-            return None, None
+        return state_of(self._workspace.root)
 
     def _link_run(self, run: Run, log: Log) -> bool:
-        """Take the run's files from another profile that has it, checked. False if none has."""
+        """Link the run's files from another profile that has it, and check them. False if no profile has it."""
         for sibling in self._workspace.siblings():
             source = sibling.folder(run)
             if not (source / RESULT).exists():
@@ -255,8 +248,8 @@ class Runner:
 
 
 def checkpoint_seconds() -> float:
-    """Seconds between checkpoints: $COLLABENCH_CHECKPOINT_SECONDS, or 60. Raises ConfigError unless it is a number from
-    0 on."""
+    """Seconds between checkpoints: $COLLABENCH_CHECKPOINT_SECONDS, or 60. Raises ConfigError for anything but a number
+    from 0 on."""
     text = os.environ.get("COLLABENCH_CHECKPOINT_SECONDS", "60")
     try:
         seconds = float(text)

@@ -1,10 +1,10 @@
-"""A plan split over plain hosts without a cluster: ``--shard 2/3`` is the second of three parts.
+"""Division of a plan among hosts without a cluster: ``--shard 2/3`` is the second of three parts.
 
-A part is whole configurations with all their seeds. A configuration lies in the part of those that it requires
-(teachers, ensemble members), so that no run is in two parts and each part can be trained alone. The parts follow from
-the plan alone, never from what a host has stored or measured: every host finds the same ones. They are balanced by an
-amount of work that the plan tells: images of all epochs and seeds times the arithmetic of the plain network. What a
-method adds isn't counted.
+A part consists of whole configurations with all their seeds. A configuration is in the same part as those that it
+requires (teachers, ensemble members), so that no run is in two parts and each part can be trained alone. The parts
+depend on the plan only, never on what a host has stored or measured: every host computes the same parts. They are
+balanced by the work that the plan implies: images of all epochs and seeds times the operations of the plain network. A
+method's additional work is not counted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collabench.core.errors import CollabenchError
 from collabench.methods import METHODS
 from collabench.models import ModelSettings
 
-#: In the environment of the processes of a study: the part that they train.
+#: Environment variable with the part that a study's processes train.
 SHARD = "COLLABENCH_SHARD"
 
 
@@ -37,7 +37,7 @@ class Shard:
 
 
 def parse(text: str) -> Shard:
-    """``2/3``. Raises CollabenchError for anything else."""
+    """Parse ``2/3``. Raises CollabenchError for anything else."""
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise CollabenchError(f"--shard {text}: write i/k, part i of k; two hosts take 1/2 and 2/2")
@@ -45,13 +45,13 @@ def parse(text: str) -> Shard:
 
 
 def from_environment() -> Shard | None:
-    """The part that $COLLABENCH_SHARD names. Raises CollabenchError if it names none."""
+    """The part that $COLLABENCH_SHARD names. Raises CollabenchError if it is not valid."""
     text = os.environ.get(SHARD)
     return parse(text) if text else None
 
 
 def runs_of(plan: Plan, shard: Shard | None) -> list[Run]:
-    """The plan's runs that lie in the part, in the plan's order; all of them for None."""
+    """The plan's runs in the part, in the plan's order; all runs for None."""
     if shard is None:
         return list(plan.runs)
     inside = parts(plan, shard.count)[shard.number - 1]
@@ -59,10 +59,10 @@ def runs_of(plan: Plan, shard: Shard | None) -> list[Run]:
 
 
 def parts(plan: Plan, count: int) -> list[set[str]]:
-    """Configuration ids of each of ``count`` parts; some are empty where there are fewer groups than parts.
+    """Configuration ids of each of ``count`` parts. With fewer groups than parts some parts are empty.
 
-    Groups of configurations that require each other go, largest first, to the part with the least work so far: no part
-    then has more than the mean and the largest group together.
+    Groups of configurations that require each other are assigned, largest first, to the part with the least work so
+    far. No part then has more work than the mean plus the largest group.
     """
     seeds = {name: len(numbers) for name, numbers in plan.seeds_of().items()}
     works = {name: seeds[name] * work_of_run(c) for name, c in plan.configurations.items()}
@@ -78,7 +78,7 @@ def parts(plan: Plan, count: int) -> list[set[str]]:
 
 
 def _groups(plan: Plan) -> list[set[str]]:
-    """Configurations that are connected by what they require, in the order of the plan."""
+    """Groups of configurations that are connected by requirements, in the order of the plan."""
     group_of: dict[str, set[str]] = {}
     for name, configuration in plan.configurations.items():
         connected = {name}
@@ -91,10 +91,9 @@ def _groups(plan: Plan) -> list[set[str]]:
 
 
 def work_of_run(configuration: Configuration) -> int:
-    """What a run of the configuration has to do, as far as the plan tells: floating-point operations of forward passes.
+    """Floating-point operations of a run's forward passes, as far as the plan tells.
 
-    Where only the files of a data set tell its shape, one is assumed: the balance suffers where it is wrong, nothing
-    else.
+    If only the files of a data set tell its shape, one is assumed. A wrong assumption affects the balance only.
     """
     recipe, form = configuration.recipe, shape_or_assumed(configuration.dataset)
     passes = recipe.epochs if METHODS[configuration.method.method].Method.trains else 1
@@ -108,6 +107,6 @@ def _forward(model: ModelSettings, shape: tuple[int, int, int], classes: int) ->
     from collabench.models import build_backbone
     from collabench.training.flops import flops_of
 
-    with torch.device("meta"), torch.no_grad():  # shapes only: no memory, no arithmetic
+    with torch.device("meta"), torch.no_grad():  # shapes only, without memory and arithmetic
         network = build_backbone(model, shape, classes, weights_seed=0).eval()
         return flops_of(lambda: network(torch.empty(1, *shape)))

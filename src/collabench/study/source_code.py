@@ -1,8 +1,8 @@
-"""Which source code computes a run: a digest that neither comments nor formatting change.
+"""A digest of the source code that computes a run, which comments and formatting do not change.
 
 A run's id covers its settings and the declared revision of its method, not the code itself. The digest covers the
-syntax trees of the method's module, of the modules of its model families and of the training loop, with all modules of
-the library that these import, as far as they compute something of a run.
+syntax trees of the method's module, of its model families' modules and of the training loop, and of all modules that
+these import, if they compute something of a run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
-#: What every run is computed by, beside its method and its model families.
+#: Modules that compute every run, in addition to its method and model families.
 LOOP = ("training/loop", "training/context", "data/batches", "data/streaming", "core/seeding")
 
 #: Packages whose modules compute something of a run.
@@ -42,7 +42,7 @@ NOT_COMPUTING = {
 
 
 def source_digest(configuration: Configuration) -> str:
-    """The SHA-256 of the code that computes runs of this configuration, in hexadecimal digits."""
+    """The SHA-256, in hexadecimal digits, of the code that computes runs of this configuration."""
     models = (configuration.model, *configuration.peer_models.values())
     roots = {f"methods/{configuration.method.method}", *LOOP}
     roots |= {f"models/families/{model.family}" for model in models}
@@ -51,7 +51,7 @@ def source_digest(configuration: Configuration) -> str:
 
 
 def _module_of_the_user(model: object) -> Path | None:
-    """The file in which a user writes a model of their own (``family: custom``)."""
+    """The file of a user's own model (``family: custom``)."""
     name = getattr(model, "import_", None)
     if not isinstance(name, str):
         return None
@@ -64,7 +64,7 @@ def _module_of_the_user(model: object) -> Path | None:
 
 @cache
 def _reached(roots: tuple[str, ...]) -> tuple[str, ...]:
-    """The modules that ``roots`` import, directly or not, as far as they compute something of a run; with the roots."""
+    """``roots`` and the modules that they import, directly or indirectly, if these compute something of a run."""
     found: set[str] = set()
     waiting = list(roots)
     while waiting:
@@ -87,7 +87,7 @@ def _path(module: str) -> Path:
 
 @cache
 def _imports(module: str) -> tuple[str, ...]:
-    """The modules of the library that a module imports, in whatever function."""
+    """The modules of the library that a module imports, at any place."""
     found = []
     for node in ast.walk(_tree(_path(module))):
         names = []
@@ -111,7 +111,7 @@ def _digest(modules: tuple[str, ...], outside: tuple[str, ...]) -> str:
 
 
 def canonical(tree: ast.AST) -> str:
-    """A syntax tree as text, the same in every version of Python that the project supports. Docstrings are left out."""
+    """A syntax tree as text, the same in every supported version of Python. Docstrings are left out."""
     return " ".join(_parts(tree))
 
 
@@ -126,7 +126,7 @@ def _parts(node: object) -> Iterator[str]:
             ):
                 value = _without_docstring(value)
             if value is None or value == [] or name in ("ctx", "kind", "type_comment"):
-                continue  # what a version of Python leaves out, or adds
+                continue  # some versions of Python leave this out, others add it
             yield name
             yield from _parts(value)
     elif isinstance(node, list):

@@ -1,4 +1,4 @@
-"""The status of a run, and why it is missing."""
+"""The status of a run, and the reason why it is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from collabench.storage.workspace import Workspace
 
 @dataclass(frozen=True)
 class RunStatus:
-    """``elsewhere``: another profile has the run, it will be linked. ``why``: the reason of ``failed`` and ``todo``."""
+    """``elsewhere``: another profile has the run, which will be linked. ``why``: the reason for ``failed`` and
+    ``todo``."""
 
     run: Run
     state: Literal["done", "failed", "running", "elsewhere", "todo"]
@@ -25,7 +26,7 @@ class RunStatus:
 
 
 def status_of(workspace: Workspace, run: Run) -> RunStatus:
-    """Whether a run is done, failed, being trained, available elsewhere, or still to be trained, and why."""
+    """Whether a run is done, failed, in training, available elsewhere or to be trained, and why."""
     if (workspace.folder(run) / RESULT).exists():
         return RunStatus(run, "done")
     if workspace.failure(run.id).exists():
@@ -46,7 +47,7 @@ def _why_failed(workspace: Workspace, run: Run) -> str:
 
 
 def explain_missing(plan: Plan, workspace: Workspace, runs: Iterable[Run]) -> dict[str, str]:
-    """Configuration id → why its runs are not there: the fields in which the nearest stored run differs."""
+    """Configuration id → why its runs are missing: the fields in which the nearest stored run differs."""
     wanted = {run.configuration.id: run.configuration for run in runs}
     stored: dict[str, dict] = {}
     places = (workspace.runs, workspace.aside.runs) if wanted else ()
@@ -70,6 +71,6 @@ def explain_missing(plan: Plan, workspace: Workspace, runs: Iterable[Run]) -> di
 
 
 def _changes(before: dict, after: dict) -> list[str]:
-    """The fields that changed; the ids of required runs, which follow from them, only where nothing else did."""
+    """The changed fields. Ids of required runs, which follow from them, are given only if nothing else changed."""
     found = list(differences(before, after))
     return [change for change in found if not change.startswith("requires")] or found

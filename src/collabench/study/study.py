@@ -1,6 +1,6 @@
-"""A study: one profile's plan, what of it is done, and the execution of its runs.
+"""A study: one profile's plan, its status and its inputs.
 
-Everything here works without Snakemake and DVC; they call the same functions through ``pipeline/``.
+Everything here works without Snakemake and DVC, which call the same functions through ``pipeline/``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 def load_study(root: Path, profile: str, *, planned: bool = False) -> Study:
-    """The study of a profile below the project's root, with the results that came in archives. Raises ConfigError in
-    one line.
+    """Load the study of a profile below the project's root, and unpack results that arrived in archives.
 
-    planned: the process that started this one has made this plan, and found that its parts fit each other.
+    planned: the calling process has made this plan and has found that its parts fit each other. Raises ConfigError (one
+    line).
     """
     workspace = Workspace(root, profile)
     params = load_params(workspace.params)
@@ -44,7 +44,7 @@ def load_study(root: Path, profile: str, *, planned: bool = False) -> Study:
     def known_to_fit(configuration: Configuration) -> bool:
         return (
             planned or configuration.id in trained
-        )  # the id covers all that could not fit, so it needs no second look
+        )  # the id covers everything that could be incompatible, so it is not checked again
 
     papers = (
         load_papers(workspace.papers, params, wanted.papers, asked, known_to_fit=known_to_fit) if wanted.papers else {}
@@ -55,7 +55,7 @@ def load_study(root: Path, profile: str, *, planned: bool = False) -> Study:
 
 
 class Study:
-    """See the module's docstring."""
+    """A profile with its plan, jobs and inputs."""
 
     def __init__(self, params: Params, plan: Plan, workspace: Workspace) -> None:
         self.params, self.plan, self.workspace = params, plan, workspace
@@ -68,10 +68,12 @@ class Study:
         return self.params.profiles[self.workspace.profile]
 
     def mend(self, log: Log = print, *, results: bool = True) -> None:
-        """Clear what killed processes left behind, verify every file of the plan by its checksum, and remove what no
-        longer holds, saying so, so that it is made again. Nothing that is whole is touched.
+        """Clean up after killed processes, and verify every file of the plan by its checksum.
 
-        results: False where no result is about to be used; data sets and noise only, which takes a moment.
+        Damaged files are logged and removed, so that they are made again. Undamaged files stay unchanged.
+
+        results: False if no result is about to be used. Only data sets and noise are then verified, which takes a
+        moment.
         """
         if self.workspace.home.is_dir():
             for folder in (self.workspace.home, self.workspace.locks_of_all_profiles):
@@ -81,7 +83,7 @@ class Study:
                 self.jobs.drop_stale_markers(log)
 
     def status(self, run: Run) -> RunStatus:
-        """Whether a run is done, failed, being trained, available elsewhere, or still to be trained, and why."""
+        """Whether a run is done, failed, in training, available elsewhere or to be trained, and why."""
         return status_of(self.workspace, run)
 
     def statuses(self) -> list[RunStatus]:
@@ -89,12 +91,12 @@ class Study:
         return [self.status(run) for run in self.plan.runs]
 
     def explain_missing(self, runs: Iterable[Run]) -> dict[str, str]:
-        """Configuration id → why its runs are not there: the fields in which the nearest stored run differs."""
+        """Configuration id → why its runs are missing: the fields in which the nearest stored run differs."""
         return explain_missing(self.plan, self.workspace, runs)
 
     def missing_files(self, runs: Iterable[Run]) -> list[str]:
-        """One line on each configuration with unfinished runs that reads a file which is missing or not the one
-        meant."""
+        """One line for each configuration with unfinished runs that reads a file which is missing or has other
+        content."""
         waiting = {run.configuration.id: run for run in runs if not (self.workspace.folder(run) / RESULT).exists()}
         lines = []
         for run in waiting.values():
@@ -105,14 +107,14 @@ class Study:
         return lines
 
     def check_files(self, runs: Iterable[Run]) -> None:
-        """Raise ConfigError, before anything runs, if :meth:`missing_files` are found."""
+        """Raise ConfigError, before anything runs, if :meth:`missing_files` finds any."""
         lines = self.missing_files(runs)
         if lines:
             raise ConfigError(lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""))
 
     def check_device(self, device: str) -> None:
-        """Raise ConfigError, before anything runs, if a recipe of the plan asks for what this device should not do, or
-        for processes that only torchrun starts."""
+        """Raise ConfigError, before anything runs, if a recipe of the plan does not suit this device or needs
+        torchrun."""
         for run in self.plan.runs:
             if run.configuration.recipe.processes > 1 and self.status(run).state not in ("done", "elsewhere"):
                 self.check_processes(run)
@@ -123,7 +125,7 @@ class Study:
             if r.compile or r.precision != "float32" or r.arithmetic == "portable"
         }
         if not unusual:
-            return  # without the seconds that torch's import takes
+            return  # without importing torch, which takes seconds
         import torch
 
         from collabench.training.device import check_execution
@@ -135,7 +137,7 @@ class Study:
                 raise ConfigError(f"params.yaml: recipes.{name}: {error}") from None
 
     def check_processes(self, run: Run) -> None:
-        """Raise ConfigError unless torchrun started as many processes as the run's recipe asks for."""
+        """Raise ConfigError unless torchrun started the number of processes that the run's recipe asks for."""
         from collabench.core import distributed
 
         wanted, here = run.configuration.recipe.processes, distributed.launched_world()

@@ -21,16 +21,16 @@ from collabench.core.processes import end_with_parent
 from collabench.core.record import Record
 from collabench.core.resources import Resources
 
-#: Seconds of training that a configuration is timed for.
+#: Seconds of training for which a configuration is timed.
 TIMED_SECONDS = 1.0
-#: A timed batch has at most this arithmetic: about a second of one CPU core. On a GPU: about a tenth of a second.
+#: Largest arithmetic of a timed batch: about a second of one CPU core, or about a tenth of a second on a GPU.
 BATCH_FLOPS = {"cpu": 5e10, "cuda": 5e12}
 
 
 class Prediction(Record):
-    """What one run of a configuration is expected to cost on a device. Seconds and bytes.
+    """The expected cost of one run of a configuration on a device, in seconds and bytes.
 
-    flops: of one image in training. timed_batch: images of the batch that was timed. memory_bytes: of the process.
+    flops: of one image in training. timed_batch: number of images of the timed batch. memory_bytes: of the process.
     """
 
     configuration_id: str
@@ -60,10 +60,11 @@ def predict_all(
     resources: Resources,
     work: Callable[[Configuration, DatasetShape, str, int], Prediction] | None = None,
 ) -> list[Prediction]:
-    """Time configurations, as many at once as will train at once: they slow each other down as the runs will.
+    """Time configurations, as many side by side as will train side by side, because they slow each other down.
 
-    A process that dies takes all the others of its pool with it, and nothing says which it was. What was not finished
-    is then timed in a process of its own. Raises RunFailed naming the configuration whose process dies there again.
+    If a process dies, its whole pool ends, and it is unknown which configuration caused it. The unfinished
+    configurations are then timed in a process of their own each. Raises RunFailed, naming the configuration, if such a
+    process dies again.
     """
     if not configurations:
         return []
@@ -109,7 +110,7 @@ def predict(configuration: Configuration, form: DatasetShape, device_type: str, 
     affordable = int(BATCH_FLOPS[device.type] / max(counts.training, counts.predict, 1))
     share = -(-recipe.batch_size // recipe.processes)  # of one of the processes that share a batch
     batch = max(2, min(share, form.train_images, affordable))
-    # After all but the last epoch only what would be deployed is evaluated.
+    # After every epoch but the last one only the deployed network is evaluated.
     trials = _Trials(configuration, form, batch, device, counts.deployed / max(counts.predict, 1))
     before = _resident_bytes() if device.type == "cpu" else 0
     trained = trials.timed(counts.training > 0)
@@ -126,7 +127,8 @@ def predict(configuration: Configuration, form: DatasetShape, device_type: str, 
         workers=workers,
         torch=torch.__version__,
         form=form,
-        train_seconds=trained.train * kept * passes / recipe.processes,  # what they tell each other comes on top
+        # communication between the processes is not included
+        train_seconds=trained.train * kept * passes / recipe.processes,
         evaluate_seconds=trained.evaluate
         * evaluated
         * trials.evaluations(1 + (evaluations - 1) * sampled)
@@ -149,8 +151,8 @@ def _resident_bytes() -> int:
 
 @dataclass(frozen=True)
 class _Timed:
-    """Seconds per image in training and in evaluation of all heads; bytes of weights, of logits per test image, of the
-    record."""
+    """Seconds per image in training and in evaluation of all heads; bytes of weights, of logits per test image and of
+    the record."""
 
     train: float
     evaluate: float
@@ -170,8 +172,8 @@ class _Trials:
         self._deployed_share = deployed_share
 
     def evaluations(self, times: float) -> float:
-        """What ``times`` evaluations cost, in evaluations of all heads: the last is one, the others are of what is
-        deployed."""
+        """The cost of ``times`` evaluations, in evaluations of all heads. The last one is of all heads, the others are
+        of the deployed network."""
         return 1 + (times - 1) * self._deployed_share
 
     def timed(self, trains: bool) -> _Timed:
@@ -179,7 +181,7 @@ class _Trials:
         first = self._run(min(2, steps), 1)
         if not trains:
             return self._result(first, 0)
-        again = self._run(min(2, steps), 1)  # warm: torch has chosen and cached its kernels
+        again = self._run(min(2, steps), 1)  # warm-up: torch chooses and caches its kernels
         per_step = max(again.measured.train_seconds / min(2, steps), 1e-4)
         wanted = max(2, round(TIMED_SECONDS / per_step))
         whole = min(steps, wanted)
@@ -202,7 +204,7 @@ class _Trials:
         wall, processor = time.perf_counter(), time.process_time()
         trained = train_run(Run(changed, 0), dataset, device=self._device, teachers=teachers)
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
-        # A training process on a CPU has one thread: what others took of its core meanwhile is no cost of the run.
+        # A training process on a CPU has one thread. Time that other processes used its core is no cost of the run.
         share = min(1.0, processor / wall) if self._device.type == "cpu" else 1.0
         times = {name: getattr(trained.measured, name) * share for name in ("train_seconds", "evaluate_seconds")}
         return replace(trained, measured=trained.measured.model_copy(update=times))
@@ -234,7 +236,7 @@ class _Trials:
 
 
 def random_dataset(form: DatasetShape, train_images: int, test_images: int):
-    """A data set of random pixels and labels of this form, on the CPU."""
+    """A data set of random pixels and labels of this shape, on the CPU."""
     import torch
 
     from collabench.data import Dataset

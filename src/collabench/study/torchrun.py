@@ -1,9 +1,9 @@
-"""A study whose runs are each shared by the processes that torchrun started (:mod:`collabench.core.distributed`).
+"""A study whose runs are shared by the processes that torchrun started (:mod:`collabench.core.distributed`).
 
-The first process leads: it decides what is to be trained, as in any study, and is the only one that writes. The others
-follow: they train what it names and keep nothing. A failure that every process sees alike (a loss that isn't finite) is
-the run's. After any other one (a process was killed, say) the processes don't know each other's state any more: all of
-them end, no run is blamed, and the next start goes on from the last checkpoint.
+The first process decides which run is trained and is the only one that writes. The others train the runs that it names
+and store nothing. A failure that all processes see (a loss that is not finite) is a failure of the run. After any other
+failure (for example a killed process) the processes' states may differ: all of them end, no run counts as failed, and
+the next start resumes from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from collabench.study.study import Study
 if TYPE_CHECKING:
     from collabench.training import Trained
 
-#: Failures that every process sees alike.
+#: Failures that all processes see.
 _SEEN_BY_ALL = (RunFailed, ConfigError)
 
 
 def describe(resources: Resources) -> str:
-    """One line on what shares the runs."""
+    """One line on the processes that share the runs."""
     where = f"a GPU each of {', '.join(resources.gpus)}" if resources.gpus else "on the CPU, one thread each"
     return f"{distributed.launched_world()} processes share every run: {where}"
 
@@ -41,11 +41,11 @@ def train(
     retry_failed: bool = False,
     finished: Callable[[Run, str], None] = lambda run, state: None,
 ) -> Outcome:
-    """As :func:`collabench.study.pool.train`, one run after the other, in the first process; the others are in
+    """As :func:`collabench.study.pool.train`, one run after the other, in the first process. The others run
     :func:`follow`.
 
-    Runs whose recipe asks for another number of processes are left alone. Raises ConfigError if one of them is required
-    and not there, RunFailed where the processes cannot go on together.
+    Runs whose recipe asks for another number of processes are skipped. Raises ConfigError if such a run is required and
+    missing, RunFailed if the processes cannot continue together.
     """
     here = distributed.launched_world()
     chosen = [run for run in runs if run.configuration.recipe.processes == here]
@@ -81,7 +81,7 @@ def train(
 
 
 def follow(study: Study, resources: Resources) -> None:
-    """What every process but the first does: train along, until the first one has finished."""
+    """The work of every process but the first: take part in training until the first process has finished."""
     from collabench.training import train_run
     from collabench.training.device import choose_device
 
@@ -106,11 +106,11 @@ def follow(study: Study, resources: Resources) -> None:
 
 
 def _quiet(line: str) -> None:
-    """The first process has told it already."""
+    """Drops the line, which the first process has printed."""
 
 
 class _Parted(BaseException):
-    """The processes cannot go on together. No Exception: a study would blame the run for it."""
+    """The processes cannot continue together. Not an Exception, so that it does not count as a failure of the run."""
 
 
 def _ended(run: Run, cause: BaseException | None) -> RunFailed:
@@ -123,7 +123,7 @@ def _ended(run: Run, cause: BaseException | None) -> RunFailed:
 
 
 def _train_together(run: Run, *given: Any, **named: Any) -> Trained:
-    """Train a run that the other processes join; what it needs has been mended or made by this process alone."""
+    """Train a run together with the other processes. This process alone prepared what the run needs."""
     from collabench.training import train_run
 
     distributed.from_first(lambda: run.id)
@@ -136,8 +136,8 @@ def _train_together(run: Run, *given: Any, **named: Any) -> Trained:
 
 
 def _join(resources: Resources, held: ExitStack) -> None:
-    """Meet the other processes; take this process's GPU, in the order of ranks, so that no two groups wait for each
-    other."""
+    """Join the other processes and lease this process's GPU. Leases follow the order of ranks, which prevents a
+    deadlock between groups."""
     own, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if resources.gpus and here > len(resources.gpus) * resources.slots_per_gpu:
         raise CollabenchError(f"torchrun started {here} processes here for {len(resources.gpus)} GPUs")

@@ -1,8 +1,8 @@
-"""The residual networks for small images: depth 6n + 2, three stages of n blocks, widths w, 2w, 4w.
+"""Residual networks for small images: depth 6n + 2, three stages of n blocks, widths w, 2w, 4w.
 
-Stages: ``stem``, ``stage1``, ``stage2``, ``stage3``, ``pool``, ``classifier``. Shortcuts where the shape changes are
-parameter-free (every second pixel, zero-padded channels), the variant whose parameter counts the literature quotes for
-CIFAR: 0.46 M for depth 32.
+Stages: ``stem``, ``stage1``, ``stage2``, ``stage3``, ``pool``, ``classifier``. Shortcuts at which the shape changes
+have no parameters (every second pixel, zero-padded channels). The literature quotes parameter counts of this variant
+for CIFAR: 0.46 M for depth 32.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class BasicBlock(nn.Module):
 
 
 def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -> Backbone:
-    """Two stride-2 stages: images must be at least 4x4."""
+    """Build the network. Two stages have stride 2: images must be at least 4x4, else it raises ConfigError."""
     channels, height, width = input_shape
     if min(height, width) < 4:
         raise ConfigError(f"cifar_resnet needs images of at least 4x4 pixels, these have {height}x{width}")

@@ -29,10 +29,10 @@ Plain = str | int | float | bool | None
 
 class Settings(ChainSettings):
     """
-    import: ``package.module:callable``; the package is installed or on PYTHONPATH.
+    import: ``package.module:callable``. The package must be installed or on PYTHONPATH.
     arguments: further keyword arguments of the callable.
     stages: see :mod:`collabench.models.chain`.
-    revision: part of a run's identity, which does not see the model's code: raise it when the code changes.
+    revision: part of a run's identity. Raise it when the model's code changes, which the identity does not cover.
     """
 
     draws_dropout: ClassVar[bool] = True
@@ -44,9 +44,10 @@ class Settings(ChainSettings):
 
 
 def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -> Backbone:
-    """Raises ConfigError where the callable cannot be imported or called, or gives something that is not such a model.
+    """Build the user's network. Raises ConfigError if the callable cannot be imported or called, or returns no such
+    model.
 
-    The model is made on the CPU, with numbers, even where only names and shapes are asked for: a plan refuses what
+    The model is made on the CPU, with numbers, even if only names and shapes are needed, so that a plan rejects what
     could not be trained.
     """
     name = settings.import_
@@ -54,9 +55,9 @@ def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -
     with torch.device("cpu"):
         try:
             model = make(input_shape=input_shape, classes=classes, **settings.arguments)
-        except ConfigError as error:  # the model's own word about a size that it does not take
+        except ConfigError as error:  # the model's own message about an input size
             raise ConfigError(f"{name}: {error}") from None
-        except Exception as error:  # whatever a user's function raises
+        except Exception as error:  # a user's function can raise anything
             raise ConfigError(f"{name} cannot make a model for {classes} classes and images of shape {input_shape} "
                               f"({one_line(error)})") from error  # fmt: skip
         if not isinstance(model, nn.Module):
@@ -75,7 +76,7 @@ def _imported(name: str) -> Any:
             raise ConfigError(f"{name}: there is no module {error.name!r}; install its package or add its folder to "
                               "PYTHONPATH") from None  # fmt: skip
         raise ConfigError(f"{name}: the module {module_name!r} cannot be imported ({one_line(error)})") from error
-    except Exception as error:  # whatever a user's module raises
+    except Exception as error:  # a user's module can raise anything
         raise ConfigError(f"{name}: the module {module_name!r} cannot be imported ({one_line(error)})") from error
     for part in path.split("."):
         if not hasattr(found, part):

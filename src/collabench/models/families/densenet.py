@@ -1,9 +1,8 @@
-"""The densely connected networks for small images: three dense blocks with transitions between them.
+"""Densely connected networks for small images: three dense blocks with transitions between them.
 
 Stages: ``stem``, ``block1``, ``transition1``, ``block2``, ``transition2``, ``block3``, ``pool``, ``classifier``. A
-training graph can split after a transition or before it (after the block). Every layer normalises its own input, so the
-output of ``block1`` and ``block2`` is the plain concatenation; the last normalisation and activation belong to
-``block3``.
+training graph can split after a block or after its transition. Every layer normalises its own input, so the output of
+``block1`` and ``block2`` is the plain concatenation. The last normalisation and activation belong to ``block3``.
 
 DenseNet-40-12 has ``depth: 40, growth: 12``; DenseNet-BC-100-12 has ``depth: 100, growth: 12, bottleneck: true,
 compression: 0.5``.
@@ -86,7 +85,8 @@ class DenseLayer(nn.Module):
 
 
 def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -> Backbone:
-    """Two transitions that halve the map: images must be at least 4x4."""
+    """Build the network. Two transitions halve the map, so images must be at least 4x4. Raises ConfigError for smaller
+    ones."""
     channels_in, height, width = input_shape
     if min(height, width) < 4:
         raise ConfigError(f"densenet needs images of at least 4x4 pixels, these have {height}x{width}")

@@ -72,7 +72,11 @@ class BasicBlock(nn.Module):
 
 
 def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -> Backbone:
-    """Every stage but the first halves the map: images must have at least 2 to the power of their number a side."""
+    """Build the network. Every stage but the first halves the map: images must have at least 2^(stages - 1) pixels a
+    side.
+
+    Raises ConfigError for smaller images.
+    """
     channels_in, height, width = input_shape
     least = 2 ** (len(settings.stages) - 1)
     if min(height, width) < least:

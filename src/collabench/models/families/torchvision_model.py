@@ -39,11 +39,10 @@ class Settings(ChainSettings):
     """
     name: as torchvision calls it (``resnet50``).
     stages: see :mod:`collabench.models.chain`; by default those of a residual network.
-    small_stem: residual networks only: a 3x3 convolution of stride 1 and no pooling, for images smaller than
+    small_stem: residual networks only. A 3x3 convolution of stride 1 without pooling, for images smaller than
     ImageNet's.
-    hidden: residual networks only: the classifier of the families ``vgg`` and ``resnet`` instead of the model's own,
-    with
-        hidden layers of this width and dropout (stages ``hidden1``, ``hidden2``).
+    hidden: residual networks only. The classifier of the families ``vgg`` and ``resnet`` instead of the model's own,
+    with hidden layers of this width and dropout (stages ``hidden1``, ``hidden2``).
     """
 
     family: Literal["torchvision_model"]
@@ -58,11 +57,11 @@ class Settings(ChainSettings):
 
 
 def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -> Backbone:
-    """Raises ConfigError for a name that torchvision does not have, an input size that the model does not take, stages
+    """Build the network. Raises ConfigError for an unknown name, an input size that the model does not take, and stages
     that are missing or do not reproduce the model.
 
-    With stages of the user's own the model is made on the CPU, with numbers, even where only names and shapes are asked
-    for: a plan refuses what could not be trained.
+    If the user names stages, the model is made on the CPU, with numbers, even if only names and shapes are needed, so
+    that a plan rejects what could not be trained.
     """
     if settings.stages is None:
         return _build(settings, input_shape, classes)
@@ -112,7 +111,7 @@ def _with_hidden_layers(backbone: Backbone, hidden: int, classes: int) -> Backbo
 
 
 def _make_stem_small(model: Any) -> None:
-    """Keeps the modules' names, so that the state dict keeps its keys (the first convolution's shape differs)."""
+    """Replace the stem. The modules keep their names, so that the state dict keeps its keys (one shape differs)."""
     first = model.conv1
     model.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, 1, 1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -120,7 +119,7 @@ def _make_stem_small(model: Any) -> None:
 
 
 def _check_size(name: str, small_stem: bool, input_shape: tuple[int, int, int]) -> None:
-    """Smaller images would run, but the last stages' 3x3 convolutions would see one pixel and its padding."""
+    """Raise ConfigError for images that are too small: the last stages' 3x3 convolutions would see a single pixel."""
     _, height, width = input_shape
     least = 8 if small_stem else 32  # the product of the strides
     if min(height, width) < least:

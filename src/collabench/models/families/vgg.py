@@ -56,7 +56,10 @@ class Settings(ModelSettings):
 
 
 def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -> Backbone:
-    """Every pooling halves the map: images must have at least 2 to the power of ``poolings`` pixels a side."""
+    """Build the network. Every pooling halves the map: images must have at least 2^``poolings`` pixels a side.
+
+    Raises ConfigError for smaller images.
+    """
     channels_in, height, width = input_shape
     blocks = settings.convolutions
     poolings = len(blocks) if settings.poolings is None else settings.poolings

@@ -1,0 +1,94 @@
+"""What a ``dvc.lock`` says of outputs: a few fields of a known form, all else is refused, since somebody else wrote
+it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collabench.config.yaml_file import read_yaml
+from collabench.core.errors import CollabenchError
+
+#: DVC's name of a content: MD5, of a folder that of its listing.
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_FOLDER = re.compile(r"[0-9a-f]{32}\.dir")
+
+#: What DVC writes of an output.
+_FIELDS = {"path", "hash", "md5", "size", "nfiles", "isexec"}
+
+#: A listing of more files than any study has is refused.
+_MOST_FILES = 1_000_000
+_LONGEST_LISTING = 200_000_000
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of a stage: its path below the root, and DVC's name of its content."""
+
+    path: str
+    md5: str
+
+    @property
+    def is_folder(self) -> bool:
+        return self.md5.endswith(".dir")
+
+
+class Lock:
+    """A ``dvc.lock``. Raises CollabenchError in one line where it is none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        value = read_yaml(path).value
+        stages = value.get("stages") if isinstance(value, dict) else None
+        if not isinstance(stages, dict):
+            raise CollabenchError(f"{path}: is no dvc.lock: it has no stages")
+        self._stages: dict[str, Any] = stages
+
+    def has(self, stage: str) -> bool:
+        return stage in self._stages
+
+    def output(self, stage: str, path: str) -> Output:
+        """An output of a stage by its path. Raises CollabenchError where it isn't there, or where anything stands
+        there that DVC doesn't write of an output in its cache, such as a list of files with places of their own."""
+        found = self._stages.get(stage)
+        listed = found.get("outs") if isinstance(found, dict) else None
+        matching = [one for one in listed or () if isinstance(one, dict) and one.get("path") == path]
+        where = f"{self._path}: stages.{stage}.outs: {path}"
+        if len(matching) != 1:
+            raise CollabenchError(f"{where}: stands there {len(matching)} times, must be once")
+        (entry,) = matching
+        if unknown := sorted(entry.keys() - _FIELDS):
+            raise CollabenchError(f"{where}: has {unknown[0]!r}, which another copy's lock must not have; refused")
+        md5 = entry.get("md5")
+        if (
+            entry.get("hash") != "md5"
+            or not isinstance(md5, str)
+            or not (_MD5.fullmatch(md5) or _FOLDER.fullmatch(md5))
+        ):
+            raise CollabenchError(f"{where}: must have hash: md5 and, as md5, 32 hexadecimal digits; refused")
+        return Output(path, md5)
+
+
+def read_listing(content: bytes, where: str, names: re.Pattern[str]) -> dict[str, str]:
+    """Name → MD5 of the files of a folder, from DVC's listing of it. Raises CollabenchError where a name is not of the
+    form ``names``, or anything else than names and MD5 stands there: DVC would write to whatever place they say."""
+    try:
+        if len(content) > _LONGEST_LISTING:
+            raise ValueError
+        entries = json.loads(content)
+        found = {entry["relpath"]: entry["md5"] for entry in entries}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise CollabenchError(f"{where}: is no listing of a folder; refused") from None
+    if len(found) != len(entries) or len(found) > _MOST_FILES:
+        raise CollabenchError(f"{where}: lists a file twice; refused")
+    for name, md5 in found.items():
+        if not isinstance(name, str) or not names.fullmatch(name):
+            raise CollabenchError(
+                f"{where}: holds {name!r}, which leads out of its folder or has no place there; refused"
+            )
+        if not isinstance(md5, str) or not _MD5.fullmatch(md5):
+            raise CollabenchError(f"{where}: {name}: its md5 must be 32 hexadecimal digits; refused")
+    return found
