@@ -330,6 +330,13 @@ def overhead(bench: Bench) -> Rows:
     ]
 
 
+def arithmetics(bench: Bench) -> Rows:
+    """What portable arithmetic costs or gains beside torch's own."""
+    from benchmarks import arithmetic
+
+    return arithmetic.table(bench.quick)
+
+
 def scaling(bench: Bench) -> Rows:
     """How planning, scheduling and reporting grow with the number of runs."""
     from benchmarks import scale
@@ -340,6 +347,7 @@ def scaling(bench: Bench) -> Rows:
 SECTIONS: dict[str, Callable[[Bench], Rows]] = {
     "machine": machine,
     "throughput": throughput_section,
+    "arithmetic": arithmetics,
     "floor": floor_section,
     "intra-model-losses": intra_model,
     "cost-of-collaboration": cost_of_collaboration,

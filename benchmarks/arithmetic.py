@@ -16,11 +16,12 @@ import time
 from collections.abc import Iterator
 
 HELD = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+_CHOICES = ("COLLABENCH_ARITHMETIC", "COLLABENCH_HELD")
 PORTABLE = {**HELD, "MKL_CBWR": "COMPATIBLE"}
 #: Environment, and whether the library's own loops are used.
 WAYS = {
-    "torch": ({}, False),
-    "torch, AVX2": (HELD, False),
+    "torch": ({"COLLABENCH_ARITHMETIC": "native"}, False),
+    "torch, AVX2": ({"COLLABENCH_ARITHMETIC": "native", **HELD}, False),
     "portable": (PORTABLE, True),
     "portable, 8 lanes": ({**PORTABLE, "COLLABENCH_LANES": "8"}, True),
 }
@@ -74,7 +75,8 @@ def measure(names: list[str], turns: int = 7) -> dict[str, dict[str, float]]:
     servers = {}
     for way, (environment, own) in WAYS.items():
         command = [sys.executable, "-m", "benchmarks.arithmetic", "--serve", "own" if own else "torch"]
-        variables = {"OMP_NUM_THREADS": "1", **os.environ, **environment}
+        own_ones = {name: value for name, value in os.environ.items() if name not in (*PORTABLE, *_CHOICES)}
+        variables = {"OMP_NUM_THREADS": "1", **own_ones, **environment}
         servers[way] = subprocess.Popen(
             command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -98,6 +100,20 @@ def measure(names: list[str], turns: int = 7) -> dict[str, dict[str, float]]:
         server.stdin.close()
         server.wait()
     return found
+
+
+def table(quick: bool) -> tuple[list[str], list[list[str]]]:
+    """Milliseconds of a training step by case and way, and how fast portable arithmetic is beside torch."""
+    found = measure(list(CASES)[:1] if quick else list(CASES), 1 if quick else 7)
+    rows = [
+        [
+            name, *(f"{ways[way]:.1f}" for way in WAYS), f"{ways['torch'] / ways['portable']:.2f}",
+            f"{ways['torch, AVX2'] / ways['portable, 8 lanes']:.2f}",
+        ]
+        for name, ways in found.items()
+    ]  # fmt: skip
+    head = ["a step of", *(f"{way}, ms" for way in WAYS), "torch / portable", "torch, AVX2 / portable, 8 lanes"]
+    return head, rows
 
 
 if __name__ == "__main__":

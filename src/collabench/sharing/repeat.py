@@ -113,7 +113,7 @@ def repeat(study: Study, run: Run, results: dict[str, Result], tolerance: float 
         folder, now = copy.folder(run), measured_of(again, run)
         repeated = load_result(folder, run)
         assert now is not None, "training measures"
-        why = _why_not_bytes(recorded, repeated, before, now)
+        why = _why_not_bytes(run, recorded, repeated, before, now)
         if not why:
             original = study.workspace.folder(run)
             names = [
@@ -148,11 +148,15 @@ def _device_like(before: Measured | None) -> str:
     return "cuda" if there and (before is None or before.device_type == "cuda") else "cpu"
 
 
-def _why_not_bytes(recorded: Result, repeated: Result, before: Measured | None, now: Measured) -> str:
-    """Why the bytes cannot be expected to be equal; empty if they can."""
+def _why_not_bytes(run: Run, recorded: Result, repeated: Result, before: Measured | None, now: Measured) -> str:
+    """Why the bytes cannot be expected to be equal; empty if they can.
+
+    A portable run on a CPU gives the same bytes on every processor that can compute it.
+    """
     if before is None:
         return "where it was trained is unknown"
-    for name in ("device_type", "device", "threads"):
+    portable = run.configuration.recipe.arithmetic == "portable" and now.device_type == "cpu"
+    for name in ("device_type",) if portable else ("device_type", "device", "threads"):
         if getattr(before, name) != getattr(now, name):
             return f"{name.replace('_', ' ')}: {getattr(before, name)} → {getattr(now, name)}"
     changed = [
