@@ -28,7 +28,7 @@ $(ENVIRONMENT): requirements.lock pyproject.toml
 	@touch $@
 
 help:
-	@echo "make TARGET [PROFILE=default] [CORES=2] [GPUS=0,1] [TORCH=cpu] [PYTHON=python3.12]"
+	@echo "make TARGET [PROFILE=default] [CORES=2] [GPUS=0,1] [ARITHMETIC=native] [TORCH=cpu] [PYTHON=python3.12]"
 	@sed -n 's/^\([a-z-]*\):.*## /  \1 /p' $(MAKEFILE_LIST) | awk '{name = $$1; $$1 = ""; printf "  %-10s %s\n", name, $$0}'
 
 reproduce: $(ENVIRONMENT) ## run the profile (data, training, report) and print its tables; trains only what is missing
