@@ -1,8 +1,8 @@
 """Data sets, label noise and batches.
 
-:func:`prepare` turns a configuration into two files that hold a data set, :func:`load` opens them, and
-:func:`open_batches` and :func:`open_evaluation_batches` give batches on the device, whether the images lie in memory or
-are decoded from files on the way.
+:func:`prepare` stores a data set in two files and :func:`load` opens them. :func:`open_batches` and
+:func:`open_evaluation_batches` produce batches on the device, from images in memory or from image files that are
+decoded when needed.
 """
 
 from collabench.data.dataset import (

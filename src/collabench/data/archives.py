@@ -1,7 +1,8 @@
-"""Reading files that others made: archives and pickles that cannot do anything but hand over bytes.
+"""Safe reading of archives and pickles from elsewhere.
 
-Archives are read member by member in memory; nothing is extracted to disk. A member that is a link or a device, whose
-path is absolute or climbs out with ``..``, or that unpacks to more than is allowed makes the whole archive refused.
+Archives are read member by member in memory; nothing is extracted to disk. An archive is rejected if a member is a link
+or a device, has an absolute path or a path with ``..``, or unpacks to more than is allowed. Pickles can only produce
+plain data and numeric arrays.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 
 from collabench.core.errors import DataError
 
-#: No archive of a data set known here unpacks to more (STL-10: 3 GB).
+#: Limit of the unpacked size in bytes. No archive of a known data set unpacks to more (STL-10: 3 GB).
 MAX_UNPACKED_BYTES = 400 * 10**9
 MAX_MEMBERS = 20_000_000
 
@@ -35,13 +36,13 @@ _OPENERS: tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...] = (
     (b"\xfd7zXZ\x00", lzma.LZMAFile),
 )
 
-#: What damaged compressed data raises, by module.
+#: Exceptions that damaged compressed data raises.
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError,
            NotImplementedError, RuntimeError)  # fmt: skip
 
 
 class _Bounded(io.RawIOBase):
-    """An unpacked stream that refuses to hand over or to pass more than is allowed."""
+    """An unpacked stream that refuses to return more than is allowed."""
 
     def __init__(self, file: IO[bytes], path: Path, largest: int) -> None:
         self._file, self._path, self._largest = file, path, largest
@@ -50,7 +51,7 @@ class _Bounded(io.RawIOBase):
         raise DataError(f"{self._path}: a member unpacks to more than {self._largest:,} bytes; refused")
 
     def read(self, size: int = -1) -> bytes:
-        # tarfile reads long names and extended headers in one piece, whatever size they claim.
+        # tarfile reads long names and extended headers in one piece, whatever size they declare.
         if size < 0 or size > self._largest:
             self._refuse()
         return self._file.read(size)
@@ -71,16 +72,16 @@ class _Bounded(io.RawIOBase):
 
 
 def is_archive(path: Path) -> bool:
-    """True for a file whose name ends as a zip or tar archive does."""
+    """Whether the file's name has the ending of a zip or tar archive."""
     return path.name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"))
 
 
 def members(path: Path, largest: int) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    """The regular files of a tar or zip archive, in its order: name (without ``./``), size, and a function that reads
-    it (to be called before the next member is asked for).
+    """The regular files of a tar or zip archive, in order: name (without ``./``), size, and a function that reads it.
 
-    largest: bytes that one member may have. Raises DataError naming the archive if it is missing, damaged, truncated or
-    holds a member that is not allowed.
+    The function must be called before the next member is requested. largest: maximum size of one member in bytes.
+    Raises DataError, naming the archive, if it is missing, damaged or truncated, or contains a member that is not
+    allowed.
     """
     with _naming_archive(path):
         yield from _zip_members(path, largest) if zipfile.is_zipfile(path) else _tar_members(path, largest)
@@ -145,7 +146,7 @@ def _zip_members(path: Path, largest: int) -> Iterator[tuple[str, int, Callable[
 
 def _read_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bytes:
     with _naming_archive(path), archive.open(member) as file:
-        # zipfile stops at the size that the directory declares and checks the CRC there.
+        # zipfile stops at the declared size and checks the CRC there.
         content = file.read(member.file_size)
         if len(content) != member.file_size or file.read(1):
             raise DataError(f"{path}: {_clean(member.filename)} has not the size that the archive declares")
@@ -176,11 +177,11 @@ def _one_line(error: BaseException) -> str:
 
 
 class _ArrayType:
-    """What ``numpy.ndarray`` is to the reader: a name to hand to ``_reconstruct``, not something to call."""
+    """Stands for ``numpy.ndarray`` in a pickle: an argument of ``_reconstruct`` that cannot be called."""
 
 
 class _DataType:
-    """What ``numpy.dtype`` is to the reader: one of a few numeric types, never numpy's own constructor."""
+    """Stands for ``numpy.dtype`` in a pickle: one of a few numeric types, without numpy's own constructor."""
 
     _ALLOWED = frozenset(kind + size for kind in "iu" for size in "1248") | {"f4", "f8", "b1"}
 
@@ -192,7 +193,8 @@ class _DataType:
         self.order: Literal["=", "<", ">", "|"] = "="
 
     def __setstate__(self, state: object) -> None:
-        # (version, byte order, subarray, names, fields, element size, alignment, flags); plain types have no more.
+        # (version, byte order, subarray, names, fields, element size, alignment, flags); plain types have no further
+        # entries.
         if not isinstance(state, tuple) or len(state) < 8 or state[2:5] != (None, None, None):
             raise pickle.UnpicklingError("an array type that is not plain")
         order = state[1].decode("ascii", "replace") if isinstance(state[1], bytes) else state[1]
@@ -203,7 +205,7 @@ class _DataType:
 
 
 class _Array:
-    """An array that is being read: its state is checked and turned into an ndarray by Python code, not by numpy's."""
+    """An array that is being read. Python code checks its state and makes the ndarray, not numpy's unpickling code."""
 
     value: np.ndarray | None = None
 
@@ -232,7 +234,7 @@ _KNOWN = {
 
 
 class _RestrictedReader(pickle.Unpickler):
-    """Plain Python data and numeric arrays. Everything that a pickle could call is code of this module."""
+    """Reads plain Python data and numeric arrays. A pickle can call nothing outside this module."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -242,10 +244,10 @@ class _RestrictedReader(pickle.Unpickler):
 
 
 def read_pickle(content: bytes, name: str) -> dict[str, Any]:
-    """The dictionary in a pickle of plain data and numeric arrays, as CIFAR's and ImageNet32's files are; text keys.
+    """The dictionary, with text keys, in a pickle of plain data and numeric arrays (files of CIFAR and ImageNet32).
 
-    Byte strings of Python 2 stay bytes. Raises DataError naming the file (``name``) for a pickle that is damaged or
-    asks for anything else; nothing that it names is imported or called.
+    Byte strings of Python 2 stay bytes. Raises DataError, naming the file (``name``), for a pickle that is damaged or
+    asks for anything else. Nothing that the pickle names is imported or called.
     """
     try:
         value = _RestrictedReader(io.BytesIO(content), encoding="bytes").load()
@@ -263,7 +265,7 @@ def read_pickle(content: bytes, name: str) -> dict[str, Any]:
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Turn what wrong content raises into a DataError that names the file."""
+    """Convert errors that wrong content causes into a DataError that names the file."""
     try:
         yield
     except DataError:

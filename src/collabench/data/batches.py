@@ -1,19 +1,19 @@
-"""Training and test batches from images that lie in memory as uint8.
+"""Training and test batches from uint8 images in memory.
 
-An epoch's order, shifts and flips are drawn on the CPU at its beginning and copied to the device once: no step waits
-for the host, and CPU and GPU see the same numbers. A batch is then a handful of operations on whole batches:
+The order, shifts and flips of an epoch are drawn on the CPU at its beginning and copied to the device once. No step
+waits for the host, and CPU and GPU use the same numbers. A batch takes a few operations:
 
-1. One gather. The images are kept zero-padded; a view whose element [k] is the H x W window that begins at pixel k of
-   the whole padded array (windows overlap, nothing is copied to make it) turns crop and choice of images into one
-   ``index_select`` along that axis.
-2. The flipped half is mirrored in place.
-3. Conversion to float32 and normalisation, (x - 255 mean) / (255 std), as subtraction and multiplication with a vector
-   as long as an image, because an inner loop over three channels would not vectorise.
+1. One gather. The images are stored zero-padded. In a view of the whole padded array, element [k] is the H x W window
+that begins at pixel k (windows overlap and are not copied). One ``index_select`` along that axis then crops and selects
+the images.
+2. The images to be flipped are mirrored in place.
+3. Conversion to float32 and normalisation, (x - 255 mean) / (255 std). This is a subtraction and a multiplication with
+vectors as long as an image, because an inner loop over three channels would not vectorise.
 
-Layout is NHWC in memory and (B, C, H, W) in shape, which is what torch calls channels-last.
+The layout is NHWC in memory with the shape (B, C, H, W), which torch calls channels-last.
 
-Where several processes share a run, each makes its own rows of every batch: the same images, changed in the same way,
-as those rows of the whole batch.
+If several processes share a run, each makes its own rows of every batch. They are identical to these rows of the whole
+batch.
 """
 
 from __future__ import annotations
@@ -37,20 +37,22 @@ CROP_TRIES = 10
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Batches of an epoch: the remainder is a smaller last batch, unless it is a single image (batch normalisation
-    needs two)."""
+    """Number of batches in an epoch.
+
+    The remaining images are a smaller last batch, or are left out if there is only one (batch normalisation needs two).
+    """
     full, remainder = divmod(images, batch_size)
     return full + (remainder > 1)
 
 
 def batch_sizes(images: int, batch_size: int) -> list[int]:
-    """Images of every batch of an epoch."""
+    """Number of images of every batch of an epoch."""
     steps = steps_per_epoch(images, batch_size)
     return [min(batch_size, images - step * batch_size) for step in range(steps)]
 
 
 def check_part(part: Part, images: int, batch_size: int) -> None:
-    """Raise DataError where a process would have no image of some batch."""
+    """Raise DataError if a process would have no image of some batch."""
     smallest = min(batch_sizes(images, batch_size))
     if smallest < part.world:
         raise DataError(
@@ -60,7 +62,7 @@ def check_part(part: Part, images: int, batch_size: int) -> None:
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """The order (count,) in which an epoch sees the training images."""
+    """The order (count,) of the training images in an epoch."""
     return torch.randperm(count, generator=torch_generator(seed, "order", epoch))
 
 
@@ -78,15 +80,15 @@ class Normalisation:
         if pixels not in self._tiled:
             self._tiled[pixels] = (self._shift.repeat(pixels), self._scale.repeat(pixels))
         shift, scale = self._tiled[pixels]
-        # Two roundings rather than a fused multiply-add: the same on every device.
+        # Two roundings instead of a fused multiply-add, so that every device gives the same result.
         flat = images.reshape(count, pixels * channels).to(torch.float32).sub_(shift).mul_(scale)
         return flat.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 class TrainingBatches:
-    """Shuffled, augmented batches of a training split that lies on the device.
+    """Shuffled, augmented batches of a training split in the device's memory.
 
-    images: uint8 (N, H, W, C), contiguous; kept padded by ``augmentation.shift`` zeros on each side.
+    images: uint8 (N, H, W, C), contiguous; stored with ``augmentation.shift`` zeros of padding on each side.
     mean, std: per channel, of pixels in [0, 1].
     """
 
@@ -119,20 +121,20 @@ class TrainingBatches:
         self._channels = channels
 
     def epoch(self, epoch: int, labels: Tensor, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch from ``first_step`` on, or this process's part of them: float32 (B, C, H, W),
-        channels-last, and labels (B,).
+        """Batches of one epoch from ``first_step`` on, or this process's rows of them.
 
-        labels: (N,), of this epoch. The same (seed, epoch) gives the same batches, whatever ``first_step`` is.
+        Yields float32 (B, C, H, W), channels-last, and labels (B,). labels: (N,), of this epoch. The same (seed, epoch)
+        gives the same batches for every ``first_step``.
         """
         order = epoch_order(self.count, self.seed, epoch)
         generator = torch_generator(self.seed, "augmentation", epoch)
-        # Always drawn, in this order, so that a change in one switch leaves the other's numbers alone.
+        # All are always drawn, in this order, so that changing one setting does not change the numbers of the others.
         shifts = torch.randint(0, 2 * self.augmentation.shift + 1, (2, self.count), generator=generator)
         flips = torch.rand(self.count, generator=generator) < 0.5
         starts = (order * self._padded_height + shifts[0]) * self._padded_width + shifts[1]
         starts = starts.to(self._device)
         targets = labels.to(self._device)[order.to(self._device)]
-        # Positions within their batch of the images to flip, for all batches at once; their numbers are known here.
+        # Positions, within their batches, of the images to flip, for all batches. Their number is known here.
         begins = torch.arange(self.steps) * self.batch_size
         rows = [self._part.rows(size) for size in self.sizes]
         begins, ends = begins + torch.tensor([r.start for r in rows]), begins + torch.tensor([r.stop for r in rows])
@@ -172,8 +174,8 @@ class TrainingBatches:
         return maps
 
     def _crop_and_resize(self, images: Tensor, maps: Tensor) -> Tensor:
-        """Bilinear, without antialiasing (each output pixel reads four input pixels): enlarging is exact, shrinking
-        by more than two skips pixels."""
+        """Bilinear resampling without antialiasing: each output pixel reads four input pixels. Shrinking by more than
+        two therefore skips pixels."""
         side = self.augmentation.random_resized_crop
         assert side is not None
         normalised = self._normalise(images)
@@ -185,8 +187,8 @@ class TrainingBatches:
 def random_crop_boxes(count: int, height: int, width: int, generator: np.random.Generator) -> Tensor:
     """Boxes (count, 4) of random resized crops: top, left, height, width in whole pixels, float32.
 
-    Area uniform in :data:`CROP_AREA` of the image, aspect ratio log-uniform in :data:`CROP_RATIO`; the first of ten
-    tries that fits, else the largest centred box with an allowed ratio.
+    The area is uniform in :data:`CROP_AREA` of the image, the aspect ratio log-uniform in :data:`CROP_RATIO`. The first
+    of ten tries that fits is used, else the largest centred box with an allowed ratio.
     """
     area = generator.uniform(*CROP_AREA, (count, CROP_TRIES)) * (height * width)
     least, most = np.log(CROP_RATIO)
@@ -203,7 +205,7 @@ def random_crop_boxes(count: int, height: int, width: int, generator: np.random.
 
 
 def resized_side(side: int) -> int:
-    """The side to which test images are resized before the crop of ``side`` in the middle: 8/7 of it (256 for 224)."""
+    """The side to which test images are resized before the centre crop of ``side``: 8/7 of it (256 for 224)."""
     return round(side * 8 / 7)
 
 
@@ -215,10 +217,10 @@ def test_batches(
     augmentation: Augmentation,
     device: torch.device | str | None = None,
 ) -> Iterator[Tensor]:
-    """The images (N, H, W, C) in their order as batches (B, C, H, W), float32, channels-last, without random changes.
+    """The images (N, H, W, C) in order as batches (B, C, H, W), float32, channels-last, without random changes.
 
-    With ``random_resized_crop`` their shorter side is resized to 8/7 of it (bilinear, antialiased), then the middle is
-    cropped. device: where the batches are to lie, by default where the images are.
+    With ``random_resized_crop`` the shorter side is resized to 8/7 of it (bilinear, antialiased), then the middle is
+    cropped. device: of the batches; the default is the images' device.
     """
     device = torch.device(device) if device is not None else images.device
     normalise = Normalisation(mean, std, device)

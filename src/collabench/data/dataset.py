@@ -1,9 +1,9 @@
-"""A data set as it is used: prepared once, verified whenever it is opened.
+"""A data set that is prepared once and verified whenever it is opened.
 
-Prepared form, in a folder of its own: ``arrays.safetensors`` and ``manifest.json``, both with checksums. Images up to a
-size limit are one uint8 array per split. Larger image folders (and ImageNet, whose images have many sizes, unless
-``resize`` is given) stay where they are: the arrays then hold labels, file names, sizes and checksums, and images are
-decoded whenever they are needed.
+Its prepared form is a folder with ``arrays.safetensors`` and ``manifest.json``, both with checksums. Images up to a
+size limit are stored as one uint8 array per split. Larger image folders stay where they are, and so does ImageNet
+unless ``resize`` is given, because its images have many sizes. The arrays then contain labels, file names, sizes and
+checksums, and images are decoded when they are needed.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from collabench.storage.files import read_json, write_json
 FORMAT = 1
 ARRAYS, MANIFEST = "arrays.safetensors", "manifest.json"
 
-#: Images of both splits that are kept as one array, in bytes. ImageNet32 (4.1 GB) fits.
+#: Maximum size, in bytes, of both splits' images as arrays. ImageNet32 (4.1 GB) fits.
 MAX_ARRAY_BYTES = 2**32
 
-#: Training images from which mean and standard deviation of a streamed data set are computed.
+#: Number of training images from which mean and standard deviation of a streamed data set are computed.
 STATISTICS_IMAGES = 10_000
 
 
 class Manifest(Record):
-    """What a prepared data set holds. identity: the configuration's. digest: SHA-256 of the arrays' content.
-    image_shape: (channels, height, width). mean, std: per channel over the training split, of pixels in [0, 1].
-    streamed_from: of a streamed data set the folder of its images, relative to this file or absolute; else None."""
+    """A prepared data set. identity: the configuration's. digest: SHA-256 of the arrays' content. mean, std: per
+    channel over the training split, of pixels in [0, 1]. image_shape: (channels, height, width). streamed_from: the
+    folder of a streamed data set's images, relative to this file or absolute; else None."""
 
     schema_version: Literal[1] = 1
     title: str
@@ -73,7 +73,7 @@ class Manifest(Record):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that is open.
+    """An open data set.
 
     train_images, test_images: uint8 (N, H, W, C), contiguous, on the CPU, or :class:`streaming.StreamedImages`.
     train_labels, test_labels: int64 (N,). digest: SHA-256 of the content. mean, std: per channel over the training
@@ -93,7 +93,7 @@ class Dataset:
 
     @property
     def form(self) -> DatasetShape:
-        """Streamed images of many sizes have the nominal shape (3, 224, 224)."""
+        """The shape of the data set. Streamed images of many sizes have the nominal shape (3, 224, 224)."""
         if isinstance(self.train_images, Tensor):
             height, width, channels = self.train_images.shape[1:]
             shape = (channels, height, width)
@@ -107,7 +107,7 @@ class Dataset:
         )
 
     def test_images_on(self, device: torch.device) -> Tensor | streaming.StreamedImages:
-        """The test images on a device; a GPU's copy is kept, because it is needed after every epoch."""
+        """The test images on a device. The copy on a GPU is kept, because it is needed after every epoch."""
         images = self.test_images
         if not isinstance(images, Tensor) or device.type == "cpu":
             return images
@@ -126,11 +126,11 @@ def prepare(
     official: Mapping[str, Official] = OFFICIAL,
     max_array_bytes: int = MAX_ARRAY_BYTES,
 ) -> Manifest:
-    """Make the prepared form of a data set in ``folder``, unless it is there and whole.
+    """Prepare a data set in ``folder``, unless it exists there undamaged.
 
-    downloads: where official archives are kept. progress: called with one line at a time. root: what a relative
-    ``path`` of the configuration is relative to. official: addresses and checksums by source (for generated files).
-    Raises DataError in one line; nothing is ever left half-written.
+    downloads: folder for official archives. progress: called with one line at a time. root: base of a relative ``path``
+    of the configuration. official: addresses and checksums by source (for generated files). Raises DataError (one
+    line). Files are written atomically.
     """
     log = progress or (lambda line: None)
     existing = _existing(config, folder, log)
@@ -177,11 +177,11 @@ def prepare(
 
 
 def source_digest(config: DatasetConfig, root: Path | None = None) -> str:
-    """The ``sha256`` to write into the configuration of a data set whose files the user places.
+    """The ``sha256`` for the configuration of a data set whose files the user provides.
 
-    Of an archive the file's SHA-256; of a folder the SHA-256 over the sorted lines
-    ``<relative path> <bytes> <SHA-256 of the content>`` of the files that are used. Raises DataError if there is
-    nothing there, or for a source that needs no such entry.
+    For an archive it is the file's SHA-256. For a folder it is the SHA-256 over the sorted lines ``<relative path>
+    <bytes> <SHA-256 of the content>`` of the files that are used. Raises DataError if there is nothing, or for a source
+    that needs no such entry.
     """
     path = _path_of(config, root)
     if path is None or config.source in OFFICIAL:
@@ -190,8 +190,8 @@ def source_digest(config: DatasetConfig, root: Path | None = None) -> str:
 
 
 def what_is_missing(config: DatasetConfig, root: Path | None = None) -> str | None:
-    """One line on files that only the user can place, or has yet to pin; None where nothing stands in the way of
-    :func:`prepare`. Reads no image and downloads nothing."""
+    """One line on files that only the user can provide or must still pin, found without reading images or downloading.
+    None if :func:`prepare` can proceed."""
     path = _path_of(config, root)
     return None if path is None or config.source in OFFICIAL else not_placed(config, path)
 
@@ -209,7 +209,8 @@ def _title_of(config: DatasetConfig) -> str:
 
 
 def _location(config: DatasetConfig, root: Path | None, folder: Path) -> str:
-    """Relative to the prepared folder if the configuration is relative, so that a project can be moved as a whole."""
+    """A relative path of the configuration, relative to the prepared folder, so that a project can be moved as a
+    whole."""
     path = _path_of(config, root)
     assert path is not None, "only folders are streamed"
     return str(path) if Path(config.path or "").is_absolute() else os.path.relpath(path.absolute(), folder.absolute())
@@ -232,8 +233,10 @@ def _existing(config: DatasetConfig, folder: Path, log: Log) -> Manifest | None:
 
 
 def _choose(config: DatasetConfig, source: Source) -> tuple[Tensor, Tensor]:
-    """Indices of the images used, into the source's training and test split (``test_on_rest``: into both, one after the
-    other)."""
+    """Indices of the chosen images in the source's training and test split.
+
+    With ``test_on_rest`` they are indices into both splits, one after the other.
+    """
     try:
         if config.test_on_rest:
             labels = torch.cat([source.train_labels, source.test_labels])
@@ -279,7 +282,7 @@ def _array_form(config: DatasetConfig, source: Source, train: Tensor, test: Tens
 
 
 def _decoded_size(source: Source, count: int) -> int:
-    """Bytes that all images would have if they are all of the first one's size."""
+    """Total bytes of the decoded images, if all have the size of the first one."""
     assert source.files is not None
     _, content = next(iter(source.files.read([0])))
     from collabench.data.images import open_image
@@ -323,9 +326,9 @@ def _read(folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
 
 
 def load(folder: Path) -> Dataset:
-    """Open a prepared data set. Arrays are memory-mapped, and verified.
+    """Open a prepared data set. Arrays are memory-mapped and verified.
 
-    Raises DataError naming the file if one is missing, damaged, or not made for the other.
+    Raises DataError, naming the file, if a file is missing or damaged, or if the two files do not belong together.
     """
     manifest, tensors = _read(folder)
     images: list[Tensor | streaming.StreamedImages] = []
@@ -333,7 +336,7 @@ def load(folder: Path) -> Dataset:
         if manifest.streamed_from is None:
             images.append(tensors[f"{split}_images"])
         else:
-            location = (folder / manifest.streamed_from).resolve()  # a name that a person can read
+            location = (folder / manifest.streamed_from).resolve()  # resolved, so that messages have a readable path
             images.append(streaming.unpack_files(location, tensors, split, manifest.resize))
     return Dataset(
         train_images=images[0],
@@ -359,8 +362,8 @@ def open_batches(
 ) -> batches.TrainingBatches | streaming.StreamedBatches:
     """Training batches on a device: of the whole training split, or of the images at ``index`` (M,).
 
-    part: which rows of every batch this process makes. Both kinds have ``steps``, ``sizes`` (images of each batch, all
-    processes' together) and ``epoch(epoch, labels, first_step)``; labels belong to the images used, (M,).
+    part: the rows of every batch that this process makes. Both classes have ``steps``, ``sizes`` (number of images of
+    each batch, over all processes) and ``epoch(epoch, labels, first_step)`` with labels (M,) of the images used.
     """
     device = torch.device(device)
     if isinstance(dataset.train_images, Tensor):
@@ -380,8 +383,8 @@ def open_evaluation_batches(
     device: torch.device | str,
     index: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """The test images (those at ``index``, if given), or the training images at ``index`` (the validation split), as
-    batches (B, C, H, W) in order."""
+    """Images as batches (B, C, H, W) in order: test images (those at ``index``, if given), or the training images at
+    ``index`` (the validation split)."""
     if split == "validation" and index is None:
         raise ValueError("a validation split is the training images at an index")
     device = torch.device(device)

@@ -1,7 +1,7 @@
-"""Fetching official files: a local copy first, then the official address, then the user's mirrors.
+"""Download of official files: from a local copy, else the official address, else the user's mirrors.
 
-What arrives is kept in ``<name>.part``; it gets its name only when its checksum is right. A connection that drops is
-taken up where it broke off (HTTP Range).
+A download is stored as ``<name>.part`` and renamed when its checksum is right. An interrupted download is continued
+(HTTP Range).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collabench.storage.locks import holding
 TIMEOUT_SECONDS = 30.0
 ATTEMPTS = 5
 WAIT_SECONDS = 1.0
-#: No official archive known here is larger (STL-10: 2.6 GB).
+#: Limit of a download in bytes. No known official archive is larger (STL-10: 2.6 GB).
 MAX_BYTES = 10 * 10**9
 _CHUNK = 1 << 20
 
@@ -40,18 +40,18 @@ class Official:
 
 
 def checksum_of(path: Path, like: str) -> str:
-    """The file's checksum by the algorithm of ``like`` (``md5:…`` or ``sha256:…``), written in the same way."""
+    """The file's checksum with the algorithm of ``like`` (``md5:…`` or ``sha256:…``), in the same form."""
     algorithm = like.partition(":")[0]
     with path.open("rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
 def obtain(official: Official, downloads: Path, local: Path | None, mirrors: Sequence[str], log: Log) -> Path:
-    """A path at which the official file lies, with the right checksum.
+    """The path of an official file with the right checksum.
 
-    local: a folder that may hold the file, or the file itself; tried first, then ``downloads``, then the network.
-    A mirror is the file's address or that of the folder it lies in. Raises DataError in one line that says what was
-    wrong with each place.
+    local: a folder that may contain the file, or the file itself. It is tried first, then ``downloads``, then the
+    network. mirrors: addresses of the file or of its folder. Raises DataError (one line) with what was wrong at each
+    place.
     """
     problems: list[str] = []
     if local is not None:
@@ -90,7 +90,7 @@ def _address(mirror: str, name: str) -> str:
 
 
 class _Failed(Exception):
-    """This address did not deliver. ``final``: another attempt would not either."""
+    """This address did not provide the file. ``final``: another attempt would fail, too."""
 
     def __init__(self, reason: str, final: bool = False) -> None:
         super().__init__(reason)
@@ -98,7 +98,7 @@ class _Failed(Exception):
 
 
 def _fetch(url: str, target: Path, checksum: str, log: Log) -> None:
-    """Download to ``target``; raises _Failed. Attempts are counted anew whenever one brought something."""
+    """Download to ``target``. Raises _Failed. The count of attempts restarts whenever an attempt received data."""
     part = target.with_name(f"{target.name}.part")
     attempt, resumed = 0, part.exists()
     while True:
@@ -119,14 +119,14 @@ def _fetch(url: str, target: Path, checksum: str, log: Log) -> None:
         part.replace(target)
         return
     part.unlink()
-    if resumed:  # the part may have come from another file; once from the beginning
+    if resumed:  # the part may belong to another file: start once from the beginning
         log(f"{url}: wrong content after resuming; fetching it from the beginning")
         return _fetch(url, target, checksum, log)
     raise _Failed(f"wrong content ({actual}, expected {checksum})", final=True)
 
 
 def _receive(url: str, part: Path, log: Log) -> None:
-    """Append to ``part`` what is missing; raises _Failed, leaving what has arrived."""
+    """Append the missing bytes to ``part``. Raises _Failed and keeps what was received."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "collabench", "Accept-Encoding": "identity"}
     if have:
@@ -140,7 +140,7 @@ def _receive(url: str, part: Path, log: Log) -> None:
             with part.open("ab" if have else "wb") as file:
                 have = _copy(response, file, have, total, part.name.removesuffix(".part"), log)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # the part is as long as the file, or longer: the checksum decides
+        if error.code == 416:  # the part is at least as long as the file; the checksum decides
             if error.headers.get("Content-Range") == f"bytes */{have}":
                 return
             part.unlink()
@@ -156,7 +156,7 @@ def _receive(url: str, part: Path, log: Log) -> None:
 
 
 def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
-    """Bytes that the answer leaves in place, and the size of the whole file (None if the server does not say)."""
+    """The number of existing bytes that the answer continues, and the size of the whole file (None if unknown)."""
     if response.status == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != have:
@@ -168,7 +168,8 @@ def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | N
 
 def _copy(response: http.client.HTTPResponse, file, have: int, total: int | None, name: str, log: Log) -> int:
     told = time.monotonic()
-    while chunk := response.read1(_CHUNK):  # what has arrived: read would lose it if the connection breaks
+    # read1 returns what was received; read would lose it if the connection breaks
+    while chunk := response.read1(_CHUNK):
         file.write(chunk)
         have += len(chunk)
         if have > (total if total is not None else MAX_BYTES):

@@ -1,7 +1,7 @@
-"""Image files by class: ``<split>/<class>/<file>`` in a folder or an archive (whose members may share one top folder).
+"""Image files by class: ``<split>/<class>/<file>`` in a folder or archive (an archive may have one top folder).
 
 Classes are numbered in the order of their names, images in the order of class and file name. All images are read as
-RGB. Of one size they are kept as they are; with ``resize`` the shorter side is resized to it (bilinear, antialiased)
+RGB. Images of one size are kept unchanged. With ``resize`` the shorter side is resized to it (bilinear, antialiased)
 and the middle square is cropped.
 """
 
@@ -35,8 +35,8 @@ MAX_PIXELS = 100_000_000
 class ImageFiles:
     """The image files of one data set.
 
-    path: the folder or archive. names: relative paths as they stand there. sizes: bytes. splits, labels: of each file;
-    split 0 is for training, 1 for the test. classes: their names.
+    path: the folder or archive. names: relative paths. sizes: in bytes. splits, labels: one per file; split 0 is for
+    training, 1 for testing. classes: their names.
     """
 
     path: Path
@@ -51,9 +51,9 @@ class ImageFiles:
         return self.path.is_file()
 
     def read(self, wanted: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """Position and content of the wanted files, in the order in which they are fastest to read.
+        """Position and content of the wanted files, in the order in which reading is fastest.
 
-        Raises DataError naming a file that is missing or whose size has changed.
+        Raises DataError, naming the file, if one is missing or its size has changed.
         """
         if not self.from_archive:
             for position in wanted:
@@ -68,9 +68,9 @@ class ImageFiles:
 
 
 def read_image_file(path: Path, size: int, checksum: int | None = None) -> bytes:
-    """The content of an image file whose size is known, and its CRC-32 where one is given.
+    """The content of an image file with the given size in bytes and, if given, CRC-32.
 
-    Raises DataError naming it if it is missing or has changed.
+    Raises DataError, naming the file, if it is missing or has changed.
     """
     try:
         content = path.read_bytes()
@@ -86,8 +86,8 @@ def read_image_file(path: Path, size: int, checksum: int | None = None) -> bytes
 def find_images(path: Path, splits: tuple[str, str]) -> ImageFiles:
     """List the images of a folder or archive. splits: names of the training and the test folder.
 
-    Raises DataError if there is nothing there, if there is one class only or one has no images in a split, or for what
-    is in a class folder and is not an image (what is hidden is left aside).
+    Raises DataError if there are none, if there is only one class, if a class has no images in a split, or if a class
+    folder contains something other than images. Hidden files are ignored.
     """
     if not path.exists():
         raise DataError(f"{path}: does not exist; expected a folder or archive of {splits[0]}/<class>/<image>")
@@ -150,7 +150,7 @@ def _list_folder(path: Path, splits: tuple[str, str]) -> Iterator[tuple[str, int
             for entry in os.scandir(class_folder.path):
                 name = f"{split}/{class_folder.name}/{entry.name}"
                 if entry.is_dir():
-                    yield f"{name}/", 0  # named as lying too deep, unless it is hidden
+                    yield f"{name}/", 0  # reported as too deep, unless it is hidden
                 elif entry.is_file():
                     yield name, entry.stat().st_size
                 elif not entry.name.startswith("."):
@@ -175,8 +175,11 @@ def digest_of_files(path: Path, names: Iterable[str]) -> str:
 
 
 def open_image(content: bytes, name: str) -> Image.Image:
-    """The decoded image as RGB. Raises DataError naming it if it is damaged, truncated, absurdly large, or has more
-    than 8 bits a channel, which would be cut off at 255."""
+    """The decoded image as RGB.
+
+    Raises DataError, naming the image, if it is damaged, truncated or extremely large, or has more than 8 bits per
+    channel, which conversion would cut off at 255.
+    """
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
@@ -188,7 +191,7 @@ def open_image(content: bytes, name: str) -> Image.Image:
         raise
     except UnidentifiedImageError:
         raise DataError(f"{name}: not an image that can be decoded (none of {', '.join(FORMATS)})") from None
-    except Exception as error:  # decoders raise many kinds, and all mean the same here
+    except Exception as error:  # decoders raise many kinds of errors with the same meaning here
         raise DataError(f"{name}: not an image that can be decoded ({str(error).splitlines()[0]})") from None
 
 
@@ -210,7 +213,7 @@ def centre_crop(image: Image.Image, shorter_side: int, side: int) -> Image.Image
 def decode(files: ImageFiles, wanted: Tensor, resize: int | None) -> Tensor:
     """The wanted files as one array, uint8 (N, H, W, 3), in the order of ``wanted``.
 
-    Raises DataError naming the first file that is damaged, or, without ``resize``, whose size differs from the others'.
+    Raises DataError, naming the first file that is damaged or, without ``resize``, has another size than the others.
     """
     row_of = {position: row for row, position in enumerate(wanted.tolist())}
     array: np.ndarray | None = None

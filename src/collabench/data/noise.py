@@ -1,20 +1,20 @@
 """Label noise.
 
-With m classes, and u one uniform number per image, the images that are *hit* are the round(rate · n) ones with the
-smallest u (``count: exact``) or those with u < rate (``bernoulli``). What an image that is hit gets:
+With m classes, and one uniform number u per image, the images that are *hit* are the round(rate · n) ones with the
+smallest u (``count: exact``), or those with u < rate (``bernoulli``). The label of an image that is hit:
 
 ``uniform``
-    a class drawn from all m: one in m stays right, so the expected corruption is rate · (m - 1) / m.
+    a class drawn from all m. One in m stays right, so the expected corruption is rate · (m - 1) / m.
 ``symmetric``
     a class drawn from the other m - 1.
 ``asymmetric``
-    its class's partner. Here ``rate`` is the share of the images *of classes that have a partner*; images of other
-    classes are never hit (with CIFAR-10's default pairs, five classes of ten: a rate of 0.4 corrupts 0.2 of all labels
-    where classes are of equal size).
+    the partner of its class. ``rate`` is the share of the images *of classes that have a partner*; images of other
+        classes are never hit. (CIFAR-10's default pairs cover five of ten classes: with classes of equal size a rate of
+        0.4 corrupts 0.2 of all labels.)
 
-A higher rate of the same kind and seed hits every image that a lower one hits, and gives it the same label. Static
-noise is drawn once; per-epoch noise depends on (seed, epoch) alone and keeps no state. NumPy's Philox generator makes
-both the same on every machine.
+With the same kind and seed, a higher rate hits every image that a lower rate hits, and gives it the same label. Static
+noise is drawn once. Per-epoch noise depends on (seed, epoch) only and has no state. NumPy's Philox generator makes both
+the same on every machine.
 """
 
 from __future__ import annotations
@@ -34,17 +34,19 @@ from collabench.data.tensors import read_tensors, write_tensors
 
 FORMAT = 1
 
-#: CIFAR-10's look-alikes (methods.md: truck→automobile, bird→airplane, deer→horse, cat↔dog).
+#: Similar classes of CIFAR-10 (docs/methods.md: truck→automobile, bird→airplane, deer→horse, cat↔dog).
 CIFAR10_PAIRS = {"truck": "automobile", "bird": "airplane", "deer": "horse", "cat": "dog", "dog": "cat"}
 
 
 @dataclass(frozen=True)
 class NoisyLabels:
-    """One draw.
+    """The noisy labels of one draw.
 
-    clean, noisy: int64 (N,). mask: bool (N,), True where an image was hit (its label may have stayed right).
-    corruption: share of labels that are wrong. transition: float64 (m, m), the asked-for probability of label j
-    (column) where class i (row) is right; every row sums to 1.
+    clean, noisy: int64 (N,).
+    mask: bool (N,), True for images that were hit (their label may have stayed right).
+    corruption: share of wrong labels.
+    transition: float64 (m, m), the specified probability of label j (column) for an image of class i (row). Rows sum to
+    1.
     """
 
     clean: Tensor
@@ -76,7 +78,7 @@ def partners(classes: tuple[str, ...], pairs: Mapping[str, str] | None = None) -
 
 
 def transition_matrix(config: NoiseConfig, classes: tuple[str, ...]) -> Tensor:
-    """Asked-for probabilities (m, m), float64: row = right class, column = label."""
+    """Specified probabilities (m, m), float64: row = right class, column = label."""
     count, rate = len(classes), config.rate
     matrix = torch.eye(count, dtype=torch.float64) * (1 - rate)
     if config.kind == "none":
@@ -130,10 +132,10 @@ def draw(
 
 
 def write_static(path: Path, drawn: NoisyLabels, config: NoiseConfig, seed: int) -> None:
-    """Write static noise as a small safetensors file, atomically; the same draw gives the same bytes.
+    """Write static noise as a small safetensors file, atomically. The same draw gives the same bytes.
 
-    Tensors: ``clean``, ``noisy``, ``mask``, ``transition``. Metadata: format version, kind, count, rate asked for,
-    corruption realised, seed, SHA-256 of all of it.
+    Tensors: ``clean``, ``noisy``, ``mask``, ``transition``. Metadata: format version, kind, count, specified rate,
+    realised corruption, seed, SHA-256 of all of it.
     """
     tensors = {"clean": drawn.clean, "noisy": drawn.noisy, "mask": drawn.mask, "transition": drawn.transition}
     metadata = {

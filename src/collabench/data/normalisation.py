@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a data set's pixels, by which its batches are normalised."""
+"""Mean and standard deviation of a data set's pixels, with which its batches are normalised."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images (N, H, W, C), as pixels in [0, 1].
 
-    Computed from histograms in whole numbers, so exact whatever the order. A channel that is constant is given 1/255.
+    They are computed from histograms in whole numbers, and are therefore exact in any order. A constant channel has the
+    standard deviation 1/255.
     """
     counts = torch.zeros(images.shape[3], 256, dtype=torch.int64)
     for part in images.split(4096):

@@ -1,4 +1,4 @@
-"""Where images come from: one function per source, each giving a :class:`Source`.
+"""The sources of images: one function per source, each returning a :class:`Source`.
 
 Checksums are verified before anything is unpacked or read. Official addresses and checksums are those of torchvision's
 data set classes.
@@ -41,10 +41,10 @@ IMAGENET32_TEST = "val_data"
 
 @dataclass(frozen=True)
 class Source:
-    """A data set whose files are there and verified.
+    """A data set whose files exist and are verified.
 
-    labels: int64 (N,) per split. shape: (H, W, C) of its images, None if only decoding tells. read: indices into the
-    two splits → uint8 (N, H, W, C) per split. files: the image files, where there is one per image.
+    train_labels, test_labels: int64 (N,). shape: (H, W, C) of the images, None if only decoding tells. read: indices
+    into the two splits → uint8 (N, H, W, C) per split. files: the image files, if there is one per image.
     """
 
     classes: tuple[str, ...]
@@ -62,7 +62,7 @@ def open_source(
     log: Log,
     official: Mapping[str, Official] = OFFICIAL,
 ) -> Source:
-    """Find or fetch, and verify, the files of a data set. Raises DataError in one line."""
+    """Find or download, and verify, the files of a data set. Raises DataError (one line)."""
     if config.source == "digits":
         return _digits()
     if config.source in ("cifar10", "cifar100", "stl10"):
@@ -100,8 +100,11 @@ def _split_folders(config: DatasetConfig) -> tuple[str, str]:
 
 
 def digest_of_source(config: DatasetConfig, path: Path) -> str:
-    """What ``sha256`` of the configuration is to say: of an archive the file's SHA-256; of a folder
-    :func:`collabench.data.images.digest_of_files` over the files that are used."""
+    """The ``sha256`` that the configuration should contain.
+
+    For an archive it is the file's SHA-256, for a folder :func:`collabench.data.images.digest_of_files` over the files
+    that are used.
+    """
     if config.source == "imagenet32":
         return images.digest_of_files(path, [file.name for file in _imagenet32_files(path)])
     if path.is_file():
@@ -112,7 +115,7 @@ def digest_of_source(config: DatasetConfig, path: Path) -> str:
 
 
 def not_placed(config: DatasetConfig, path: Path) -> str | None:
-    """One line on files that the user has yet to place or to pin; None where they are there. Reads none of them."""
+    """One line on files that the user must still provide or pin; None if they exist. Reads none of them."""
     if not path.exists():
         return _where_to_get(config, path)
     if config.sha256 is None:
@@ -150,9 +153,9 @@ def _where_to_get(config: DatasetConfig, path: Path) -> str:
 
 
 def _digits() -> Source:
-    """scikit-learn's 1797 digits, 8x8, values 0 to 16, kept as round(value · 255 / 16).
+    """scikit-learn's 1797 digits, 8x8, with values from 0 to 16, stored as round(value · 255 / 16).
 
-    Of them 360 are the test split, stratified and always the same, and 1437 the training split.
+    The test split, 360 images, is stratified and always the same. The training split has 1437 images.
     """
     from sklearn.datasets import load_digits
 
@@ -171,7 +174,7 @@ def _digits() -> Source:
 
 
 def _in_memory(classes: tuple[str, ...], train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Source:
-    """A source of images (N, H, W, C) and labels that were read in one piece."""
+    """A source of images (N, H, W, C) and labels that are in memory."""
     for _, labels in (train, test):
         _check_labels(labels, len(classes))
     height, width, channels = train[0].shape[1:]
@@ -207,12 +210,12 @@ _CIFAR = {
 
 
 def _read_members(archive: Path, names: tuple[str, ...], largest: int) -> dict[str, bytes]:
-    """The named members of an archive. Raises DataError naming what is missing."""
+    """The contents of the named members of an archive. Raises DataError, naming missing members."""
     contents = {}
     for name, _, content in members(archive, largest):
         if name in names:
             contents[name] = content()
-        if len(contents) == len(names):  # what follows is not needed (and in STL-10 large)
+        if len(contents) == len(names):  # the following members are not needed (and are large in STL-10)
             break
     for name in names:
         if name not in contents:
@@ -240,7 +243,7 @@ def _cifar(archive: Path, source: str) -> Source:
 
 
 def _stl10(archive: Path) -> Source:
-    """Images are stored column by column; labels from 1. The 100,000 unlabelled images are not used."""
+    """Images are stored column by column, labels from 1 on. The 100,000 unlabelled images are not used."""
     folder = "stl10_binary"
     wanted = tuple(
         f"{folder}/{n}" for n in ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "class_names.txt")
@@ -264,7 +267,7 @@ def _stl10(archive: Path) -> Source:
 
 
 def _imagenet32_files(path: Path) -> list[Path]:
-    """The eleven files, each as ``<name>.npz`` or as the pickle ``<name>``. Raises DataError naming what is missing."""
+    """The eleven files, each as ``<name>.npz`` or as the pickle ``<name>``. Raises DataError, naming a missing one."""
     if not path.is_dir():
         raise DataError(f"{path}: is not a folder; expected {IMAGENET32_TRAIN[0]} … and {IMAGENET32_TEST} in it")
     found = []
@@ -279,7 +282,7 @@ def _imagenet32_files(path: Path) -> list[Path]:
 
 
 def _imagenet32_batch(file: Path, *, only_labels: bool = False) -> tuple[np.ndarray | None, np.ndarray]:
-    """Rows of pixels (N, 3072) and labels (N,) from 0 of one file (labels are stored from 1)."""
+    """Pixels (N, 3072) and labels (N,), counted from 0, of one file (which counts labels from 1)."""
     with naming(str(file)):
         if file.suffix == ".npz":
             try:
@@ -287,7 +290,7 @@ def _imagenet32_batch(file: Path, *, only_labels: bool = False) -> tuple[np.ndar
                     flat, labels = None if only_labels else batch["data"], batch["labels"]
             except (OSError, EOFError, RuntimeError, NotImplementedError) as error:
                 raise DataError(f"{file}: damaged or not an .npz file ({error})") from None
-            except Exception as error:  # zipfile and zlib have errors of their own
+            except Exception as error:  # zipfile and zlib have error types of their own
                 if isinstance(error, KeyError | ValueError):
                     raise
                 raise DataError(f"{file}: damaged or not an .npz file ({error})") from None
@@ -302,13 +305,13 @@ def _imagenet32_batch(file: Path, *, only_labels: bool = False) -> tuple[np.ndar
 
 
 def _imagenet32(path: Path) -> Source:
-    """Classes are called 1 to 1000, as the files number them."""
+    """The classes are named 1 to 1000, as numbered in the files."""
     *train_files, test_file = _imagenet32_files(path)
     train_labels = [_imagenet32_batch(file, only_labels=True)[1] for file in train_files]
     test_labels = _imagenet32_batch(test_file, only_labels=True)[1]
 
     def read(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-        # One file at a time, straight into place: the training split alone has 3.9 GB.
+        # One file at a time, directly into the result, because the training split has 3.9 GB.
         train_pixels = torch.empty(len(train), 32, 32, 3, dtype=torch.uint8)
         begin = 0
         for file, labels in zip(train_files, train_labels, strict=True):

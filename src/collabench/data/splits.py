@@ -1,4 +1,4 @@
-"""Stratified subsets."""
+"""Stratified subsets of training images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from collabench.core.seeding import numpy_generator
 def stratified_subset(labels: Tensor, count: int, generator: np.random.Generator) -> Tensor:
     """Sorted indices (count,) of a random subset in which each class has its share.
 
-    Shares that are not whole numbers are rounded down; the images that are then still wanted go to the classes with the
-    largest remainders (equal remainders: in random order).
-
-    Raises DataError if there are fewer than ``count`` images.
+    Shares that are not whole numbers are rounded down. The remaining images are given to the classes with the largest
+    remainders (equal remainders: in random order). Raises DataError if there are fewer than ``count`` images.
     """
     labels_array = labels.numpy()
     if count > len(labels_array):
@@ -35,7 +33,7 @@ def stratified_subset(labels: Tensor, count: int, generator: np.random.Generator
 
 
 def rest_of(count: int, index: Tensor) -> Tensor:
-    """The indices below ``count`` that are not in ``index``, rising."""
+    """The indices below ``count`` that are not in ``index``, in increasing order."""
     kept = torch.ones(count, dtype=torch.bool)
     kept[index] = False
     return kept.nonzero()[:, 0]

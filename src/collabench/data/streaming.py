@@ -1,7 +1,7 @@
-"""Images that do not fit in memory: decoded from their files by threads, a few batches ahead.
+"""Images that do not fit in memory: threads decode them from their files, a few batches ahead.
 
-What happens to an image depends on (seed, epoch, its number) alone, not on threads or on where an epoch is taken up.
-Decoding, cropping and resizing are Pillow's (bilinear, antialiased); normalisation runs on the device.
+The random changes of an image depend on (seed, epoch, its number) only, not on threads or on the step at which an epoch
+is resumed. Pillow decodes, crops and resizes (bilinear, antialiased). Normalisation runs on the device.
 """
 
 from __future__ import annotations
@@ -35,19 +35,22 @@ from collabench.data.batches import (
 )
 from collabench.data.images import ImageFiles, centre_crop, open_image, read_image_file
 
-#: Side that ImageNet's images are said to have where their own differ, and at which statistics are computed.
+#: Nominal side of ImageNet's images, which have many sizes. Statistics are computed at this side.
 NOMINAL_SIDE = 224
 
-#: Batches that are decoded ahead of the one in use.
+#: Number of batches that are decoded ahead of the one in use.
 AHEAD = 3
 
 
 @dataclass(frozen=True)
 class StreamedImages:
-    """Images in files. root: folder. names: UTF-8 paths below it, ending in a newline each, one after the other, uint8;
-    ends: where each ends (exclusive, newline included), int64 (all,). sizes: bytes of each file, int64 (all,).
-    checksums: CRC-32 of each file's content when the data set was prepared, int64 (all,). index: which of them these
-    images are, int64 (N,). resize: side of the square to which they are brought, if any."""
+    """Images in files.
+
+    root: their folder. names: UTF-8 paths below it, each ending with a newline, concatenated, uint8. ends: end of each
+    path in ``names`` (exclusive, with its newline), int64 (all,). sizes: bytes of each file, int64 (all,). checksums:
+    CRC-32 of each file when the data set was prepared, int64 (all,). index: numbers of these images among all files,
+    int64 (N,). resize: side of the square to which images are resized, if any.
+    """
 
     root: Path
     names: Tensor
@@ -62,20 +65,20 @@ class StreamedImages:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width), nominal where the images' own sizes differ."""
+        """(channels, height, width); a nominal shape if the images have many sizes."""
         side = self.resize or NOMINAL_SIDE
         return 3, side, side
 
     def at(self, index: Tensor) -> StreamedImages:
-        """The images at ``index`` of these."""
+        """The subset of these images at ``index``."""
         return replace(self, index=self.index[index])
 
     def number(self, position: int) -> int:
-        """The number of an image among all of the files."""
+        """The number of an image among all files."""
         return int(self._arrays[4][position])
 
     def open(self, position: int) -> Image.Image:
-        """Decode one image, RGB. Raises DataError naming the file if it is missing, damaged or has changed."""
+        """Decode one image as RGB. Raises DataError, naming the file, if it is missing, is damaged or has changed."""
         names, ends, sizes, checksums, index = self._arrays
         number = index[position]
         path = self.root / bytes(names[ends[number - 1] if number else 0 : ends[number] - 1]).decode()
@@ -83,12 +86,12 @@ class StreamedImages:
 
     @cached_property
     def _arrays(self) -> tuple[np.ndarray, ...]:
-        """The tensors' own memory: reading one number of a tensor takes microseconds, and every image needs five."""
+        """NumPy views of the tensors: reading a number from a tensor takes microseconds, and every image needs five."""
         return tuple(part.numpy() for part in (self.names, self.ends, self.sizes, self.checksums, self.index))
 
 
 def pack_files(files: ImageFiles, positions: Sequence[int]) -> dict[str, Tensor]:
-    """Names, sizes and checksums of the files as tensors: ``files``, ``ends``, ``sizes``, ``checksums``. Reads all
+    """Names, sizes and checksums of the files as tensors ``files``, ``ends``, ``sizes``, ``checksums``. Reads all
     files."""
 
     def checksum(position: int) -> int:
@@ -106,14 +109,15 @@ def pack_files(files: ImageFiles, positions: Sequence[int]) -> dict[str, Tensor]
 
 
 def unpack_files(root: Path, tensors: dict[str, Tensor], split: str, resize: int | None) -> StreamedImages:
-    """The images of a split from what :func:`pack_files` made."""
+    """The images of a split from the tensors of :func:`pack_files`."""
     sizes = tensors[f"{split}_sizes"]
     names, ends, checksums = (tensors[f"{split}_{part}"] for part in ("files", "ends", "checksums"))
     return StreamedImages(root, names, ends, sizes, checksums, torch.arange(len(sizes)), resize)
 
 
 def decode_centre(images: StreamedImages, positions: Sequence[int], side: int) -> Tensor:
-    """Centre crops (N, side, side, 3), uint8; without ``resize`` the shorter side is first 8/7 of ``side``."""
+    """Centre crops (N, side, side, 3), uint8. Without ``resize`` the shorter side is first resized to 8/7 of
+    ``side``."""
 
     def one(position: int) -> np.ndarray:
         return _centre(images, position, side)
@@ -165,8 +169,10 @@ class StreamedBatches:
         self._normalise = Normalisation(mean, std, device)
 
     def epoch(self, epoch: int, labels: Tensor, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch from ``first_step`` on, or this process's part of them: float32 (B, C, H, W),
-        channels-last, and labels (B,)."""
+        """Batches of one epoch from ``first_step`` on, or this process's rows of them.
+
+        Yields float32 (B, C, H, W), channels-last, and labels (B,).
+        """
         order = epoch_order(self.count, self.seed, epoch)
         targets = labels.to(self._device)[order.to(self._device)]
         firsts = [step * self.batch_size for step in range(self.steps)]
@@ -178,7 +184,7 @@ class StreamedBatches:
             yield self._normalise(pixels), targets[parts[step]]
 
     def _augmented(self, position: int, epoch: int) -> np.ndarray:
-        """One image (H, W, 3), uint8, changed as (seed, epoch, number of the image) say."""
+        """One image (H, W, 3), uint8, with the random changes of (seed, epoch, number of the image)."""
         image = self._images.open(position)
         if self._images.resize is not None:
             image = centre_crop(image, self._images.resize, self._images.resize)
@@ -216,7 +222,8 @@ def streamed_test_batches(
 def _decoded(
     batches: Sequence[Sequence[int]], one: Callable[[int], np.ndarray], device: torch.device
 ) -> Iterator[Tensor]:
-    """Batches (B, H, W, 3), uint8, on the device, decoded by threads a few batches ahead; an error comes out here."""
+    """Batches (B, H, W, 3), uint8, on the device, decoded by threads a few batches ahead. Raises the threads'
+    errors."""
     with ThreadPoolExecutor(_threads()) as pool:
         waiting: deque[list[Future[np.ndarray]]] = deque()
         try:
@@ -225,7 +232,7 @@ def _decoded(
                     waiting.append([pool.submit(one, position) for position in batches[number]])
                 if number >= AHEAD:
                     pixels = torch.from_numpy(np.stack([future.result() for future in waiting.popleft()]))
-                    if device.type == "cuda":  # pinned memory lets the copy run while the GPU computes
+                    if device.type == "cuda":  # pinned memory lets the copy overlap with the GPU's work
                         pixels = pixels.pin_memory().to(device, non_blocking=True)
                     yield pixels
         finally:

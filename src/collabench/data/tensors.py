@@ -1,7 +1,7 @@
-"""Self-checking safetensors files: prepared data sets and static noise.
+"""Safetensors files with a checksum over their content: prepared data sets and static noise.
 
-The file's metadata holds one entry, canonical JSON, so that its bytes depend on the content alone. In it stands a
-SHA-256 over every other metadata value and over name, type, shape and bytes of each tensor.
+The file's metadata has one entry, canonical JSON, so that the bytes depend on the content only. The entry contains a
+SHA-256 over all other metadata values and over name, type, shape and bytes of each tensor.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str
     parts: list[Any] = [dict(metadata)]
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
-        # A memory map stays a memory map: its bytes are hashed where they lie.
+        # Memory-mapped tensors are hashed without copying them.
         content = hashlib.sha256(tensor.numpy().data.cast("B") if tensor.numel() else b"").hexdigest()
         parts.append([name, str(tensor.dtype), list(tensor.shape), content])
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
-    """Write tensors and metadata (plain JSON data) atomically; return the digest of the content."""
+    """Write tensors and metadata (plain JSON data) atomically. Returns the digest of the content."""
     digest = digest_of(tensors, metadata)
     entry = json.dumps({**metadata, "sha256": digest}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         try:
             save_file(contiguous, temporary, {_ENTRY: entry})
-        except SafetensorError as error:  # how it reports a full disk, with the system's number in the text
+        # safetensors reports a full disk like this, with the system's error number in the text
+        except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             if number is None:
                 raise StorageError(f"{path}: cannot be written ({error})") from None
@@ -57,7 +58,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     Raises DataError naming the file if it is missing, truncated, or differs in any bit of its content.
     """
     try:
-        path.open("rb").close()  # safetensors says of any file that it cannot open that there is none
+        path.open("rb").close()  # safetensors reports every file that it cannot open as missing
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[_ENTRY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

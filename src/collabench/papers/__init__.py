@@ -1,1 +1,1 @@
-"""The papers as data: what they publish, where it stands, and what of it the sources at hand do not hold."""
+"""The papers as data: published values, their places in the sources, and what the available sources do not tell."""

@@ -1,6 +1,6 @@
-"""A paper's own arithmetic: the numbers that its text quotes against its tables, and values that look like misprints.
+"""A paper's own arithmetic: quoted numbers compared with its tables, and values that look like misprints.
 
-Nothing is corrected: the data stay as printed, and the report says what does not fit.
+Nothing is corrected. The data stay as printed, and the report states what does not agree.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collabench.papers.tables import Paper, PublishedCell
 
 @dataclass(frozen=True)
 class QuoteCheck:
-    """A quoted number beside the one that the tables give.
+    """A quoted number and the number that the tables give.
 
-    computed: None where a cell that it needs is unknown. agrees: None likewise. how: the arithmetic in words.
+    computed, agrees: None if a required cell is unknown. how: the arithmetic in words.
     """
 
     name: str
@@ -29,7 +29,7 @@ class QuoteCheck:
 
 @dataclass(frozen=True)
 class Repeated:
-    """One configuration that several cells print under the same metric."""
+    """A configuration that several cells print with the same metric."""
 
     cells: tuple[PublishedCell, ...]
 
@@ -40,8 +40,10 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A value that looks like a misprint (see :func:`suspects`). change: it minus its baseline; largest: the largest
-    change, in size, that the same column makes in another row."""
+    """A value that looks like a misprint (see :func:`suspects`).
+
+    change: the value minus its baseline. largest: the largest absolute change of the same column in any other row.
+    """
 
     cell: PublishedCell
     baseline: PublishedCell
@@ -51,7 +53,7 @@ class Suspect:
 
 
 def check_quotes(paper: Paper) -> list[QuoteCheck]:
-    """Every quoted number, in the order of the file."""
+    """All quoted numbers, in the order of the file."""
     return [_check_quote(paper, name, quote) for name, quote in paper.quotes.items()]
 
 
@@ -85,7 +87,7 @@ def _compute(quote: Quote, before: PublishedCell | None, after: PublishedCell) -
 
 
 def _equal(computed: float, quote: Quote) -> bool:
-    """To half a unit of the last quoted decimal; the slack is for binary fractions."""
+    """Whether both agree to half a unit of the last quoted decimal, with a tolerance for binary fractions."""
     assert quote.value is not None
     return abs(computed - quote.value) < 0.5 * 10**-quote.decimals + 1e-9 if quote.relation == "ratio" else (
         round(computed, quote.decimals) == round(quote.value, quote.decimals)
@@ -93,7 +95,7 @@ def _equal(computed: float, quote: Quote) -> bool:
 
 
 def _lowest(paper: Paper, cells: CellRange) -> PublishedCell:
-    """The cell with the lowest value; an unknown one, if any: the lowest is then unknown."""
+    """The cell with the lowest value; an unknown cell if there is one, because the lowest value is then unknown."""
     found = paper.range(cells)
     unknown = [cell for cell in found if cell.value is None]
     return unknown[0] if unknown else min(found, key=lambda cell: cell.value or 0.0)
@@ -115,8 +117,9 @@ def repeated(paper: Paper) -> list[Repeated]:
 def suspects(paper: Paper) -> list[Suspect]:
     """Values that look like misprints.
 
-    Rule: a value whose change from its row's baseline has the opposite sign of the change that its column makes in
-    every other row (three at least, over all of the paper's tables with a baseline), and is larger in size than each.
+    Rule: the value's change from its row's baseline has the opposite sign of the change in the same column of every
+    other row (at least three, over all of the paper's tables with a baseline), and a larger absolute value than each of
+    them.
     """
     changes: dict[str, list[tuple[float, PublishedCell, PublishedCell]]] = {}
     for cell, baseline in _with_baseline(paper):

@@ -27,7 +27,7 @@ CHECK_MARK = "✓"
 
 @dataclass(frozen=True)
 class Printed:
-    """A table as the text prints it. headings: of the columns with numbers; labels and values: by row."""
+    """A table as printed in the text. headings: of the columns with numbers. labels and values: by row."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
@@ -42,9 +42,9 @@ def plain(text: str) -> str:
 
 
 def check_sources(papers: dict[str, Paper], texts: Path) -> list[str]:
-    """What differs between the data and the texts, one line each; [] where every number is the text's.
+    """The differences between the data and the texts, one line each; empty if every number is in the text.
 
-    Raises ConfigError where a text is missing.
+    Raises ConfigError if a text is missing.
     """
     problems: list[str] = []
     found: dict[str, set[int]] = {}
@@ -75,10 +75,10 @@ def _read(texts: Path, file: str) -> str:
 
 
 def printed_table(text: str, caption: str) -> Printed:
-    """The table whose caption begins with the line ``caption``. Raises ConfigError where there is none or two.
+    """The table whose caption begins with the line ``caption``. Raises ConfigError unless there is exactly one.
 
-    Cells are separated by tabs. Either the first line holds the headings, or lines of check marks say which of the
-    named parts a column combines. A row label that is left out is the one above.
+    Cells are separated by tabs. Either the first line contains the headings, or lines of check marks say which of the
+    named parts a column combines. A missing row label is the one above.
     """
     lines = text.splitlines()
     starts = [number for number, line in enumerate(lines) if line.strip() == caption]
@@ -130,7 +130,7 @@ def _compare_table(table: PublishedTable, texts: Path) -> Iterator[str]:
 
 
 def _numbers_of(text: str) -> tuple[float | None, float | None]:
-    """``7.51 ± 0.21`` as value and spread, None for what does not stand there."""
+    """``7.51 ± 0.21`` as value and spread; None for a number that is missing."""
     found = VALUE.fullmatch(text)
     value, spread = (None, None) if found is None else found.groups()
     return float(value) if value else None, float(spread) if spread else None
@@ -140,7 +140,7 @@ def _numbers_of(text: str) -> tuple[float | None, float | None]:
 
 
 def _quoted_values(table: PublishedTable) -> Iterator[tuple[Source, float | None, str]]:
-    """The sources in words of a table, with the value that each is to hold."""
+    """The sources in words of a table, with the value that each should contain."""
     if table.protocol.source is not None:
         yield table.protocol.source, None, "protocol"
     if table.source.words is not None and table.source.number is None:
@@ -155,7 +155,7 @@ def _quoted_values(table: PublishedTable) -> Iterator[tuple[Source, float | None
 
 
 def _compare_quoted(source: Source, value: float | None, texts: Path, found: dict[str, set[int]]) -> Iterator[str]:
-    """Compare, and note in ``found`` where in the plain text the number stands."""
+    """Compare, and add the position of the number in the plain text to ``found``."""
     assert source.words is not None
     text = plain(_read(texts, source.file))
     words = [match.start() for match in re.finditer(re.escape(source.words), text)]

@@ -1,7 +1,7 @@
-"""Claims as data: ``papers/claims.yaml``, typed and strict. What its fields mean stands at the head of that file.
+"""Claims as typed data: ``papers/claims.yaml``, whose header explains its fields.
 
-A claim is a hypothesis about methods and baselines of ``params.yaml`` in named scopes. A test is a claim in one scope:
-the tests of one paper that a profile's scopes declare are one family, whether their runs exist or not.
+A claim is a hypothesis about methods and baselines of ``params.yaml`` in named scopes. A test is a claim in one scope.
+The tests of one paper that a profile's scopes declare are one family, whether their runs exist or not.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from collabench.core.errors import ConfigError
 from collabench.core.record import NO_REPEATS, Record
 from collabench.papers.tables import PAPER, load_papers, paper_names, papers_not_run
 
-#: The claims' file in the folder of papers.
+#: Name of the claims' file in the folder of papers.
 CLAIMS = "claims.yaml"
 
 Quantity = Literal["error", "error_growth", "epochs_to_level", "train_seconds", "peak_memory", "network"]
 Hypothesis = Literal["lower", "higher", "no_worse", "same"]
 
-#: Quantities that were measured while training, not determined by configuration and seed.
+#: Quantities that were measured during training. They are not determined by configuration and seed.
 COSTS: tuple[Quantity, ...] = ("train_seconds", "peak_memory")
 
 Positive = Annotated[float, Field(gt=0)]
 
 
 class ClaimScope(Record):
-    """Data set, noise, backbone and recipe, by names of ``params.yaml``; see the head of ``papers/claims.yaml``.
+    """Data set, noise, backbone and recipe, by names of ``params.yaml``; see the header of ``papers/claims.yaml``.
 
-    declared_after_runs: the runs existed when the hypotheses were written down.
+    declared_after_runs: the runs existed when the hypotheses were written.
     """
 
     profile: Name | None = None
@@ -51,8 +51,10 @@ class ClaimScope(Record):
 
 
 class Compared(Record):
-    """A method, or one head of it (0 is the deployed one), with a baseline (the one with twice the filters where
-    ``wide_baseline``)."""
+    """A method, or one of its heads (0 is the deployed one), and the baseline that it is compared with.
+
+    wide_baseline: the baseline is the network with twice the filters.
+    """
 
     method: Name
     baseline: Name
@@ -65,7 +67,7 @@ class Compared(Record):
 
 
 class ClaimSource(Record):
-    """file: one of the source texts. place: section and sentence. words: some words of it, as they stand there."""
+    """file: one of the source texts. place: section and sentence. words: some words of the sentence, verbatim."""
 
     file: Annotated[str, StringConstraints(pattern=r"^[0-9]{3}_[0-9a-f]+\.txt$")]
     place: Line
@@ -76,7 +78,7 @@ class ClaimSource(Record):
 
 
 class Claim(Record):
-    """One claim of a paper; see the head of ``papers/claims.yaml``."""
+    """One claim of a paper; see the header of ``papers/claims.yaml``."""
 
     id: Name
     paper: Name
@@ -123,12 +125,12 @@ class Claim(Record):
 
     @property
     def is_tested(self) -> bool:
-        """Whether it is decided by a statistical test: equality of networks is not."""
+        """Whether a statistical test decides the claim. Equality of networks is decided without a test."""
         return self.quantity != "network"
 
 
 class Untested(Record):
-    """What a text states and no comparison of runs decides, with the reason."""
+    """A statement of a text that no comparison of runs decides, with the reason."""
 
     paper: Name
     statement: Line
@@ -154,7 +156,8 @@ class Claims(Record):
 
 
 def check_papers(folder: Path, params: Params) -> None:
-    """Raise ConfigError, in one line, for what a report would refuse of the folder of papers after all training."""
+    """Raise ConfigError (one line), before training, for anything in the folder of papers that a report would
+    reject."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is no folder of papers")
     if folder.is_dir():
@@ -163,9 +166,9 @@ def check_papers(folder: Path, params: Params) -> None:
 
 
 def load_claims(folder: Path, params: Params) -> Claims:
-    """The claims in a folder of papers, but for those of papers that this project cannot run; none without such a file.
+    """The claims in a folder of papers, without those of papers that this project cannot run; none without such a file.
 
-    Raises ConfigError in one line: an unknown key, a wrong value, or a name that ``params.yaml`` does not define.
+    Raises ConfigError (one line) for an unknown key, a wrong value, or a name that ``params.yaml`` does not define.
     """
     path = folder / CLAIMS
     if not path.exists():

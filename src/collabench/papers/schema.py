@@ -9,12 +9,12 @@ from pydantic import Field, PlainValidator, model_validator
 from collabench.config.sections import Line, Name
 from collabench.core.record import NO_REPEATS, Record
 
-#: What an unknown value prints as.
+#: Printed form of an unknown value.
 UNKNOWN = "not in our sources"
 
 Metric = Literal["top1_error", "top5_error", "memory", "training_time", "convergence_speed"]
 
-#: Metric → how it is written, with its unit.
+#: Metric → its printed form, with its unit.
 METRICS: dict[str, str] = {
     "top1_error": "top-1 test error (%)",
     "top5_error": "top-5 test error (%)",
@@ -38,9 +38,12 @@ Value = Annotated[float | None, PlainValidator(_value)]
 
 
 class Source(Record):
-    """Where something stands. file: one of the source texts. table: the first line of a printed table's caption.
-    words: some words of the sentence, as they stand in the text without its markup. number: which of the decimal
-    numbers in these words is the value, counted from 1; None where the words hold no number."""
+    """The place of a value.
+
+    file: one of the source texts. table: the first line of a printed table's caption. words: some words of the
+    sentence, verbatim but without markup. number: the position of the value among the decimal numbers in these words,
+    from 1; None if the words contain no number.
+    """
 
     file: Line
     table: Line | None = None
@@ -65,7 +68,7 @@ class Source(Record):
 
 
 class Names(Record):
-    """Names of ``params.yaml``: those that are set change the ones given further out."""
+    """Names of ``params.yaml``. A name that is set replaces the one of the enclosing level."""
 
     dataset: Name | None = None
     noise: Name | None = None
@@ -75,9 +78,11 @@ class Names(Record):
 
 
 class Protocol(Record):
-    """runs: how many training runs a value is the mean of. epoch: the last, or the one with the lowest error on the
-    split that is reported (optimistic). ``unknown`` where the sources don't say; then one run and the last epoch are
-    assumed where runs are compared with it."""
+    """runs: number of training runs whose mean a value is. epoch: the last one, or the one with the lowest error on the
+    reported split (optimistic).
+
+    ``unknown`` if the sources do not tell. Comparisons then assume one run and the last epoch.
+    """
 
     runs: Literal["unknown"] | Annotated[int, Field(ge=1)]
     epoch: Literal["last", "best", "unknown"]
@@ -93,7 +98,7 @@ class Column(Record):
 
 
 class CellChange(Record):
-    """What is particular to one cell."""
+    """The changes of one cell."""
 
     configuration: Names = Names()
     not_run: Line | None = None
@@ -102,9 +107,11 @@ class CellChange(Record):
 
 
 class Row(Record):
-    """labels: one for each of the table's ``row_titles``. values: column → number or unknown. spreads: column → sample
-    standard deviation over the protocol's runs, where one is published. not_run: why no configuration reproduces the
-    row."""
+    """One row of a table.
+
+    labels: one for each of the table's ``row_titles``. values: column → number or unknown. spreads: column → sample
+    standard deviation over the protocol's runs, if published. not_run: why no configuration reproduces the row.
+    """
 
     labels: Annotated[tuple[Line, ...], Field(min_length=1)]
     values: dict[Name, Value]
@@ -117,7 +124,7 @@ class Row(Record):
 
 
 class Axes(Record):
-    """What a figure's axes show; its series are the rows, its points the columns."""
+    """The meaning of a figure's axes. Its series are the rows, its points the columns."""
 
     x: Line
     y: Line
@@ -126,9 +133,9 @@ class Axes(Record):
 class PublishedTable(Record):
     """A table or figure of a paper, or a comparison that a text describes.
 
-    chosen_here: what of the configurations the sources don't state, so that this project chose it. reported_by: who,
-    where it is not the paper's authors. baseline: the column that the others are compared with. margin: the largest
-    distance (percentage points) from a published value that counts as agreement, where one is declared.
+    chosen_here: parts of the configurations that the sources do not state and this project chose. reported_by: the
+    authors of the values, if they are not the paper's. baseline: the column that the others are compared with. margin:
+    the largest difference (percentage points) from a published value that counts as agreement, if declared.
     """
 
     kind: Literal["table", "figure", "text"]
@@ -181,7 +188,7 @@ class PublishedTable(Record):
 
 
 class CellRange(Record):
-    """Cells of one row; several columns stand for the lowest of their values."""
+    """Cells of one row; of several columns the lowest value counts."""
 
     table: Name
     row: Name
@@ -192,7 +199,7 @@ class Quote(Record):
     """A number that a text quotes, and the cells that it is about.
 
     relation: ``difference``: before - after, in percentage points. ``ratio``: after / before. ``value``: after itself.
-    decimals: with how many it is quoted; the arithmetic is right if it agrees to half a unit of the last.
+    decimals: number of quoted decimals. The arithmetic agrees if it is within half a unit of the last one.
     """
 
     what: Line
@@ -211,7 +218,7 @@ class Quote(Record):
 
 
 class Quotes(Record):
-    """Numbers that a paper's text says about its own tables."""
+    """Numbers that a paper's text states about its own tables."""
 
     kind: Literal["quotes"]
     title: Line
@@ -219,10 +226,10 @@ class Quotes(Record):
 
 
 class About(Record):
-    """``paper.yaml``: which paper, and the texts that stand for it here.
+    """``paper.yaml``: the paper and its texts.
 
-    not_run: why this project cannot run the paper's configurations; the published values and their arithmetic are then
-    shown alone, and the names of its cells and claims are not looked up.
+    not_run: why this project cannot run the paper's configurations. Only the published values and their arithmetic are
+    then shown, and the names in its cells and claims are not looked up.
     """
 
     title: Line

@@ -1,9 +1,9 @@
-"""Published tables, figures and quoted numbers as data: ``papers/<paper>/<table>.yaml``, typed and strict.
+"""Published tables, figures and quoted numbers as typed data: ``papers/<paper>/<table>.yaml``.
 
-A folder is a paper: ``paper.yaml`` says which, every other file is a grid of published values or a list of numbers that
-its text quotes. A cell is a number or ``unknown``, has a place in the sources, and names the configuration of
-``params.yaml`` that reproduces it, or says why none does. Names are given once for the table and changed by column, row
-and cell, in this order, so that a file reads like the table that it holds.
+Each folder is a paper. ``paper.yaml`` describes it; every other file is a grid of published values or a list of numbers
+that its text quotes. A cell is a number or ``unknown``, has a place in the sources, and names the configuration of
+``params.yaml`` that reproduces it, or says why none does. Names are given for the table and changed by column, row and
+cell, in this order, so that a file reads like its table.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ PAPER = "paper.yaml"
 
 @dataclass(frozen=True)
 class PublishedCell:
-    """One published value with all that the file says of it. value: None where it is unknown. sd: its published spread.
+    """One published value with all information of the file.
 
-    names: those of ``params.yaml`` that the file gives for it. configuration: the one that reproduces it; None where
-    ``not_run`` says why there is none, and where the papers were read without definitions.
+    value: None if unknown. sd: its published spread. names: of ``params.yaml``. configuration: the one that reproduces
+    the value; None if ``not_run`` says why there is none, or if the papers were read without definitions.
     """
 
     paper: str
@@ -74,13 +74,13 @@ class Table:
 
     @property
     def key(self) -> str:
-        """``fang2021-table-1``: its name beside a profile's own tables."""
+        """``fang2021-table-1``: the table's name beside a profile's own tables."""
         return f"{self.paper}-{self.name}"
 
 
 @dataclass(frozen=True)
 class Paper:
-    """All that a folder holds. quotes: name → number that the text quotes."""
+    """The contents of a paper's folder. quotes: name → number that the text quotes."""
 
     name: str
     about: About
@@ -96,12 +96,12 @@ class Paper:
 
 
 def paper_names(folder: Path) -> list[str]:
-    """The papers of the folder ``papers/``, in alphabetical order: the folders in it that have a ``paper.yaml``."""
+    """The papers in the folder ``papers/``: its subfolders with a ``paper.yaml``, in alphabetical order."""
     return sorted(path.parent.name for path in folder.glob(f"*/{PAPER}"))
 
 
 def papers_not_run(folder: Path) -> dict[str, str]:
-    """Papers of the folder ``papers/`` whose configurations this project cannot run, with the reason."""
+    """Papers whose configurations this project cannot run, with the reason."""
     reasons = {}
     for name in paper_names(folder):
         document = read_yaml(folder / name / PAPER)
@@ -121,10 +121,10 @@ def load_papers(
 ) -> dict[str, Paper]:
     """The papers (all, in alphabetical order, or those of these names) of the folder ``papers/``.
 
-    params: where the cells' names are defined; with None the names are neither checked nor resolved. asked: the key
-    that gives the names, for messages. resolved: without it the names are checked, which is quick, and no cell has a
-    configuration. known_to_fit: as for :func:`collabench.config.plan.resolve`. Raises ConfigError in one line that says
-    file, line, key and what would be right.
+    params: defines the cells' names. With None the names are neither checked nor resolved. asked: the key that gives
+    the papers' names, for messages. resolved: with False the names are checked, which is fast, but cells have no
+    configuration. known_to_fit: as in :func:`collabench.config.plan.resolve`. Raises ConfigError (one line) with file,
+    line, key and a remedy.
     """
     there = paper_names(folder)
     known: dict[tuple[str, ...], Configuration] | None = {} if resolved else None
@@ -186,7 +186,7 @@ def _check_kind(document: Document) -> None:
 
 
 def _check_sources(document: Document, about: About, value: Any, key: KeyPath) -> None:
-    """Raise ConfigError where a source names a text that ``paper.yaml`` does not list."""
+    """Raise ConfigError if a source names a text that ``paper.yaml`` does not list."""
     if isinstance(value, dict):
         if {"file", "words", "table"} <= value.keys() and value["file"] not in about.sources:
             raise document.error(
@@ -278,7 +278,7 @@ def _cell(
 
 
 def plan_cells(papers: dict[str, Paper], seeds: tuple[int, ...]) -> Iterator[Cell]:
-    """What the published tables ask a profile to run: each configuration once per table, with ``seeds``."""
+    """The runs that published tables need in a profile: each configuration once per table, with ``seeds``."""
     for paper in papers.values():
         for table in paper.tables.values():
             seen = set()

@@ -1,4 +1,4 @@
-"""Training one run: the loop, evaluation, checkpoints, device and precision. Knows no method by name."""
+"""Training of one run: the loop, evaluation, checkpoints, device and precision. It knows no method by name."""
 
 from __future__ import annotations
 

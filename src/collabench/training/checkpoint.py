@@ -1,7 +1,7 @@
-"""Checkpoints: everything that a run needs to go on as if it had never stopped.
+"""Checkpoints: the complete state from which a run resumes with byte-identical results.
 
-File format: the SHA-256 of the rest in hexadecimal, a newline, then torch's own format, which is read with
-``weights_only``: no code in a checkpoint is ever executed. It holds the state and the number of its form.
+File format: the SHA-256 of the rest in hexadecimal digits, a newline, then torch's own format. It is read with
+``weights_only``, so that code in a checkpoint is never executed. It contains the state and the version of its form.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from collabench.core.errors import ResultError
 from collabench.storage.files import write_atomically
 
-#: Raise when what a state holds changes: a checkpoint of another form is refused, and its run starts from its
-#: beginning.
+#: Raise this when the content of a state changes. A checkpoint of another version is rejected, and its run starts from
+#: the beginning.
 FORM = 2
 
 
@@ -31,7 +31,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint. Raises ResultError naming the file if it is damaged or of another form."""
+    """Read a checkpoint. Raises ResultError, naming the file, if it is damaged or of another version."""
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a method is given: networks, layers and teachers, with weights drawn from named streams."""
+"""The context of a method: networks, layers and teachers, with weights from named random streams."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_context(
     seed: int,
     teachers: Sequence[nn.Module] = (),
 ) -> Context:
-    """The context of a method: backbones whose weights and dropout depend on seed and copy number alone."""
+    """The context of a method. Weights and dropout of a backbone depend on the seed and its copy number only."""
 
     def make_backbone(copy: int, model: str | None = None) -> Backbone:
         settings = configuration.model if model is None else configuration.peer_models[model]

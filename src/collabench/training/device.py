@@ -20,7 +20,8 @@ from collabench.core.errors import ConfigError
 
 
 def choose_device(wanted: str) -> torch.device:
-    """``auto``: CUDA where torch sees a device, else the CPU. Raises ConfigError if ``cuda`` is asked for in vain."""
+    """``auto``: CUDA if torch finds a device, else the CPU. Raises ConfigError if ``cuda`` is requested but not
+    available."""
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -31,15 +32,15 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def type_of(device: torch.device) -> Literal["cpu", "cuda"]:
-    """The device's type as results name it."""
+    """The device's type as it is recorded in results."""
     return "cuda" if device.type == "cuda" else "cpu"
 
 
 def prepare_process(device: torch.device, *, compiles: bool = False) -> None:
-    """Settle what would otherwise depend on the machine's state: threads, deterministic algorithms, float32 arithmetic.
+    """Fix what would otherwise depend on the machine's state: threads, deterministic algorithms, float32 arithmetic.
 
-    On a CPU one process uses one thread: several processes side by side are faster than one with several threads, and
-    the number of threads can change the last bit.
+    On a CPU one process uses one thread. Several processes are faster than one process with several threads, and the
+    number of threads can change the last bit of results.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if device.type == "cpu":
@@ -47,10 +48,10 @@ def prepare_process(device: torch.device, *, compiles: bool = False) -> None:
     if compiles:
         torch.use_deterministic_algorithms(
             True, warn_only=True
-        )  # tells the compiler, too, and imports it: more than a second
+        )  # also tells the compiler and imports it, which takes more than a second
     else:
         torch.set_deterministic_debug_mode("warn")
-    # torch sets this by a property of the module, which its types leave out.
+    # torch sets this through a property of the module, which its types omit.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # costs time; nothing here reads such memory
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -83,14 +84,14 @@ def check_execution(recipe: RecipeConfig, device: torch.device) -> None:
 
 
 def compilation(recipe: RecipeConfig) -> dict[str, Any]:
-    """What :func:`compile_in_place` is told for a recipe that compiles."""
+    """Options of :func:`compile_in_place` for a recipe that compiles."""
     return {"mode": "reduce-overhead"} if recipe.compile == "cuda-graphs" else {}
 
 
 def compile_in_place(network: nn.Module, **options: Any) -> None:
-    """Compile the forward of the network, or of the networks that it only holds (``options``: as of torch.compile).
+    """Compile the forward pass of the network, or of the networks in a container (``options``: as of torch.compile).
 
-    Names of parameters stay what they are, and parts that are deployed or called alone still work.
+    Names of parameters do not change, and parts can still be deployed or called alone.
     """
     if type(network).forward is nn.Module.forward or isinstance(network, nn.ModuleList):
         for part in network.children():
@@ -105,8 +106,10 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 
 
 def computing(recipe: RecipeConfig, device: torch.device) -> AbstractContextManager:
-    """The context of one training step, or of one batch in evaluation. CUDA graphs write to the same memory in every
-    one of them: what is kept for longer must be a copy."""
+    """The context of one training step, or of one batch in evaluation.
+
+    CUDA graphs write to the same memory in every context, so results that are kept longer must be copied.
+    """
     if recipe.compile == "cuda-graphs":
         torch.compiler.cudagraph_mark_step_begin()
     return autocast(recipe.precision, device)
@@ -114,7 +117,7 @@ def computing(recipe: RecipeConfig, device: torch.device) -> AbstractContextMana
 
 @contextmanager
 def watch_determinism() -> Iterator[list[str]]:
-    """Collects the names of operations that torch reports as not deterministic; other warnings pass through."""
+    """Collect the names of operations that torch reports as nondeterministic. Other warnings are passed on."""
     found: list[str] = []
     show = warnings.showwarning
 
@@ -134,8 +137,11 @@ def watch_determinism() -> Iterator[list[str]]:
 
 
 class PeakMemory:
-    """Peak memory of a stretch of work, in bytes: the device's own count on CUDA; on Linux the process's resident set,
-    whose high-water mark is reset at the start."""
+    """Peak memory of a section of work, in bytes.
+
+    On CUDA it is the device's own count. On Linux it is the process's resident set, whose high-water mark is reset at
+    the start.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -149,7 +155,7 @@ class PeakMemory:
                 self._resets = False
 
     def read(self) -> int | None:
-        """Bytes since the start, or None where the system doesn't say."""
+        """Bytes since the start; None if the system does not tell."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
         if not self._resets:

@@ -1,4 +1,4 @@
-"""Evaluation of a network, and the metrics of logits."""
+"""Evaluation of a network, and metrics of logits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CALIBRATION_BINS = 15
 def evaluation_sample(recipe: RecipeConfig, test_images: int) -> Tensor | None:
     """Positions (S,) in the test split of the images that are evaluated between epochs.
 
-    They are evenly spaced, and the same for every run. None where all images are evaluated.
+    They are evenly spaced and the same for every run. None if all images are evaluated.
     """
     wanted = recipe.evaluation_sample
     return None if wanted is None or wanted >= test_images else torch.arange(wanted) * test_images // wanted
@@ -34,7 +34,8 @@ def evaluation_sample(recipe: RecipeConfig, test_images: int) -> Tensor | None:
 
 @dataclass
 class Final:
-    """What the evaluation after the last epoch gives: the deployed network, kept logits, and metrics of every head."""
+    """The outcome of the evaluation after the last epoch: the deployed network, stored logits, and metrics of every
+    head."""
 
     deployed: nn.Module
     logits: dict[str, Tensor]
@@ -43,9 +44,9 @@ class Final:
 
 
 class Evaluator:
-    """Evaluates a training network on the test split and, where there is one, on the validation split.
+    """Evaluates a training network on the test split and on the validation split, if there is one.
 
-    validation_index: positions (V,) in the training split of the images that are held out, or None.
+    validation_index: positions (V,) of the held-out images in the training split, or None.
     """
 
     def __init__(
@@ -66,11 +67,11 @@ class Evaluator:
         self._last_logits: Tensor | None = None
 
     def after_epoch(self, history: History, labels: Tensor) -> None:
-        """Append the test and validation errors of what would be deployed, or None where the recipe skips this epoch.
+        """Append the test and validation errors of the deployed network, or None if the recipe skips this epoch.
 
-        The other heads are evaluated after the last epoch only. Where the recipe has a sample, the whole test split is
-        evaluated after the last epoch, and where the validation error is lower than before.
-        labels (N,): the epoch's training labels.
+        The other heads are evaluated after the last epoch only. If the recipe has a sample, the whole test split is
+        evaluated after the last epoch, and whenever the validation error is lower than before. labels (N,): the epoch's
+        training labels.
         """
         begin, epoch = time.monotonic(), history.epoch
         last = epoch + 1 == self._recipe.epochs
@@ -106,7 +107,7 @@ class Evaluator:
         history.evaluate_seconds += time.monotonic() - begin
 
     def final(self) -> Final:
-        """Logits and metrics of every head after the last epoch, and the network that is deployed.
+        """Logits and metrics of every head after the last epoch, and the deployed network.
 
         Raises RunFailed if the logits are not finite.
         """
@@ -132,9 +133,10 @@ class Evaluator:
         predict: Callable[[Tensor], Tensor],
         index: Tensor | None = None,
     ) -> Tensor:
-        """Logits (heads, N, m) of a split's images, ``predict`` giving those of a batch.
+        """Logits (heads, N, m) of a split's images; ``predict`` returns those of a batch.
 
-        index: positions in the test split, None for all of it; for the validation split, in the training split.
+        index: positions in the test split (None: all of it), or positions in the training split for the validation
+        split.
         """
         self._network.eval()
         count = len(self._test_labels) if index is None else len(index)
@@ -152,14 +154,16 @@ class Evaluator:
 def collect_logits(
     predict: Callable[[Tensor], Tensor], batches: Iterable[Tensor], computing: Callable[[], AbstractContextManager]
 ) -> Tensor:
-    """Logits (heads, N, m) in float32 over batches of images, on the images' device, without gradients. ``computing``:
-    the context of every batch."""
+    """Logits (heads, N, m) in float32 over batches of images, on the images' device, without gradients.
+
+    computing: returns the context of a batch.
+    """
     with torch.inference_mode():
         parts = []
         for images in batches:
             with computing():
                 logits = predict(images)
-            parts.append(logits.to(torch.float32, copy=True))  # the next batch may take its memory
+            parts.append(logits.to(torch.float32, copy=True))  # the next batch may reuse its memory
         return torch.cat(parts, dim=1)
 
 
@@ -180,13 +184,14 @@ def metrics(logits: Tensor, labels: Tensor) -> Metrics:
 
 
 def top5_error(logits: Tensor, labels: Tensor) -> float:
-    """Share of the images whose label is not among the five largest of their logits (N, m)."""
+    """Share of the images whose label is not among the five largest logits (N, m)."""
     hit = (logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1)
     return 1 - hit.sum().item() / len(labels)
 
 
 def _calibration_error(confidence: Tensor, correct: Tensor) -> float:
-    """Expected calibration error: mean over bins of equal width of |accuracy - confidence|, weighted by their share."""
+    """Expected calibration error: |accuracy - confidence|, averaged over bins of equal width, weighted by their
+    shares."""
     bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     surplus = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
     surplus.index_add_(0, bins, correct.double() - confidence)
@@ -194,11 +199,11 @@ def _calibration_error(confidence: Tensor, correct: Tensor) -> float:
 
 
 def errors(logits: Tensor, labels: Tensor) -> Tensor:
-    """Error of every head (heads,) of logits (heads, N, m), on the logits' device: no synchronisation."""
+    """Error of every head (heads,) of logits (heads, N, m), on the logits' device, without synchronisation."""
     return (logits.argmax(dim=2) != labels).double().mean(dim=1)
 
 
 def _as_float16(logits: Tensor) -> Tensor:
-    """Logits in the form in which they are kept: what lies beyond float16 becomes its largest number, not infinity."""
+    """Logits as they are stored. Values beyond the range of float16 become its largest number instead of infinity."""
     largest = torch.finfo(torch.float16).max
     return logits.clamp(-largest, largest).half().cpu()

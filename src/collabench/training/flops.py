@@ -1,11 +1,11 @@
-"""Arithmetic and parameters of a configuration, counted and not measured: one step on fake tensors.
+"""Arithmetic and parameters of a configuration, counted in one step on fake tensors.
 
-A fake tensor has a shape and no numbers, so that counting needs neither data nor memory, whatever the size. Counted are
-convolutions and matrix products, a multiply-add as two floating-point operations (FLOPs): all else in these networks is
-a pass over memory.
+A fake tensor has a shape and no numbers, so that counting needs neither data nor memory for any size. Convolutions and
+matrix products are counted, a multiply-add as two floating-point operations (FLOPs). All other operations of these
+networks are passes over memory.
 
-torch's own counter takes the backward of a grouped convolution for several times what it is; here each gradient of a
-convolution costs what its forward costs, whatever its groups.
+torch's own counter overestimates the backward pass of a grouped convolution several times. Here each gradient of a
+convolution costs as much as its forward pass, for any number of groups.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from collabench.training.optimizer import make_optimizer
 class Counts:
     """FLOPs per image, and numbers of parameters.
 
-    forward: one pass of the plain backbone. deployed: one pass of what is kept after training. predict: all heads in
-    evaluation. training: a whole training step (forward, backward, and the passes of frozen teachers); 0 where nothing
-    is trained. parameters: of the deployed network; training_parameters: of what the optimizer updates.
+    forward: one pass of the plain backbone. deployed: one pass of the deployed network. predict: all heads in
+    evaluation. training: a whole training step (forward, backward, and the passes of frozen teachers); 0 if nothing is
+    trained. parameters: of the deployed network. training_parameters: of the network that the optimizer updates.
     """
 
     forward: int
@@ -51,7 +51,7 @@ class Counts:
 class FakeTraining:
     """A configuration's training on fake tensors; valid inside :func:`fake_training`.
 
-    What a step finds when it begins lies in ``network``, ``teachers``, ``optimizer`` and ``batch``.
+    ``network``, ``teachers``, ``optimizer`` and ``batch`` contain what exists at the beginning of a step.
     """
 
     method: Method
@@ -79,7 +79,7 @@ def fake_training(
 ) -> Iterator[FakeTraining]:
     """A configuration ready for its first step, on fake tensors.
 
-    shape: (C, H, W) of what the network sees. batch_size: by default the recipe's.
+    shape: (C, H, W) that the network receives. batch_size: the default is the recipe's.
     """
     recipe = configuration.recipe
     with FakeTensorMode(allow_non_fake_inputs=True), _modules_stay():
@@ -96,7 +96,8 @@ def fake_training(
 
 @contextmanager
 def _modules_stay() -> Iterator[None]:
-    """``Module.to`` does nothing: torch cannot exchange fake parameters, and layout and device change no count."""
+    """Within the block ``Module.to`` does nothing: torch cannot replace fake parameters, and layout and device change
+    no count."""
     original = nn.Module.to
     nn.Module.to = lambda module, *_, **__: module  # type: ignore[method-assign, assignment] # meant: patched
     try:
@@ -131,7 +132,7 @@ def _convolution_backward(
     output_mask: Sequence[bool],
     out_shape: object = None,
 ) -> int:
-    """FLOPs of the gradients that are asked for: of input and weight as many as the forward's, each."""
+    """FLOPs of the requested gradients: input and weight each cost as much as the forward pass."""
     forward = conv_flop_count(list(x_shape), list(weight_shape), list(gradient_shape), transposed)
     return forward * sum(bool(wanted) for wanted in output_mask[:2])
 
@@ -144,7 +145,7 @@ def _counting() -> Iterator[FlopCounterMode]:
 
 
 def flops_of(work: Callable[[], object]) -> int:
-    """FLOPs of what ``work()`` does, on fake or real tensors."""
+    """FLOPs of ``work()``, on fake or real tensors."""
     with _counting() as counter:
         work()
     return counter.get_total_flops()
@@ -157,8 +158,10 @@ def _per_image(network: Callable[[Tensor], object], images: Tensor) -> int:
 def count(
     configuration: Configuration, shape: tuple[int, int, int] | None = None, classes: int | None = None
 ) -> Counts:
-    """Count a configuration. shape: what its network sees; classes: of its data set. By default those that are known
-    without files."""
+    """Count a configuration. shape: (C, H, W) that the network receives. classes: their number.
+
+    The defaults are those that are known without files.
+    """
     if shape is None or classes is None:
         form = shape_without_files(configuration)
         shape, classes = form.network_shape(configuration.recipe), form.classes

@@ -1,4 +1,4 @@
-"""What a run records while it trains: curves, the learning rate, progress, and when a checkpoint is due."""
+"""The record of a run in training: curves, learning rate, progress, and when a checkpoint is due."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collabench.config.configuration import Configuration
 
 @dataclass
 class Progress:
-    """Where a run stands. ``error``: test error of the last evaluation (0 to 1), None before the first."""
+    """Progress of a run. ``error``: test error of the last evaluation (0 to 1), None before the first one."""
 
     epoch: int
     epochs: int
@@ -28,7 +28,7 @@ def learning_rate(configuration: Configuration, epoch: int) -> float:
 
 @dataclass
 class History:
-    """What accumulates over a run; part of every checkpoint (plain numbers only)."""
+    """Everything that accumulates over a run, as plain numbers. It is part of every checkpoint."""
 
     epoch: int = 0
     step: int = 0
@@ -48,7 +48,7 @@ class History:
 
 
 class Clock:
-    """Says when a checkpoint or a progress report is due."""
+    """Tells when a checkpoint or a progress report is due."""
 
     def __init__(self, checkpoint_seconds: float) -> None:
         self.checkpoint_seconds = checkpoint_seconds

@@ -61,22 +61,21 @@ def train_run(
     report: Callable[[Progress], None] | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Trained:
-    """Train one run, or finish it from its checkpoint; both give the same bytes.
+    """Train one run, or resume it from its checkpoint. Both give byte-identical results.
 
     Args:
-        device: the one of this process; as many processes as the recipe says call this at once, if it says more than
-        one
-            (:mod:`collabench.core.distributed`), and all return the same weights and logits.
-        static_noise: the run's noisy labels if its noise is static and not ``none``.
+        device: of this process. If the recipe asks for several processes, all of them call this function
+            (:mod:`collabench.core.distributed`) and return the same weights and logits.
+        static_noise: the run's noisy labels if its noise is static.
         teachers: deployed networks of ``run.requires()``, in that order.
-        checkpoint_path: where to keep checkpoints (none are written without it); of several processes, the first one's.
+        checkpoint_path: of the checkpoint, which the first process writes. None: no checkpoints.
         report: called about once a second and at the end of every epoch.
-        tell: receives lines that a person should read (a damaged checkpoint, say).
+        log: receives lines for a person, for example about a damaged checkpoint.
 
     Raises:
         RunFailed: the loss is not finite.
-        ConfigError: the recipe's precision or compilation makes no sense on this device, or its number of
-            processes isn't that of the processes that there are.
+        ConfigError: the recipe's precision or compilation does not suit this device, or it asks for another number
+            of processes.
     """
     started = datetime.now(UTC)
     recipe = run.configuration.recipe

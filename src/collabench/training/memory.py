@@ -1,10 +1,10 @@
-"""Training memory of a configuration, counted on fake tensors: no GPU, no data, no memory is needed.
+"""Training memory of a configuration, counted on fake tensors without GPU, data or memory.
 
-Every storage that a training step makes is followed from its birth to its end (on fake tensors, which have sizes and
-lifetimes but no numbers), so that the peak is that of a device whose allocator wastes nothing and whose kernels need no
-workspace. A real device needs more: the CUDA context, workspaces, fragmentation.
+Every storage that a training step makes is followed over its lifetime (fake tensors have sizes and lifetimes but no
+numbers). The peak is that of a device whose allocator wastes nothing and whose kernels need no workspace. A real device
+needs more: the CUDA context, workspaces, fragmentation.
 
-The step is the second one, which finds the optimizer's state in place.
+The second step is counted, in which the optimizer's state exists.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from collabench.training.flops import FakeTraining, fake_training
 class Memory:
     """Bytes of one training process's tensors.
 
-    parameters: parameters and buffers of the training network; teachers: those of frozen teachers; optimizer: its
-    state; gradients: of the parameters; batch: images and labels; saved: the most that was kept for the backward pass
-    at one time, each storage once, without parameters and batch. peak: the most that lived at one time, of everything.
+    parameters: parameters and buffers of the training network. teachers: those of frozen teachers. optimizer: its
+    state. gradients: of the parameters. batch: images and labels. saved: the maximum that is kept for the backward pass
+    at one time, each storage once, without parameters and batch. peak: the maximum of all tensors at one time.
     """
 
     parameters: int
@@ -45,7 +45,7 @@ class Memory:
 
     @property
     def held(self) -> int:
-        """Bytes that training must hold whatever the device: all parts but what lives only inside an operation."""
+        """Bytes that training must hold on any device: everything except temporary memory of operations."""
         return self.parameters + self.teachers + self.gradients + self.optimizer + self.batch + self.saved
 
 
@@ -55,10 +55,10 @@ def count_memory(
     classes: int | None = None,
     batch_size: int | None = None,
 ) -> Memory:
-    """Training memory of a configuration. shape (C, H, W): what its network sees; classes: of its data set. By default
-    those that are known without files. batch_size: by default the recipe's.
+    """Training memory of a configuration.
 
-    Raises ConfigError where the data set's form is not known.
+    shape: (C, H, W) that the network receives. classes: their number. The defaults are those that are known without
+    files. batch_size: the default is the recipe's. Raises ConfigError if the data set's shape is not known.
     """
     if shape is None or classes is None:
         form = shape_without_files(configuration)
@@ -94,7 +94,7 @@ def _measure(training: FakeTraining) -> Memory:
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
-    """Storage → bytes; a storage that several tensors share stands there once."""
+    """Storage → bytes. A storage that several tensors share is counted once."""
     return {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
 
 
@@ -103,7 +103,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 class _Saved:
-    """What the graph keeps for the backward pass: every saved tensor is wrapped, and lives as long as its wrapper."""
+    """The tensors that the graph keeps for the backward pass. Each is wrapped and lives as long as its wrapper."""
 
     def __init__(self, known: dict[int, int]) -> None:
         self._known, self._uses = known, Counter[int]()
@@ -122,7 +122,7 @@ class _Saved:
                 self._now += storage.nbytes()
                 self.peak = max(self.peak, self._now)
             self._uses[storage._cdata] += 1
-            # The wrapper holds the storage, so its address cannot pass to another one before this is called.
+            # The wrapper holds the storage, so that its address cannot be reused before this is called.
             weakref.finalize(wrapped, self._release, storage._cdata, storage.nbytes())
         return wrapped
 
@@ -138,7 +138,7 @@ class _Wrapped:
 
 
 class _Live(TorchDispatchMode):
-    """All storages that operations make, from birth to end."""
+    """All storages that operations make, over their lifetimes."""
 
     def __init__(self, known: dict[int, int]) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class _Live(TorchDispatchMode):
 
 
 def parts_of(memory: Memory) -> list[tuple[str, int, float]]:
-    """Where the memory goes: (part, bytes, share of all that is held), largest first."""
+    """The use of memory: (part, bytes, share of all that is held), largest first."""
     sizes = {
         "activations saved for backward": memory.saved,
         "parameters and buffers": memory.parameters,

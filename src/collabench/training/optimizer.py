@@ -12,8 +12,8 @@ from collabench.config.sections import RecipeConfig
 
 
 class _SGD(torch.optim.SGD):
-    """torch's own, without what torch puts around its methods for networks that are compiled together with their
-    optimizer: that imports the compiler, more than a second of every process."""
+    """torch's SGD without the wrappers around its methods for compiled optimizers, which import the compiler (more than
+    a second)."""
 
     add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
     load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)
@@ -23,12 +23,12 @@ class _SGD(torch.optim.SGD):
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], recipe: RecipeConfig) -> torch.optim.SGD:
-    """For those of a network's parameters that are trained."""
+    """The optimizer for a network's trainable parameters."""
     return _SGD(
         [p for p in parameters if p.requires_grad] or [nn.Parameter(torch.zeros(1))],
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
-        foreach=True,  # all parameters by a few calls; the same bits as one by one
+        foreach=True,  # updates all parameters in a few calls, with the same bits as one by one
     )

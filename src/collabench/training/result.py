@@ -1,4 +1,4 @@
-"""What a training returns, and the result that is made of its history."""
+"""The return value of a training, and the result that is made from its history."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collabench.training.history import History
 
 @dataclass
 class Trained:
-    """A finished run, not yet written: ``result`` lacks the files' checksums."""
+    """A finished run that is not written yet: ``result`` lacks the files' checksums."""
 
     result: Result
     measured: Measured
@@ -32,10 +32,10 @@ def make_result(
     train_images: int,
     parameters: Sequence[nn.Parameter],
 ) -> Result:
-    """The result of a run that has ended.
+    """The result of a finished run.
 
-    train_images: how many images an epoch trained on. parameters: of the training network. ``history.epoch`` is 0 for a
-    method that trains nothing.
+    train_images: number of images of an epoch. parameters: of the training network. ``history.epoch`` is 0 for a method
+    that trains nothing.
     """
     configuration = run.configuration
     evaluated = [error for error in history.test_error if error is not None]
