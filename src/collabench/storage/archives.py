@@ -12,17 +12,20 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from contextlib import ExitStack, contextmanager
+from io import BufferedReader
+from pathlib import Path
 from typing import IO, Protocol
 
-from collabench.core.errors import ResultError
-from collabench.storage.files import folder_beside, replacing, sha256_of, unwritable, write_atomically
+from collabench.core.errors import ResultError, one_line
+from collabench.core.regular import open_file, read_file
+from collabench.storage.files import UNWRITABLE, folder_beside, replacing, sha256_of, unwritable, write_atomically
 from collabench.storage.locks import holding
-from collabench.storage.results import RESULT
+from collabench.storage.results import LOGITS, RESULT, WEIGHTS
 from collabench.storage.workspace import Workspace
 
 
@@ -33,7 +36,19 @@ class SupportsWrite(Protocol):
 
 
 #: Exceptions that a damaged or malicious archive raises: tarfile does not check the numbers in extended headers.
-_DAMAGE = (tarfile.TarError, ResultError, ValueError)
+_DAMAGE = (tarfile.TarError, ResultError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, EOFError,
+           RecursionError, MemoryError)  # fmt: skip
+
+_SEED = r"seed-(?:0|[1-9][0-9]{0,9})"
+_CONFIGURATION = r"[A-Za-z0-9][A-Za-z0-9-]{0,200}"
+
+#: The only files that an archive holds: of a configuration (the archive's name) its runs and markers, of the archive
+#: of measurements one record for each run.
+_OF_RUNS = re.compile(
+    rf"(?P<run>{_SEED})/(?:{'|'.join(map(re.escape, (RESULT, LOGITS, WEIGHTS)))})|seeds-[0-9a-f-]{{1,60}}\.done"
+)
+_OF_MEASUREMENTS = re.compile(rf"(?P<configuration>{_CONFIGURATION})/(?P<run>{_SEED})\.json")
+_NAMED = re.compile(rf"{_CONFIGURATION}\.tar")
 
 #: The entry of an archive's header that holds the digest of its content.
 _DIGEST = "COLLABENCH.sha256"
@@ -64,7 +79,7 @@ def pack_runs(workspace: Workspace) -> None:
         target.mkdir(parents=True, exist_ok=True)
         wanted = {}
         for folder in sorted(path for path in workspace.runs.glob("*") if path.is_dir()):
-            names = _names(folder)
+            names = _names(folder, _OF_RUNS)
             if names:
                 wanted[target / f"{folder.name}.tar"] = (folder, names)
         for path in set(target.glob("*.tar")) - wanted.keys():
@@ -82,26 +97,25 @@ def pack_measured(workspace: Workspace) -> None:
     if not any(workspace.measured.glob("*/*.json")):
         raise ResultError(f"{workspace.measured}: no run was measured here; train first")
     with holding(workspace.lock("packs"), "packing results", tell_aside):
-        _write(workspace.packed_measured, workspace.measured, _names(workspace.measured))
+        _write(workspace.packed_measured, workspace.measured, _names(workspace.measured, _OF_MEASUREMENTS))
         _remember(workspace, [workspace.packed_measured])
 
 
-def _names(folder: Path) -> list[str]:
-    named = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts))
-    files = (path for path in named if path.is_file())  # files that are being written are in a hidden folder
-    return sorted(path.relative_to(folder).as_posix() for path in files)
+def _names(folder: Path, pattern: re.Pattern[str]) -> list[str]:
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if pattern.fullmatch(name))
 
 
 def _write(path: Path, folder: Path, names: list[str]) -> None:
     digest = _digest((name, sha256_of(folder / name)) for name in names)
     try:
-        with _opened(path) as archive:
+        with _opened(path) as (archive, _):
             if archive.pax_headers[_DIGEST] == digest:
                 return
     except FileNotFoundError:
         pass
-    except _DAMAGE as error:
-        tell_aside(f"{path}: damaged ({error}); written again")
+    except (OSError, *_DAMAGE) as error:
+        tell_aside(one_line(f"{path}: damaged ({error}); written again"))
     with replacing(path) as temporary, temporary.open("wb") as file:
         _pack(file, digest, ((name, (folder / name).stat().st_size, (folder / name).open("rb")) for name in names))
 
@@ -125,21 +139,71 @@ def _digest(files: Iterable[tuple[str, str]]) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tarfile.TarFile]:
-    """Open an archive and check it: its members match the digest in its header, and packing them again gives the same
-    bytes.
+def _opened(path: Path) -> Iterator[tuple[tarfile.TarFile, list[tarfile.TarInfo]]]:
+    """Open an archive and check it; the archive and its members. They match the digest in its header, and packing them
+    again gives the same bytes.
 
     Raises one of :data:`_DAMAGE` for a damaged archive, OSError if it cannot be read.
     """
-    with path.open("rb") as file, tarfile.open(path, "r:") as archive:
-        members = archive.getmembers()
+    with open_file(path) as file, open_file(path) as again, tarfile.open(fileobj=_Bounded(again), mode="r:") as archive:  # type: ignore[call-overload]
+        members = _members(archive, path)
         digest = _digest((member.name, hashlib.sha256(_content(archive, member)).hexdigest()) for member in members)
         if digest != archive.pax_headers.get(_DIGEST):
             raise ResultError("checksum differs")
         _pack(_Same(file), digest, ((one.name, one.size, io.BytesIO(_content(archive, one))) for one in members))
         if file.read(1):
             raise ResultError("it goes on after its end")
-        yield archive
+        _check_origin(archive, members, path)
+        yield archive, members
+
+
+class _Bounded:
+    """A file that hands out no more than it holds: tarfile asks for as much as a header claims, at once."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file, self._size = file, os.fstat(file.fileno()).st_size
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(self._size if size < 0 else min(size, self._size))
+
+
+def _members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
+    """The members of an archive, each with a name that an archive of this kind has, once, and of a size that the file
+    can hold. Read one by one: a negative size would lead tarfile in circles. Raises ResultError for anything else."""
+    names, largest = _pattern_of(path), path.stat().st_size
+    found: dict[str, tarfile.TarInfo] = {}
+    while (member := archive.next()) is not None:
+        if not member.isreg() or member.issparse() or not names.fullmatch(member.name):
+            raise ResultError(f"it holds {member.name[:300]!r}, which is no file of a result")
+        if member.name in found:
+            raise ResultError(f"it holds {member.name} twice")
+        if not 0 <= member.size <= largest:
+            raise ResultError(f"{member.name} has {member.size} bytes, the whole archive {largest}")
+        found[member.name] = member
+    return list(found.values())
+
+
+def _pattern_of(path: Path) -> re.Pattern[str]:
+    return _OF_RUNS if path.parent.name == "runs" else _OF_MEASUREMENTS
+
+
+def _check_origin(archive: tarfile.TarFile, members: Iterable[tarfile.TarInfo], path: Path) -> None:
+    """Raise ResultError where a record names another run than the archive's and the member's name do. A record that
+    cannot be read at all is left to those who read records."""
+    pattern = _pattern_of(path)
+    for member in members:
+        match = pattern.fullmatch(member.name)
+        if match is None or not match["run"] or not member.name.endswith(".json"):
+            continue
+        try:
+            named = json.loads(_content(archive, member))["run_id"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        configuration = match["configuration"] if pattern is _OF_MEASUREMENTS else path.stem
+        expected = f"{configuration}-{match['run'].replace('seed-', 's')}"
+        if named != expected:
+            raise ResultError(f"its {member.name} holds run {str(named)[:300]}, expected {expected}")
 
 
 class _Same:
@@ -162,7 +226,7 @@ def damaged(workspace: Workspace) -> list[str]:
             with _opened(path):
                 pass
         except (OSError, *_DAMAGE) as error:
-            lines.append(f"{path}: damaged ({error}); {_REMEDY}")
+            lines.append(one_line(f"{path}: damaged ({error}); {_REMEDY}"))
     return lines
 
 
@@ -182,10 +246,31 @@ def unpack(root: Path, log: Callable[[str], None] = tell_aside) -> None:
             with holding(workspace.lock("packs"), "unpacking results", log):
                 # Checked again, because another process may have unpacked it meanwhile. One temporary folder is used
                 # for all archives.
-                with folder_beside(workspace.home / "packed") as temporary:
-                    whole = [path for path in _new(workspace) if _unpack_or_tell(workspace, path, temporary, log)]
+                whole = [
+                    path
+                    for target, paths in _by_target(workspace, _new(workspace)).items()
+                    for path in _unpack_all(target, paths, log)
+                ]
                 if whole:
                     _remember(workspace, whole)
+
+
+def _by_target(workspace: Workspace, paths: Iterable[Path]) -> dict[Path, list[Path]]:
+    """Folder → archives whose files go there; each may be on a file system of its own."""
+    found: dict[Path, list[Path]] = {}
+    for path in paths:
+        found.setdefault(workspace.measured if path == workspace.packed_measured else workspace.runs, []).append(path)
+    return found
+
+
+def _unpack_all(target: Path, paths: Iterable[Path], log: Callable[[str], None]) -> list[Path]:
+    """Unpack archives into a folder; the whole ones among them."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with folder_beside(target / "unpacking") as temporary:
+            return [path for path in paths if _unpack_or_tell(target, path, temporary, log)]
+    except OSError as error:
+        raise unwritable(target, error) from None
 
 
 def _new(workspace: Workspace) -> list[Path]:
@@ -198,52 +283,63 @@ def _archives(workspace: Workspace) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def _unpack_or_tell(workspace: Workspace, path: Path, temporary: Path, log: Callable[[str], None]) -> bool:
-    """Whether the archive was whole."""
-    folder = workspace.measured if path == workspace.packed_measured else workspace.runs / path.stem
+def _unpack_or_tell(target: Path, path: Path, temporary: Path, log: Callable[[str], None]) -> bool:
+    """Whether the archive was whole. Whatever is wrong with one, the others are unpacked."""
+    folder = target / path.stem if _pattern_of(path) is _OF_RUNS else target
     try:
+        if not _NAMED.fullmatch(path.name):
+            raise ResultError("its name is not that of an archive of results")
         _unpack(path, folder, temporary / path.stem, log)
     except _DAMAGE as error:
-        log(f"{path}: damaged ({error}); {_REMEDY}")
+        log(one_line(f"{path}: damaged ({error}); {_REMEDY}"))
         return False
     except OSError as error:
-        raise unwritable(folder, error) from None
+        if error.errno in UNWRITABLE:
+            raise unwritable(folder, error) from None
+        log(one_line(f"{path}: cannot be unpacked ({error.strerror or error}); {_REMEDY}"))
+        return False
     return True
 
 
 def _unpack(path: Path, folder: Path, temporary: Path, log: Callable[[str], None]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary.mkdir()
-    with _opened(path) as archive:
+    with _readable(path) as (archive, every):
+        temporary.mkdir()
+        folder.mkdir(parents=True, exist_ok=True)
         groups: dict[str, list[tarfile.TarInfo]] = {}
-        for member in archive.getmembers():
-            parts = PurePosixPath(member.name).parts
-            if not 1 <= len(parts) <= 2 or ".." in parts or parts[0] == "/":
-                raise ResultError(f"it holds {member.name!r}, which is no file of a result")
-            groups.setdefault(str(PurePosixPath(member.name).parent), []).append(member)
+        for member in every:
+            groups.setdefault(member.name.rpartition("/")[0], []).append(member)
         for parent, members in groups.items():
             # Written last, because its existence means that the run is finished.
-            members.sort(key=lambda member: PurePosixPath(member.name).name == RESULT)
+            members.sort(key=lambda member: member.name.rpartition("/")[2] == RESULT)
             result = folder / members[-1].name
-            if result.name == RESULT and result.exists() and result.read_bytes() != _content(archive, members[-1]):
+            if result.name == RESULT and result.exists() and read_file(result) != _content(archive, members[-1]):
                 log(f"{result}: another result than in {path}; this one stays")
                 continue
             (temporary / parent).mkdir(exist_ok=True)
             missing = [member for member in members if not (folder / member.name).exists()]
             for member in missing:
                 (temporary / member.name).write_bytes(_content(archive, member))
-            if parent != "." and not (folder / parent).exists():
+            if parent and not (folder / parent).exists():
                 os.rename(temporary / parent, folder / parent)
             else:
                 for member in missing:
                     os.replace(temporary / member.name, folder / member.name)
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[tuple[tarfile.TarFile, list[tarfile.TarInfo]]]:
+    """As :func:`_opened`; an archive that cannot be read is damaged."""
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(_opened(path))
+        except OSError as error:
+            raise ResultError(f"cannot be read: {error.strerror or error}") from None
+        yield opened
+
+
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member) if member.isreg() else None
-    if file is None:
-        raise ResultError(f"it holds {member.name!r}, which is no file of a result")
-    content = file.read()
+    file = archive.extractfile(member)
+    content = file.read() if file is not None else b""
     if len(content) != member.size:
         raise ResultError("it is truncated")
     return content
