@@ -72,6 +72,21 @@ def test_links_and_devices_in_tar_are_refused(tmp_path, kind):
         read_all(write_tar(tmp_path / "a.tar", (member, b"")))
 
 
+def test_a_sparse_member_and_a_negative_size_are_refused(tmp_path):
+    sparse = tarfile.TarInfo("train/a/1.png")
+    sparse.pax_headers = {"GNU.sparse.size": "5", "GNU.sparse.map": "0,0"}
+    with pytest.raises(DataError, match="has holes"):
+        read_all(write_tar(tmp_path / "a.tar", (sparse, b"")))
+    path = write_tar(tmp_path / "b.tar", (tarfile.TarInfo("train/a/1.png"), b"x"))
+    content = bytearray(path.read_bytes())
+    content[124:136] = (-512).to_bytes(12, signed=True)
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content[:512])
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"b\.tar"):
+        read_all(path)
+
+
 def test_links_in_zip_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         link = zipfile.ZipInfo("train/a/link.png")

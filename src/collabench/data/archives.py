@@ -111,8 +111,8 @@ def _tar_members(path: Path, largest: int) -> Iterator[tuple[str, int, Callable[
                 _check_name(path, member.name, count)
                 if member.isdir():
                     continue
-                if not member.isreg():
-                    raise DataError(f"{path}: {_clean(member.name)} is a link or a device; refused")
+                if not member.isreg() or member.issparse() or member.size < 0:
+                    raise DataError(f"{path}: {_clean(member.name)} is a link or a device, or has holes; refused")
                 if member.size > largest:
                     unpacked._refuse()
                 yield _plain(member.name), member.size, partial(_read_exactly, archive, member, path)

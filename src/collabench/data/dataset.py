@@ -155,7 +155,7 @@ def prepare(
         tensors = _array_form(config, source, train, test)
         height, width, channels = tensors["train_images"].shape[1:]
         image_shape = (channels, height, width)
-        mean, std = statistics(tensors["train_images"])
+        mean, std = pixel_statistics(tensors["train_images"], tensors["train_labels"])
     metadata = {"format": FORMAT, "content": "data set", "classes": list(source.classes)}
     digest = write_tensors(folder / ARRAYS, tensors, metadata)
     manifest = Manifest(
@@ -307,10 +307,17 @@ def _streamed_form(
         }
     side = config.resize or streaming.NOMINAL_SIDE
     images = streaming.unpack_files(files.path, tensors, "train", config.resize)
-    count = min(STATISTICS_IMAGES, len(images))
-    sample = stratified_subset(tensors["train_labels"], count, numpy_generator(0, "split", "statistics"))
-    mean, std = statistics(streaming.decode_centre(images, sample.tolist(), side))
-    return tensors, (3, side, side), mean, std
+    return tensors, (3, side, side), *pixel_statistics(images, tensors["train_labels"])
+
+
+def pixel_statistics(
+    images: Tensor | streaming.StreamedImages, labels: Tensor
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of a training split, as its manifest holds them."""
+    if isinstance(images, Tensor):
+        return statistics(images)
+    sample = stratified_subset(labels, min(STATISTICS_IMAGES, len(images)), numpy_generator(0, "split", "statistics"))
+    return statistics(streaming.decode_centre(images, sample.tolist(), images.image_shape[1]))
 
 
 def _read(folder: Path) -> tuple[Manifest, dict[str, Tensor]]:

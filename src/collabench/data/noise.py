@@ -19,6 +19,7 @@ the same on every machine.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,9 +151,28 @@ def write_static(path: Path, drawn: NoisyLabels, config: NoiseConfig, seed: int)
     write_tensors(path, tensors, metadata)
 
 
-def read_static(path: Path) -> NoisyLabels:
-    """Read and verify a file of :func:`write_static`. Raises DataError naming the file if it is missing or damaged."""
+def read_static(path: Path, config: NoiseConfig | None = None, seed: int | None = None) -> NoisyLabels:
+    """Read and verify a file of :func:`write_static`. Raises DataError naming the file if it is missing or damaged, or
+    was drawn from another configuration or seed than those that are given."""
     tensors, metadata, _ = read_tensors(path)
     if metadata.get("format") != FORMAT or metadata.get("content") != "noisy labels":
         raise DataError(f"{path}: does not hold noisy labels of format {FORMAT} (written by another version?)")
+    expected = {} if config is None else {"kind": config.kind, "count": config.count, "rate": config.rate}
+    for name, value in (expected | ({} if seed is None else {"seed": seed})).items():
+        if metadata.get(name) != value:
+            raise DataError(f"{path}: holds noisy labels of {name} {metadata.get(name)}, expected {value}")
     return NoisyLabels(**tensors, corruption=metadata["corruption"])
+
+
+def check_static(drawn: NoisyLabels, config: NoiseConfig, labels: Tensor, classes: tuple[str, ...], path: Path) -> None:
+    """Raise DataError naming the file if the noisy labels it held belong to other clean labels, or to a noise of other
+    probabilities."""
+    if not torch.equal(drawn.clean, labels):
+        raise DataError(f"{path}: holds noisy labels of another data set")
+    if not torch.equal(drawn.transition, transition_matrix(config, classes)):
+        raise DataError(f"{path}: holds noisy labels of other pairs of classes")
+
+
+def labels_digest(labels: Tensor) -> str:
+    """SHA-256 of training labels, as a result records which ones its run saw."""
+    return hashlib.sha256(labels.to(torch.int64).numpy().astype("<i8").tobytes()).hexdigest()

@@ -12,7 +12,7 @@ from collabench.config.plan import Cell, Plan
 from collabench.core.errors import ResultError
 from collabench.report.content import MissingRun
 from collabench.storage.files import read_json
-from collabench.storage.results import RESULT, WITHOUT_MEASUREMENT, Failure, Measured, Result, load_result
+from collabench.storage.results import RESULT, Failure, Measured, Result, load_measured, load_result
 from collabench.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def collect(plan: Plan, workspace: Workspace, *, partial: bool = False) -> Colle
         for part in (run, *run.requires()):
             path = workspace.measured_file(part)
             if part.id not in measured and path.exists():
-                measured[part.id] = read_json(path, Measured, remedy=WITHOUT_MEASUREMENT)
+                measured[part.id] = load_measured(path, part)
     if missing and not partial:
         raise ResultError(describe_missing(plan.profile, len(results) + len(missing), missing))
     collected = Collected(plan, results, measured, tuple(missing))

@@ -14,8 +14,7 @@ from collabench.report.collect import why_missing
 from collabench.report.content import LEVEL
 from collabench.report.pages import tables
 from collabench.stats import summary
-from collabench.storage.files import read_json
-from collabench.storage.results import RESULT, Measured, Result, load_result
+from collabench.storage.results import RESULT, Result, load_measured, load_result
 from collabench.storage.workspace import Workspace
 
 
@@ -102,7 +101,7 @@ def _run(run: Run, result: Result | ResultError, workspace: Workspace) -> list[s
     path = workspace.measured_file(run)
     if not path.exists():
         return [*lines, "    not measured here"]
-    measured = read_json(path, Measured)
+    measured = load_measured(path, run)
     versions = ", ".join(f"{name} {version}" for name, version in sorted(measured.versions.items()))
     return [
         *lines,

@@ -16,7 +16,7 @@ from collabench.config.configuration import READINGS, Configuration, Run, datase
 from collabench.config.known_datasets import terms_of
 from collabench.core.errors import ConfigError, ResultError
 from collabench.storage.files import read_json, write_atomically
-from collabench.storage.results import RESULT, WEIGHTS, Measured, Result, load_result, load_weights
+from collabench.storage.results import RESULT, WEIGHTS, Measured, Result, load_measured, load_result, load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -235,7 +235,7 @@ def _card(
     names, terms = configuration.names, terms_of(configuration.dataset.source)
     kept = _kept(configuration, manifest, _weights(study, run), without_memory)
     path = study.workspace.measured_file(run)
-    measured = read_json(path, Measured) if path.exists() else None
+    measured = load_measured(path, run) if path.exists() else None
     classes = ", ".join(manifest.classes[:_SHOWN]) + (", …" if len(manifest.classes) > _SHOWN else "")
     shape = " x ".join(map(str, manifest.form.network_shape(configuration.recipe)))
     what = [

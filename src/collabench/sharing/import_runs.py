@@ -19,7 +19,7 @@ from collabench.config.configuration import Run, dataset_key, differences, diges
 from collabench.core.errors import CollabenchError, Log, ResultError
 from collabench.storage.files import folder_beside, read_json, sha256_of, unwritable
 from collabench.storage.locks import holding, is_held
-from collabench.storage.results import LOGITS, RESULT, Failure, Measured, Result, load_result
+from collabench.storage.results import LOGITS, RESULT, Failure, Measured, Result, load_measured, load_result
 from collabench.storage.workspace import Workspace
 from collabench.study.study import Study
 
@@ -165,9 +165,7 @@ def _checked(source: Workspace, folder: Path, run: Run) -> _Found:
     if digest(result.identity) != digest(run.configuration.identity()) or result.seed != run.seed:
         raise ResultError(f"{folder / RESULT}: its identity is not that of {run.id}")
     measured_file = source.measured_file(run)
-    measured = read_json(measured_file, Measured) if measured_file.exists() else None
-    if measured is not None and measured.run_id != run.id:
-        raise ResultError(f"{measured_file}: holds run {measured.run_id}, expected {run.id}")
+    measured = load_measured(measured_file, run) if measured_file.exists() else None
     if measured is not None and measured.dataset not in (None, result.dataset_digest):
         raise ResultError(f"{measured_file}: names other data than {folder / RESULT}")
     return _Found(run, folder, result, measured_file, measured)
@@ -235,7 +233,7 @@ def _measured_here(study: Study) -> list[Measured]:
         path = study.workspace.measured_file(run)
         if path.exists() and (study.workspace.folder(run) / RESULT).exists():
             with suppress(ResultError):
-                found.append(read_json(path, Measured))
+                found.append(load_measured(path, run))
     return found
 
 

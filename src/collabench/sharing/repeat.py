@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from collabench.config.configuration import Run, dataset_key
 from collabench.core.seeding import numpy_generator
-from collabench.storage.files import read_json
-from collabench.storage.results import RESULT, Measured, Result, load_result
+from collabench.storage.results import RESULT, Measured, Result, load_measured, load_result
 from collabench.storage.workspace import Workspace
 from collabench.study.runner import Runner
 from collabench.study.source_code import source_digest
@@ -67,7 +66,7 @@ class Rerun:
 
 
 def is_trainable(
-    study: Study, run: Run, datasets: dict[str, Dataset], noise: set[Path], results: dict[str, Result]
+    study: Study, run: Run, datasets: dict[str, Dataset], noise: Container[Path], results: dict[str, Result]
 ) -> bool:
     """Whether the run's files, and those of everything that it requires, are undamaged."""
     config = run.configuration.noise
@@ -121,7 +120,10 @@ def repeat(study: Study, run: Run, results: dict[str, Result], tolerance: float 
                 for name in recorded.files
                 if not (folder / name).is_file() or (folder / name).read_bytes() != (original / name).read_bytes()
             ]
-            if recorded.found() != repeated.found():  # the code that computed it may differ
+            if recorded.found() != repeated.found() or recorded.labels not in (
+                None,
+                repeated.labels,
+            ):  # the code that computed it may differ
                 names.insert(0, RESULT)
     repeated_error = 100 * repeated.last.error
     if not why:
@@ -180,7 +182,7 @@ def _allowed(study: Study, run: Run, results: dict[str, Result]) -> float:
 
 def measured_of(study: Study, run: Run) -> Measured | None:
     path = study.workspace.measured_file(run)
-    return read_json(path, Measured) if path.exists() else None
+    return load_measured(path, run) if path.exists() else None
 
 
 @contextmanager

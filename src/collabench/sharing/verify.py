@@ -71,7 +71,7 @@ def verify(
     found = Verification()
     datasets = _verify_datasets(study, found)
     whole_noise = _verify_noise(study, datasets, found)
-    results = _verify_results(study, datasets, found)
+    results = _verify_results(study, datasets, whole_noise, found)
     found.differences += archives.damaged(study.workspace)
     log(", ".join(f"{count} {kind}" for kind, count in found.hashed.items()) + " hashed")
     if len(results) == len(study.plan.runs) and not found.differences:
@@ -117,6 +117,8 @@ def _verify_datasets(study: Study, found: Verification) -> dict[str, Dataset]:
                     raise CollabenchError(
                         f"{folder / manifest.streamed_from}: its images are not those of the pinned sha256"
                     )
+            if (manifest.mean, manifest.std) != data.pixel_statistics(dataset.train_images, dataset.train_labels):
+                raise CollabenchError(f"{folder / data.MANIFEST}: mean or std are not those of the training images")
             found.hashed["data sets"] += 1
             whole[key] = dataset
         except CollabenchError as error:
@@ -124,31 +126,34 @@ def _verify_datasets(study: Study, found: Verification) -> dict[str, Dataset]:
     return whole
 
 
-def _verify_noise(study: Study, datasets: dict[str, Dataset], found: Verification) -> set[Path]:
-    """The undamaged files of static noisy labels that equal what their seeds draw."""
+def _verify_noise(study: Study, datasets: dict[str, Dataset], found: Verification) -> dict[Path, str]:
+    """The undamaged files of static noisy labels that equal what their seeds draw, each with the digest of its
+    labels."""
     import torch
 
     from collabench.data import noise
 
-    whole = set()
+    whole = {}
     for runs in study.inputs.noise_files().values():
         for run in runs:
             path, config = study.inputs.noise_file(run), run.configuration.noise
             try:
-                stored = noise.read_static(path)
+                stored = noise.read_static(path, config, run.data_seed)
                 dataset = datasets.get(dataset_key(run.configuration.dataset))
                 if dataset is not None:
                     drawn = noise.draw(config, dataset.train_labels, dataset.classes, run.data_seed)
                     if not torch.equal(drawn.noisy, stored.noisy):
                         raise CollabenchError(f"{path}: its labels are not those that its seed draws")
                 found.hashed["noise files"] += 1
-                whole.add(path)
+                whole[path] = noise.labels_digest(stored.noisy)
             except CollabenchError as error:
                 found.differences.append(str(error))
     return whole
 
 
-def _verify_results(study: Study, datasets: dict[str, Dataset], found: Verification) -> dict[str, Result]:
+def _verify_results(
+    study: Study, datasets: dict[str, Dataset], noise: dict[Path, str], found: Verification
+) -> dict[str, Result]:
     """Run id → result, for the runs whose files are all undamaged."""
     whole: dict[str, Result] = {}
     commits: Counter[str] = Counter()
@@ -169,6 +174,9 @@ def _verify_results(study: Study, datasets: dict[str, Dataset], found: Verificat
             dataset = datasets.get(dataset_key(run.configuration.dataset))
             if dataset is not None and result.dataset_digest != dataset.digest:
                 raise CollabenchError(f"{folder / RESULT}: was trained on another data set than the one that lies here")
+            drawn = noise.get(study.inputs.noise_file(run)) if run.configuration.noise.is_static else None
+            if drawn is not None and result.labels not in (None, drawn):
+                raise CollabenchError(f"{folder / RESULT}: was trained on other labels than its seed draws")
             found.hashed["results"] += 1
             found.hashed["logits and weights"] += len(result.files)
             measured = measured_of(study, run)

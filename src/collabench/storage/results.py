@@ -77,6 +77,7 @@ class Result(Record):
     heads: metrics of every head after the last epoch, the deployed one first.
     averaged_heads: metrics of the heads' averaged logits; None with one head.
     source: digest of the code that computed it (:mod:`collabench.study.source_code`); None if it was not recorded.
+    labels: digest of the static noisy labels that the run saw; None without them, or if it was not recorded.
     files: name → SHA-256 of the files beside this one.
     """
 
@@ -102,11 +103,12 @@ class Result(Record):
     curves: Curves
     deterministic: bool
     source: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    labels: str | None = Field(default=None, exclude_if=lambda value: value is None)
     files: dict[str, str]
 
     def found(self) -> Result:
-        """The result without the digest of the code: equal in two runs of the same configuration and seed."""
-        return self.model_copy(update={"source": None})
+        """The result without the digests of code and labels: equal in two runs of the same configuration and seed."""
+        return self.model_copy(update={"source": None, "labels": None})
 
 
 class Measured(Record):
@@ -173,6 +175,14 @@ class Failure(Record):
     label: str
     reason: str
     when: str
+
+
+def load_measured(path: Path, run: Run) -> Measured:
+    """The measurements of ``run``. Raises ResultError if they are missing, damaged, or those of another run."""
+    measured = read_json(path, Measured, remedy=WITHOUT_MEASUREMENT)
+    if measured.run_id != run.id:
+        raise ResultError(f"{path}: holds run {measured.run_id}, expected {run.id}; {WITHOUT_MEASUREMENT}")
+    return measured
 
 
 def load_result(folder: Path, run: Run) -> Result:

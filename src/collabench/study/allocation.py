@@ -76,6 +76,8 @@ def _measured(study: Study, configuration: Configuration, device_type: str) -> t
     for path in (study.workspace.measured / configuration.id).glob("seed-*.json"):
         try:
             record = read_json(path, Measured)
+            if record.run_id.rpartition("-s")[0] != configuration.id:
+                continue
         except ResultError:
             continue  # damaged: the report says so, and the other runs suffice for a request
         if record.device_type == device_type:

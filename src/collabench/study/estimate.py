@@ -20,7 +20,7 @@ from collabench.config.plan import with_required
 from collabench.core.errors import ConfigError
 from collabench.core.resources import Resources
 from collabench.storage.files import read_json, write_json
-from collabench.storage.results import Measured
+from collabench.storage.results import load_measured
 from collabench.study.study import Study
 from collabench.study.timing import Prediction, predict_all
 
@@ -150,9 +150,10 @@ def _dataset_shape(study: Study, configuration: Configuration) -> DatasetShape:
 def _cost(study: Study, configuration: Configuration, runs: int, predicted: Prediction, device_type: str) -> Cost:
     records = []
     for seed in study.plan.seeds_of()[configuration.id]:
-        path = study.workspace.measured_file(Run(configuration, seed))
+        run = Run(configuration, seed)
+        path = study.workspace.measured_file(run)
         if path.exists():
-            record = read_json(path, Measured)
+            record = load_measured(path, run)
             if record.device_type == device_type:
                 records.append(record)
     memory = [record.peak_memory_bytes for record in records if record.peak_memory_bytes is not None]

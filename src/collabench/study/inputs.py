@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,7 @@ class Inputs:
                 path = self.noise_file(run)
                 if path.exists():
                     try:
-                        noise.read_static(path)
+                        noise.read_static(path, run.configuration.noise, run.data_seed)
                         continue
                     except DataError as error:
                         log(f"{error}; drawing it again")
@@ -142,12 +143,15 @@ class Inputs:
         config = run.configuration.noise
         if not config.is_static:
             return None
+        path, dataset = self.noise_file(run), self.dataset(run.configuration, log)
         try:
-            return noise.read_static(self.noise_file(run))
+            found = noise.read_static(path, config, run.data_seed)
+            noise.check_static(found, config, dataset.train_labels, dataset.classes, path)
+            return found
         except DataError as error:
             log(f"{error}; drawing it again")
         self._draw_noise(run, log)
-        return noise.read_static(self.noise_file(run))
+        return noise.read_static(path, config, run.data_seed)
 
     def _draw_noise(self, run: Run, log: Log) -> None:
         from collabench.data import noise
@@ -179,8 +183,9 @@ class Inputs:
                 with self._preparing(key, log):
                     check(folder / data.MANIFEST, data.load, folder)
         for runs in self.noise_files().values():
-            for path in map(self.noise_file, runs):
-                check(path, noise.read_static, path)
+            for run in runs:
+                read = partial(noise.read_static, config=run.configuration.noise, seed=run.data_seed)
+                check(self.noise_file(run), read, self.noise_file(run))
 
 
 def link_files(source: Path, target: Path, names: Iterable[str]) -> None:

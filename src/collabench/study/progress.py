@@ -16,7 +16,7 @@ from collabench.config.configuration import Run
 from collabench.core.errors import ResultError
 from collabench.storage.files import read_json
 from collabench.storage.locks import is_held
-from collabench.storage.results import RESULT, InProgress, Measured
+from collabench.storage.results import RESULT, InProgress, load_measured
 from collabench.study.study import Study
 
 PLAIN_SECONDS = 10.0
@@ -59,7 +59,7 @@ class Watcher:
 
     def _measured(self, run: Run) -> float | None:
         try:
-            found = read_json(self._workspace.measured_file(run), Measured)
+            found = load_measured(self._workspace.measured_file(run), run)
         except ResultError:
             return None
         return found.train_seconds + found.evaluate_seconds

@@ -130,6 +130,7 @@ class Runner:
 
     def _train(self, run: Run, device: str | None, log: Log) -> Trained:
         from collabench import training
+        from collabench.data.noise import labels_digest
         from collabench.training.device import choose_device
 
         configuration = run.configuration
@@ -138,18 +139,23 @@ class Runner:
         self._commit  # noqa: B018
         source_digest(configuration)
         dataset = self._study.inputs.dataset(configuration, log)
+        static_noise = self._study.inputs.static_noise(run, log)
         train_run = self._train_run or training.train_run
-        return train_run(
+        trained = train_run(
             run,
             dataset,
             device=chosen,
-            static_noise=self._study.inputs.static_noise(run, log),
+            static_noise=static_noise,
             teachers=[self._required(required, device, log) for required in run.requires()],
             checkpoint_path=self._workspace.checkpoint(run.id),
             checkpoint_seconds=checkpoint_seconds(),
             report=self._progress_writer(run),
             log=log,
         )
+        if static_noise is not None:
+            labels = labels_digest(static_noise.noisy)
+            trained.result = trained.result.model_copy(update={"labels": labels})
+        return trained
 
     def _required(self, run: Run, device: str | None, log: Log) -> torch.nn.Module:
         """The deployed network of a run that another one needs. The run is trained again if it is damaged or
@@ -180,7 +186,14 @@ class Runner:
         method = make_method(configuration, make_context(configuration, shape, form.classes, run.seed, teachers))
         network = method.deploy(method.build())
         if method.trains:
-            network.load_state_dict(load_weights(folder))
+            try:
+                network.load_state_dict(load_weights(folder))
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:300]
+                raise ResultError(
+                    f"{folder / WEIGHTS}: holds the weights of another network ({reason}); delete {folder} to train it "
+                    "again"
+                ) from None
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's lacks memory_format
         return network.eval()
 
