@@ -61,11 +61,13 @@ def comparison_with_accepted(study: Study) -> tuple[str, bool]:
     from collabench.storage.files import write_atomically
 
     workspace = study.workspace
+    page = f"Tables and figures: {workspace.accepted_report / 'README.md'}"
     if not workspace.accepted_report.exists():
         accept(workspace)
+        return f"No report was accepted before: this one is now.\n{page}", True
     found = compare_reports(workspace)
     if found.same_bytes:
-        return "\n".join([*found.lines, f"Tables and figures: {workspace.accepted_report / 'README.md'}"]), True
+        return "\n".join([*found.lines, page]), True
     write_atomically(workspace.differences, ("\n".join(found.details) + "\n").encode())
     command = f"`collabench report -p {workspace.profile} --accept`"
     where = [

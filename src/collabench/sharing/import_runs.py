@@ -272,9 +272,8 @@ def _tell_origins(here: Sequence[Measured], taken: Sequence[Measured], log: Log)
     accepted."""
     devices = _sides((one.device for one in here), (one.device for one in taken))
     if here and devices:
-        log(
-            f"different devices: {devices}; portable runs are the same bytes on all x86-64 processors; other runs agree to rounding"
-        )
+        same = "portable runs are the same bytes on all x86-64 processors, other runs agree to rounding"
+        log(f"different devices: {devices}; {same}")
     commits = _sides((one.commit_text for one in here), (one.commit_text for one in taken))
     if here and commits:
         log(f"different commits: {commits}; taken, since a change of what is computed is another identity")
