@@ -1,1 +1,1 @@
-"""Tables, figures, claims and pages that are made of results, and the accepted reports."""
+"""Reports: tables, figures, claims and pages made from results, and the accepted reports."""

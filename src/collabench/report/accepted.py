@@ -1,4 +1,4 @@
-"""The accepted report in git: what a new one would change, and taking the new one over (by explicit command only)."""
+"""The accepted report in git: comparison with a new report, and acceptance of a new one (by explicit command only)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from collabench.report.folders import COSTS, OVERVIEW, whole_folder
 from collabench.storage.workspace import Workspace
 
 _SHOWN = 40
-"""Differences that are listed one by one for each file."""
+"""Number of differences per file that are listed one by one."""
 
 _KEYS = ("table", "row", "column", "claim", "scope", "part", *PARTS, "seed")
 
 
 def compare(workspace: Workspace) -> list[str]:
-    """What differs between the report that was built and the accepted one, one readable line each; [] where nothing.
+    """The differences between the built report and the accepted one, one readable line each.
 
-    The costs are left out: they differ whenever runs are repeated. Raises ResultError if there is no built report.
+    Costs are ignored, because they differ whenever runs are repeated. Raises ResultError if there is no built report.
     """
     new, old = workspace.report, workspace.accepted_report
     _require(workspace)

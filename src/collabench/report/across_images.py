@@ -1,6 +1,6 @@
-"""What other test images would change: the two-way bootstrap over seeds and test images, from the saved logits.
+"""The effect of other test images: the two-way bootstrap over seeds and test images, from the stored logits.
 
-It needs the logits beside the results and the prepared data set's test labels; without them nothing is shown.
+It needs the logits beside the results and the test labels of the prepared data set. Without them nothing is shown.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from collabench.storage.workspace import Workspace
 RESAMPLES = 2000
 
 _ROUNDING = 0.005
-"""Logits are stored in half precision: this share of the images may change its class by rounding."""
+"""Logits are stored in half precision. At most this share of the images may change its class by rounding."""
 
 Correct = NDArray[np.bool_]
 
 
 def add_across_images(report: Report, collected: Collected, workspace: Workspace) -> Report:
-    """The report with the bootstrap's intervals filled in where logits and labels are there.
+    """The report with the bootstrap's intervals added wherever logits and labels exist.
 
-    Raises ResultError where logits don't belong to the result beside them, DataError where the data set is damaged.
+    Raises ResultError if logits do not belong to the result beside them, DataError if the data set is damaged.
     """
     asked = list(_tables(report, collected, workspace))
     found: dict[tuple[str, ...], AcrossImages] = {}
@@ -88,7 +88,8 @@ def _in_percent(error: TwoWay, difference: TwoWay | None) -> AcrossImages:
 def _tables(
     report: Report, collected: Collected, workspace: Workspace
 ) -> Iterator[tuple[tuple[str, ...], Correct, Correct | None]]:
-    """(table, condition and method), correctness (seeds, images), and the baseline's of the same seeds."""
+    """Key (table, condition and method), correctness (seeds, images), and the baseline's correctness for the same
+    seeds."""
     labels: dict[str, NDArray[np.int64] | None] = {}
     stored: dict[str, Correct | None] = {}
     for key, baseline in (
@@ -116,7 +117,8 @@ def _correct(
     labels: dict[str, NDArray[np.int64] | None],
     stored: dict[str, Correct | None],
 ) -> dict[int, Correct]:
-    """Seed → which test images the deployed network of that run classifies correctly; empty unless all runs have it."""
+    """Seed → which test images the deployed network of that run classifies correctly. Empty unless all runs have
+    logits."""
     results = collected.of(cell)
     rows = {}
     for seed, result in results.items():
@@ -146,7 +148,7 @@ def _correct_of(
             "it again"
         )
     correct = np.asarray(logits.astype(np.float32).argmax(axis=1) == truth)
-    # Rounding to float16 keeps the order of logits but can make the two largest equal: only such images may differ.
+    # Rounding to float16 keeps the order of logits but can make the two largest equal. Only such images may differ.
     ties = np.mean((logits == logits.max(axis=1, keepdims=True)).sum(axis=1) > 1)
     if abs(1 - correct.mean() - result.last.error) > ties + _ROUNDING:
         raise ResultError(
@@ -156,9 +158,9 @@ def _correct_of(
 
 
 def _labels(key: str, result: Result, workspace: Workspace) -> NDArray[np.int64] | None:
-    """Test labels of the prepared data set; None where it is not here, or is another than the one trained on.
+    """Test labels of the prepared data set; None if it is not here, or if the runs were trained on another one.
 
-    Raises DataError naming the file if it is damaged.
+    Raises DataError, naming the file, if it is damaged.
     """
     from collabench import data
 

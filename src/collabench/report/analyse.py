@@ -1,4 +1,4 @@
-"""From results to the content of a report: summaries, paired comparisons, families, ranks."""
+"""The content of a report, computed from results: summaries, paired comparisons, families, ranks."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from collabench.report.published import PublishedValue, by_configuration, stand_
 from collabench.stats import Friedman, Summary, friedman, holm, paired, summary
 from collabench.storage.results import Result
 
-#: Configuration, its baseline, and the seeds that both are compared over.
+#: A configuration, its baseline, and the seeds over which they are compared.
 Hypothesis = tuple[str, str, tuple[int, ...]]
 
 
 def analyse(
     params: Params, collected: Collected, *, partial: bool = False, published: Sequence[PublishedValue] = ()
 ) -> Report:
-    """The content of the report over what was collected."""
+    """The content of the report on the collected results."""
     profile = params.profiles[collected.plan.profile]
     declared = {table.name: table for table in profile.tables}
     values = by_configuration(published)
@@ -150,7 +150,7 @@ def _percent(share: float | None) -> float | None:
 
 
 def _summary(values: Sequence[float | None]) -> Summary | None:
-    """None where any value is unknown: a mean over some of the runs would be another quantity."""
+    """Summary of the values; None if any is unknown, because a mean over some of the runs would be another quantity."""
     known = [value for value in values if value is not None]
     return summary(known, LEVEL) if known and len(known) == len(values) else None
 
@@ -199,8 +199,8 @@ def _heads(results: list[Result]) -> Heads | None:
 def _adjust_families(tables: dict[str, list[Condition]]) -> None:
     """Fill in Holm's adjusted p values and the sizes of the families.
 
-    A family's size counts every comparison that the tables declare, those whose runs are missing included; a
-    comparison that two tables of a family show is one hypothesis.
+    A family's size counts every comparison that the tables declare, including those with missing runs. A comparison
+    that two tables of a family show is one hypothesis.
     """
     hypotheses: dict[str, dict[Hypothesis, float | None]] = {}
     compared = [
@@ -239,7 +239,7 @@ def _holm_p(adjusted: Mapping[Hypothesis, float | None], hypothesis: Hypothesis 
 
 
 def _hypothesis(condition: Condition, row: Row) -> Hypothesis | None:
-    """What is compared with what, over how many seeds; None for a row that is compared with nothing."""
+    """The compared configurations and seeds; None for a row that is not compared."""
     baseline = next((other for other in condition.rows if other.method == condition.baseline), None)
     if baseline is None or row.method == condition.baseline:
         return None
@@ -247,7 +247,7 @@ def _hypothesis(condition: Condition, row: Row) -> Hypothesis | None:
 
 
 def _distinct_titles(conditions: list[Condition]) -> list[Condition]:
-    """Conditions with the same title get the names of params.yaml added (they differ in a finer setting)."""
+    """Add the names of params.yaml to conditions with the same title, which differ in a setting that titles omit."""
     count = [condition.title for condition in conditions]
     return [
         condition.model_copy(update={"title": f"{condition.title} [{' · '.join(condition.names.values())}]"})

@@ -1,4 +1,4 @@
-"""Build the report of a study from its results."""
+"""Building the report of a study from its results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where a report lies: ``folder`` is what results determine, ``costs`` what was measured."""
+    """The folders of a report: ``folder`` for what results determine, ``costs`` for what was measured."""
 
     folder: Path
     costs: Path
@@ -35,12 +35,13 @@ def build_report(
     partial: bool = False,
     published: Sequence[PublishedValue] = (),
 ) -> ReportFiles:
-    """Write the report of the plan's tables, and beside it the costs; nothing is left half-written.
+    """Write the report of the plan's tables and, beside it, the costs. Both are replaced as a whole.
 
-    partial: accept missing runs and write to ``partial-report``. published: values that stand beside measured ones
-    where the configuration is theirs, beside those of the project's folder ``papers/``, of which every paper has a
-    page. The same results give the same bytes.
-    Raises ResultError: runs are missing, failed, damaged or not comparable.
+    partial: accept missing runs and write to ``partial-report``.
+    published: additional published values, shown beside the results of their configuration. The values of the project's
+    folder ``papers/`` are always shown, with a page for each paper.
+
+    The same results give the same bytes. Raises ResultError if runs are missing, failed, damaged or not comparable.
     """
     from collabench.papers.claims import load_claims
     from collabench.report.across_images import add_across_images

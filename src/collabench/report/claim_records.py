@@ -1,4 +1,4 @@
-"""The records in which verdicts on claims are kept."""
+"""Records of the verdicts on claims."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ UNITS = {
 
 
 class PartVerdict(Record):
-    """One comparison of a claim in one scope; a claim with ``combine: mean`` has one part for all of its comparisons.
+    """One comparison of a claim in one scope. A claim with ``combine: mean`` has one part for all of its comparisons.
 
-    n: pairs, one per seed. estimate: method minus baseline, in the claim's unit; for costs the geometric mean of the
-    ratios. low, high: 95 % t interval, not adjusted. adjusted_low, adjusted_high: the simultaneous interval, which
-    decides. p: two-sided paired t test, against the margin where the claim is "no worse". sign_flip_p: exact, the
-    sensitivity check; None where n cannot reach 5 %. published_effect: method minus baseline, as published.
-    seeds_needed: how many would show the published effect, or the smallest effect of interest, with 80 % power;
-    only for parts that are inconclusive. note: why there is no interval, or no such number of seeds.
+    n: number of pairs, one per seed. estimate: method minus baseline, in the claim's unit; for costs the geometric mean
+    of the ratios. low, high: 95 % t interval, not adjusted. adjusted_low, adjusted_high: the simultaneous interval,
+    which decides. p: two-sided paired t test, against the margin if the claim is "no worse". sign_flip_p: exact test,
+    for sensitivity; None if n cannot reach 5 %. published_effect: method minus baseline, as published. seeds_needed:
+    number of seeds that would show the published effect, or the smallest effect of interest, with 80 % power; for
+    inconclusive parts only. note: why there is no interval or no such number of seeds.
     """
 
     compared: str
@@ -48,8 +48,10 @@ class PartVerdict(Record):
 
 
 class ScopeVerdict(Record):
-    """A claim in one scope. where: data set, noise, backbone and recipe in words. p: of the whole claim there (with
-    several parts that it needs the largest, a part on the other side counting as 1). holm_p: adjusted over the family.
+    """A claim in one scope.
+
+    where: data set, noise, backbone and recipe in words. p: of the whole claim; with several required parts the
+    largest, where a part on the other side counts as 1. holm_p: adjusted over the family.
     """
 
     scope: str
@@ -64,8 +66,10 @@ class ScopeVerdict(Record):
 
 
 class ClaimVerdict(Record):
-    """A claim with its verdicts in this profile. verdict: the one word where all scopes agree, else "mixed".
-    elsewhere: scopes that other profiles, or none, test."""
+    """A claim with its verdicts in this profile.
+
+    verdict: the common verdict of all scopes, else "mixed". elsewhere: scopes that other profiles test, or none.
+    """
 
     id: str
     paper: str
@@ -81,8 +85,11 @@ class ClaimVerdict(Record):
 
 
 class ClaimReport(Record):
-    """kind: whether the verdicts rest on results or on measured costs. families: paper → number of tests declared for
-    this profile, those of the other kind included. untested: what the texts also state; beside results only."""
+    """All verdicts of one kind in a profile.
+
+    kind: whether the verdicts rest on results or on measured costs. families: paper → number of tests declared for this
+    profile, of both kinds. untested: further statements of the texts; with results only.
+    """
 
     schema_version: Literal[1] = SCHEMA
     profile: str

@@ -21,7 +21,7 @@ from collabench.storage.workspace import Workspace
 
 
 class ClaimRuns:
-    """The runs of the profile by names, and the values that a hypothesis is about."""
+    """The runs of a profile by names, and the values that hypotheses are about."""
 
     def __init__(self, collected: Collected, workspace: Workspace) -> None:
         self.collected, self.workspace = collected, workspace
@@ -33,7 +33,7 @@ class ClaimRuns:
                 self._cells[key] = cell
 
     def cell(self, scope: ClaimScope, noise: str, compared: Compared, *, baseline: bool) -> Cell | None:
-        """The cell of a comparison's one side; None where the profile's tables don't hold it."""
+        """The cell of one side of a comparison; None if the profile's tables do not contain it."""
         model, recipe = scope.model, scope.recipe
         if baseline and compared.wide_baseline:
             model, recipe = scope.wide_model or model, scope.wide_recipe or recipe
@@ -41,12 +41,12 @@ class ClaimRuns:
         return self._cells.get((scope.dataset, noise, model, recipe, method))
 
     def values(self, cell: Cell, value: Callable[[Cell, Result], float | None]) -> dict[int, float]:
-        """Seed → value, of the runs that exist and have one."""
+        """Seed → value, for the runs that exist and have one."""
         found = ((seed, value(cell, result)) for seed, result in self.collected.of(cell).items())
         return {seed: number for seed, number in found if number is not None}
 
     def weights(self, cell: Cell) -> tuple[int, dict[str, tuple[int, ...]]] | None:
-        """Parameters of the deployed network, and the shape of each of its tensors where its weights are stored."""
+        """Number of parameters of the deployed network, and the shapes of its tensors if its weights are stored."""
         for seed, result in self.collected.of(cell).items():
             path = self.workspace.folder(Run(cell.configuration, seed)) / WEIGHTS
             if not path.exists():
@@ -59,8 +59,10 @@ class ClaimRuns:
 
 @dataclass(frozen=True)
 class Differences:
-    """Method minus baseline, one value for each of the common ``seeds`` (logarithms of ratios for costs). magnitude:
-    the size of the numbers that were subtracted. missing: why there are none."""
+    """Method minus baseline, one value for each of the common ``seeds`` (for costs the logarithms of ratios).
+
+    magnitude: the size of the numbers that were subtracted. missing: why there are no values.
+    """
 
     values: NDArray[np.float64]
     seeds: tuple[int, ...] = ()
@@ -120,7 +122,7 @@ def mean_of(parts: Sequence[Differences]) -> Differences:
 def _quantity(
     claim: Claim, scope_name: str, scope: ClaimScope, head: int, runs: ClaimRuns
 ) -> Callable[[Cell, Result], float | None]:
-    """What of a run the claim is about; None where the run does not record it."""
+    """The quantity of the claim for one run; None if the run does not record it."""
 
     def error(cell: Cell, result: Result) -> float | None:
         if head >= len(result.heads):
@@ -151,7 +153,8 @@ def _quantity(
 
 
 def why_not_comparable(claim: Claim, scope: ClaimScope, runs: ClaimRuns) -> str | None:
-    """Why measured costs give no verdict: other devices, or memory of a process rather than of a device."""
+    """Why measured costs give no verdict: other devices, or memory of a process instead of a device. None if they
+    do."""
     devices = set()
     for compared in claim.compare:
         for baseline in (False, True):

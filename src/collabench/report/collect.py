@@ -1,4 +1,4 @@
-"""Load the results that a plan's tables ask for, those and no others, and refuse to compare what is not comparable."""
+"""Loading of exactly those results that a plan's tables need, and rejection of results that are not comparable."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     import pandas
 
 _SHOWN = 10
-"""Missing runs that an error message lists one by one."""
+"""Number of missing runs that an error message lists one by one."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """The results of a plan's cells by run id. measured: of those runs, and of the runs that they require, as far as
-    they were measured here. missing: the runs without a result, in the plan's order."""
+    """The results of a plan's cells by run id.
+
+    measured: of those runs and of the runs that they require, if they were measured here. missing: the runs without a
+    result, in the plan's order.
+    """
 
     plan: Plan
     results: dict[str, Result]
@@ -33,7 +36,7 @@ class Collected:
     missing: tuple[MissingRun, ...]
 
     def of(self, cell: Cell) -> dict[int, Result]:
-        """Seed → result of the cell's runs that exist, in the order of its seeds."""
+        """Seed → result of the cell's existing runs, in the order of its seeds."""
         found = ((seed, self.results.get(Run(cell.configuration, seed).id)) for seed in cell.seeds)
         return {seed: result for seed, result in found if result is not None}
 
@@ -49,7 +52,7 @@ class Collected:
 
     @cached_property
     def frame(self) -> pandas.DataFrame:
-        """One row per distinct run and set of names, errors in percent: for people's own analysis."""
+        """One row per run and set of names, errors in percent, for further analysis."""
         import pandas
 
         rows, seen = [], set()
@@ -87,9 +90,9 @@ def _values(result: Result) -> dict[str, object]:
 
 
 def collect(plan: Plan, workspace: Workspace, *, partial: bool = False) -> Collected:
-    """Load every run that the plan's cells ask for.
+    """Load every run of the plan's cells.
 
-    Raises ResultError: runs are missing, failed or damaged (unless ``partial``), or the runs of one condition were
+    Raises ResultError if runs are missing, failed or damaged (unless ``partial``), or if the runs of one condition were
     made under different circumstances (see :func:`_check_comparable`).
     """
     results, measured, missing = {}, {}, []
@@ -115,7 +118,7 @@ def collect(plan: Plan, workspace: Workspace, *, partial: bool = False) -> Colle
 
 
 def training_seconds(collected: Collected, run: Run) -> float | None:
-    """The run's own training time and that of the runs it requires; None unless all of them were measured."""
+    """Training time in seconds of the run and of the runs that it requires; None unless all of them were measured."""
     parts = [collected.measured.get(part.id) for part in (run, *run.requires())]
     known = [part.train_seconds for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None
@@ -140,7 +143,7 @@ def why_missing(run: Run, workspace: Workspace) -> str:
 
 
 def describe_missing(profile: str, runs: int, missing: list[MissingRun]) -> str:
-    """The error of a report that lacks runs: which, and what to do."""
+    """The error for missing runs: which ones are missing, and what to do."""
     lines = [f"{m.label}, seed {m.seed} ({m.run_id}): {m.reason}" for m in missing[:_SHOWN]]
     if len(missing) > _SHOWN:
         lines.append(f"and {len(missing) - _SHOWN} more")
@@ -151,9 +154,9 @@ def describe_missing(profile: str, runs: int, missing: list[MissingRun]) -> str:
 
 
 def _check_comparable(collected: Collected, cells: list[Cell]) -> None:
-    """Raise ResultError if the runs of one condition differ in data, in static noise, or in device or precision.
+    """Raise ResultError if the runs of one condition differ in data, static noise, device or precision.
 
-    A difference between methods would then hold a difference between devices, images or labels.
+    A difference between methods would then include a difference between devices, images or labels.
     """
     seen: dict[tuple[str, int | None], tuple[object, str]] = {}
 
@@ -171,7 +174,7 @@ def _check_comparable(collected: Collected, cells: list[Cell]) -> None:
             check("data set (digest)", result.dataset_digest, result.run_id)
             check("number of test images", result.test_images, result.run_id)
             if cell.configuration.noise.is_static:
-                # A mean over epochs: the same share may differ in its last bits from that of a run with fewer epochs.
+                # A mean over epochs may differ in its last bits from that of a run with fewer epochs.
                 check("share of wrong labels for one seed", round(result.noise.corruption, 9), result.run_id, seed)
             measured = collected.measured.get(result.run_id)
             if measured is not None:

@@ -1,4 +1,4 @@
-"""How a new report compares with the accepted one, in the words of the questions that a person asks.
+"""Comparison of a new report with the accepted one, as answers to the questions that a person asks.
 
 Do all runs give the same numbers? Which verdicts changed? Do the cells agree within the randomness of training? How far
 is the largest mean from the accepted one? What is the likely cause?
@@ -22,14 +22,14 @@ from collabench.storage.files import read_json, write_json
 from collabench.storage.results import Measured
 from collabench.storage.workspace import Workspace
 
-#: Beside the costs, which differ whenever runs are repeated: where and with what the runs were made.
+#: File beside the costs, which differ whenever runs are repeated: where the runs were made, and with what versions.
 ORIGIN = "origin.json"
 
-#: Relative difference below which a likelihood or a calibration error is not reported as changed: rounding.
+#: Relative difference below which a change of a likelihood or a calibration error counts as rounding.
 ROUNDING = 1e-5
 _ROUNDED = ("negative_log_likelihood", "calibration_error")
 
-#: The level of the family of tests that asks which cells differ by more than the randomness of training.
+#: Level of the family of tests for cells that differ by more than the randomness of training.
 LEVEL = 0.05
 
 _RUNS = "runs.csv"
@@ -38,7 +38,7 @@ _SHOWN = 3
 
 
 class Origin(Record):
-    """Where and with what the measured runs of a report were made: each field holds the distinct values."""
+    """The devices, versions and commits of the measured runs of a report. Each field contains the distinct values."""
 
     devices: tuple[str, ...]
     versions: tuple[str, ...]
@@ -47,7 +47,7 @@ class Origin(Record):
 
 @dataclass(frozen=True)
 class Comparison:
-    """lines: one for each question. details: every difference. same_bytes: no file of the report differs."""
+    """lines: one per question. details: all differences. same_bytes: whether all files of the report are equal."""
 
     lines: tuple[str, ...]
     details: tuple[str, ...]
@@ -94,7 +94,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _is_rounding(line: str) -> bool:
-    """Whether a line of :func:`collabench.report.accepted.compare` names a difference that is rounding."""
+    """Whether a line of :func:`collabench.report.accepted.compare` is a difference by rounding."""
     head, _, values = line.rpartition(": ")
     if not any(name in head for name in _ROUNDED):
         return False
@@ -106,7 +106,7 @@ def _is_rounding(line: str) -> bool:
 
 
 def _verdicts(old: Path, new: Path) -> str:
-    """How many verdicts are the same, and which changed from what to what."""
+    """The number of equal verdicts, and the verdicts that changed."""
     before, after = (_verdicts_of(folder / _CLAIMS) for folder in (old, new))
     if not before and not after:
         return ""
@@ -127,7 +127,7 @@ def _verdicts_of(path: Path) -> dict[str, str]:
 
 
 def _cells(old: list[dict[str, str]], new: list[dict[str, str]]) -> Iterator[str]:
-    """How many cells agree within the randomness of training, and the largest change of a mean."""
+    """The number of cells that agree within the randomness of training, and the largest change of a mean."""
     before, after = _errors(old), _errors(new)
     seeds = {cell: sorted(before[cell].keys() & after[cell].keys()) for cell in after if cell in before}
     pairs = {
@@ -169,7 +169,7 @@ def _errors(rows: list[dict[str, str]]) -> dict[tuple[str, ...], dict[str, float
 
 
 def _causes(old: Path, new: Path) -> str:
-    """In what the origins of the two reports differ, as they were recorded."""
+    """How the recorded origins of the two reports differ."""
     if not (old / ORIGIN).exists() or not (new / ORIGIN).exists():
         return "Likely cause: unknown, since the accepted report does not record where its runs were made."
     before, after = read_json(old / ORIGIN, Origin), read_json(new / ORIGIN, Origin)

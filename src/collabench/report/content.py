@@ -1,8 +1,8 @@
-"""What a report says, as data: the schema of ``report.json``.
+"""The content of a report as data: the schema of ``report.json``.
 
 Errors are in percent, differences in percentage points (method minus baseline: negative is better). Every error is that
-of the deployed head on the test split after the last epoch unless the field's name says otherwise. Summaries and paired
-comparisons are those of :mod:`collabench.stats`: one value per seed, 95 % t intervals, not adjusted.
+of the deployed head on the test split after the last epoch, unless the field's name says otherwise. Summaries and
+paired comparisons are those of :mod:`collabench.stats`: one value per seed, 95 % t intervals, not adjusted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DIGITS = 10
 
 
 def rounded(value: Any) -> Any:
-    """Plain data with every float cut to the digits that are kept."""
+    """Plain data in which every float is rounded to the digits that are kept."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, dict):
@@ -32,7 +32,7 @@ SCHEMA: Final = 1
 
 
 class BestEpoch(Record):
-    """The lowest test error over all epochs: chosen on test data, hence optimistic.
+    """The lowest test error over all epochs. It is chosen on test data and therefore optimistic.
 
     optimism: last epoch minus best epoch, per seed. epoch: mean number of the best epoch, counted from 1.
     """
@@ -50,9 +50,11 @@ class Selected(Record):
 
 
 class Heads(Record):
-    """A method with several heads. mean: over the heads of a run, then over seeds. spread: mean over seeds of the
-    sample standard deviation over a run's heads. averaged: error of the heads' averaged logits. gain: averaged minus
-    deployed."""
+    """A method with several heads.
+
+    mean: over the heads of a run, then over seeds. spread: sample standard deviation over a run's heads, mean over
+    seeds. averaged: error of the heads' averaged logits. gain: averaged minus deployed.
+    """
 
     count: int
     mean: Summary
@@ -62,8 +64,10 @@ class Heads(Record):
 
 
 class AcrossImages(Record):
-    """Two-way bootstrap over seeds and test images from the saved logits: percentile intervals in percent and
-    percentage points. difference_low, difference_high: None without a baseline."""
+    """Two-way bootstrap over seeds and test images from the stored logits.
+
+    Percentile intervals in percent and percentage points. difference_low, difference_high: None without a baseline.
+    """
 
     seeds: int
     images: int
@@ -75,10 +79,10 @@ class AcrossImages(Record):
 
 
 class Published(Record):
-    """A published value (percent) and how it compares with the runs, where they are of the published configuration.
+    """A published value (percent) and its comparison with the runs of the published configuration.
 
-    protocol: the epoch that the paper reports. comparison: None where ``value`` is unknown, or where the runs do not
-    record what the protocol asks for.
+    protocol: the epoch that the paper reports. comparison: None if ``value`` is unknown, or if the runs do not record
+    what the protocol needs.
     """
 
     source: str
@@ -88,8 +92,11 @@ class Published(Record):
 
 
 class Row(Record):
-    """A method in one condition. seeds: those of the runs that exist. difference: over the seeds that the baseline has
-    too; None for the baseline and where there is no common seed. holm_p: adjusted within the condition's family."""
+    """A method in one condition.
+
+    seeds: of the existing runs. difference: over the seeds that the baseline also has; None for the baseline and
+    without common seeds. holm_p: adjusted within the condition's family.
+    """
 
     method: str
     configuration_id: str
@@ -140,7 +147,7 @@ class Condition(Record):
 
     @property
     def key(self) -> str:
-        """For file names: ``digits-500-uniform20-resnet8-fast``."""
+        """Part of file names: ``digits-500-uniform20-resnet8-fast``."""
         return "-".join(self.names[part] for part in CONDITION)
 
 
@@ -167,7 +174,7 @@ class MissingRun(Record):
 
 
 class Report(Record):
-    """level: of every interval. runs: how many distinct runs the tables ask for."""
+    """All tables of a profile. level: of every interval. runs: number of distinct runs that the tables need."""
 
     schema_version: Literal[1] = SCHEMA
     profile: str

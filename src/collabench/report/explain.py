@@ -1,4 +1,4 @@
-"""The way from a number of a table to the runs that it comes from."""
+"""The runs behind a number of a table."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from collabench.storage.workspace import Workspace
 
 
 def explain_cells(plan: Plan, workspace: Workspace, words: str) -> str:
-    """Every cell of the plan that ``words`` point to: its number, what is published of it and where, its configuration,
-    and of each run seed, error, files, the runs that it rests on, versions, device and commit.
+    """All cells of the plan that match ``words``, with everything behind their numbers.
 
-    words: names of ``params.yaml``, a table's name or a configuration id, in any order, apart by spaces, ``/`` or
-    ``·``; a cell must have them all. Raises ConfigError if none has.
+    That is: the number, published values and their places, the configuration, and for each run its seed, error, files,
+    required runs, versions, device and commit.
+
+    words: names of ``params.yaml``, a table's name or a configuration id, in any order, separated by spaces, ``/`` or
+    ``·``. A cell must match all of them. Raises ConfigError if none does.
     """
     wanted = words.replace("/", " ").replace("·", " ").split()
     cells = [cell for cell in plan.cells if wanted and set(wanted) <= _names(cell)]
@@ -62,7 +64,7 @@ def _explain(cell: Cell, workspace: Workspace, papers: dict[str, Paper]) -> str:
 
 
 def _published(cell: Cell, papers: dict[str, Paper]) -> list[str]:
-    """What the papers publish of the cell, where it belongs to one of their tables."""
+    """The published values of the cell, if it belongs to a table of a paper."""
     names = {part: cell.configuration.names[part] for part in PARTS}
     return [
         f"published: {UNKNOWN if one.value is None else tables.number(one.value)} ({METRICS[one.metric]}; {one.source})"
@@ -75,7 +77,7 @@ def _published(cell: Cell, papers: dict[str, Paper]) -> list[str]:
 
 
 def _load(run: Run, workspace: Workspace) -> Result | ResultError:
-    """The run's result, or why there is none."""
+    """The run's result, or the error that says why there is none."""
     folder = workspace.folder(run)
     try:
         return load_result(folder, run) if (folder / RESULT).exists() else ResultError(why_missing(run, workspace))

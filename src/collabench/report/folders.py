@@ -1,4 +1,4 @@
-"""Report folders: what their main files are called, and replacing one as a whole."""
+"""Report folders: names of their main files, and replacement of a folder as a whole."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ COSTS = "costs"
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A new folder that takes the place of ``target`` when the block ends without an error. The old one is there until
-    then.
+    """A new folder that replaces ``target`` when the block ends without an error. The old one exists until then.
 
-    Raises StorageError where it cannot be written.
+    Raises StorageError if it cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -38,5 +37,5 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def report_folder(workspace: Workspace, *, partial: bool = False) -> Path:
-    """A partial report has a place of its own, so that it is never taken for the whole."""
+    """The folder of a report. A partial report has its own folder, so that it is never mistaken for a complete one."""
     return workspace.home / "partial-report" if partial else workspace.report

@@ -10,7 +10,7 @@ from collabench.stats import Paired, Summary
 
 
 def write_csv(path: Path, frame: pandas.DataFrame) -> None:
-    """Numbers with ten significant digits, Unix line ends, empty cells for what is not known."""
+    """Write numbers with ten significant digits, Unix line ends, and empty cells for unknown values."""
     frame.to_csv(path, index=False, float_format="%.10g", lineterminator="\n")
 
 

@@ -1,8 +1,8 @@
-"""The place where published values meet measured ones.
+"""Published values beside measured ones.
 
-A measured value stands beside a published one only if data set, backbone, recipe, method and noise are the published
-ones, that is, if the run's configuration is the one that reproduces the published cell, to the last field of its
-identity; and only under the epoch that the paper reports.
+A measured value is shown beside a published one only if data set, backbone, recipe, method and noise are the published
+ones, that is, if the run's configuration equals the one that reproduces the published cell in every field of its
+identity. The measured value is that of the epoch that the paper reports.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """A cell with its runs. error: under the paper's rule, last: after the last epoch; None where no run says."""
+    """A cell with its runs. error: by the paper's rule. last: after the last epoch. None if no run tells."""
 
     cell: PublishedCell
     asked: int
@@ -37,10 +37,10 @@ class Measured:
 
 
 def read_papers(params: Params, workspace: Workspace) -> dict[str, Paper]:
-    """The papers of the project's folder; none where it has no such folder. Raises ConfigError in one line.
+    """The papers of the project's folder; none without such a folder. Raises ConfigError (one line).
 
-    Whether the parts of a configuration fit each other is not looked at: of those that ran it is known, the others are
-    looked at by the plan that asks for them.
+    Whether the parts of a configuration fit each other is not checked: those that ran are known to fit, and the plan
+    checks the others.
     """
     if not workspace.papers.is_dir():
         return {}
@@ -48,7 +48,7 @@ def read_papers(params: Params, workspace: Workspace) -> dict[str, Paper]:
 
 
 def published_values(papers: dict[str, Paper]) -> list[PublishedValue]:
-    """The known values that runs may stand beside in a profile's own tables."""
+    """The known values that a profile's own tables may show beside runs."""
     return [
         value
         for paper in papers.values()
@@ -74,7 +74,7 @@ def _value(cell: PublishedCell) -> PublishedValue | None:
 
 
 def measure(paper: Paper, collected: Collected) -> dict[tuple[str, str, str], Measured]:
-    """(table, row, column) → the cells of the paper whose configuration the plan's tables ask for."""
+    """(table, row, column) → the paper's cells whose configuration the plan's tables include."""
     asked: dict[str, dict[int, Result | None]] = {}
     for planned in collected.plan.cells:
         found = collected.of(planned)
@@ -110,10 +110,10 @@ def _summary(values: list[float] | None) -> Summary | None:
 class PublishedValue:
     """One published test error.
 
-    configuration: the one that reproduces it. value: percent, None where the sources do not hold it. sd: its published
-    spread over ``runs`` runs, if any. protocol: whether the paper reports the last epoch or the best (chosen on test
-    data). margin: largest distance in percentage points that counts as agreement, where one is declared. top: 5 for an
-    image's class among the five most probable ones.
+    configuration: the one that reproduces it. value: percent; None if the sources do not tell. sd: its published spread
+    over ``runs`` runs, if any. protocol: whether the paper reports the last epoch or the best one (chosen on test
+    data). margin: largest difference in percentage points that counts as agreement, if declared. top: 5 if the label
+    must be among the five most probable classes.
     """
 
     configuration: Configuration
@@ -127,7 +127,7 @@ class PublishedValue:
 
 
 def by_configuration(values: Iterable[PublishedValue]) -> dict[str, list[PublishedValue]]:
-    """Configuration id → the published values that its runs may stand beside."""
+    """Configuration id → the published values that may be shown beside its runs."""
     found: dict[str, list[PublishedValue]] = {}
     for value in values:
         found.setdefault(value.configuration.id, []).append(value)
@@ -135,9 +135,9 @@ def by_configuration(values: Iterable[PublishedValue]) -> dict[str, list[Publish
 
 
 def stand_beside(published: PublishedValue, results: Iterable[Result]) -> Published:
-    """A published value with the runs of its configuration compared with it.
+    """A published value, compared with the runs of its configuration.
 
-    Raises ValueError if a result belongs to another configuration: it must not stand beside this value.
+    Raises ValueError if a result belongs to another configuration.
     """
     measured = errors_of(published, results)
     comparison: Comparison | None = None
@@ -152,10 +152,10 @@ def stand_beside(published: PublishedValue, results: Iterable[Result]) -> Publis
 
 
 def errors_of(published: PublishedValue, results: Iterable[Result]) -> list[float] | None:
-    """The runs' errors (percent) of the kind that is published, in the order of the runs.
+    """The runs' errors (percent) of the published kind, in the order of the runs.
 
-    None where a run does not record it: not every epoch was evaluated, or too few classes for a curve of the top-5
-    error. Raises ValueError if a result belongs to another configuration.
+    None if a run does not record it: not every epoch was evaluated, or there are too few classes for a curve of the
+    top-5 error. Raises ValueError if a result belongs to another configuration.
     """
     errors = []
     for result in results:

@@ -1,4 +1,4 @@
-"""What a table's title says of its scope: data set, noise, backbone and recipe in words."""
+"""The scope of a table in words: data set, noise, backbone and recipe."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Parts = tuple[str, str, str, str]
 
 
 def percent(share: float) -> str:
-    """``20 %``; as many digits as it takes, no more."""
+    """``20 %``, with as many digits as necessary."""
     return f"{100 * share:.10g} %"
 
 
 def scope(configuration: Configuration) -> Parts:
-    """Data set, noise, backbone and recipe of a configuration in words: joined by commas they are the title."""
+    """Data set, noise, backbone and recipe of a configuration in words. Joined by commas they are a title."""
     return (
         dataset(configuration.names["dataset"], configuration.dataset),
         noise(configuration.noise),
@@ -35,7 +35,7 @@ def noise(settings: NoiseConfig) -> str:
 
 
 def dataset(name: str, settings: DatasetConfig) -> str:
-    """``CIFAR-10 (JPEG), 5,000 training images``; name: that of ``params.yaml``, where nothing better is known."""
+    """``CIFAR-10 (JPEG), 5,000 training images``. name: of ``params.yaml``, used if there is no better title."""
     known = KNOWN.get(settings.source)
     name = settings.title or (known.title if known else name)
     if settings.train_images is not None:
@@ -46,7 +46,7 @@ def dataset(name: str, settings: DatasetConfig) -> str:
 
 
 def model(name: str, settings: ModelConfig) -> str:
-    """``ResNet-8 (width 16)``; by its ``name`` in ``params.yaml`` where no depth says which of its family it is."""
+    """``ResNet-8 (width 16)``. Uses the ``name`` of ``params.yaml`` if the family has no depth."""
     values = settings.model_dump(exclude={"family"}, by_alias=True)
     if values.get("depth") is not None:
         name = f"{_FAMILIES.get(settings.family, name)}-{values.pop('depth')}"
@@ -60,7 +60,7 @@ def model(name: str, settings: ModelConfig) -> str:
 
 
 def recipe(settings: RecipeConfig) -> str:
-    """``40 epochs``, and what else of a recipe tells tables apart."""
+    """``40 epochs``, and further settings that distinguish tables."""
     text = f"{settings.epochs} epoch" + ("s" if settings.epochs != 1 else "")
     if settings.validation_fraction:
         kind = "noisy" if settings.validation_noisy else "clean"

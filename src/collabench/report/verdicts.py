@@ -1,8 +1,8 @@
-"""The papers' claims against the runs: one verdict for each claim in each scope, by rules fixed beforehand.
+"""Verdicts on the papers' claims, one for each claim in each scope, by rules that were fixed beforehand.
 
 The simultaneous interval decides (Bonferroni over the family: the tests that ``papers/claims.yaml`` declares for one
-paper in one profile); Holm's p values stand beside it. See :mod:`collabench.stats.verdicts` for the rules. Costs are
-evaluated apart from errors, since they are measured anew whenever runs are repeated.
+paper in one profile). Holm's p values are shown beside it. :mod:`collabench.stats.verdicts` contains the rules. Costs
+are evaluated separately from errors, because they are measured again whenever runs are repeated.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _scope(
 def _tested_parts(
     claim: Claim, name: str, scope: ClaimScope, runs: ClaimRuns, family: int
 ) -> tuple[list[PartVerdict], list[Verdict], float | None]:
-    """The parts; their verdicts at the level at which one part alone refutes; the p value of the whole."""
+    """The parts, their verdicts at the level at which a single part refutes, and the p value of the whole claim."""
     found = [paired_differences(claim, name, scope, compared, runs) for compared in claim.compare]
     names = [str(compared) for compared in claim.compare]
     effects: Sequence[float | None] = claim.published_effects.get(name, [None] * len(found))
@@ -132,7 +132,8 @@ def _part(
     if found.missing is not None:
         part = PartVerdict(compared=compared, n=0, published_effect=effect, verdict="not run", note=found.missing)
         return part, "not run", None
-    # Costs are compared as ratios, that is, as differences of logarithms; shares in the claim become such differences.
+    # Costs are compared as ratios, that is, as differences of logarithms. Shares in the claim are converted to such
+    # differences.
     to_unit: Callable[[float], float] = math.exp if claim.is_cost else float
     scale: Callable[[float], float] = math.log1p if claim.is_cost else float
     side: Side = "above" if claim.hypothesis == "higher" else "below"
@@ -182,8 +183,11 @@ def _verdict(
 
 
 def _target(claim: Claim, effect: float | None, margin: float, scale: Callable[[float], float]) -> float:
-    """What the number of seeds is planned for: the published effect if it is on the claimed side, else the smallest
-    effect of interest; for "no worse" the margin, as if there were no difference. Never the observed effect."""
+    """The effect for which the number of seeds is planned. It is never the observed effect.
+
+    It is the published effect if that is on the claimed side, else the smallest effect of interest. For "no worse" it
+    is the margin, which assumes that there is no difference.
+    """
     if claim.hypothesis == "no_worse":
         return margin
     claimed = effect is not None and (effect > 0) == (claim.hypothesis == "higher")
@@ -194,7 +198,8 @@ def _target(claim: Claim, effect: float | None, margin: float, scale: Callable[[
 
 
 def _p_of_support(test: Paired, side: Side) -> float | None:
-    """Two-sided p, or 1 where the difference lies on the other side: so that a conjunction counts it as no support."""
+    """Two-sided p, or 1 if the difference lies on the other side, so that a conjunction does not count it as
+    support."""
     if test.p is None:
         return None
     return test.p if (test.difference > 0) == (side == "above") else 1.0
@@ -228,7 +233,7 @@ def _same_network(scope: ClaimScope, compared: Compared, runs: ClaimRuns) -> Par
 
 
 def _adjust(chosen: Sequence[Claim], verdicts: dict[str, list[ScopeVerdict]], families: Mapping[Any, int]) -> None:
-    """Fill in Holm's adjusted p values. Declared tests without a p value here count as if theirs were 1."""
+    """Fill in Holm's adjusted p values. Declared tests without a p value count as if it were 1."""
     for paper, size in families.items():
         keys = [(c.id, index) for c in chosen if c.paper == paper for index in range(len(verdicts[c.id]))]
         adjusted = holm([verdicts[claim][index].p for claim, index in keys], size) if size else []
@@ -280,13 +285,13 @@ def _line(scopes: list[ScopeVerdict], unrun: Sequence[str], profiles: Iterable[s
 
 
 def _published_data(names: Sequence[str], claims: Claims, params: Params) -> list[str]:
-    """The data sets of the published ones among these scopes, each once."""
+    """The data sets of the published scopes, each once."""
     chosen = [claims.scopes[name] for name in names if claims.scopes[name].published]
     return list(dict.fromkeys(titles.dataset(scope.dataset, params.datasets[scope.dataset]) for scope in chosen))
 
 
 def _hypothesis(claim: Claim) -> str:
-    """The hypothesis in words, with its margin."""
+    """The hypothesis in words, including its margin."""
     levels = " or ".join(f"{level:g}" for level in sorted(set(claim.levels.values())))
     quantity = {
         "error": "test error after the last epoch",
@@ -313,7 +318,7 @@ def _hypothesis(claim: Claim) -> str:
 
 
 def _describe_scopes(claims: Claims, params: Params) -> dict[str, titles.Parts]:
-    """Scope → data set, noise, backbone and recipe in words. The method does not enter them."""
+    """Scope → data set, noise, backbone and recipe in words, without the method."""
     return {name: _describe(scope, params) for name, scope in claims.scopes.items()}
 
 

@@ -1,4 +1,4 @@
-"""The papers' claims for reading: a page, the lines of the overview, and CSV."""
+"""The pages on the papers' claims: the claims page, the section of the overview, and CSV."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ worse” the margin, from an upper 80 % limit of the standard deviation. `docs/s
 
 
 def write_claims(folder: Path, report: ClaimReport) -> None:
-    """The page, the same as JSON and as CSV; nothing where no claim is declared."""
+    """Write the page, as markdown, JSON and CSV. Writes nothing if no claim is declared."""
     from collabench.report.formatting import write_csv
 
     if report.claims:
@@ -47,8 +47,10 @@ def write_claims(folder: Path, report: ClaimReport) -> None:
 
 
 def overview(results: ClaimReport, costs: ClaimReport) -> list[str]:
-    """The section of the report's overview; empty where no claim is declared. Costs are counted as declared:
-    their verdicts change with every measurement and stand beside the costs."""
+    """The section of the report's overview; empty if no claim is declared.
+
+    Claims about costs are only counted: their verdicts change with every measurement and are shown with the costs.
+    """
     if not results.claims and not costs.claims:
         return []
     lines = ["## What the papers claim"]
@@ -83,7 +85,7 @@ def _of(count: int, noun: str) -> str:
 
 
 def verdict_table(report: ClaimReport) -> tuple[str, pandas.DataFrame]:
-    """What all scopes share, in words, and a row for each claim that is tested here."""
+    """The common part of all scopes, in words, and one row for each claim that is tested here."""
     tested = report.here()
     everywhere = [len(set(parts)) == 1 for parts in zip(*(s.where for c in tested for s in c.scopes), strict=True)]
     first = tested[0].scopes[0].where
@@ -100,8 +102,7 @@ def verdict_table(report: ClaimReport) -> tuple[str, pandas.DataFrame]:
 
 
 def _verdicts(claim: ClaimVerdict, everywhere: list[bool]) -> str:
-    """``**refuted** (20 % uniform noise)``: each verdict with the parts of its scope that are not the same
-    everywhere."""
+    """``**refuted** (20 % uniform noise)``: each verdict with the parts of its scope that differ between scopes."""
     grouped: dict[str, list[str]] = {}
     for scope in claim.scopes:
         own = ", ".join(part for part, same in zip(scope.where, everywhere, strict=True) if not same)
@@ -220,7 +221,7 @@ def _seeds(part: PartVerdict) -> str:
 
 
 def numbers(report: ClaimReport) -> pandas.DataFrame:
-    """Every part of every claim tested here, one per row, unformatted."""
+    """All parts of all claims that are tested here, one per row, unformatted."""
     rows = [
         {
             "claim": claim.id,

@@ -1,4 +1,4 @@
-"""What the runs cost: time, memory and device from ``measured.json``, which no result depends on."""
+"""The cost of the runs: time, memory and device from ``measured.json``. No result depends on it."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _or_nothing(value: float, decimals: int) -> str:
 
 
 def _points(condition: Condition, costs: pandas.DataFrame) -> list[tuple[str, float, Paired]]:
-    """(method, relative training time, difference) of the rows where both are known."""
+    """(method, relative training time, difference) for the rows in which both are known."""
     relative = dict(zip(costs["method"], costs["train_seconds_relative"], strict=True))
     return [
         (row.method, relative[row.method], row.difference)

@@ -28,7 +28,7 @@ STYLE: dict[RcKeyType, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.0,
     "axes.titlesize": 8.0,
-    "axes.titley": 1.0,  # fixed: looking for a free height takes a third of the time of a figure
+    "axes.titley": 1.0,  # fixed, because searching for a free height takes a third of the time of a figure
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -51,14 +51,14 @@ Drawn = dict[str, dict[str, str]]
 
 @dataclass(frozen=True)
 class Task:
-    """A figure to be drawn to ``path``, as ``make(*arguments)`` makes it; none where that is None."""
+    """A figure to be drawn to ``path`` by ``make(*arguments)``, unless that returns None."""
 
     path: Path
     make: Callable[..., Figure | None]
     arguments: tuple[Any, ...]
 
     def draw(self) -> bool:
-        """Whether there is something to draw."""
+        """Draw the figure. Returns whether there is one."""
         with matplotlib.rc_context(STYLE):
             figure = self.make(*self.arguments)
             if figure is not None:
@@ -67,10 +67,11 @@ class Task:
 
 
 def draw(tasks: Sequence[Task]) -> list[bool]:
-    """Draw figures, on all cores that this process may use; whether each had something to draw.
+    """Draw figures on all cores that this process may use. Returns for each whether there is one.
 
-    Drawing is most of a large report's time: a tenth of a second a figure. Forked processes have all that it needs,
-    where others would import it for seconds. Forking is safe on Linux only; elsewhere this process draws all.
+    Drawing takes most of the time of a large report: a tenth of a second per figure. Forked processes have all modules
+    loaded, while new processes would import them for seconds. Forking is safe on Linux only; on other systems this
+    process draws all figures.
     """
     processes = min(choose("cpu").cores, len(tasks) // _FEW) if sys.platform == "linux" else 1
     if processes < 2:
@@ -86,7 +87,7 @@ _given: list[Task] = []
 def _start_drawing(parent: int, tasks: Sequence[Task]) -> None:
     end_with_parent(parent)
     _given.extend(tasks)
-    gc.freeze()  # to look for garbage in what the parent process holds took a tenth of the time
+    gc.freeze()  # garbage collection of the parent's objects took a tenth of the time
 
 
 def _draw_given(index: int) -> bool:
@@ -94,7 +95,7 @@ def _draw_given(index: int) -> bool:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Without dates and versions, and with fixed identifiers, so that equal figures are equal files."""
+    """Save the figure without dates and versions and with fixed identifiers, so that equal figures are equal files."""
     with matplotlib.rc_context(STYLE):
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 

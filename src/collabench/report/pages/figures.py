@@ -1,6 +1,6 @@
-"""Figures as SVG with the same bytes every time.
+"""Figures as SVG files, with the same bytes for the same content.
 
-Axes are placed in inches rather than by a layout engine: that is faster, and room for labels is computed from the
+Axes are placed in inches instead of by a layout engine. This is faster, and the space for labels is computed from the
 labels themselves.
 """
 
@@ -36,14 +36,14 @@ from collabench.report.pages.drawing import (
 from collabench.stats import Paired
 from collabench.storage.results import Result
 
-"""Width in inches that a character of a label takes at most, on average, in the font above."""
+"""Upper limit of the average width of a label's character, in inches, in the font above."""
 
-"""Figures that one process draws sooner than a second one has begun."""
+"""Number of figures that one process draws before a second one has started."""
 
 _FEW_EPOCHS = 10
-"""With so few evaluated epochs a curve marks them: a line alone would look as if there were a value at every epoch."""
+"""With at most this many evaluated epochs a curve marks them: a plain line would suggest a value at every epoch."""
 
-"""In a process that draws: what there is to be drawn, as the fork has it. To send each task would take longer."""
+"""The figures to be drawn, as a forked process inherits them. Sending each task would take longer."""
 
 
 def draw_table(folder: Path, table: Table, collected: Collected) -> Drawn:
@@ -97,7 +97,8 @@ def differences(condition: Condition, results: dict[str, dict[int, Result]]) -> 
     baseline = results[condition.baseline]
     figure, axes = _rows_panel([row.method for row in rows], bottom=0.74, top=0.1)
     axes.axvline(0, color=BASELINE, linewidth=0.8)
-    seeds: list[tuple[float, float]] = []  # one artist for all dots: a figure's time is its number of artists
+    # one artist for all dots, because the time of a figure depends on its number of artists
+    seeds: list[tuple[float, float]] = []
     means: list[tuple[float, float]] = []
     intervals: list[tuple[float, float, float]] = []
     for position, row in enumerate(rows):
@@ -144,7 +145,7 @@ def training_curves(condition: Condition, results: dict[str, dict[int, Result]])
     figure = Figure(figsize=size)
     means = [np.nanmean(values[:, ~np.isnan(values).all(axis=0)], axis=0) for values in known.values()]
     highest, lowest = max(float(mean.max()) for mean in means), min(float(mean.min()) for mean in means)
-    # On a linear axis the fall of the first epochs would hide what the methods differ in.
+    # On a linear axis the decrease in the first epochs would hide the differences between methods.
     logarithmic = lowest > 0 and highest > 4 * lowest
     limits = (0.8 * lowest, min(100.0, 1.15 * highest)) if logarithmic else _with_margin(*_reach(known.values()))
     for index, method in enumerate(methods):
@@ -181,7 +182,7 @@ def _curves(results: Iterable[Result]) -> NDArray[np.float64]:
 
 
 def _reach(curves: Iterable[NDArray[np.float64]]) -> tuple[float, float]:
-    """The lowest and the highest error that the bands (mean ± one standard deviation) of these curves hold."""
+    """The lowest and the highest error within the bands (mean ± one standard deviation) of these curves."""
     evaluated = [values[:, ~np.isnan(values).any(axis=0)] for values in curves]
     middle = [values.mean(axis=0) for values in evaluated]
     spread = [values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1]) for values in evaluated]
@@ -195,7 +196,8 @@ def _with_margin(lowest: float, highest: float) -> tuple[float, float]:
 
 
 def _band(axes: Axes, values: NDArray[np.float64], colour: str, floor: float) -> None:
-    """floor: the lower end of the axis, which the band is cut at: a logarithmic axis has no place for less."""
+    """Draw a band. floor: the lower end of the axis, at which the band is cut off, because a logarithmic axis has no
+    zero."""
     evaluated = ~np.isnan(values).any(axis=0)
     epochs, values = np.flatnonzero(evaluated) + 1, values[:, evaluated]
     mean = values.mean(axis=0)
@@ -207,7 +209,7 @@ def _band(axes: Axes, values: NDArray[np.float64], colour: str, floor: float) ->
 
 
 def spread_over_heads(condition: Condition, results: dict[str, dict[int, Result]]) -> Figure | None:
-    """For every run of a method with several heads: its heads, the deployed one, and the averaged heads."""
+    """For every run of a method with several heads: all heads, the deployed one, and the averaged heads."""
     rows = [row for row in condition.rows if row.heads is not None]
     if not rows:
         return None
@@ -242,7 +244,7 @@ def spread_over_heads(condition: Condition, results: dict[str, dict[int, Result]
 
 
 def _noise_series(table: Table) -> list[tuple[str, list[Condition]]]:
-    """Conditions that differ in the rate of one kind of noise alone, clean labels as rate 0; two rates or more."""
+    """Conditions that differ only in the rate of one kind of noise, with clean labels as rate 0; at least two rates."""
     series: dict[tuple[str, ...], list[Condition]] = {}
     for condition in table.conditions:
         if condition.noise.kind != "none":
@@ -260,7 +262,7 @@ def _noise_series(table: Table) -> list[tuple[str, list[Condition]]]:
         ]
         conditions = sorted([*clean[:1], *noisy], key=lambda condition: condition.noise.rate)
         if len({condition.noise.rate for condition in conditions}) < max(2, len(conditions)):
-            continue  # one rate alone, or one rate twice (exact and drawn numbers of images): no single line
+            continue  # a single rate, or one rate twice (exact and random numbers of images): no single line
         data, _, backbone, epochs = noisy[0].scope
         anew = ", drawn anew every epoch" if when == "per_epoch" else ""
         found.append((f"{data}, {kind} noise{anew}, {backbone}, {epochs}", conditions))
@@ -292,7 +294,7 @@ def error_against_noise(conditions: list[Condition]) -> Figure | None:
             continue
         is_baseline = method == conditions[0].baseline
         colour = BASELINE if is_baseline else COLOURS[index % len(COLOURS)]
-        offset = 0.1 * step * (index / max(len(methods) - 1, 1) - 0.5)  # so that intervals don't hide each other
+        offset = 0.1 * step * (index / max(len(methods) - 1, 1) - 0.5)  # so that intervals do not hide each other
         places = [rate + offset for rate, _ in rows[method]]
         means = [row.error.mean for _, row in rows[method] if row.error]
         low = [_or(row.error.low, row.error.mean) for _, row in rows[method] if row.error]

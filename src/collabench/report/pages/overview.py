@@ -1,4 +1,4 @@
-"""A report's content as files: markdown, CSV, JSON and figures."""
+"""The files of a report: markdown, CSV, JSON and figures."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ _SELECTED = (
 def write_report(
     folder: Path, report: Report, collected: Collected, papers: Sequence[str] = (), claims: Sequence[str] = ()
 ) -> None:
-    """Fill a folder with the report's files. papers: a line of the overview for the page of each paper. claims: the
-    overview's section about them."""
+    """Write the report's files into a folder.
+
+    papers: one line of the overview for the page of each paper. claims: the overview's section on claims.
+    """
     (folder / "figures").mkdir()
     for table in report.tables:
         drawn = figures.draw_table(folder / "figures", table, collected)
@@ -110,7 +112,7 @@ def _missing(report: Report) -> list[str]:
 
 
 def _missing_runs(report: Report) -> list[str]:
-    """The missing runs, one line for those of a configuration that lack for the same reason."""
+    """The missing runs: one line for those of a configuration with the same reason."""
     seeds: dict[tuple[str, str, str], list[int]] = {}
     for one in report.missing:
         configuration = one.run_id.removesuffix(f"-s{one.seed}")
@@ -126,7 +128,7 @@ def _missing_runs(report: Report) -> list[str]:
 
 
 def _table_page(report: Report, table: Table, drawn: dict[str, dict[str, str]]) -> str:
-    """drawn: condition key (``""`` for the whole table) → caption → file name of a figure."""
+    """A table's page. drawn: condition key (``""`` for the whole table) → caption → file name of a figure."""
     lines = [f"# {table.title}", f"[Overview](README.md) · numbers: [{table.name}.csv]({table.name}.csv)"]
     if report.partial:
         lines.append("**Partial report: some runs are missing; n says how many there are.**")
@@ -141,7 +143,7 @@ def _table_page(report: Report, table: Table, drawn: dict[str, dict[str, str]]) 
 
 
 def reading_note(table: Table) -> list[str]:
-    """What has to stand wherever results of a method are shown whose paper is not at hand."""
+    """The statement that must accompany results of a method whose paper is not available."""
     notes = []
     for method, reading in READINGS.items():
         rows = [row for condition in table.conditions for row in condition.rows]

@@ -1,7 +1,6 @@
-"""A page for each paper: its tables in its own layout, each value beside the runs of the configuration that reproduces
-it.
+"""A page for each paper: its tables in its own layout, with each value beside the runs that reproduce it.
 
-Where a profile runs none of a paper's configurations the page says so, and shows what is published and whether the
+If a profile runs none of a paper's configurations, the page says so and shows the published values and whether the
 paper's own arithmetic holds.
 """
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from collabench.report.collect import Collected
 
-#: Methods that papers compare themselves with: a table that has no other is no scope table of a paper.
+#: Methods that papers compare themselves with. A table with no other method is no table of a paper's scope.
 COMPARED_WITH = {"individual", "ensemble", "kd"}
 
 MISPRINT = "†"
@@ -45,8 +44,7 @@ published value alone is not run in this profile. {MISPRINT}: looks like a mispr
 
 
 def write_papers(folder: Path, papers: dict[str, Paper], report: Report, collected: Collected) -> list[str]:
-    """Write ``<paper>.md``, and ``<paper>.csv`` where runs stand beside published values; one line each for the
-    overview."""
+    """Write ``<paper>.md``, and ``<paper>.csv`` if there are runs. Returns one line per paper for the overview."""
     from collabench.report.formatting import write_csv
 
     lines = []
@@ -140,7 +138,7 @@ def _table(
     quoted: dict[str, list[str]],
     heading: str = "##",
 ) -> list[str]:
-    """quoted: table → numbers that the text quotes of values that are unknown."""
+    """One table of the page. quoted: table → quoted numbers about unknown values."""
     content = table.content
     lines = [f"{heading} {content.title}", f"{_metrics(table)}. {_protocol(table)}".strip()]
     if content.reported_by:
@@ -193,7 +191,7 @@ def _protocol(table: Table) -> str:
 
 
 def _not_run(table: Table) -> list[str]:
-    """Why cells have no run, the places named where it is not the whole table."""
+    """Why cells have no run, with the cells unless it is the whole table."""
     reasons: dict[str, list[PublishedCell]] = {}
     for cell in table.cells.values():
         if cell.not_run is not None:
@@ -268,7 +266,7 @@ def _arithmetic(paper: Paper) -> list[str]:
     if not (checks or found or twice):
         return []
     if not found and not twice and all(check.quote.relation == "value" and check.agrees for check in checks):
-        return []  # the source list repeats a value: no arithmetic of the paper's
+        return []  # the source list repeats a value: this is no arithmetic of the paper
     lines = ["## The paper's own arithmetic"]
     known = [check for check in checks if check.agrees is not None]
     wrong = [check for check in known if not check.agrees]
@@ -327,7 +325,7 @@ def _checks_table(checks: Iterable[QuoteCheck]) -> str:
 
 
 def frame(paper: Paper, measured: dict[tuple[str, str, str], Measured]) -> pandas.DataFrame:
-    """Every cell of the paper, one per row; empty where nothing is known or run."""
+    """All cells of the paper, one per row; empty if nothing is known or run."""
     import pandas
 
     return pandas.DataFrame([_numbers(paper, cell, measured.get(_key(cell))) for cell in paper.cells])

@@ -1,7 +1,7 @@
-"""A report's content as tables: formatted for reading, and as numbers for people's own analysis.
+"""The tables of a report: formatted for reading, and as numbers for further analysis.
 
-Formatted numbers are percent or percentage points with two decimals. Each function returns a frame of text, or None
-where no row has anything to show.
+Formatted numbers are percent or percentage points with two decimals. Each function returns a frame of text, or None if
+no row has a value to show.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _published(row: Row) -> Iterable[str]:
 
 
 def best_epoch_table(condition: Condition) -> Frame | None:
-    """The best epoch, chosen on test data, beside the last one and, where there is one, the validation-selected."""
+    """The best epoch, chosen on test data, beside the last one and the validation-selected one, if there is one."""
 
     def cells(row: Row) -> dict[str, str]:
         best, selected = row.best, row.selected
@@ -101,7 +101,7 @@ def heads_table(condition: Condition) -> Frame | None:
 
 
 def probabilities_table(condition: Condition) -> Frame | None:
-    """Negative log-likelihood and calibration error, top-5 error where there are more than five classes, and size."""
+    """Negative log-likelihood, calibration error, top-5 error (with more than five classes), and size."""
     frame = _frame(
         condition,
         lambda row: row.error is not None,
@@ -144,7 +144,7 @@ def _range(low: float | None, high: float | None, *, signed: bool = False) -> st
 
 
 def resolution_table(condition: Condition) -> Frame | None:
-    """Effect size, and the smallest difference that so many pairs can show."""
+    """Effect size, and the smallest difference that this number of pairs can detect."""
     return _frame(
         condition,
         lambda row: row.difference is not None,
@@ -176,10 +176,9 @@ def ranks_table(ranks: Ranks) -> Frame:
 
 
 def overview_table(table: Table) -> Frame:
-    """Methods and conditions of a table crossed: mean error, and in brackets the difference to the baseline.
+    """Methods and conditions of a table: mean error, and in brackets the difference from the baseline.
 
-    A table of one condition also has the mean error of the epochs that were selected on validation, where there are
-    any.
+    A table of one condition also has the mean error of the validation-selected epochs, if there are any.
     """
     heading = short_titles(table)
     methods = [row.method for row in table.conditions[0].rows]
@@ -240,7 +239,7 @@ def findings(condition: Condition) -> str:
 
 
 def numbers(table: Table) -> Frame:
-    """Every number of a table, unformatted, one row per condition and method."""
+    """All numbers of a table, unformatted, one row per condition and method."""
     return Frame([_numbers(condition, row) for condition in table.conditions for row in condition.rows])
 
 

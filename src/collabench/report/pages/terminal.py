@@ -1,4 +1,4 @@
-"""The tables as a terminal shows them."""
+"""The tables as shown on a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from collabench.storage.workspace import Workspace
 
 
 def terminal_summary(workspace: Workspace, *, partial: bool = False) -> str:
-    """Every table in short (method, test error, n, difference to the baseline, Holm's p), and where the rest lies.
+    """All tables in short form (method, test error, n, difference from the baseline, Holm's p), and where the report
+    is.
 
     Raises ResultError if there is no built report.
     """
