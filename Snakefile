@@ -22,6 +22,10 @@ include: "pipeline/rules/report.smk"
 localrules: report, train, noise, datasets, prepare_dataset, draw_noise, build_report
 
 
+onsuccess:
+    plan.require_complete(STUDY, [rule.name for rule in workflow.dag.targetrules])
+
+
 rule report:
     default_target: True
     input: rules.build_report.output

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from collabench.core.errors import CollabenchError
 from collabench.core.resources import Resources, allocated, choose, on_cluster
+from collabench.storage.results import RESULT
 from collabench.study.jobs import Job
 from collabench.study.shards import from_environment, runs_of
 from collabench.study.study import Study, load_study
 
 #: The noise stage's marker: there exactly if every static noise file of its key is.
 NOISE_MARKER = "drawn"
+
+#: Of a prepared data set; :mod:`collabench.data` would import torch.
+MANIFEST = "manifest.json"
 
 
 @lru_cache(maxsize=1)
@@ -35,6 +41,31 @@ def drop_stale_markers(study: Study) -> None:
     for key, runs in study.inputs.noise_files().items():
         if not all(study.inputs.noise_file(run).exists() for run in runs):
             noise_marker(study, key).unlink(missing_ok=True)
+
+
+def lacking(study: Study, target: str) -> list[str]:
+    """The files that a target stands for and that are not there: counted, whatever Snakemake says of its jobs."""
+    workspace = study.workspace
+    if target == "datasets":
+        files = [workspace.datasets / key / MANIFEST for key in study.inputs.dataset_keys()]
+    elif target == "noise":
+        files = [study.inputs.noise_file(run) for runs in study.inputs.noise_files().values() for run in runs]
+    elif target == "train":
+        files = [workspace.folder(run) / RESULT for run in runs_of(study.plan, from_environment())]
+    elif target == "report":
+        files = [*(workspace.folder(run) / RESULT for run in study.plan.runs), workspace.report, workspace.costs]
+    else:
+        files = []
+    return [str(path) for path in files if not path.exists()]
+
+
+def require_complete(study: Study, targets: Iterable[str]) -> None:
+    """Raise CollabenchError, naming the first, where files that the targets stand for are not there."""
+    for target in targets:
+        if missing := lacking(study, target):
+            raise CollabenchError(
+                f"{target}: nothing failed, but {len(missing)} files are missing, the first {missing[0]}; start again"
+            )
 
 
 def jobs_of_part(study: Study) -> list[Job]:

@@ -66,6 +66,8 @@ def _schedule(study: Study, resources: Resources, target: str, further: Sequence
                 *further,
             ]
         )  # fmt: skip
+        if code == 0 and not {"-n", "--dry-run"} & set(further):
+            plan.require_complete(study, [target])
         if target == "train" and code == 0:
             archives.pack_runs(study.workspace)
         return code

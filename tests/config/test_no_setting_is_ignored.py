@@ -56,7 +56,7 @@ from tests.support.networks import make
 from tests.support.synthetic import blobs, configuration_of, model_of
 
 #: Of digits, which the configurations name; of the batches that a method sees, and how many.
-SHAPE, CLASSES, IMAGES, STEPS = (1, 8, 8), 10, 8, 2
+SHAPE, CLASSES, IMAGES, STEPS = (1, 8, 8), 10, 6, 1
 
 #: (section, field) → why it changes no number.
 CANNOT = {
@@ -277,7 +277,7 @@ PEERS = {"first": {"family": "cifar_resnet", "depth": 8, "width": 3}, "second": 
 
 
 def learned(model: dict[str, Any]) -> Callable[[MethodSettings], Any]:
-    """Two steps of a method on a model: losses, weights, logits of all heads and of what is deployed, and what it needs first."""
+    """A step of a method on a model: losses, weights, logits of all heads and of what is deployed, and what it needs first."""
 
     def compute(entry: MethodSettings) -> tuple[Any, ...]:
         plain = configuration_of(METHODS["individual"].Settings(method="individual"), model_of(model))
@@ -295,6 +295,7 @@ def learned(model: dict[str, Any]) -> Callable[[MethodSettings], Any]:
                 model_of(model) if name is None else configuration.peer_models[name], SHAPE, CLASSES, 0
             )
 
+        compatibility.check_settings_have_effect(entry)
         for name in (None, *configuration.peer_models):
             entry.check_fits(backbone(name), "float32", SHAPE)
         entry.check_files(backbone)
@@ -432,12 +433,26 @@ METHOD_BASES: dict[str, tuple[tuple[dict[str, Any], dict[str, Any]], ...]] = {
         ({}, VGG),
         ({"optimisation": "alternating"}, VGG),
         ({"splits": ({"after": "block1", "branches": 2},)}, VGG),
+        ({"beta": 0.0}, VGG),
+        ({"beta": 1.0, "optimisation": "alternating"}, VGG),
+        ({"graph": "multi_instance", "optimisation": "alternating"}, VGG),
+        ({"graph": "individual"}, VGG),
     ),
-    "kd": (({}, VGG), ({"teacher_members": 2}, VGG), ({"teacher_model": "second"}, VGG)),
-    "dml": (({}, VGG), ({"optimisation": "in_turn"}, VGG), ({"peers": ("first",)}, VGG)),
+    "kd": (
+        ({}, VGG),
+        ({"teacher_members": 2}, VGG),
+        ({"weight": 0.0}, VGG),
+        ({"weight": 1.0}, VGG),
+        ({"teacher_model": "second"}, VGG),
+    ),
+    "dml": (({}, VGG), ({"weight": 0.0}, VGG), ({"optimisation": "in_turn"}, VGG), ({"peers": ("first",)}, VGG)),
     "wang2018": (({}, VGG), ({"consensus_weight": 1.0, "networks": 3}, VGG), ({"peers": ("first", "second")}, VGG)),
+    "one": (({}, VGG), ({"weight": 0.0}, VGG)),
+    "okddip": (({}, VGG), ({"peer_weight": 0.0, "leader_weight": 0.0}, VGG)),
     "fang2021": (
         ({}, VGG),
+        ({"losses": ("out",), "out_alpha": 1.0}, VGG),
+        ({"losses": ("mid", "kernel"), "mid_beta": 0.0, "kernel_weight": 0.0}, VGG),
         ({"kernel_groups": 1, "kernel_shortcuts": True}, RESNET),
         ({"losses": ("mid",), "mid_include_own": True}, VGG),
         ({"losses": ("out",), "out_added": True}, VGG),
@@ -535,6 +550,7 @@ NOISE = Section(
     "noise", NoiseConfig,
     (
         {"kind": "uniform", "rate": 0.3},
+        {"kind": "uniform", "rate": 1.0, "when": "per_epoch"},
         {"kind": "symmetric", "rate": 0.3, "when": "per_epoch", "count": "bernoulli"},
         {"kind": "asymmetric", "rate": 0.4, "when": "per_epoch", "hit": "fixed"},
     ),

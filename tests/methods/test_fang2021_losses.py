@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from collabench.methods import Batch, Context
+from collabench.methods._hierarchical_dropout import hierarchical_predictions
 from collabench.methods._intra_model import (
     deviations,
     frobenius_distance,
@@ -18,7 +19,7 @@ from collabench.methods._intra_model import (
     out_terms,
     similarities,
 )
-from collabench.methods.fang2021 import Method, Outputs, Settings, hierarchical_predictions
+from collabench.methods.fang2021 import Method, Outputs, Settings
 from collabench.models import build_backbone
 from collabench.models.dropout import set_dropout_generator
 from collabench.models.intermediate import intermediate_layers

@@ -106,6 +106,15 @@ def reproduce(
             print("\n".join(said[-25:]), file=sys.stderr)
         print(f"collabench: error: {program} ended with exit code {code}; log: {log_file}", file=sys.stderr)
         raise typer.Exit(1)
+    left = [status for status in map(study.status, wanted) if status.state != "done"]
+    if left:
+        first = f"{left[0].run.configuration.label}, seed {left[0].run.seed}"
+        print(
+            f"collabench: error: {program} ended without an error, but {len(left)} of {len(wanted)} runs are missing, "
+            f"the first: {first}; start again; log: {log_file}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
     if shard is not None:
         print(f"part {shard} is done: {len(wanted)} of the study's {len(study.plan.runs)} runs; "
               f"where the tables are to be made: collabench import {workspace.root} -p {profile}")  # fmt: skip

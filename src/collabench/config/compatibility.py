@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from collabench.config.dataset_shape import shape_of, shape_or_assumed
 from collabench.config.known_datasets import KNOWN
 from collabench.core.errors import ConfigError
-from collabench.methods import METHODS
+from collabench.methods import METHODS, MethodSettings
 from collabench.models import Backbone, ModelSettings, build_backbone
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def check(configuration: Configuration) -> None:
             entry = ("models", name)
             _backbone(peer, shape, classes)
         entry = ("methods", names["method"])
+        check_settings_have_effect(configuration.method)
         for model in (configuration.model, *configuration.peer_models.values()):
             key = (configuration.method.model_dump_json(), model, shape, classes, recipe.precision)
             if key not in _fitting:
@@ -61,6 +62,13 @@ def check_files(configuration: Configuration) -> None:
     except ConfigError as error:
         entry = ("methods", configuration.names["method"])
         raise ConfigError(f"{configuration.label}: {'.'.join(entry)}: {error}", entry) from None
+
+
+def check_settings_have_effect(settings: MethodSettings) -> None:
+    """Raise ConfigError if a setting has another value than its default and nothing would read it."""
+    for name, belongs_to in settings.without_effect().items():
+        if getattr(settings, name) != type(settings).model_fields[name].default:
+            raise ConfigError(f"{name} belongs to {belongs_to}")
 
 
 def _check_members(configuration: Configuration) -> None:

@@ -97,6 +97,8 @@ class NoiseConfig(Record):
         for name, partner in (self.pairs or {}).items():
             if name == partner:
                 raise ValueError(f"pairs: {name!r} is paired with itself")
+        if self.rate == 1 and (self.count, self.hit) != ("exact", "redrawn"):
+            raise ValueError("count and hit say which labels are hit: with rate 1 all of them are; remove both")
         if self.hit == "fixed" and self.when == "static":
             raise ValueError("hit: fixed belongs to when: per_epoch (static noise hits the same images always)")
         return self
@@ -168,6 +170,8 @@ class RecipeConfig(Record):
             raise ValueError(f"milestones must lie between 1 and epochs - 1 = {self.epochs - 1}")
         if not self.milestones and self.gamma != type(self).model_fields["gamma"].default:
             raise ValueError("gamma belongs to milestones: without one the learning rate stays what it is")
+        if self.milestones and self.gamma == 1:
+            raise ValueError("gamma: 1 leaves the learning rate what it is: remove gamma and milestones")
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum above 0")
         if self.validation_noisy and not self.validation_fraction:

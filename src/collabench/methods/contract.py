@@ -67,6 +67,13 @@ class MethodSettings(Record):
         refer to."""
         return self.model_dump(exclude={name for name, _, _ in self.references()})
 
+    def without_effect(self) -> dict[str, str]:
+        """The settings that nothing reads beside the others, each with what it belongs to.
+
+        A plan refuses other values than their defaults: they would enter the run's identity and change no number.
+        """
+        return {}
+
     def with_absolute_paths(self, folder: Path) -> Self:
         """These settings with every relative path resolved against ``folder``, the folder of ``params.yaml``."""
         return self

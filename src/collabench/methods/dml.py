@@ -57,6 +57,10 @@ class Settings(NetworksSettings):
             raise ValueError("refresh_targets belongs to optimisation: in_turn")
         return self
 
+    def without_effect(self) -> dict[str, str]:
+        of_mimicry = ("temperature", "gradient_through_target", "optimisation", "refresh_targets")
+        return {} if self.weight else dict.fromkeys(of_mimicry, "weight above 0")
+
     def passes(self) -> tuple[str | None, ...]:
         networks = super().passes()
         asked_again = networks[:-1] if self.optimisation == "in_turn" and self.refresh_targets else ()

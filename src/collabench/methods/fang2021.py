@@ -66,6 +66,7 @@ from torch import Tensor, nn
 from collabench.core import distributed
 from collabench.core.record import NO_BOOL
 from collabench.methods import contract
+from collabench.methods._hierarchical_dropout import hidden_stages, hierarchical_predictions
 from collabench.methods._intra_model import (
     deviations,
     frobenius_distance,
@@ -77,8 +78,6 @@ from collabench.methods._intra_model import (
 )
 from collabench.methods.losses import hard_cross_entropy
 from collabench.models import Backbone
-from collabench.models.classifier import HiddenLayer
-from collabench.models.dropout import SeededDropout
 from collabench.models.intermediate import (
     IntermediateLayer,
     intermediate_groups,
@@ -151,13 +150,23 @@ class Settings(contract.MethodSettings):
             raise ValueError("the weight of pull rises (or stays) from first to last layer, that of push falls")
         return self
 
+    def without_effect(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if self.out_alpha == 1:
+            found |= dict.fromkeys(("out_temperature", "out_temperature_squared"), "out_alpha below 1")
+        if self.mid_beta == 0:
+            found |= dict.fromkeys(("mid_include_own", "mid_divisor", "mid_include_output"), "mid_beta above 0")
+        if self.kernel_weight == 0:
+            found |= dict.fromkeys(("kernel_groups", "kernel_shortcuts"), "kernel_weight above 0")
+        return found
+
     def check_fits(self, backbone: Backbone, precision: str, input_shape: tuple[int, int, int]) -> None:
         groups = intermediate_groups(backbone)
         for loss in self.losses:
             if loss != "out" and not groups:
                 raise ValueError(f"the loss {loss} needs a backbone that offers its intermediate layers (convolution, "
                                  "batch normalisation, activation), which the families vgg and resnet do")  # fmt: skip
-        if "out" in self.losses and not _hidden_stages(backbone):
+        if "out" in self.losses and not hidden_stages(backbone):
             raise ValueError("the loss out needs a backbone with dropout layers before its classifier, which the "
                              "families vgg and resnet have")  # fmt: skip
         if "kernel" in self.losses and (self.kernel_groups or 1) > len(groups):
@@ -184,54 +193,10 @@ class Settings(contract.MethodSettings):
                 raise ValueError(f"images of {height}x{width} have no deviation: choose input_descriptor: pixels")
 
 
-def _hidden_stages(backbone: Backbone) -> tuple[str, ...]:
-    """The stages from the first one with a dropout layer to the last one; none in a backbone without dropout."""
-    names = backbone.stage_names
-    hidden = [
-        index
-        for index, stage in enumerate(names)
-        if any(isinstance(backbone.module_at(path), HiddenLayer) for path in backbone.stages[stage])
-    ]
-    return names[hidden[0] :] if hidden else ()
-
-
 def _last(groups: dict[str, dict[str, IntermediateLayer]], count: int | None) -> list[IntermediateLayer]:
     """The layers of the last ``count`` groups, or of all."""
     chosen = list(groups.values())[-(count or 0) :]
     return [layer for group in chosen for layer in group.values()]
-
-
-def branch_dropout(x: Tensor, dropout: SeededDropout, branches: int, groups: int, shared_masks: bool) -> Tensor:
-    """Apply K dropout masks to each group of predictions: (groups B, d) → (groups K B, d).
-
-    The groups have independent masks, or with ``shared_masks`` the same K masks.
-    """
-    x = torch.unflatten(x, 0, (groups, 1, -1)).expand(-1, branches, -1, -1)
-    if dropout.training and dropout.probability > 0:
-        drawn = (1 if shared_masks else groups, *x.shape[1:])
-        kept = distributed.rand(drawn, dropout.generator, x.device, dim=2) >= dropout.probability
-        x = x * kept / (1 - dropout.probability)
-    return x.flatten(0, 2)
-
-
-def hierarchical_predictions(
-    backbone: Backbone, stages: Sequence[str], x: Tensor, branches: int, shared_masks: bool
-) -> Tensor:
-    """Logits (K^n, B, m) from the input (B, d) of the first stage with dropout (L_out, eq. 4).
-
-    Each of the n dropout layers multiplies the number of predictions by K. Predictions with the same mask in the first
-    layer are adjacent.
-    """
-    predictions = 1
-    for stage in stages:
-        for path in backbone.stages[stage]:
-            module = backbone.module_at(path)
-            if isinstance(module, HiddenLayer):
-                x = branch_dropout(module.activations(x), module.dropout, branches, predictions, shared_masks)
-                predictions *= branches
-            else:
-                x = module(x)
-    return torch.unflatten(x, 0, (predictions, -1))
 
 
 class Outputs(NamedTuple):
@@ -279,7 +244,7 @@ class IntraModelNetwork(nn.Module):
                 described.append(deviations(self.projections[layer](output)))
 
         observed = list(intermediate_layers(backbone).values()) if self.classifiers or self.projections else []
-        hidden = _hidden_stages(backbone) if "out" in settings.losses else ()
+        hidden = hidden_stages(backbone) if "out" in settings.losses else ()
         with tapped(observed, observe):
             x = backbone.run([stage for stage in backbone.stage_names if stage not in hidden], images)
         logits = x if not hidden else backbone.run(hidden, x) if settings.out_added else None

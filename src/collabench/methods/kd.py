@@ -70,6 +70,11 @@ class Settings(contract.MethodSettings):
             raise ValueError("teacher_average belongs to teacher_members above 1")
         return self
 
+    def without_effect(self) -> dict[str, str]:
+        if self.weight == 1:
+            return {"label_smoothing": "weight below 1"}
+        return {} if self.weight else dict.fromkeys(("temperature", "teacher_average"), "weight above 0")
+
     def references(self) -> tuple[tuple[str, str, str], ...]:
         named = [("teacher_model", "models", self.teacher_model)]
         if self.teacher_file is None:

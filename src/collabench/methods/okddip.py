@@ -54,6 +54,11 @@ class Settings(contract.MethodSettings):
     attention_width: int = Field(default=32, ge=1, le=4096)
     gradient_through_target: bool = False
 
+    def without_effect(self) -> dict[str, str]:
+        of_targets = ("temperature", "gradient_through_target")
+        used = self.peer_weight or self.leader_weight
+        return {} if used else dict.fromkeys(of_targets, "peer_weight or leader_weight above 0")
+
     def passes(self) -> tuple[str | None, ...]:
         return (None,) * self.heads
 

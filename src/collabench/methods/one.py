@@ -51,6 +51,10 @@ class Settings(contract.MethodSettings):
     temperature: float = Field(default=3.0, ge=0.01, le=1000.0)
     gradient_through_target: bool = False
 
+    def without_effect(self) -> dict[str, str]:
+        of_distillation = ("temperature", "gradient_through_target")
+        return {} if self.weight else dict.fromkeys(of_distillation, "weight above 0")
+
     def passes(self) -> tuple[str | None, ...]:
         return (None,) * self.heads
 

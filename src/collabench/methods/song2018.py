@@ -120,6 +120,16 @@ class Settings(contract.MethodSettings):
         branches = self.heads if self.graph == "simple_ilr" else 2
         return tuple(Split(point, branches) for point in points)
 
+    def without_effect(self) -> dict[str, str]:
+        of_soft_term = ("temperature", "temperature_squared", "gradient_through_target", "refresh_targets")
+        if len(self.passes()) == 1:
+            return dict.fromkeys(("beta", *of_soft_term, "scaling", "optimisation"), "several heads")
+        if self.beta == 1:
+            return dict.fromkeys(of_soft_term, "beta below 1")
+        if self.optimisation == "alternating" and self.splits is None and self.graph == "multi_instance":
+            return {"gradient_through_target": "heads that share layers, if they alternate"}
+        return {"label_smoothing": "beta above 0"} if self.beta == 0 else {}
+
     def passes(self) -> tuple[str | None, ...]:
         heads = heads_of(self.splits) if self.splits is not None else 1 if self.graph == "individual" else self.heads
         return (None,) * heads
