@@ -12,12 +12,9 @@ from collabench.data.dataset import (
     load,
     open_batches,
     open_evaluation_batches,
-    pixel_statistics,
-    prepare,
-    source_digest,
-    what_is_missing,
 )
 from collabench.data.noise import NoisyLabels
+from collabench.data.prepare import pixel_statistics, prepare, source_digest, what_is_missing
 from collabench.data.splits import validation_split
 
 __all__ = [
