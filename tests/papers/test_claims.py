@@ -42,8 +42,8 @@ scopes:
   noisy: {profile: small, dataset: digits-500, noise: [uniform20], model: resnet8, recipe: forty}
   noise: {profile: small, dataset: digits-500, noise: [clean, uniform20, uniform40], model: resnet8, recipe: forty}
   clean: {profile: small, dataset: digits-500, model: resnet8, recipe: forty}
-  late: {profile: small, declared_after_runs: true, dataset: digits-500, noise: [uniform20], model: resnet8,
-      recipe: forty}
+  late: {profile: small, declared_after_runs: true, dataset: digits-500, noise: [uniform20], model: resnet8, \
+recipe: forty}
   cifar: {published: true, dataset: cifar100, model: resnet32, recipe: song2018-resnet}
 """
 

@@ -76,8 +76,8 @@ class Dataset:
     """An open data set.
 
     train_images, test_images: uint8 (N, H, W, C), contiguous, on the CPU, or :class:`streaming.StreamedImages`.
-    train_labels, test_labels: int64 (N,). digest: SHA-256 of the content. mean, std: per channel over the training
-    split (before a validation split is held out), of pixels in [0, 1].
+    train_labels, test_labels: int64 (N,). digest: SHA-256 of the content.
+    mean, std: per channel over the training split (validation images included), of pixels in [0, 1].
     """
 
     train_images: Tensor | streaming.StreamedImages
@@ -180,8 +180,8 @@ def source_digest(config: DatasetConfig, root: Path | None = None) -> str:
     """The ``sha256`` for the configuration of a data set whose files the user provides.
 
     For an archive it is the file's SHA-256. For a folder it is the SHA-256 over the sorted lines ``<relative path>
-    <bytes> <SHA-256 of the content>`` of the files that are used. Raises DataError if there is nothing, or for a source
-    that needs no such entry.
+    <bytes> <SHA-256 of the content>`` of the files that are used. Raises DataError if there is none, or if none is
+    needed.
     """
     path = _path_of(config, root)
     if path is None or config.source in OFFICIAL:
@@ -190,8 +190,7 @@ def source_digest(config: DatasetConfig, root: Path | None = None) -> str:
 
 
 def what_is_missing(config: DatasetConfig, root: Path | None = None) -> str | None:
-    """One line on files that only the user can provide or must still pin, found without reading images or downloading.
-    None if :func:`prepare` can proceed."""
+    """One line on files that only the user can provide or must still pin (without reading them); None if complete."""
     path = _path_of(config, root)
     return None if path is None or config.source in OFFICIAL else not_placed(config, path)
 
@@ -209,8 +208,7 @@ def _title_of(config: DatasetConfig) -> str:
 
 
 def _location(config: DatasetConfig, root: Path | None, folder: Path) -> str:
-    """A relative path of the configuration, relative to the prepared folder, so that a project can be moved as a
-    whole."""
+    """A relative path of the configuration, relative to the prepared folder, so that a project can be moved."""
     path = _path_of(config, root)
     assert path is not None, "only folders are streamed"
     return str(path) if Path(config.path or "").is_absolute() else os.path.relpath(path.absolute(), folder.absolute())
@@ -233,10 +231,7 @@ def _existing(config: DatasetConfig, folder: Path, log: Log) -> Manifest | None:
 
 
 def _choose(config: DatasetConfig, source: Source) -> tuple[Tensor, Tensor]:
-    """Indices of the chosen images in the source's training and test split.
-
-    With ``test_on_rest`` they are indices into both splits, one after the other.
-    """
+    """Indices of the chosen images in the source's splits (``test_on_rest``: in both splits, one after the other)."""
     try:
         if config.test_on_rest:
             labels = torch.cat([source.train_labels, source.test_labels])
