@@ -1,7 +1,8 @@
 """The library's structure in numbers: ``python -m benchmarks.imports [COMMIT]`` (by default the working tree).
 
 A part is a package or a module directly below ``src/collabench``. An import between parts counts once for each module
-that has it and each part that it names, in whatever function it stands. A circle is a set of parts that reach each other.
+that has it and each part that it names, in whatever function it stands. A circle is a set of parts that reach each
+other.
 """
 
 from __future__ import annotations

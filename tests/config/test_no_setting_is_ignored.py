@@ -279,7 +279,8 @@ PEERS = {"first": {"family": "cifar_resnet", "depth": 8, "width": 3}, "second": 
 
 
 def learned(model: dict[str, Any]) -> Callable[[MethodSettings], Any]:
-    """A step of a method on a model: losses, weights, logits of all heads and of what is deployed, and what it needs first."""
+    """A step of a method on a model: losses, weights, logits of all heads and of what is deployed, and what it needs
+    first."""
 
     def compute(entry: MethodSettings) -> tuple[Any, ...]:
         plain = configuration_of(METHODS["individual"].Settings(method="individual"), model_of(model))
