@@ -1,6 +1,7 @@
 """The house: thirteen packages, the direction of their imports, and what the library must not know.
 
-Every rule is a function from modules to the lines that break it, so that a planted violation shows that the rule sees it.
+Every rule is a function from modules to the lines that break it, so that a planted violation shows that the rule sees
+it.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ def forbidden_directions(modules: Modules) -> list[str]:
 
 
 def circles(modules: Modules) -> list[str]:
-    """Modules that import each other, in whatever function the import stands, except a package's ``__init__``, which a module of
-    the package may import for what it defines before its own modules."""
+    """Modules that import each other, in whatever function the import stands, except a package's ``__init__``, which a
+    module of the package may import for what it defines before its own modules."""
     graph: dict[str, set[str]] = {name: set() for name in modules}
     for name, imported, _ in imports(modules):
         graph[name].add(imported)

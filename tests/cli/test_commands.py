@@ -20,7 +20,8 @@ from tests.support.fabricated import write_measured, write_results
 from tests.support.studies import CLEAN_TABLE, study_in, write_params
 
 COMMANDS = (
-    "plan", "run", "estimate", "report", "reproduce", "memory", "share", "import", "doctor", "gc", "export", "verify", "explain", "data list",
+    "plan", "run", "estimate", "report", "reproduce", "memory", "share", "import", "doctor", "gc", "export", "verify",
+    "explain", "data list",
     "data prepare", "data digest",
 )  # fmt: skip
 
@@ -75,7 +76,10 @@ def test_every_command_has_a_test_of_its_help():
 
 
 def test_help_needs_no_torch():
-    code = "import sys; from collabench.cli import main; sys.argv = ['collabench', '--help']\ntry: main()\nexcept SystemExit: print('torch' in sys.modules)"
+    code = (
+        "import sys; from collabench.cli import main; sys.argv = ['collabench', '--help']\ntry: main()\nexcept "
+        "SystemExit: print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
 
@@ -93,10 +97,12 @@ def test_a_package_that_is_missing_is_named(fresh):
     ("arguments", "message"),
     [
         (["plan", "-p", "smal"], "there is no profile 'smal'; profiles: small"),
-        (["run", "-p", "small", "--method", "none"], "no run of profile small fits these options; `collabench plan` lists them"),
+        (["run", "-p", "small", "--method", "none"],
+         "no run of profile small fits these options; `collabench plan` lists them"),
         (["run", "-p", "small", "--cores", "0"], "CORES=0: must be a whole number from 1 on"),
         (["estimate", "-p", "small", "--budget", "0"], "--budget 0: a budget is a positive number of hours"),
-        (["export", "-p", "small", "--out", "x", "--configuration", "none"], "profile small has no configuration 'none'"),
+        (["export", "-p", "small", "--out", "x", "--configuration", "none"],
+         "profile small has no configuration 'none'"),
         (["explain", "-p", "small", "nothing"], "nothing"),
         (["data", "digest", "none"], "'none' is not a data set of params.yaml; there are few, fewer"),
         (["report", "-p", "small"], "lacks 8 of 8 runs"),

@@ -59,7 +59,8 @@ def test_exit_code_1_where_something_needed_is_missing(project, collabench, monk
     (line,) = [line for line in called.out.splitlines() if line.startswith("MISSING")]
     assert (
         line
-        == f"MISSING  disk: 0.0 GB free, {project} is writable: make at least 5 GB free in a folder that you can write to"
+        == f"MISSING  disk: 0.0 GB free, {project} is writable: make at least 5 GB free in a folder that you can write "
+        "to"
     )
 
 

@@ -1,7 +1,8 @@
-"""No setting is silently ignored: every field of every section changes what is computed, or is refused, or is declared here.
+"""No setting is silently ignored: every field of every section changes what is computed, or is refused, or is declared
+here.
 
-Nothing here knows the fields: they come from the schemas. A field that is new must change something in one of its section's
-bases, or say in :data:`CANNOT` why it cannot.
+Nothing here knows the fields: they come from the schemas. A field that is new must change something in one of its
+section's bases, or say in :data:`CANNOT` why it cannot.
 """
 
 from __future__ import annotations
@@ -83,9 +84,9 @@ WITHOUT_EFFECT: dict[tuple[str, str], str] = {
 class Section:
     """What is tried of one section.
 
-    bases: entries in which settings can matter. compute: what the entry makes, as something that can be compared. identity:
-    what enters the ids of the runs. values: what is tried of a field whose type does not tell. chosen: fields that say of
-    which kind the entry is.
+    bases: entries in which settings can matter. compute: what the entry makes, as something that can be compared.
+    identity: what enters the ids of the runs. values: what is tried of a field whose type does not tell. chosen: fields
+    that say of which kind the entry is.
     """
 
     name: str
@@ -108,7 +109,8 @@ class Found:
 
 
 def others(section: Section, name: str, current: Any) -> tuple[Any, ...]:
-    """Other values of a field: of a switch all, of a number a smaller and a larger one, else those that the section names."""
+    """Other values of a field: of a switch all, of a number a smaller and a larger one, else those that the section
+    names."""
     info = section.kind.model_fields[name]
     tried = section.values.get(name)
     if tried is None:
@@ -277,7 +279,8 @@ PEERS = {"first": {"family": "cifar_resnet", "depth": 8, "width": 3}, "second": 
 
 
 def learned(model: dict[str, Any]) -> Callable[[MethodSettings], Any]:
-    """A step of a method on a model: losses, weights, logits of all heads and of what is deployed, and what it needs first."""
+    """A step of a method on a model: losses, weights, logits of all heads and of what is deployed, and what it needs
+    first."""
 
     def compute(entry: MethodSettings) -> tuple[Any, ...]:
         plain = configuration_of(METHODS["individual"].Settings(method="individual"), model_of(model))
@@ -392,7 +395,8 @@ def profile_section(compute: Callable[[ProfileConfig], Any]) -> Section:
 
 def dataset_sections(sources: Sources) -> Iterator[Section]:
     values = {"title": ("Another",), "path": ("elsewhere",), "sha256": ("0" * 64, None), "resize": (16,),
-              "mirrors": (("https://mirror.example/archive.tar.gz",),), "train_images": (12, 16), "test_images": (4, 8)}  # fmt: skip
+              "mirrors": (("https://mirror.example/archive.tar.gz",),), "train_images": (12, 16), "test_images": (4,
+              8)}  # fmt: skip
     for source in ("digits", "cifar10", *sources.placed):
         base = {"source": source, **sources.placed.get(source, {})}
         bases = [base, base | {"train_images": 14 if source != "digits" else 100}]
@@ -507,8 +511,10 @@ MODEL_BASES: dict[str, tuple[tuple[int, int, int], str, tuple[dict[str, Any], ..
         SHAPE, "cpu",
         ({"depth": 10, "growth": 3}, {"depth": 10, "growth": 3, "bottleneck": True, "compression": 0.5}),
     ),
-    "vgg": ((1, 32, 32), "cpu", ({"depth": 11, "width": 2, "hidden": 4}, {"blocks": (1, 1), "width": 4, "poolings": 1, "hidden": 4})),
-    "resnet": ((1, 16, 16), "cpu", ({"depth": 18, "width": 2, "hidden": 4}, {"blocks": (1, 1), "width": 4, "hidden": 4})),
+    "vgg": ((1, 32, 32), "cpu", ({"depth": 11, "width": 2, "hidden": 4}, {"blocks": (1, 1), "width": 4, "poolings": 1,
+    "hidden": 4})),
+    "resnet": ((1, 16, 16), "cpu", ({"depth": 18, "width": 2, "hidden": 4}, {"blocks": (1, 1), "width": 4,
+    "hidden": 4})),
     "torchvision_model": (
         (3, 64, 64), "meta",
         ({"name": "resnet18"},),
@@ -523,7 +529,8 @@ MODEL_VALUES: dict[str, tuple[Any, ...]] = {
     "name": ("resnet34",),
     "stages": (
         {"conv": ("conv",), "rest": ("pool", "flatten"), "classifier": ("fc",)},
-        {"stem": ("conv1", "bn1", "relu", "maxpool"), "rest": ("layer1", "layer2", "layer3", "layer4", "avgpool", "flatten"),
+        {"stem": ("conv1", "bn1", "relu", "maxpool"), "rest": ("layer1", "layer2", "layer3", "layer4", "avgpool",
+            "flatten"),
          "classifier": ("fc",)},
     ),
     "import_": ("made_up_networks:make_another",),

@@ -12,7 +12,10 @@ from collabench.core import arithmetic
 from collabench.core.arithmetic import CHOICE, HELD, environment
 from collabench.core.errors import ConfigError
 
-TEXT = "from collabench.core import arithmetic as a; import torch; print(torch.backends.cpu.get_cpu_capability(), a.refusal())"
+TEXT = (
+    "from collabench.core import arithmetic as a; import torch; print(torch.backends.cpu.get_cpu_capability(), "
+    "a.refusal())"
+)
 CLEAN = {name: value for name, value in os.environ.items() if name not in (*HELD, CHOICE, "COLLABENCH_HELD")}
 
 

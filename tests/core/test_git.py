@@ -1,4 +1,5 @@
-"""What git says of a project: nothing of a foreign repository is executed, and no other repository is taken for the project's."""
+"""What git says of a project: nothing of a foreign repository is executed, and no other repository is taken for the
+project's."""
 
 from __future__ import annotations
 

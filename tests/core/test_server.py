@@ -39,7 +39,10 @@ from collabench.core.server import serve
 print(serve(), flush=True)
 time.sleep(60)
 """
-ASK = "import sys; from collabench.core.server import ask; code = ask('jobs', sys.argv[1:]); sys.exit(99 if code is None else code)"
+ASK = (
+    "import sys; from collabench.core.server import ask; code = ask('jobs', sys.argv[1:]); sys.exit(99 if code is "
+    "None else code)"
+)
 
 
 @contextmanager

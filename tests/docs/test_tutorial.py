@@ -7,8 +7,9 @@ Fenced blocks of ``docs/tutorial.md`` are carried out in order, in a scratch cop
 * ``python file=PATH``: a file to write;
 * ``sh``: not run (it installs packages), but its commands must exist, as on every page.
 
-In an output, a line ``…`` stands for any lines and ``…`` within a line for any text. Numbers are compared exactly on the
-type of processor and the version of torch that the page names. Elsewhere they are masked, since rounding may differ.
+In an output, a line ``…`` stands for any lines and ``…`` within a line for any text. Numbers are compared exactly on
+the type of processor and the version of torch that the page names. Elsewhere they are masked, since rounding may
+differ.
 """
 
 from __future__ import annotations

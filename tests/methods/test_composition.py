@@ -1,5 +1,6 @@
-"""Methods with every kind of backbone, with label smoothing, with mixed precision; what is deployed after training; models
-that somebody else wrote; sizes against published ones. What is refused: tests/system/bad_input/test_combinations.py."""
+"""Methods with every kind of backbone, with label smoothing, with mixed precision; what is deployed after training;
+models that somebody else wrote; sizes against published ones. What is refused:
+tests/system/bad_input/test_combinations.py."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ MODELS = {
     "torchvision": ({"family": "torchvision_model", "name": "resnet18"}, LARGE),
 }
 #: What a method needs on a backbone that has none of its default split points.
-SPLIT = {"song2018": {"graph": "simple_ilr", "split_after": ("body",)}, "one": {"split_after": "body"}, "okddip": {"split_after": "body"}}  # fmt: skip
+SPLIT = {"song2018": {"graph": "simple_ilr", "split_after": ("body",)}, "one": {"split_after": "body"},
+    "okddip": {"split_after": "body"}}  # fmt: skip
 
 
 def run_on(model: str, method: str, recipe: dict | None = None, models: dict | None = None, **values) -> Run:
@@ -60,7 +62,8 @@ def train(model: str, method: str, **values) -> tuple[Trained, Run, Dataset]:
     """A few steps on the model's images."""
     run, shape = run_on(model, method, **values), MODELS[model][1]
     teachers = [
-        build_backbone(r.configuration.model, shape, CLASSES, stream_seed(r.seed, "init", 0)).eval() for r in run.requires()
+        build_backbone(r.configuration.model, shape, CLASSES, stream_seed(r.seed, "init",
+            0)).eval() for r in run.requires()
     ]  # fmt: skip
     dataset = blobs(16, 6, shape)
     return train_run(run, dataset, device=CPU, teachers=teachers), run, dataset
@@ -105,7 +108,8 @@ def test_every_method_trains_and_deploys_a_plain_network_of_every_kind(method, m
     "model,peer", [("cifar_resnet", "densenet"), ("densenet", "vgg"), ("resnet", "custom"), ("vgg", "cifar_resnet")]
 )
 def test_the_mutual_knowledge_base_joins_networks_of_different_kinds(model, peer, memory):
-    """Deployed with its frozen memory: the recorded outputs, the plain keys beside the memory's, and what that costs."""
+    """Deployed with its frozen memory: the recorded outputs, the plain keys beside the memory's, and what that
+    costs."""
     run = run_on(model, "wang2018", None, {"peer": MODELS[peer][0]}, memory=memory, peers=("peer",))
     dataset = blobs(16, 6, SMALL)
     trained = train_run(run, dataset, device=CPU)

@@ -1,4 +1,5 @@
-"""Every copy of a network draws dropout from a stream of its own, and a run's identity says so exactly where that shows."""
+"""Every copy of a network draws dropout from a stream of its own, and a run's identity says so exactly where that
+shows."""
 
 from __future__ import annotations
 

@@ -95,8 +95,8 @@ def test_with_nothing_of_its_own_a_method_equals_individual_learning(label_smoot
     assert other == []
 
 
-#: Backbones with dropout: each copy draws from a stream of its own, so that the first one's masks are those of individual
-#: training.
+#: Backbones with dropout: each copy draws from a stream of its own, so that the first one's masks are those of
+#: individual training.
 DRAWING = [VGG, SMALL_RESNET, FOREIGN]
 WITH_DROPOUT = pytest.mark.parametrize("model", DRAWING, ids=["vgg", "resnet", "custom"])
 
@@ -112,8 +112,8 @@ PEERS = {"other": RESIDUAL, "vgg": VGG}
 
 @WITH_DROPOUT
 def test_with_dropout_too_a_method_without_its_extra_loss_equals_individual_learning(model, tmp_path):
-    """Interrupted within an epoch all the same. Three batches make an epoch: stopped after the first and after the second one
-    of an epoch."""
+    """Interrupted within an epoch all the same. Three batches make an epoch: stopped after the first and after the
+    second one of an epoch."""
     for number, (case, values) in enumerate(SHARING_NOTHING.items()):
         run = run_of(case.split(",")[0], on=model, models=PEERS, **values)
         whole = train(run)

@@ -99,8 +99,8 @@ def test_a_layers_local_loss_is_local_and_equals_autograds_with_detached_inputs(
 
 @LOCAL_MODELS
 def test_the_main_paths_gradient_is_whole(model):
-    """What reaches a layer's weights with local losses is what reaches them without, and its own local gradient; what flows
-    on to the layers below is the same."""
+    """What reaches a layer's weights with local losses is what reaches them without, and its own local gradient; what
+    flows on to the layers below is the same."""
     local = {"losses": ("mid", "pull_push"), "mid_alpha": 0.5, "pull_last": 0.5}
     instance, network = built("fang2021", on=model, **local)
     plain, alone = built("individual", on=model)

@@ -544,9 +544,9 @@ def test_kernel_knows_no_scale_and_stays_finite(dtype, scale):
 
 # -------------------------------------------------------------------------------------------- the whole method
 #
-# One step of the whole method on a small network, its convolutions, batch normalisations, dropout, local classifiers and
-# projections written out as loops. The gradient rule: the local loss of layer i is computed from the layer run on inputs
-# that are constants, so that it changes the layer's own weights only.
+# One step of the whole method on a small network, its convolutions, batch normalisations, dropout, local classifiers
+# and projections written out as loops. The gradient rule: the local loss of layer i is computed from the layer run on
+# inputs that are constants, so that it changes the layer's own weights only.
 
 
 class SlowNetwork:

@@ -1,4 +1,5 @@
-"""Which parameters each named loss term reaches, that terms are wide under mixed precision, and that each falls in training."""
+"""Which parameters each named loss term reaches, that terms are wide under mixed precision, and that each falls in
+training."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ RESIDUAL, VGG, SMALL_RESNET = SMALL_MODELS
 
 FOREIGN = entry("dropout")
 
-#: Backbones with dropout: each copy draws from a stream of its own, so that the first one's masks are those of individual
-#: training.
+#: Backbones with dropout: each copy draws from a stream of its own, so that the first one's masks are those of
+#: individual training.
 WITH_DROPOUT = pytest.mark.parametrize("model", [VGG, SMALL_RESNET, FOREIGN], ids=["vgg", "resnet", "custom"])
 
 
@@ -293,8 +293,9 @@ def test_all_15_sets_of_losses_are_made_of_the_same_terms(model):
     ids=str,
 )
 def test_weight_decay_acts_once_on_a_parameter_whatever_the_number_of_heads(values):
-    """What a step of the trainer with weight decay takes off beside one without: (1 + momentum) x rate x decay x weight.
-    Of alternating heads a step moves its own path only: each branch is decayed once, what is shared once a head."""
+    """What a step of the trainer with weight decay takes off beside one without: (1 + momentum) x rate x decay x
+    weight. Of alternating heads a step moves its own path only: each branch is decayed once, what is shared once a
+    head."""
     plain, decayed = (
         weights("song2018", recipe={"epochs": 1, "batch_size": ALL_IMAGES} | {"weight_decay": decay}, **values)
         for decay in (0.0, 0.1)

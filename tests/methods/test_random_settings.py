@@ -51,13 +51,15 @@ STAGES = (
 )
 SEVERAL = (*((stage,) for stage in STAGES), ("stage1", "stage2"), ("stem", "stage2"), ("stage2", "stage1"))
 
-#: What is tried of settings that are neither switches nor numbers with a range; of an integer, these instead of its range.
+#: What is tried of settings that are neither switches nor numbers with a range; of an integer, these instead of its
+#: range.
 VALUES: dict[str, tuple[Any, ...]] = {
     "split_after": SEVERAL,
     "one.split_after": STAGES,
     "okddip.split_after": STAGES,
     "after": SEVERAL,
-    "splits": (({"after": "stem", "branches": 2}, {"after": "stage1", "branches": 3}), ({"after": "input", "branches": 2},)),
+    "splits": (({"after": "stem", "branches": 2}, {"after": "stage1", "branches": 3}), ({"after": "input",
+    "branches": 2},)),
     "peers": (("first",), ("first", "second"), ("second", "second")),
     "losses": (("out",), ("mid",), ("pull_push",), ("kernel",), ("out", "kernel"), ("mid", "pull_push")),
     "heads": (1, 2, 3, 4, 5, 8),

@@ -143,7 +143,8 @@ def test_a_foreign_models_dropout_is_counted():
     "name,stages,layers",
     [
         ("alexnet", {"features": ("features",), "pool": ("avgpool", "flatten"), "classifier": ("classifier",)}, 2),
-        ("efficientnet_b0", {"features": ("features",), "pool": ("avgpool", "flatten"), "classifier": ("classifier",)}, 16),
+        ("efficientnet_b0", {"features": ("features",), "pool": ("avgpool", "flatten"), "classifier": ("classifier",)},
+        16),
     ],
 )  # fmt: skip
 def test_torchvisions_dropout_and_stochastic_depth(name, stages, layers):

@@ -66,8 +66,9 @@ def test_cifar_resnet_parameters_by_hand(depth):
 
 
 def densenet_by_hand(name: str, classes: int) -> tuple[int, int]:
-    """Parameters, and multiply-adds of convolutions and of the classifier for one 32x32 image, from the architecture: three
-    blocks of equal length at 32, 16 and 8 pixels a side, every layer after batch normalisation of all channels so far."""
+    """Parameters, and multiply-adds of convolutions and of the classifier for one 32x32 image, from the architecture:
+    three blocks of equal length at 32, 16 and 8 pixels a side, every layer after batch normalisation of all channels so
+    far."""
     model = PARAMS.models[name]
     layers = (model.depth - 4) // (6 if model.bottleneck else 3)
     channels, side = 24 if model.bottleneck else 16, 32

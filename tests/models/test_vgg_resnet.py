@@ -1,4 +1,5 @@
-"""VGG and ResNet-18 with the three-layer classifier: sizes, stages, refusals, and their intermediate layers' two gradients."""
+"""VGG and ResNet-18 with the three-layer classifier: sizes, stages, refusals, and their intermediate layers' two
+gradients."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def linear_parameters(network: nn.Module) -> int:
 
 
 def test_the_published_sizes():
-    """14.71 M weights in the 13 convolutions of VGG-16; 11.17 M parameters in ResNet-18 for CIFAR without classifier."""
+    """14.71 M weights in the 13 convolutions of VGG-16; 11.17 M parameters in ResNet-18 for CIFAR without
+    classifier."""
     vgg, resnet = meta("vgg16"), meta("resnet18")
     assert convolution_weights(vgg) == 14_710_464 and len(intermediate_layers(vgg)) == 13
     assert convolution_weights(resnet) + batch_norm_parameters(resnet) == 11_168_832
@@ -86,7 +88,8 @@ def test_the_published_sizes():
 
 
 def test_the_convolutions_are_torchvisions():
-    """An independent count: the same networks but for the stem (3x3 instead of 7x7) and the biases of VGG's convolutions."""
+    """An independent count: the same networks but for the stem (3x3 instead of 7x7) and the biases of VGG's
+    convolutions."""
     models = import_torchvision().models
     with torch.device("meta"):
         theirs = {"resnet18": models.resnet18(), "vgg16": models.vgg16_bn()}

@@ -42,7 +42,8 @@ scopes:
   noisy: {profile: small, dataset: digits-500, noise: [uniform20], model: resnet8, recipe: forty}
   noise: {profile: small, dataset: digits-500, noise: [clean, uniform20, uniform40], model: resnet8, recipe: forty}
   clean: {profile: small, dataset: digits-500, model: resnet8, recipe: forty}
-  late: {profile: small, declared_after_runs: true, dataset: digits-500, noise: [uniform20], model: resnet8, recipe: forty}
+  late: {profile: small, declared_after_runs: true, dataset: digits-500, noise: [uniform20], model: resnet8, \
+recipe: forty}
   cifar: {published: true, dataset: cifar100, model: resnet32, recipe: song2018-resnet}
 """
 
@@ -247,7 +248,8 @@ def test_no_worse_holds_within_the_margin_only(study):
 def test_growth_with_the_noise_is_a_slope_per_seed(study):
     (one,) = verdicts(
         study,
-        claim(quantity="error_growth", smallest_effect=0.01, scopes=["noise"], compare=compare(("simple-2", "individual"))),
+        claim(quantity="error_growth", smallest_effect=0.01, scopes=["noise"], compare=compare(("simple-2",
+            "individual"))),
     ).values()  # fmt: skip
     (part,) = one.scopes[0].parts
     # The difference is 0 at 0 %, d at 20 %, 2 d at 40 %: its slope is d / 20, on average −2 / 20 points a point.
@@ -273,7 +275,8 @@ def test_convergence_is_the_first_epoch_at_the_level_and_never_counts_as_one_mor
         write_json(study.workspace.folder(run) / RESULT, result)
     (one,) = verdicts(
         study,
-        claim(quantity="epochs_to_level", levels={"noisy": 20}, smallest_effect=1, compare=compare(("simple-2", "individual"))),
+        claim(quantity="epochs_to_level", levels={"noisy": 20}, smallest_effect=1, compare=compare(("simple-2",
+            "individual"))),
     ).values()  # fmt: skip
     (part,) = one.scopes[0].parts
     assert part.estimate == pytest.approx(10.5 - 41) and one.unit == "epochs" and one.verdict == "supported"
@@ -519,7 +522,8 @@ def _table_rows(text: str) -> dict[str, dict[str, float]]:
         model = next((field for field in fields if field in ("VGG-16", "ResNet-18")), None)
         if model is None or len(numbers) not in (8, 15):
             continue
-        name = f"{(dataset if len(numbers) == 8 else 'CIFAR-100').lower().replace('-', '')}-{model.lower().replace('-', '')}"
+        data = dataset if len(numbers) == 8 else "CIFAR-100"
+        name = f"{data.lower().replace('-', '')}-{model.lower().replace('-', '')}"
         found.setdefault(name, {}).update(zip(columns if len(numbers) == 8 else combinations, numbers, strict=True))
     return found
 

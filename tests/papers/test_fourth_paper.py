@@ -34,7 +34,8 @@ rows:
   noisy: {labels: [20 %], values: {plain: 11.50, heads: 10.5}}
 """
 CLAIM = """
-  - {id: fourth-heads, paper: fourth2030, statement: Two heads have lower error than one., quantity: error, hypothesis: lower,
+  - {id: fourth-heads, paper: fourth2030, statement: Two heads have lower error than one., quantity: error,
+      hypothesis: lower,
      source: {file: 000_1e20208135b2abb2.txt, place: abstract, words: two heads}, smallest_effect: 0.1,
      compare: [{method: simple-2, baseline: individual}], scopes: [fourth-noise]}
 """

@@ -73,7 +73,8 @@ PROFILE = """\
     description: nothing of the paper
     seeds: 2
     tables:
-      - {name: trees, title: Trees, datasets: [digits], models: [resnet8], recipes: [forty], methods: [individual, simple-4]}
+      - {name: trees, title: Trees, datasets: [digits], models: [resnet8], recipes: [forty],
+          methods: [individual, simple-4]}
 """
 
 
@@ -118,9 +119,12 @@ def loaded(project: Path):
         ("table: TABLE I", "table: T, words: w", "one.yaml:5: source", "and not both"),
         ("baseline: plain", "axes: {x: a, y: b}", "one.yaml:", "axes belong to kind: figure"),
         ("epoch: best", "epoch: first", "one.yaml:4: protocol.epoch", "'last', 'best' or 'unknown'"),
-        ("labels: [noisy],", "labels: [noisy], spreads: {plain: 0.5},", "one.yaml:", "row noisy, spreads: the protocol must"),
-        ("labels: [noisy],", "labels: [noisy], spreads: {three: 0.5},", "one.yaml:", "row noisy, spreads: 'three' is no column"),
-        ("labels: [noisy],", "labels: [noisy], spreads: {plain: -1},", "one.yaml:13: rows.noisy.spreads.plain", "greater than"),
+        ("labels: [noisy],", "labels: [noisy], spreads: {plain: 0.5},", "one.yaml:",
+         "row noisy, spreads: the protocol must"),
+        ("labels: [noisy],", "labels: [noisy], spreads: {three: 0.5},", "one.yaml:",
+         "row noisy, spreads: 'three' is no column"),
+        ("labels: [noisy],", "labels: [noisy], spreads: {plain: -1},", "one.yaml:13: rows.noisy.spreads.plain",
+         "greater than"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_table_is_one_line(project, old, new, where, what):
@@ -135,10 +139,12 @@ def test_a_mistake_in_a_table_is_one_line(project, old, new, where, what):
 @pytest.mark.parametrize(
     "old,new,what",
     [
-        ("table: one, row: noisy, columns: [plain]}", "table: two, row: noisy, columns: [plain]}", "no table 'two'; tables: one"),
+        ("table: one, row: noisy, columns: [plain]}", "table: two, row: noisy, columns: [plain]}",
+         "no table 'two'; tables: one"),
         ("row: noisy, columns: [plain]}", "row: nosy, columns: [plain]}", "no row 'nosy'; rows: noisy, clean"),
         ("columns: [plain, tree]", "columns: [plain, three]", "no column 'three'; columns: plain, tree"),
-        ("    before: {table: one, row: noisy, columns: [plain]}\n", "", "a difference and a ratio need before and after"),
+        ("    before: {table: one, row: noisy, columns: [plain]}\n", "",
+         "a difference and a ratio need before and after"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_quote_is_one_line(project, old, new, what):
@@ -226,11 +232,14 @@ def test_every_number_is_the_texts():
 @pytest.mark.parametrize(
     "file,old,new,expected",
     [
-        ("table-1", "pull-push: 26.03,", "pull-push: 26.30,", "row cifar100-vgg16, column pull-push: 26.3, TABLE I prints 26.03"),
-        ("table-3", "mid-kernel: 24.81,", "mid-kernel: 24.67,", "row vgg16, column mid-kernel: 24.67, TABLE III prints 24.81"),
+        ("table-1", "pull-push: 26.03,", "pull-push: 26.30,",
+         "row cifar100-vgg16, column pull-push: 26.3, TABLE I prints 26.03"),
+        ("table-3", "mid-kernel: 24.81,", "mid-kernel: 24.67,",
+         "row vgg16, column mid-kernel: 24.67, TABLE III prints 24.81"),
         ("table-3", "{title: L_mid + L_kernel,", "{title: L_out + L_kernel,", "the columns are"),
         ("table-2", "labels: [STL-10, VGG-16]", "labels: [STL-10, ResNet-18]", "the rows are"),
-        ("memory", "tree: 13.16,", "tree: 13.61,", "row resnet101, column tree: 13.61, 003_0fca84f30fd0cf9f.txt says 13.16"),
+        ("memory", "tree: 13.16,", "tree: 13.61,",
+         "row resnet101, column tree: 13.61, 003_0fca84f30fd0cf9f.txt says 13.16"),
         ("quotes", "    value: 3.53", "    value: 3.35", "quote noise-50: 3.35, 003_0fca84f30fd0cf9f.txt says 3.53"),
         ("quotes", "words: has 3.53% higher", "words: has 3.53% lower", "stands 0 times in"),
     ],
@@ -337,7 +346,8 @@ def test_the_page_shows_published_and_measured_side_by_side(project):
 
 @pytest.mark.parametrize("margin,verdict", [(None, "cannot tell"), (2, "agrees")])
 def test_a_published_mean_and_spread_is_compared_by_welchs_test(project, margin, verdict):
-    """Best epochs of ours: mean 11, sd √0.5, n 5. Published 11.50 ± 0.60, n 3: difference −0.5, t −1.06; and 30 ± 1.5."""
+    """Best epochs of ours: mean 11, sd √0.5, n 5. Published 11.50 ± 0.60, n 3: difference −0.5, t −1.06; and 30 ±
+    1.5."""
     text = TABLE.replace("runs: 1", "runs: 3").replace("[noisy],", "[noisy], spreads: {plain: 0.6, tree: 1.5},")
     text += "" if margin is None else f"margin: {margin}\n"
     (project / "papers" / "paper" / "one.yaml").write_text(text)

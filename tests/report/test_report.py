@@ -366,7 +366,8 @@ def test_bytes_do_not_depend_on_the_process(study):
 
     before = files_of(build(study).folder)
     code = (
-        "from pathlib import Path; from collabench.study.study import load_study; from collabench.report.build import build_report; "
+        "from pathlib import Path; from collabench.study.study import load_study; from collabench.report.build import "
+        "build_report; "
         f"s = load_study(Path({str(study.workspace.root)!r}), 'small'); build_report(s.params, s.plan, s.workspace)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONHASHSEED": "7", "PATH": "/usr/bin:/bin"})

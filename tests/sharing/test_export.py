@@ -1,4 +1,5 @@
-"""`collabench export`: the model card's own code, run in a folder of its own, gives the network that the run deployed."""
+"""`collabench export`: the model card's own code, run in a folder of its own, gives the network that the run
+deployed."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ PROFILE = """\
     description: every way to load
     seeds: 2
     tables:
-      - {name: digits, datasets: [digits-tiny], noise: [uniform20], models: [resnet8, densenet40-12, vgg16-small, resnet18-small],
+      - {name: digits, datasets: [digits-tiny], noise: [uniform20],
+          models: [resnet8, densenet40-12, vgg16-small, resnet18-small],
          recipes: [brief], methods: [individual]}
       - {name: others, datasets: [digits-tiny], models: [resnet8], recipes: [brief],
          methods: [individual, ensemble-2, wang2018, wang2018-without-memory]}
@@ -62,7 +64,8 @@ def make(input_shape, classes, width):
     return Small(input_shape[0], width, classes)
 """
 
-#: Makes the package unimportable, after torchvision's import has been let through on builds that don't fit the torch beside it.
+#: Makes the package unimportable, after torchvision's import has been let through on builds that don't fit the torch
+#: beside it.
 WITHOUT_THE_PACKAGE = """\
 import sys
 from collabench.models.torchvision_import import import_torchvision

@@ -1,4 +1,5 @@
-"""``collabench import --lock``: somebody else's dvc.lock and remote say what is fetched, never where anything is written."""
+"""``collabench import --lock``: somebody else's dvc.lock and remote say what is fetched, never where anything is
+written."""
 
 from __future__ import annotations
 

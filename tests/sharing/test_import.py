@@ -1,4 +1,5 @@
-"""``collabench import``: runs of another copy come whole and checked, or none does; a study of two parts becomes one."""
+"""``collabench import``: runs of another copy come whole and checked, or none does; a study of two parts becomes
+one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`collabench verify` on a small study that was really trained: what it accepts, and every kind of change that it must find."""
+"""`collabench verify` on a small study that was really trained: what it accepts, and every kind of change that it must
+find."""
 
 from __future__ import annotations
 

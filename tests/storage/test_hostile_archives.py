@@ -1,4 +1,5 @@
-"""Archives of results that are made to harm, or lie where they don't belong: named, counted as missing, and nobody else is stopped."""
+"""Archives of results that are made to harm, or lie where they don't belong: named, counted as missing, and nobody else
+is stopped."""
 
 from __future__ import annotations
 
@@ -94,7 +95,8 @@ def make(path: Path, kind: str) -> None:
         os.symlink("/dev/zero", path)
 
 
-KINDS = ["a name twice", "a long name", "a and a/b", "sparse", "huge", "negative", "huge header", "another kind of file",
+KINDS = ["a name twice", "a long name", "a and a/b", "sparse", "huge", "negative", "huge header",
+    "another kind of file",
          "folder", "pipe", "device"]  # fmt: skip
 
 

@@ -45,7 +45,8 @@ def asked(study: Study, job: Job, device_type: str) -> Allocation | None:
 
 def predict(study: Study, job: Job, **values: object) -> None:
     prediction = Prediction(
-        configuration_id=job.configuration.id, device="a processor", workers=2, torch="2", form=FORM, train_seconds=590.0,
+        configuration_id=job.configuration.id, device="a processor", workers=2, torch="2", form=FORM,
+            train_seconds=590.0,
         evaluate_seconds=10.0, memory_bytes=2_000_000_000, disk_bytes=1, flops=1, timed_batch=2,
     )  # fmt: skip
     write_json(study.workspace.estimate(job.configuration.id), prediction.model_copy(update=values))

@@ -13,7 +13,10 @@ from collabench.storage.results import LOGITS
 from collabench.study import memo
 from collabench.study.study import load_study
 
-PLAN = "import sys; from collabench.cli import main; sys.argv[0] = 'collabench'\ntry: main()\nfinally: print('torch' in sys.modules)"
+PLAN = (
+    "import sys; from collabench.cli import main; sys.argv[0] = 'collabench'\ntry: main()\nfinally: print('torch' "
+    "in sys.modules)"
+)
 
 
 def plan(root: Path) -> str:

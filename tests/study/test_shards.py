@@ -1,5 +1,5 @@
-"""A plan split over plain hosts: the parts are disjoint, together the plan, balanced, the same on every host, and each can be
-trained alone."""
+"""A plan split over plain hosts: the parts are disjoint, together the plan, balanced, the same on every host, and each
+can be trained alone."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def test_work_follows_images_epochs_and_the_network():
 def test_another_process_finds_the_same_parts():
     plan = load_study(ROOT, "smoke").plan
     script = (
-        "import sys; from pathlib import Path; from collabench.study import shards; from collabench.study.study import load_study; "
+        "import sys; from pathlib import Path; from collabench.study import shards; from collabench.study.study import "
+        "load_study; "
         "plan = load_study(Path(sys.argv[1]), sys.argv[2]).plan; "
         "print([run.id for run in shards.runs_of(plan, shards.parse('2/3'))])"
     )

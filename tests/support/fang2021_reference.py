@@ -116,8 +116,8 @@ def predictions_under_masks(
 ) -> list:
     """Logits [prediction][image][class] of the tree of dropout masks.
 
-    ``layers``: (weight, bias) of the hidden layers and of the classifier. ``masks[level][branch][k][image][unit]``: whether
-    the k-th mask that the branch draws at that level keeps a unit.
+    ``layers``: (weight, bias) of the hidden layers and of the classifier. ``masks[level][branch][k][image][unit]``:
+    whether the k-th mask that the branch draws at that level keeps a unit.
     """
     branches = [features]
     for (weight, bias), masks_of_branches in zip(layers[:-1], masks, strict=True):

@@ -1,4 +1,5 @@
-"""Fingerprints: what every method computes in its first three steps, committed, so that no change of numbers goes unseen.
+"""Fingerprints: what every method computes in its first three steps, committed, so that no change of numbers goes
+unseen.
 
 ``fingerprints.json`` holds, for every case below, the method's revision, the losses of three steps in float64 and two
 numbers for the weights and statistics of each layer after them: their length and their component along a fixed
@@ -193,7 +194,10 @@ def verdict(case: str, recorded: dict | None, found: dict) -> str | None:
         return f"{case}: the revision of {name} fell from {recorded['revision']} to {found['revision']}"
     changed = differences(recorded, found)
     if found["revision"] > recorded["revision"]:
-        return f"{case}: the revision of {name} is {found['revision']}, the fingerprint's {recorded['revision']}; call {again}"
+        return (
+            f"{case}: the revision of {name} is {found['revision']}, the fingerprint's {recorded['revision']}; call "
+            f"{again}"
+        )
     if changed:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         return (
@@ -208,7 +212,8 @@ def load() -> dict[str, dict]:
 
 
 def updated(recorded: dict[str, dict], found: dict[str, dict]) -> tuple[dict[str, dict], list[str]]:
-    """The file's new content, and why it must not be written (nothing where it may). What has not changed stays as it is."""
+    """The file's new content, and why it must not be written (nothing where it may). What has not changed stays as it
+    is."""
     content, refusals = {}, []
     for case, fresh in found.items():
         old = recorded.get(case)

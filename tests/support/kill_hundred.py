@@ -1,9 +1,9 @@
-"""The long form of ``test_kills.py``: a hundred kills at random moments, four in five of them of ``collabench run``, the
-others of ``collabench reproduce`` with DVC and Snakemake beneath.
+"""The long form of ``test_kills.py``: a hundred kills at random moments, four in five of them of ``collabench run``,
+the others of ``collabench reproduce`` with DVC and Snakemake beneath.
 
-``python -m tests.support.kill_hundred [--kills 100] [--seed 0] [--only run|reproduce]``, in the repository's root. Prints
-every kill and a summary; ends with an error at the first file that is torn, process that lives on, or byte that differs
-from an uninterrupted study's. Takes about a quarter of an hour on two idle cores.
+``python -m tests.support.kill_hundred [--kills 100] [--seed 0] [--only run|reproduce]``, in the repository's root.
+Prints every kill and a summary; ends with an error at the first file that is torn, process that lives on, or byte that
+differs from an uninterrupted study's. Takes about a quarter of an hour on two idle cores.
 """
 
 from __future__ import annotations

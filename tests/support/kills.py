@@ -1,8 +1,8 @@
 """Kills a study again and again at seeded random moments, and looks at what each kill left behind.
 
-Three kinds: in the middle of a write, the orchestrator (``collabench``, or beneath ``collabench reproduce`` also DVC and
-Snakemake), and a process that trains. Signals are SIGKILL and SIGTERM in turn by chance; a write can also take all processes
-with it at once, as a power cut does.
+Three kinds: in the middle of a write, the orchestrator (``collabench``, or beneath ``collabench reproduce`` also DVC
+and Snakemake), and a process that trains. Signals are SIGKILL and SIGTERM in turn by chance; a write can also take all
+processes with it at once, as a power cut does.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def kill_often(
     """Kill until every kind has happened as often as ``wanted`` says, and let every study end.
 
     make_project: a function that makes a new project, called whenever a study has ended. arguments: of ``collabench``.
-    expected: content of the files of an uninterrupted study. Raises AssertionError where a file is torn, a process lives
-    on, or a study ends with other bytes.
+    expected: content of the files of an uninterrupted study. Raises AssertionError where a file is torn, a process
+    lives on, or a study ends with other bytes.
     """
     chance, kills, folder = random.Random(seed), Kills(), None
     while any(kills.kinds[kind] < number for kind, number in wanted.items()):
@@ -217,7 +217,8 @@ def wait_for_training(started: Started, folder: Path) -> dict | None:
 
 
 def named(folder: Path, pattern: str) -> list[Path]:
-    """Files below a folder that have their name: what is being written, or was by a killed process, lies in a hidden folder."""
+    """Files below a folder that have their name: what is being written, or was by a killed process, lies in a hidden
+    folder."""
     found = folder.rglob(pattern)
     return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 

@@ -34,11 +34,13 @@ LIMIT = 3.0
 ROWS = {
     "resnet8": (
         "individual", "label-smoothing", "ensemble-2", "multi-instance-2", "simple-2", "hierarchical-4",
-        "hierarchical-4-loss-scaling", "hierarchical-4-no-scaling", "hierarchical-4-alternating", "kd", "dml", "dml-in-turn",
+        "hierarchical-4-loss-scaling", "hierarchical-4-no-scaling", "hierarchical-4-alternating", "kd", "dml",
+        "dml-in-turn",
         "auxiliary", "one-4", "okddip-4", "wang2018", "wang2018-private", "wang2018-consensus",
     ),
     "vgg16-small": (
-        "individual", "fang2021-out", "fang2021-mid", "fang2021-pull-push", "fang2021-kernel", "fang2021-out-mid-pull-push",
+        "individual", "fang2021-out", "fang2021-mid", "fang2021-pull-push", "fang2021-kernel",
+        "fang2021-out-mid-pull-push",
         "fang2021-out-mid-pull-push-kernel",
     ),
     "resnet18-small": (
@@ -102,10 +104,13 @@ def render(rows: list[tuple[Configuration, list[float]]]) -> str:
         "python -m tests.support.learning --write",
         "```",
         "",
-        f"Clean digits in full (1,437 training and 360 test images), recipe `{RECIPE}`, seeds {SEEDS[0]} to {SEEDS[-1]}, CPU. "
+        f"Clean digits in full (1,437 training and 360 test images), recipe `{RECIPE}`, seeds {SEEDS[0]} to "
+        f"{SEEDS[-1]}, CPU. "
         "One test image is",
-        f"0.28 points. A method learns if its mean test error is at most {LIMIT:g} points above that of individual learning with",
-        "the same model. This is a check that nothing is broken, no comparison: at this size the methods can hardly be told "
+        f"0.28 points. A method learns if its mean test error is at most {LIMIT:g} points above that of individual "
+        "learning with",
+        "the same model. This is a check that nothing is broken, no comparison: at this size the methods can hardly be "
+        "told "
         "apart.",
         "",
         "wang2018 is this project's reading of an abstract, all that is at hand.",
@@ -121,7 +126,8 @@ def render(rows: list[tuple[Configuration, list[float]]]) -> str:
         worst = max(worst, difference)
         shown = "–" if configuration.names["method"] == "individual" else f"{difference:+.2f}".replace("-", "−")
         lines.append(
-            f"| {model} | {configuration.names['method']} | {' '.join(f'{error:.2f}' for error in errors)} | {mean:.2f} | "
+            f"| {model} | {configuration.names['method']} | {' '.join(f'{error:.2f}' for error in errors)} | "
+            f"{mean:.2f} | "
             f"{shown} | {configuration.id} |"
         )
     verdict = "Every method learns" if worst <= LIMIT else "NOT every method learns"

@@ -141,7 +141,8 @@ TOO_LARGE = "9" * 30
 
 
 def faults(kind: Any, value: Any, path: KeyPath = (), field: tuple[type[Record], str] | None = None) -> Iterator[Fault]:
-    """Every mistake that a schema's fields can have, in and below ``value``, a good value of it that stands at ``path``."""
+    """Every mistake that a schema's fields can have, in and below ``value``, a good value of it that stands at
+    ``path``."""
 
     def fault(what: str, bad: Any, refused: bool) -> Fault:
         return Fault(what, path, bad, path, refused, field)
@@ -217,7 +218,8 @@ def _list_faults(member: Member, value: Any, path: KeyPath, field: Any) -> Itera
         yield Fault("the same twice", path, [*value, value[0]], path, False, field)
         if "max_length" in limits:
             yield Fault("too long", path, [value[0]] * (limits["max_length"] + 1), path, True, field)
-        # Every element has the same type: mistakes in the first one show all kinds; records may differ in what they set.
+        # Every element has the same type: mistakes in the first one show all kinds; records may differ in what they
+        # set.
         for position, item in enumerate(value[:1] if not isinstance(value[0], dict) else value):
             yield from faults(element, item, (*path, position), field)
 
@@ -342,8 +344,8 @@ def shown(key: KeyPath) -> str:
 
 
 def wrong_answer(message: str, path: Path, where: dict[KeyPath, int], fault: Fault) -> str | None:
-    """What is wrong with the message with which a file is refused: it must be one line and name the file, and the line and
-    the key where the schema alone decides."""
+    """What is wrong with the message with which a file is refused: it must be one line and name the file, and the line
+    and the key where the schema alone decides."""
     if not message.isprintable() or len(message) > 2100:
         return f"is no single line: {message[:300]!r}"
     if fault.refused:

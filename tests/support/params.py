@@ -1,7 +1,7 @@
 """Small ``params.yaml`` files: one builder for every test that needs one.
 
-Sections come in the order of the real file and every entry is one line in flow style, so that a test can change a value by
-its text, and a message can be expected to name a line.
+Sections come in the order of the real file and every entry is one line in flow style, so that a test can change a value
+by its text, and a message can be expected to name a line.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def params_yaml(profiles: Mapping[str, str], **sections: str | Mapping[str, str]
 
 
 def real_definitions(profiles: str, **added: str) -> str:
-    """This project's ``params.yaml`` with other profiles, as YAML that is indented by two. added: lines with entries for a
-    section, before its own."""
+    """This project's ``params.yaml`` with other profiles, as YAML that is indented by two. added: lines with entries
+    for a section, before its own."""
     text = (ROOT / "params.yaml").read_text()
     definitions = text[: text.index("\nprofiles:") + 1]
     for section, lines in added.items():

@@ -68,7 +68,8 @@ def copy_project(folder: Path, profile: str = "") -> None:
 
 
 def use_remote(folder: Path, remote: Mapping[str, str]) -> None:
-    """Make a DVC remote the default one of this clone alone. remote: ``url``, and what else `dvc remote modify` takes."""
+    """Make a DVC remote the default one of this clone alone. remote: ``url``, and what else `dvc remote modify`
+    takes."""
     dvc(folder, "remote", "add", "--local", "--default", "--force", "tested", remote["url"])
     for name, value in remote.items():
         if name != "url":

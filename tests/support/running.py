@@ -1,6 +1,7 @@
 """A small study as a folder of its own, the processes that run it, and what it leaves: shared by the tests of survival.
 
-The study has every kind of file that a study writes: a data set, static noise, checkpoints, teachers, results, a report.
+The study has every kind of file that a study writes: a data set, static noise, checkpoints, teachers, results, a
+report.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def small_project(
     text = params_yaml(
         {
             PROFILE: profile(
-                table(methods, name="small", datasets="digits-tiny", noise="uniform20", models="resnet8", recipes="short"),
+                table(methods, name="small", datasets="digits-tiny", noise="uniform20", models="resnet8",
+                    recipes="short"),
                 description="a study of seconds", seeds=seeds, seeds_per_job=1,
             )
         },
@@ -87,8 +89,8 @@ def with_workflow(folder: Path) -> Path:
 
 
 def environment(folder: Path, **further: str) -> dict[str, str]:
-    """What the processes of a study see: nothing of the test's own settings. The shell is the plain one, which stays between
-    a tool and the command that it starts."""
+    """What the processes of a study see: nothing of the test's own settings. The shell is the plain one, which stays
+    between a tool and the command that it starts."""
     return project.environment(folder if (folder / "src").is_dir() else ROOT) | {
         "PYTHONDONTWRITEBYTECODE": "1",
         "SHELL": "/bin/sh",

@@ -1,4 +1,5 @@
-"""Real servers on the loopback interface for as long as a block runs: S3 (moto's server) and SSH (asyncssh with SFTP)."""
+"""Real servers on the loopback interface for as long as a block runs: S3 (moto's server) and SSH (asyncssh with
+SFTP)."""
 
 from __future__ import annotations
 

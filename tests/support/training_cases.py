@@ -36,7 +36,8 @@ def run_of(
     on: dict = SMALL_MODELS[0],
     **values: object,
 ) -> Run:
-    """A run of ``method`` on the model ``on``; its teachers are individual runs. ``models``: those of peers, by name."""
+    """A run of ``method`` on the model ``on``; its teachers are individual runs. ``models``: those of peers, by
+    name."""
     settings = settings_of(method, **values)
     model, recipe = model_of(on), recipe or {}
     plain = configuration_of(settings_of("individual"), model, **recipe)
@@ -64,7 +65,8 @@ def trained(method: str, *arguments, **values) -> Trained:
 
 
 def resumed(train: Callable[..., Trained], after: int, path: Path) -> Trained:
-    """``train`` with a checkpoint at ``path`` after every step, stopped after so many, and gone on from the last one."""
+    """``train`` with a checkpoint at ``path`` after every step, stopped after so many, and gone on from the last
+    one."""
 
     class Stop(Exception):
         pass

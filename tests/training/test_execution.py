@@ -1,4 +1,5 @@
-"""Precision, compilation and form of convolution: where they are refused, and that training in another form is the same."""
+"""Precision, compilation and form of convolution: where they are refused, and that training in another form is the
+same."""
 
 from __future__ import annotations
 
@@ -80,8 +81,8 @@ def test_only_portable_arithmetic_enters_an_id():
 
 
 class RecordedGraphs:
-    """A compiler for torch.compile that treats memory as CUDA graphs do: what a compiled network gave holds no numbers any longer
-    once another step has begun."""
+    """A compiler for torch.compile that treats memory as CUDA graphs do: what a compiled network gave holds no numbers
+    any longer once another step has begun."""
 
     def __init__(self) -> None:
         self.graphs = self.steps = 0

@@ -95,7 +95,8 @@ def test_grouped_convolution_costs_what_its_groups_cost_one_by_one(groups):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_method_deploys_deep_copies_of_fake_tensors(method, monkeypatch):
-    """In torch 2.13 they damage the memory of the process, which ended some time later in training that had nothing to do with it."""
+    """In torch 2.13 they damage the memory of the process, which ended some time later in training that had nothing to
+    do with it."""
 
     def refuse(tensor: torch.Tensor, memo: object) -> torch.Tensor:
         raise AssertionError(f"deep copy of a tensor of shape {tuple(tensor.shape)}")

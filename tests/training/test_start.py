@@ -16,7 +16,8 @@ import sys, torch
 from collabench.config.configuration import Run
 from collabench.training import train_run
 from tests.support.synthetic import SMALL_MODELS, blobs, configuration_of, model_of, settings_of
-train_run(Run(configuration_of(settings_of("individual"), model_of(SMALL_MODELS[0]), epochs=1), 0), blobs(), device=torch.device("cpu"))
+train_run(Run(configuration_of(settings_of("individual"), model_of(SMALL_MODELS[0]), epochs=1), 0), blobs(),
+          device=torch.device("cpu"))
 print(*sorted({"torch._dynamo", "torch._inductor", "sympy", "numba", "pandas", "matplotlib"} & set(sys.modules)))
 """
 
@@ -27,7 +28,8 @@ def test_neither_compiler_is_imported():
 
 
 def test_what_ends_a_child_with_its_parent_is_there_before_what_takes_long_to_import():
-    """A training process asks the kernel for its end first of all: a parent killed meanwhile would leave it importing."""
+    """A training process asks the kernel for its end first of all: a parent killed meanwhile would leave it
+    importing."""
     code = "import sys, collabench.core.resources; print(sorted({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 

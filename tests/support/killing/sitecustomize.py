@@ -1,8 +1,9 @@
 """On the path of a study's processes this ends one of them in the middle of writing a file; see ``kills.py``.
 
-COLLABENCH_TEST_KILL_WRITE holds JSON: name, a part of the file's name; after, how many such writes are let through; point:
-``half`` (the temporary file holds half of its content), ``before`` or ``after`` it takes its place; all: the whole group
-of processes dies, as in a power cut, not only the one that writes; count: a file that counts the writes of all processes.
+COLLABENCH_TEST_KILL_WRITE holds JSON: name, a part of the file's name; after, how many such writes are let through;
+point: ``half`` (the temporary file holds half of its content), ``before`` or ``after`` it takes its place; all: the
+whole group of processes dies, as in a power cut, not only the one that writes; count: a file that counts the writes of
+all processes.
 """
 
 import json

@@ -35,7 +35,8 @@ FORBIDDEN = {
     "shutil.unpack_archive", "importlib.import_module",
 }  # fmt: skip
 
-#: ``importlib.import_module`` of modules by name: the package's own, and the one in which a user writes a model of their own.
+#: ``importlib.import_module`` of modules by name: the package's own, and the one in which a user writes a model of
+#: their own.
 MAY_IMPORT = {ROOT / "src/collabench/core/registry.py", ROOT / "src/collabench/models/families/custom.py"}
 
 #: Calls that open a port.
@@ -107,8 +108,8 @@ def test_nothing_listens_on_the_network(path):
 
 
 def test_shell_lines_of_the_workflow_hold_names_of_this_project_only():
-    """Snakemake's rules and DVC's stages are lines for a shell. What stands in them: the interpreter, the profile's name,
-    whose letters the configuration's reader restricts, and quoted keys that are made of digests."""
+    """Snakemake's rules and DVC's stages are lines for a shell. What stands in them: the interpreter, the profile's
+    name, whose letters the configuration's reader restricts, and quoted keys that are made of digests."""
     stages = [
         line for line in (ROOT / "pipeline/rules/common.smk").read_text().splitlines() if line.startswith("STAGES")
     ]

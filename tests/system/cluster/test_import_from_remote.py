@@ -20,7 +20,8 @@ PARAMS = """
     description: a study of which each host has a part
     seeds: 3
     tables:
-      - {name: t, datasets: [digits-tiny], noise: [uniform20], models: [resnet8], recipes: [smoke], methods: [individual, label-smoothing, ensemble-2, dml]}
+      - {name: t, datasets: [digits-tiny], noise: [uniform20], models: [resnet8], recipes: [smoke],
+          methods: [individual, label-smoothing, ensemble-2, dml]}
 """
 
 pytestmark = pytest.mark.slow

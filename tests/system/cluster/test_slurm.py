@@ -1,5 +1,5 @@
-"""The same Snakefile on a real Slurm of one node, which a script in tests/support starts and ends: several runs per job, time
-and memory from estimates, a job that is killed, jobs with GPUs, and the bytes of a study on this machine."""
+"""The same Snakefile on a real Slurm of one node, which a script in tests/support starts and ends: several runs per
+job, time and memory from estimates, a job that is killed, jobs with GPUs, and the bytes of a study on this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ PARAMS = """
     seeds: 2
     seeds_per_job: 2
     tables:
-      - {name: students, datasets: [digits-tiny], noise: [uniform20], models: [resnet8], recipes: [smoke], methods: [individual, kd]}
+      - {name: students, datasets: [digits-tiny], noise: [uniform20], models: [resnet8], recipes: [smoke],
+          methods: [individual, kd]}
 """
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # two minutes, on cores that have nothing else to do

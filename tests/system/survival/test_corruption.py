@@ -1,4 +1,5 @@
-"""A flipped bit and a truncation in every kind of file: named, and made again or refused; never used, never passed over."""
+"""A flipped bit and a truncation in every kind of file: named, and made again or refused; never used, never passed
+over."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ from tests.support.running import PROFILE, contents, differing, home, results, s
 
 
 def flip_a_bit(path: Path, at: float = 0.5) -> None:
-    """Flip one bit, by default in the middle. A file that is linked elsewhere is copied first: only this one changes."""
+    """Flip one bit, by default in the middle. A file that is linked elsewhere is copied first: only this one
+    changes."""
     content = bytearray(path.read_bytes())
     content[min(int(at * len(content)), len(content) - 1)] ^= 0x10
     path.unlink()

@@ -25,8 +25,8 @@ COMMANDS = {
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_kill_between_a_files_end_and_snakemakes_record_of_it_loses_nothing(tmp_path, command):
-    """Snakemake takes a data set that is there, and whose job it has not seen end, for half-written: it makes it again, and for
-    files of which only their order counts, nothing else."""
+    """Snakemake takes a data set that is there, and whose job it has not seen end, for half-written: it makes it again,
+    and for files of which only their order counts, nothing else."""
     folder = with_workflow(small_project(tmp_path / "project", epochs=2, methods="individual"))
     study = load_study(folder, PROFILE)
     study.inputs.prepare_datasets(lambda line: None)

@@ -1,4 +1,5 @@
-"""DVC's own files when DVC is killed: ``dvc.lock`` and the record of who works on what are whole, or cleared at the next start."""
+"""DVC's own files when DVC is killed: ``dvc.lock`` and the record of who works on what are whole, or cleared at the
+next start."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The same run gives the same bytes: alone or among others, with another number of workers, in another folder; and where an
-operation isn't deterministic, the result says so."""
+"""The same run gives the same bytes: alone or among others, with another number of workers, in another folder; and
+where an operation isn't deterministic, the result says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A run that several processes share, started by torchrun: killed again and again, it ends with the bytes of one left alone."""
+"""A run that several processes share, started by torchrun: killed again and again, it ends with the bytes of one left
+alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A full disk, a folder that must not be written, and a clock that jumps: one clear line, no torn file, nothing lost."""
+"""A full disk, a folder that must not be written, and a clock that jumps: one clear line, no torn file, nothing
+lost."""
 
 from __future__ import annotations
 

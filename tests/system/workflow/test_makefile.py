@@ -82,7 +82,10 @@ def test_the_commands_exit_code_ends_make(folder):
 def test_a_python_that_does_not_do_is_named_before_anything_is_installed(folder, version):
     (folder / ".venv" / "installed").unlink()
     major, minor, micro = version.split(".")
-    pretend = f"import sys; sys.version_info = ({major}, {minor}, {micro}); sys.version = '{version} (main)'; exec(sys.argv[1])"
+    pretend = (
+        f"import sys; sys.version_info = ({major}, {minor}, {micro}); sys.version = '{version} (main)'; "
+        "exec(sys.argv[1])"
+    )
     real = shutil.which("python3")
     script(folder / "old-python", f'shift; exec {real} -c "{pretend}" "$1"')
     done = make(folder, "reproduce", f"PYTHON={folder / 'old-python'}")

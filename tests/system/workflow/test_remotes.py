@@ -1,5 +1,5 @@
-"""A finished study pushed to a real remote (a folder, an S3 server, an SSH server on loopback) is in a clone after `dvc pull`:
-every table, every byte, and no job to train."""
+"""A finished study pushed to a real remote (a folder, an S3 server, an SSH server on loopback) is in a clone after `dvc
+pull`: every table, every byte, and no job to train."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ PARAMS = """
     seeds: 2
     seeds_per_job: 2
     tables:
-      - {name: two, datasets: [digits-tiny], noise: [uniform20], models: [resnet8], recipes: [smoke], methods: [individual, label-smoothing]}
+      - {name: two, datasets: [digits-tiny], noise: [uniform20], models: [resnet8], recipes: [smoke],
+          methods: [individual, label-smoothing]}
 """
 
 
@@ -67,7 +68,8 @@ def test_a_pulled_study_has_all_tables_and_trains_nothing(study, tmp_path, kind)
 
 
 def test_a_clone_that_only_pulled_repeats_the_pipeline_without_training(study, tmp_path):
-    """DVC finds the runs missing, which never travel as they are; the train stage unpacks them and has nothing to train."""
+    """DVC finds the runs missing, which never travel as they are; the train stage unpacks them and has nothing to
+    train."""
     with remote_of("local", tmp_path) as remote:
         clone = project.clone_and_pull(study, PROFILE, tmp_path, remote)
     cloned = clone / "artifacts" / PROFILE

@@ -1,5 +1,6 @@
 """The smoke study through the real Snakefile and DVC, in a clone of this tree: ends with tables, then trains nothing;
-another seed trains one run per configuration; a pushed study needs no training elsewhere; a diverging run harms nobody."""
+another seed trains one run per configuration; a pushed study needs no training elsewhere; a diverging run harms
+nobody."""
 
 from __future__ import annotations
 
@@ -118,7 +119,8 @@ def test_a_run_that_diverges_leaves_its_siblings_alone_and_is_named(study, tmp_p
         copy,
         (
             r"(?s)(    tables:\n)",
-            r"\1      - {name: broken, datasets: [digits-tiny], models: [resnet8], recipes: [broken], methods: [individual]}\n",
+            r"\1      - {name: broken, datasets: [digits-tiny], models: [resnet8], recipes: [broken], "
+            "methods: [individual]}\n",
         ),
     )
     done = collabench(copy, "reproduce", "-p", "smoke", "--cores", "2", check=False)
@@ -133,7 +135,8 @@ def test_a_profile_without_static_noise_still_has_the_folder_that_dvc_tracks(stu
     with (study / "params.yaml").open("a") as file:
         file.write(
             "  only-clean:\n    description: no noise\n    seeds: 1\n    tables:\n"
-            "      - {name: clean, datasets: [digits-tiny], models: [resnet8], recipes: [smoke], methods: [individual]}\n"
+            "      - "
+            "{name: clean, datasets: [digits-tiny], models: [resnet8], recipes: [smoke], methods: [individual]}\n"
         )
     call(study, sys.executable, "-m", "pipeline.snakemake", "only-clean", "noise")
     assert (study / "artifacts" / "only-clean" / "noise").is_dir()
