@@ -6,9 +6,7 @@ decoded when needed.
 """
 
 from collabench.data.dataset import (
-    MANIFEST,
     Dataset,
-    Manifest,
     load,
     open_batches,
     open_evaluation_batches,
@@ -17,6 +15,7 @@ from collabench.data.dataset import (
     source_digest,
     what_is_missing,
 )
+from collabench.data.manifest import MANIFEST, Manifest
 from collabench.data.noise import NoisyLabels
 from collabench.data.splits import validation_split
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,10 +23,10 @@ from collabench.config.known_datasets import KNOWN
 from collabench.config.sections import Augmentation, DatasetConfig
 from collabench.core.distributed import WHOLE, Part
 from collabench.core.errors import DataError
-from collabench.core.record import Record
 from collabench.core.seeding import numpy_generator
 from collabench.data import batches, streaming
 from collabench.data.download import Log, Official
+from collabench.data.manifest import MANIFEST, Manifest
 from collabench.data.normalisation import statistics
 from collabench.data.sources import OFFICIAL, Source, digest_of_source, not_placed, open_source
 from collabench.data.splits import rest_of, stratified_subset
@@ -34,41 +34,13 @@ from collabench.data.tensors import read_tensors, write_tensors
 from collabench.storage.files import read_json, write_json
 
 FORMAT = 1
-ARRAYS, MANIFEST = "arrays.safetensors", "manifest.json"
+ARRAYS = "arrays.safetensors"
 
 #: Maximum size, in bytes, of both splits' images as arrays. ImageNet32 (4.1 GB) fits.
 MAX_ARRAY_BYTES = 2**32
 
 #: Number of training images from which mean and standard deviation of a streamed data set are computed.
 STATISTICS_IMAGES = 10_000
-
-
-class Manifest(Record):
-    """A prepared data set. identity: the configuration's. digest: SHA-256 of the arrays' content. mean, std: per
-    channel over the training split, of pixels in [0, 1]. image_shape: (channels, height, width). streamed_from: the
-    folder of a streamed data set's images, relative to this file or absolute; else None."""
-
-    schema_version: Literal[1] = 1
-    title: str
-    identity: dict[str, Any]
-    digest: str
-    classes: tuple[str, ...]
-    train_images: int
-    test_images: int
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    streamed_from: str | None = None
-    resize: int | None = None
-
-    @property
-    def form(self) -> DatasetShape:
-        return DatasetShape(
-            shape=self.image_shape,
-            classes=len(self.classes),
-            train_images=self.train_images,
-            test_images=self.test_images,
-        )
 
 
 @dataclass(frozen=True)
