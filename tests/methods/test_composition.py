@@ -124,7 +124,8 @@ def test_the_mutual_knowledge_base_joins_networks_of_different_kinds(model, peer
         outputs = deployed(images_of_test(dataset))
     assert torch.allclose(outputs, trained.logits["deployed"].float(), rtol=2e-3, atol=2e-3)
     plain = build_backbone(run.configuration.model, SMALL, CLASSES, 99)
-    assert trained.result.parameters == sum(p.numel() for p in plain.parameters()) + deployed.added_parameters
+    memory = [p for part in (deployed.assistance, deployed.memory) for p in part.parameters()]
+    assert trained.result.parameters == sum(p.numel() for p in (*plain.parameters(), *memory))
 
 
 @pytest.mark.parametrize("method", TRAINED)

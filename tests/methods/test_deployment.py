@@ -108,8 +108,9 @@ def test_what_the_memory_costs(n_slots, width):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             module(IMAGES[:1].double())
         count[name] = counter.get_total_flops(), sum(p.numel() for p in module.parameters())
-    assert count["with"][1] - count["without"][1] == deployed.added_parameters
-    assert count["with"][0] - count["without"][0] == 2 * deployed.added_multiply_adds  # a multiply-add is two FLOPs
+    n, d, f = n_slots, width, deployed.assistance.assist.out_features
+    assert count["with"][1] - count["without"][1] == n * d + 2 * f * d + f + d
+    assert count["with"][0] - count["without"][0] == 2 * (2 * n * d + 2 * f * d)  # a multiply-add is two FLOPs
 
 
 def test_deployment_is_a_matter_of_testing_not_of_training():

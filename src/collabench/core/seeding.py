@@ -30,11 +30,9 @@ def dropout_seed(seed: int, epoch: int, number: int) -> int:
     return stream_seed(seed, "dropout", epoch, *([number] if number else []))
 
 
-def torch_generator(
-    seed: int, stream: Stream, *context: int | str, device: torch.device | str = "cpu"
-) -> torch.Generator:
-    """A new generator at the beginning of the named stream."""
-    generator = torch.Generator(device=device)
+def torch_generator(seed: int, stream: Stream, *context: int | str) -> torch.Generator:
+    """A new generator, on the CPU, at the beginning of the named stream."""
+    generator = torch.Generator()
     generator.manual_seed(stream_seed(seed, stream, *context))
     return generator
 

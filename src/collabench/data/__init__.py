@@ -6,13 +6,12 @@ decoded when needed.
 """
 
 from collabench.data.dataset import (
-    MANIFEST,
     Dataset,
-    Manifest,
     load,
     open_batches,
     open_evaluation_batches,
 )
+from collabench.data.manifest import MANIFEST, Manifest
 from collabench.data.noise import NoisyLabels
 from collabench.data.prepare import pixel_statistics, prepare, source_digest, what_is_missing
 from collabench.data.splits import validation_split

@@ -161,20 +161,6 @@ class AssistedBackbone(nn.Module):
         *stages, classifier = self.stages
         return self.run((classifier,), self.assistance(self.run(stages, images), self.memory))
 
-    @property
-    def added_parameters(self) -> int:
-        """Numbers stored in addition to the plain network's: the slots and the two assistance layers."""
-        return sum(p.numel() for module in (self.assistance, self.memory) for p in module.parameters())
-
-    @property
-    def added_multiply_adds(self) -> int:
-        """Multiply-adds per image in addition to the plain network's: encoding, attention, reading and assisting."""
-        return (
-            self.assistance.encode.weight.numel()
-            + 2 * self.memory.slots.numel()
-            + self.assistance.assist.weight.numel()
-        )
-
 
 class Method(contract.Method[CollaboratingNetworks]):
     reading = "this project's reading of an abstract, all that is at hand"

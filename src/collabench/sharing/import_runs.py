@@ -188,7 +188,7 @@ def _why_not_planned(study: Study, folder: Path) -> str:
 
 def _data_problems(study: Study, found: Iterable[_Found]) -> list[str]:
     """One line for every data set whose content differs between the runs, or from this copy's prepared data set."""
-    from collabench.data.dataset import MANIFEST, Manifest
+    from collabench.data.manifest import MANIFEST, Manifest
 
     seen: dict[str, dict[str, str]] = {}  # data set → digest → where it was first seen
     for run in study.plan.runs:

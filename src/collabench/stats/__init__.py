@@ -12,7 +12,6 @@ from collabench.stats.agreement import (
 from collabench.stats.bootstrap import TwoWay, two_way_bootstrap, two_way_bootstraps
 from collabench.stats.families import conjunction_p, holm, simultaneous_interval, simultaneous_level
 from collabench.stats.power import SeedsNeeded, detectable_difference, seeds_needed
-from collabench.stats.proportions import proportion_interval
 from collabench.stats.ranks import Friedman, critical_difference, friedman
 from collabench.stats.samples import Paired, Summary, one_sample, paired, slopes, summary
 from collabench.stats.verdicts import Side, Verdict, all_parts, decide, no_worse
@@ -42,7 +41,6 @@ __all__ = [
     "one_sample",
     "paired",
     "prediction_interval",
-    "proportion_interval",
     "seeds_needed",
     "simultaneous_interval",
     "simultaneous_level",

@@ -135,7 +135,7 @@ def estimate(study: Study, resources: Resources, *, again: bool = False) -> Esti
 
 
 def _dataset_shape(study: Study, configuration: Configuration) -> DatasetShape:
-    from collabench.data.dataset import MANIFEST, Manifest
+    from collabench.data.manifest import MANIFEST, Manifest
 
     path = study.workspace.datasets / dataset_key(configuration.dataset) / MANIFEST
     form = read_json(path, Manifest).form if path.exists() else shape_of(configuration.dataset)
