@@ -18,7 +18,7 @@ from collabench import data
 from collabench.config.sections import Augmentation, DatasetConfig
 from collabench.core.errors import DataError
 from collabench.data import sources
-from collabench.data.dataset import statistics
+from collabench.data.normalisation import statistics
 from collabench.data.sources import OFFICIAL
 from collabench.models.torchvision_import import import_torchvision
 from tests.support import official_formats as formats

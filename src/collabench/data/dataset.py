@@ -27,7 +27,7 @@ from collabench.core.seeding import numpy_generator
 from collabench.data import batches, streaming
 from collabench.data.download import Log, Official
 from collabench.data.manifest import MANIFEST, Manifest
-from collabench.data.normalisation import statistics
+from collabench.data.normalisation import pixel_statistics
 from collabench.data.sources import OFFICIAL, Source, digest_of_source, not_placed, open_source
 from collabench.data.splits import rest_of, stratified_subset
 from collabench.data.tensors import read_tensors, write_tensors
@@ -38,9 +38,6 @@ ARRAYS = "arrays.safetensors"
 
 #: Maximum size, in bytes, of both splits' images as arrays. ImageNet32 (4.1 GB) fits.
 MAX_ARRAY_BYTES = 2**32
-
-#: Number of training images from which mean and standard deviation of a streamed data set are computed.
-STATISTICS_IMAGES = 10_000
 
 
 @dataclass(frozen=True)
@@ -275,16 +272,6 @@ def _streamed_form(
     side = config.resize or streaming.NOMINAL_SIDE
     images = streaming.unpack_files(files.path, tensors, "train", config.resize)
     return tensors, (3, side, side), *pixel_statistics(images, tensors["train_labels"])
-
-
-def pixel_statistics(
-    images: Tensor | streaming.StreamedImages, labels: Tensor
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of a training split, as its manifest holds them."""
-    if isinstance(images, Tensor):
-        return statistics(images)
-    sample = stratified_subset(labels, min(STATISTICS_IMAGES, len(images)), numpy_generator(0, "split", "statistics"))
-    return statistics(streaming.decode_centre(images, sample.tolist(), images.image_shape[1]))
 
 
 def _read(folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
