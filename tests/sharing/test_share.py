@@ -1,4 +1,4 @@
-"""``collabench share`` pushes nothing that is damaged, loses no good copy, and ends well only where the remote holds everything."""
+"""``collabench share`` pushes nothing damaged, loses no good copy, and ends well only if the remote holds everything."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def finished(tmp_path_factory) -> Path:
     shutil.rmtree(root / "papers")
     with_workflow(root)
     (root / ".dvc" / "config").write_text(
-        "[core]\n    analytics = false\n    no_scm = true\n    remote = there\n['remote \"there\"']\n    url = ../../remote\n"
+        "[core]\n    analytics = false\n    no_scm = true\n    remote = there\n"
+        "['remote \"there\"']\n    url = ../../remote\n"
     )
     return root
 
