@@ -1,4 +1,4 @@
-"""``collabench share`` pushes nothing damaged, loses no good copy, and ends well only if the remote holds everything."""
+"""``collabench share`` pushes nothing damaged, loses no good copy, succeeds only if the remote holds everything."""
 
 from __future__ import annotations
 
