@@ -15,7 +15,7 @@ bin := .venv/bin
 ENVIRONMENT := .venv/installed
 # A module's tests in one process, which makes what they share once; modules in the order of tests/conftest.py.
 PYTEST := OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
-QUICKEST := tests/test_architecture.py tests/config tests/core tests/papers tests/stats
+QUICKEST := tests/test_architecture.py tests/config tests/papers tests/stats --ignore tests/config/test_no_setting_is_ignored.py
 
 $(ENVIRONMENT): requirements.lock pyproject.toml
 	@case "$(TORCH)" in ""|cpu) ;; *) echo "TORCH=$(TORCH): there is cpu; leave TORCH out for the build with CUDA"; exit 2;; esac
