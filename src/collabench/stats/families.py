@@ -43,7 +43,7 @@ def holm(p_values: Sequence[float | None], family: int | None = None) -> list[fl
     check_family(family)
     if family < len(values):
         raise ConfigError(f"family: {family} hypotheses declared, but {len(values)} tested")
-    # As statsmodels' multipletests, to the bit; that one runs the garbage collector in every call and is slow to import.
+    # As statsmodels' multipletests, to the bit; that one collects garbage in every call and is slow to import.
     ordered = np.array(values + [1.0] * (family - len(values)))
     order = np.argsort(ordered, kind="stable")
     stepped = np.maximum.accumulate(ordered[order] * np.arange(family, 0, -1)).clip(max=1.0)
