@@ -10,11 +10,12 @@ TORCH ?=
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce smoke test test-all bench share clean-env
+.PHONY: help reproduce smoke check test test-slow test-all bench share clean-env
 bin := .venv/bin
 ENVIRONMENT := .venv/installed
 # A module's tests in one process, which makes what they share once; modules in the order of tests/conftest.py.
 PYTEST := OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+QUICKEST := tests/test_architecture.py tests/config tests/papers tests/stats --ignore tests/config/test_no_setting_is_ignored.py
 
 $(ENVIRONMENT): requirements.lock pyproject.toml
 	@case "$(TORCH)" in ""|cpu) ;; *) echo "TORCH=$(TORCH): there is cpu; leave TORCH out for the build with CUDA"; exit 2;; esac
@@ -37,8 +38,17 @@ reproduce: $(ENVIRONMENT) ## run the profile (data, training, report) and print 
 smoke: ## the same with PROFILE=smoke, as continuous integration runs it
 	@$(MAKE) --no-print-directory reproduce PROFILE=smoke
 
+check: $(ENVIRONMENT) ## formatting, lint, types and the quickest tests: before every commit
+	@$(bin)/ruff format --check --quiet
+	@$(bin)/ruff check --quiet
+	@$(bin)/mypy
+	@$(PYTEST) -m "not slow" $(QUICKEST)
+
 test: $(ENVIRONMENT) ## the fast tests
 	@$(PYTEST) -m "not slow"
+
+test-slow: $(ENVIRONMENT) ## the other tests
+	@$(PYTEST) -m slow
 
 test-all: $(ENVIRONMENT) ## all tests
 	@$(PYTEST)

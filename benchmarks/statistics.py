@@ -7,13 +7,11 @@ and the number of replicates (and by NumPy's generators, which may change betwee
 from __future__ import annotations
 
 import argparse
-import gc
 import math
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,11 +164,10 @@ def _family(kind: str, setting: str, differences: Floats, effects: Floats) -> Fa
     student = student_t(differences, LEVEL)
     null = effects == 0
     wrong = []
-    with _cheap_collection():
-        for p_values in student.p:
-            adjusted = holm(p_values, family=FAMILY)
-            false = (p for p, is_null in zip(adjusted, null, strict=True) if is_null and p is not None)
-            wrong.append(any(p < 1 - LEVEL for p in false))
+    for p_values in student.p:
+        adjusted = holm(p_values, family=FAMILY)
+        false = (p for p, is_null in zip(adjusted, null, strict=True) if is_null and p is not None)
+        wrong.append(any(p < 1 - LEVEL for p in false))
     adjusted_student = student_t(differences, simultaneous_level(LEVEL, FAMILY))
     # An interval that does not exist makes no statement and so no false one.
     missed = (adjusted_student.low > effects) | (adjusted_student.high < effects)
@@ -435,17 +432,6 @@ def _finding(what: str, where: list[tuple[str, int]]) -> str:
         places.setdefault(kind, []).append(str(n))
     found = "; ".join(f"{kind}, n = {', '.join(seeds)}" for kind, seeds in places.items())
     return f"- {what[0].upper()}{what[1:]}: {found or 'nowhere'}."
-
-
-@contextmanager
-def _cheap_collection() -> Iterator[None]:
-    """statsmodels' ``multipletests`` runs the garbage collector on every call, over every object there is: 20 ms."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def main(arguments: list[str] | None = None) -> None:

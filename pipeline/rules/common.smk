@@ -1,5 +1,6 @@
 """The study, what its jobs may use, and paths as Snakemake wants them: relative to the project's root."""
 
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -10,11 +11,16 @@ sys.path.insert(0, str(ROOT))
 from collabench.study.allocation import allocation
 from collabench.study.allocation import needs_of_run
 from collabench.core.errors import CollabenchError
+from collabench.core.processes import ANCESTOR
+from collabench.core.processes import this_process
 from collabench.core.resources import on_cluster
 from collabench.config.configuration import dataset_key
 from collabench.config.configuration import noise_key
 from pipeline import plan
 from snakemake.exceptions import WorkflowError
+
+if not on_cluster():  # a job of Snakemake alone ends with it, too; a cluster's job is on another host
+    os.environ.setdefault(ANCESTOR, this_process())
 
 try:
     STUDY, RESOURCES = plan.load(ROOT, str(config.get("profile", "default")))

@@ -6,8 +6,10 @@ what takes long inside their ``main``.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +18,9 @@ from typing import NoReturn
 from collabench.core.errors import CollabenchError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+#: How long a DVC's record of what it writes says who started this process.
+_RECENT_SECONDS = 60
 
 
 def log(text: str) -> None:
@@ -39,7 +44,42 @@ def start(module: str) -> NoReturn:
     from collabench.core.server import ask
 
     end_with_parent()
+    if _dvc_is_gone():
+        print("collabench: error: the DVC that started this stage has ended; start it again", file=sys.stderr)
+        sys.exit(143)
     code = ask(module, sys.argv[1:])
     if code is None:
         code = import_module(module).main(sys.argv[1:])
     sys.exit(code)
+
+
+def _dvc_is_gone() -> bool:
+    """Whether a DVC started this process, and was killed before the process could ask to end with it.
+
+    DVC records who writes the outputs of a stage before it starts the stage. Such a record may be old, and this
+    process started by hand: it counts only for a minute, and only for a process that has lost its parent.
+    """
+    parent = os.getppid()
+    try:
+        if parent != 1 and os.getsid(parent) == os.getsid(0):
+            return False
+        record = ROOT / ".dvc" / "tmp" / "rwlock"
+        if time.time() - record.stat().st_mtime > _RECENT_SECONDS:
+            return False
+        mine = str(ROOT / "artifacts" / sys.argv[1]) + os.sep
+        writers = {
+            one["pid"] for path, one in json.loads(record.read_bytes())["write"].items() if path.startswith(mine)
+        }
+        return bool(writers) and not any(_lives(pid) for pid in writers)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

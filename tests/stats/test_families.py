@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from collabench.core.errors import ConfigError, ResultError
 from collabench.stats import conjunction_p, holm, one_sample, simultaneous_interval, simultaneous_level, summary
@@ -25,6 +26,13 @@ def holm_by_hand(p_values):
 def test_holm_by_hand():
     # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04 -> 0.06
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_equals_that_of_statsmodels_to_the_bit():
+    for size in (1, 2, 7, 40):
+        p_values = np.random.default_rng(size).random(size) ** 3
+        p_values[size // 2 :] = p_values[: size - size // 2]  # ties
+        assert holm(p_values.tolist()) == multipletests(p_values, method="holm")[1].tolist()
 
 
 def test_holm_leaves_out_what_was_not_tested():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -25,25 +24,9 @@ def share(
 
     Measured times included. Commit dvc.lock afterwards: with it, `dvc pull` elsewhere needs no training.
     """
-    from collabench.storage import archives
+    from collabench.sharing.share import share as push
 
-    workspace = open_study(root, profile).workspace
-    if not (workspace.root / ".dvc").is_dir():
-        raise CollabenchError(
-            f"{workspace.root}: has no folder .dvc, so DVC knows no remote of it; `dvc init` makes one"
-        )
-    archives.pack_measured(workspace)
-    committed, targets = ["measured"], ["datasets", "noise", "train", "report", "measured"]
-    if part:
-        archives.pack_runs(workspace)
-        committed = targets = ["train", "measured"]
-    for arguments in (
-        ["commit", "-f", *(f"{name}@{profile}" for name in committed)],
-        ["push", *(f"{name}@{profile}" for name in targets)],
-    ):
-        code = subprocess.run([sys.executable, "-m", "pipeline.dvc", *arguments], cwd=root, check=False).returncode
-        if code:
-            raise CollabenchError(f"dvc {' '.join(arguments)} ended with exit code {code}")
+    push(open_study(root, profile), part=part, log=lambda line: print(one_line(line), flush=True))
 
 
 @app.command("import")

@@ -91,6 +91,14 @@ def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None =
     return Resources(available, chosen, _positive(os.environ.get(SLOTS, "1"), SLOTS), reason)
 
 
+def is_shortage_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was no memory left, on the machine or on a GPU: no run's fault, but the
+    machine's."""
+    said = str(error).lower()
+    words = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in said for word in words))
+
+
 def on_cluster() -> bool:
     """Whether a cluster schedules the jobs. Raises CollabenchError for an unknown scheduler."""
     scheduler = os.environ.get(SCHEDULER, "")

@@ -10,10 +10,13 @@ from collabench.data.dataset import (
     load,
     open_batches,
     open_evaluation_batches,
+    prepare,
+    source_digest,
+    what_is_missing,
 )
 from collabench.data.manifest import MANIFEST, Manifest
 from collabench.data.noise import NoisyLabels
-from collabench.data.prepare import pixel_statistics, prepare, source_digest, what_is_missing
+from collabench.data.normalisation import pixel_statistics
 from collabench.data.splits import validation_split
 
 __all__ = [

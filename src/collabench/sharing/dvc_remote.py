@@ -37,7 +37,7 @@ def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]
     remote: a name of this project's DVC configuration, or an address. The folder is removed when the block ends. Raises
     CollabenchError if DVC cannot download them.
     """
-    address = _address(root, remote)
+    address = address_of(root, remote)
     if address is None and "://" not in remote and not Path(remote).is_dir():
         raise CollabenchError(f"{remote}: is neither the folder of a copy of this project nor a DVC remote")
     if not lock.exists():
@@ -64,7 +64,7 @@ def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]
         (folder / "dvc.lock").write_text(
             json.dumps({"schema": "2.0", "stages": {"results": {"cmd": "true", "outs": outputs}}})
         )
-        _dvc(folder, "pull", "-r", remote, "results")
+        dvc(folder, "pull", "-r", remote, "results")
         (Workspace(folder, profile).runs).mkdir(parents=True, exist_ok=True)
         archives.unpack(folder)
         yield folder
@@ -76,18 +76,18 @@ def _project_with_remotes(root: Path, folder: Path, remote: str, address: str | 
         git(folder, "init", "-q", "--template=", ".")  # or DVC's configuration would have to differ
     except GitError as error:
         raise CollabenchError(f"git init: {error}") from None
-    _dvc(folder, "init", "-q")
+    dvc(folder, "init", "-q")
     for file in ("config", "config.local"):  # the remotes that this project knows, and how they are reached
         if (root / ".dvc" / file).exists():
             shutil.copy(root / ".dvc" / file, folder / ".dvc" / file)
     if address is None:  # no name: an address itself
         address, remote = remote if "://" in remote else str(Path(remote).resolve()), "imported"
-        _dvc(folder, "remote", "add", "-q", remote, address)
+        dvc(folder, "remote", "add", "-q", remote, address)
     elif "://" not in address:
-        _dvc(folder, "remote", "modify", "-q", "--local", remote, "url", address)
+        dvc(folder, "remote", "modify", "-q", "--local", remote, "url", address)
     # Its own, wherever this project's is, and one that believes no file to be what its name says.
-    _dvc(folder, "config", "-q", "--local", "cache.dir", str(folder / ".dvc" / "cache"))
-    _dvc(folder, "remote", "modify", "-q", "--local", remote, "verify", "true")
+    dvc(folder, "config", "-q", "--local", "cache.dir", str(folder / ".dvc" / "cache"))
+    dvc(folder, "remote", "modify", "-q", "--local", remote, "verify", "true")
     return remote
 
 
@@ -97,7 +97,7 @@ def _fetched_listing(folder: Path, remote: str, md5: str) -> dict[str, str]:
 
     place = folder / "listing"
     try:
-        _dvc(folder, "get-url", f"remote://{remote}/files/md5/{md5[:2]}/{md5[2:]}", str(place))
+        dvc(folder, "get-url", f"remote://{remote}/files/md5/{md5[:2]}/{md5[2:]}", str(place))
     except CollabenchError as error:
         raise CollabenchError(f"{remote}: does not hold the list of archives that the lock names ({error})") from None
     try:
@@ -111,16 +111,17 @@ def _fetched_listing(folder: Path, remote: str, md5: str) -> dict[str, str]:
     return listing
 
 
-def _address(root: Path, name: str) -> str | None:
+def address_of(root: Path, name: str) -> str | None:
     """The address of this project's remote of that name; None if there is none. The path of a local folder is made
     absolute."""
     try:
-        return _dvc(root, "config", f"remote.{name}.url").strip() or None
+        return dvc(root, "config", f"remote.{name}.url").strip() or None
     except CollabenchError:
         return None
 
 
-def _dvc(folder: Path, *arguments: str) -> str:
+def dvc(folder: Path, *arguments: str) -> str:
+    """What DVC prints when it is called in a folder. Raises CollabenchError with what it says otherwise."""
     command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(
         command,

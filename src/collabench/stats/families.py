@@ -43,11 +43,13 @@ def holm(p_values: Sequence[float | None], family: int | None = None) -> list[fl
     check_family(family)
     if family < len(values):
         raise ConfigError(f"family: {family} hypotheses declared, but {len(values)} tested")
-    from statsmodels.stats.multitest import multipletests  # a second's import, which plans and single runs don't need
-
-    corrected = multipletests(values + [1.0] * (family - len(values)), method="holm")[1]
-    for index, p in zip(known, corrected, strict=False):
-        adjusted[index] = float(p)
+    # As statsmodels' multipletests, to the bit; that one collects garbage in every call and is slow to import.
+    ordered = np.array(values + [1.0] * (family - len(values)))
+    order = np.argsort(ordered, kind="stable")
+    stepped = np.maximum.accumulate(ordered[order] * np.arange(family, 0, -1)).clip(max=1.0)
+    for place, corrected in zip(order, stepped, strict=True):
+        if place < len(known):
+            adjusted[known[place]] = float(corrected)
     return adjusted
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from collabench.config.configuration import Run, digest
 from collabench.core.errors import CollabenchError, ConfigError, Log, ResultError, RunFailed, StorageError
 from collabench.core.git import State, state_of
+from collabench.core.resources import is_shortage_of_memory
 from collabench.storage.files import read_json, sha256_of, write_atomically, write_json
 from collabench.storage.locks import holding
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Failure, InProgress, load_result, load_weights
@@ -101,6 +102,11 @@ class Runner:
             place, reason = error.filename or run.id, error.strerror or error
             raise StorageError(f"{place}: {reason}; {run.id} goes on at the next start") from None
         except Exception as error:  # for any error the other runs continue, and the report names this run
+            if is_shortage_of_memory(error):
+                raise StorageError(
+                    f"short of memory while {run.id} was trained ({str(error)[:200] or 'MemoryError'}); use fewer "
+                    "processes (--cores) or a machine with more; it goes on at the next start"
+                ) from None
             reason = " ".join(str(error).split()) or type(error).__name__
             if not isinstance(error, CollabenchError):
                 reason = f"{type(error).__name__}: {reason}"

@@ -29,8 +29,8 @@ COMPUTING = ("methods", "models", "training", "data")
 #: Modules of these packages that compute nothing of a run, each with the reason.
 NOT_COMPUTING = {
     "data/archives": "reads files; a result holds the digest of the images",
-    "data/dataset": "opens files; a result holds the digest of the images",
-    "data/prepare": "prepares files; a result holds the digest of the images",
+    "data/dataset": "prepares and opens files; a result holds the digest of the images",
+    "data/manifest": "describes files; a result holds the digest of the images",
     "data/download": "fetches files; their checksums are pinned",
     "data/images": "decodes files; a result holds the digest of the images",
     "data/sources": "reads files; a result holds the digest of the images",

@@ -48,7 +48,7 @@ def test_without_a_target_make_lists_them(folder):
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and lines[0].startswith("make TARGET [PROFILE=default]")
     targets = [line.split()[0] for line in lines[1:]]
-    assert targets == ["reproduce", "smoke", "test", "test-all", "bench", "share", "clean-env"]
+    assert targets == ["reproduce", "smoke", "check", "test", "test-slow", "test-all", "bench", "share", "clean-env"]
     assert all(len(line.split()) > 2 and len(line) <= 120 for line in lines[1:])
 
 
@@ -63,6 +63,7 @@ def test_without_a_target_make_lists_them(folder):
         (["smoke", "CORES=2"], "collabench: reproduce --profile smoke --cores 2 --gpus  threads="),
         (["share", "PROFILE=smoke"], "collabench: share --profile smoke threads="),
         (["test"], "python: -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m not slow threads=1"),
+        (["test-slow"], "python: -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m slow threads=1"),
         (["test-all"], "python: -m pytest -q -n auto --dist loadfile --no-loadscope-reorder threads=1"),
         (["bench"], "python: -m benchmarks threads=1"),
     ],
@@ -70,6 +71,19 @@ def test_without_a_target_make_lists_them(folder):
 def test_what_a_target_calls(folder, arguments, called):
     done = make(folder, *arguments)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, called, "")
+
+
+def test_check_calls_every_checker_and_ends_with_the_first_that_fails(folder):
+    for program in ("ruff", "mypy"):
+        script(folder / ".venv" / "bin" / program, f'echo "{program}:" "$@"')
+    first, second, third, tests = make(folder, "check").stdout.splitlines()
+    assert (first, second, third.strip()) == ("ruff: format --check --quiet", "ruff: check --quiet", "mypy:")
+    assert tests.startswith("python: -m pytest") and "-m not slow" in tests
+    paths = [word for word in tests.split() if word.startswith("tests/")]
+    assert "tests/test_architecture.py" in paths and all((ROOT / path).exists() for path in paths)
+    script(folder / ".venv" / "bin" / "mypy", "echo an error; exit 1")
+    done = make(folder, "check")
+    assert done.returncode == 2 and done.stdout.endswith("an error\n")
 
 
 def test_the_commands_exit_code_ends_make(folder):

@@ -14,6 +14,8 @@ import pytest
 
 from tests.support.project import call, clone_and_pull, collabench, commit_all, contents, copy_project, git
 
+pytestmark = pytest.mark.slow  # a quick look at the workflow: make smoke
+
 METHODS = "[individual, ensemble-2, hierarchical-4, kd]"
 TABLES = (
     "      - {name: smoke, datasets: [digits-tiny], noise: [uniform20], models: [resnet8], recipes: [smoke], "
@@ -70,7 +72,6 @@ def test_a_pushed_study_needs_no_training_in_a_clone(study, tmp_path):
     assert "images" in (clone / "artifacts" / "smoke" / "costs" / "README.md").read_text()
 
 
-@pytest.mark.slow
 def test_another_seed_trains_one_run_per_configuration(study, tmp_path):
     copy = tmp_path / "project"
     shutil.copytree(study, copy, symlinks=True)
@@ -86,7 +87,6 @@ def test_another_seed_trains_one_run_per_configuration(study, tmp_path):
     assert len(added) == len(plan["configurations"]) + members
 
 
-@pytest.mark.slow
 def test_a_method_that_is_dropped_and_taken_back_leaves_no_trace_and_trains_nothing(study, tmp_path):
     copy = tmp_path / "project"
     shutil.copytree(study, copy, symlinks=True)
@@ -105,7 +105,6 @@ def test_a_method_that_is_dropped_and_taken_back_leaves_no_trace_and_trains_noth
     assert contents(smoke / "runs") == before and (copy / "dvc.lock").read_bytes() == lock
 
 
-@pytest.mark.slow
 def test_a_run_that_diverges_leaves_its_siblings_alone_and_is_named(study, tmp_path):
     copy = tmp_path / "project"
     shutil.copytree(study, copy, symlinks=True)

@@ -15,6 +15,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,10 @@ def _digest_of_sources() -> str:
 @cache
 def _folder() -> Path | None:
     """Beside this file or in the user's home, wherever may be written to."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    for folder in (Path(__file__).with_name("__pycache__"), home / "collabench"):
+    folders = [Path(__file__).with_name("__pycache__")]
+    with suppress(RuntimeError):  # a user without a home
+        folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collabench")
+    for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):

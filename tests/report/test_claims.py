@@ -1,0 +1,314 @@
+"""Verdicts on claims: fabricated runs whose differences are worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from collabench.papers.claims import load_claims
+from collabench.report.build import build_report
+from collabench.report.claim_records import ClaimReport
+from collabench.report.collect import collect
+from collabench.report.pages.claims import CSV, JSON, PAGE, page, verdict_table
+from collabench.report.pages.terminal import terminal_summary
+from collabench.report.verdicts import evaluate
+from collabench.stats import seeds_needed, simultaneous_level
+from collabench.storage.files import read_json, write_json
+from collabench.storage.results import RESULT, Curves
+from tests.support import fabricated
+from tests.support.declared_claims import PROFILE, by_hand, claim, declare, study_in
+
+T5 = 2.5705818366  # 97.5 % quantile of Student's t with 5 degrees of freedom
+
+
+@pytest.fixture
+def study(tmp_path):
+    return study_in(tmp_path)
+
+
+def evaluated(study, *claims, kind="results", partial=False):
+    """What the claims come to."""
+    declare(study, *claims)
+    declared = load_claims(study.workspace.papers, study.params)
+    collected = collect(study.plan, study.workspace, partial=partial)
+    return evaluate(declared, study.params, collected, study.workspace, kind, partial=partial)
+
+
+def verdicts(study, *claims, **options):
+    """Claim id → its verdict."""
+    found = evaluated(study, *claims, **options)
+    return {one.id: one for one in found.claims}
+
+
+def build(study, *claims):
+    """The report with these claims."""
+    declare(study, *claims)
+    return build_report(study.params, study.plan, study.workspace)
+
+
+def compare(*pairs):
+    return [{"method": method, "baseline": baseline} for method, baseline in pairs]
+
+
+def test_wholly_on_the_claimed_side_is_supported_with_the_interval_worked_out_by_hand(study):
+    (one,) = verdicts(study, claim(compare=compare(("simple-2", "individual")))).values()
+    (scope,) = one.scopes
+    (part,) = scope.parts
+    half = T5 * (0.8 / 6) ** 0.5
+    assert (part.estimate, part.n) == (pytest.approx(-2), 6)
+    assert (part.low, part.high) == (pytest.approx(-2 - half), pytest.approx(-2 + half))
+    assert (part.adjusted_low, part.adjusted_high) == (part.low, part.high)  # a family of one
+    assert part.sign_flip_p == pytest.approx(2 / 64)
+    assert scope.p == scope.holm_p == part.p
+    assert (one.verdict, scope.verdict, part.seeds_needed) == ("supported", "supported", None)
+    assert one.line == "supported on digits, 500 training images, 20 % uniform noise, ResNet-8 (width 16)"
+
+
+def test_the_other_side_refutes_and_so_does_an_interval_inside_the_smallest_effect(study):
+    found = verdicts(
+        study,
+        claim(id="other-side", compare=compare(("simple-4", "individual"))),
+        claim(id="too-small"),
+        claim(id="higher", hypothesis="higher", compare=compare(("simple-4", "individual"))),
+    )
+    assert {name: one.verdict for name, one in found.items()} == {
+        "other-side": "refuted", "too-small": "refuted", "higher": "supported",
+    }  # fmt: skip
+    assert abs(found["too-small"].scopes[0].parts[0].estimate) < 0.1
+
+
+def test_the_interval_is_widened_over_all_declared_tests_of_the_paper(study):
+    other = claim(id="unknown-runs", compare=compare(("dml", "individual")))
+    two = verdicts(study, claim(compare=compare(("simple-2", "individual"))), other)
+    part = two["one"].scopes[0].parts[0]
+    assert (part.adjusted_high - part.estimate) / (0.8 / 6) ** 0.5 == pytest.approx(
+        3.16338, abs=1e-4
+    )  # t(5) at 98.75 %
+    assert two["one"].scopes[0].holm_p == pytest.approx(2 * part.p)  # the test without runs is declared all the same
+    assert two["unknown-runs"].verdict == "not run"
+    assert two["unknown-runs"].scopes[0].note == "no table of this profile holds dml"
+
+
+def test_an_inconclusive_claim_names_the_seeds_that_would_decide_it_from_the_paper_or_the_smallest_effect(study):
+    pair = compare(("label-smoothing", "individual"))
+    found = verdicts(
+        study,
+        claim(compare=pair, smallest_effect=0.5),
+        claim(id="quoted", compare=pair, published_effects={"noisy": [-2.0]}),
+        claim(id="wrong-way", compare=pair, published_effects={"noisy": [3.0]}, smallest_effect=0.5),
+    )
+    sd = (16 / 15) ** 0.5  # differences +1 −1 +1 −1 +1 +1: mean 1/3, squares 16/3 over 5
+    level = simultaneous_level(0.95, 3)
+    seeds = {name: one.scopes[0].parts[0].seeds_needed for name, one in found.items()}
+    assert seeds == {
+        "one": seeds_needed(0.5, sd, 6, level).seeds,
+        "quoted": seeds_needed(2.0, sd, 6, level).seeds,
+        "wrong-way": seeds_needed(0.5, sd, 6, level).seeds,
+    }
+    assert {one.verdict for one in found.values()} == {"inconclusive"}
+
+
+def test_a_conjunction_needs_all_its_parts_and_one_that_is_refuted_refutes_it(study):
+    good, bad, open_ = ("simple-2", "individual"), ("simple-4", "individual"), ("label-smoothing", "individual")
+    found = verdicts(
+        study,
+        claim(id="all", compare=compare(good, ("ensemble-2", "individual"))),
+        claim(id="refuted", compare=compare(good, bad)),
+        claim(id="open", compare=compare(good, open_)),
+        claim(id="absent", compare=compare(good, ("dml", "individual"))),
+    )
+    assert {name: one.verdict for name, one in found.items()} == {
+        "all": "supported", "refuted": "refuted", "open": "inconclusive", "absent": "not run",
+    }  # fmt: skip
+    assert found["refuted"].scopes[0].p == 1  # the part on the other side is no support
+    assert found["all"].scopes[0].p == max(part.p for part in found["all"].scopes[0].parts)
+
+
+def test_a_tendency_is_the_mean_over_its_comparisons(study):
+    pairs = compare(("simple-2", "individual"), ("simple-4", "individual"))
+    (one,) = verdicts(study, claim(compare=pairs, combine="mean")).values()
+    (part,) = one.scopes[0].parts
+    # simple-2 differs by −1 −2 −3 −1 −2 −3, simple-4 by +1 +2 +3 +1 +2 +3: the mean is zero for every seed.
+    assert part.estimate == pytest.approx(0) and part.note == "all differences are equal, so that there is no interval"
+    assert one.verdict == "inconclusive"
+
+
+def test_a_tendency_over_runs_that_are_missing_here_and_there_pairs_equal_seeds(study):
+    absent = {("simple-2", 0), ("simple-4", 5)}
+    for run in fabricated.cell_runs(study):
+        if (run.configuration.names["method"], run.seed) in absent:
+            (study.workspace.folder(run) / RESULT).unlink()
+    pairs = compare(("simple-2", "individual"), ("simple-4", "individual"))
+    (one,) = verdicts(study, claim(compare=pairs, combine="mean"), partial=True).values()
+    (part,) = one.scopes[0].parts
+    # Five seeds each, four in common: −2 −3 −1 −2 and +2 +3 +1 +2. By position the means would be −2 … +2 over two.
+    assert (part.n, part.verdict) == (4, "inconclusive")
+    assert part.estimate == pytest.approx(0) and part.note == "all differences are equal, so that there is no interval"
+
+
+def test_a_hypothesis_that_is_younger_than_its_runs_is_marked_on_the_page_and_in_the_overview(study):
+    pair = compare(("simple-2", "individual"))
+    found = evaluated(study, claim(compare=pair, scopes=["noisy"]), claim(id="two", compare=pair, scopes=["late"]))
+    _, table = verdict_table(found)
+    assert list(table["Verdict"]) == ["**supported**", "**supported** (hypothesis younger than its runs)"]
+    assert page(found).count("(hypothesis written down after these runs)") == 1
+
+
+def test_no_worse_holds_within_the_margin_only(study):
+    pair = compare(("simple-4", "individual"))
+    wide, narrow, between = (
+        claim(id=name, hypothesis="no_worse", smallest_effect=None, margin=margin, compare=pair)
+        for name, margin in (("wide", 4.0), ("narrow", 0.5), ("between", 2.5))
+    )
+    found = verdicts(study, wide, narrow, between)
+    assert {name: one.verdict for name, one in found.items()} == {
+        "wide": "supported", "narrow": "refuted", "between": "inconclusive",
+    }  # fmt: skip
+    part = found["between"].scopes[0].parts[0]
+    assert part.p == pytest.approx(0.2289, abs=1e-3)  # t = −0.5 / √(0.8 / 6) = −1.369, 5 degrees, against the margin
+    assert part.seeds_needed == seeds_needed(2.5, 0.8**0.5, 6, simultaneous_level(0.95, 3)).seeds
+    text = " ".join(page(evaluated(study, between)).split())
+    assert "p 0.229" in text and "for “no worse” against the margin" in text  # not the p of the difference from zero
+
+
+def test_growth_with_the_noise_is_a_slope_per_seed(study):
+    (one,) = verdicts(
+        study,
+        claim(quantity="error_growth", smallest_effect=0.01, scopes=["noise"], compare=compare(("simple-2",
+            "individual"))),
+    ).values()  # fmt: skip
+    (part,) = one.scopes[0].parts
+    # The difference is 0 at 0 %, d at 20 %, 2 d at 40 %: its slope is d / 20, on average −2 / 20 points a point.
+    assert part.estimate == pytest.approx(-0.1) and one.unit == "percentage points per point of noise"
+    assert part.high == pytest.approx((-2 + T5 * (0.8 / 6) ** 0.5) / 20)
+    assert one.verdict == "supported"
+    assert one.scopes[0].where[1] == "clean labels / 20 % uniform noise / 40 % uniform noise"
+
+
+def test_another_head_is_compared_where_the_claim_says_so(study):
+    pairs = [{"method": "simple-2", "baseline": "individual", "head": 1}]
+    (one,) = verdicts(study, claim(compare=pairs)).values()
+    assert one.scopes[0].parts[0].estimate == pytest.approx(-2.2)  # the fabricated second head is 0.2 points better
+
+
+def test_convergence_is_the_first_epoch_at_the_level_and_never_counts_as_one_more(study):
+    for run in fabricated.cell_runs(study):
+        names = run.configuration.names
+        curve = [0.5] * 40
+        if names["method"] == "simple-2":
+            curve[7 + run.seed :] = [0.2] * (33 - run.seed)  # epoch 8 + seed
+        result = fabricated.result_of(run, by_hand(run), curves=Curves(test_error=tuple(curve)))
+        write_json(study.workspace.folder(run) / RESULT, result)
+    (one,) = verdicts(
+        study,
+        claim(quantity="epochs_to_level", levels={"noisy": 20}, smallest_effect=1, compare=compare(("simple-2",
+            "individual"))),
+    ).values()  # fmt: skip
+    (part,) = one.scopes[0].parts
+    assert part.estimate == pytest.approx(10.5 - 41) and one.unit == "epochs" and one.verdict == "supported"
+
+
+def test_costs_are_ratios_and_stand_beside_the_costs_alone(study):
+    fabricated.write_measured(study)
+    time = claim(id="time", quantity="train_seconds", hypothesis="higher", smallest_effect=0.05,
+                 compare=compare(("simple-4", "simple-2")))  # fmt: skip
+    memory = claim(id="memory", quantity="peak_memory", smallest_effect=0.05, compare=compare(("simple-2", "simple-4")))
+    for run in fabricated.cell_runs(study):
+        if run.configuration.names["method"] == "simple-4":  # three times simple-2's, not always exactly
+            seconds = 3 * 2 * (10.0 + run.seed) * (1.01 if run.seed % 2 else 1 / 1.01)
+            measured = fabricated.measured_of(run, train_seconds=seconds)
+            write_json(study.workspace.measured_file(run), measured)
+    found = verdicts(study, time, memory, claim(), kind="costs")
+    (part,) = found["time"].scopes[0].parts
+    assert (part.estimate, found["time"].verdict, found["time"].unit) == (pytest.approx(3), "supported", "ratio")
+    assert 2.9 < part.adjusted_low < 3 < part.adjusted_high < 3.1
+    assert "CPU" in found["memory"].scopes[0].note and found["memory"].verdict == "inconclusive"
+    assert set(found) == {"time", "memory"}
+    fabricated.write_measured(study, train_seconds=77.0)
+    assert (
+        verdicts(study, time, memory, claim(), kind="costs")["time"].verdict == "inconclusive"
+    )  # a ratio of 1, no spread
+
+
+def test_costs_of_two_devices_decide_nothing(study):
+    fabricated.write_measured(study)
+    run = next(run for run in fabricated.cell_runs(study) if run.configuration.names["method"] == "simple-2")
+    measured = fabricated.measured_of(run, device="another processor")
+    write_json(study.workspace.measured_file(run), measured)
+    noise = run.configuration.names["noise"]
+    assert noise == "clean"
+    declare(study, claim(quantity="train_seconds", scopes=["clean"], compare=compare(("simple-2", "individual"))))
+    declared = load_claims(study.workspace.papers, study.params)
+    collected = collect(study.plan, study.workspace)
+    (one,) = evaluate(declared, study.params, collected, study.workspace, "costs").claims
+    assert one.verdict == "inconclusive" and "another processor" in one.scopes[0].note
+
+
+def test_the_same_network_needs_the_same_parameters_and_tensors(study):
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    text = claim(
+        quantity="network", hypothesis="same", smallest_effect=None, compare=compare(("simple-2", "individual"))
+    )
+    (one,) = verdicts(study, text).values()
+    assert one.verdict == "inconclusive" and "weights are not stored" in one.scopes[0].parts[0].note
+    for run in fabricated.cell_runs(study):
+        folder = study.workspace.folder(run)
+        save_file({"a.weight": np.zeros((3, 2), np.float32)}, folder / "weights.safetensors")
+    (one,) = verdicts(study, text).values()
+    assert one.verdict == "supported" and one.scopes[0].p is None
+    for run in fabricated.cell_runs(study):
+        if run.configuration.names["method"] == "simple-2":
+            folder = study.workspace.folder(run)
+            save_file({"a.weight": np.zeros((2, 3), np.float32)}, folder / "weights.safetensors")
+    (one,) = verdicts(study, text).values()
+    assert one.verdict == "refuted"
+
+
+def test_with_one_seed_nothing_is_decided(tmp_path):
+    study = fabricated.make_study(tmp_path, PROFILE.replace("seeds: 6", "seeds: 1"))
+    fabricated.write_results(study, errors=by_hand)
+    (one,) = verdicts(study, claim(compare=compare(("simple-2", "individual")))).values()
+    assert (one.verdict, one.scopes[0].parts[0].note) == ("inconclusive", "one seed has no interval")
+
+
+@pytest.mark.slow
+def test_page_overview_terminal_and_csv_say_the_same_and_bytes_repeat(study):
+    texts = (
+        claim(compare=compare(("simple-2", "individual")), scopes=["noisy", "cifar"]),
+        claim(id="two", paper="wang2018", compare=compare(("simple-4", "individual")), reading="A reading."),
+    )
+    timed = claim(id="timed", quantity="train_seconds", compare=compare(("simple-2", "individual")))
+    timed += (
+        "untested:\n  - {paper: song2018, statement: S., reason: R.,"
+        " source: {file: 000_1e20208135b2abb2.txt, place: P, words: W}}\n"
+    )
+    fabricated.write_measured(study)
+    built = build(study, *texts, timed)
+    one, _ = read_json(built.folder / JSON, ClaimReport).claims
+    assert one.line.endswith("not run on CIFAR-100") and one.elsewhere[0].endswith("(no profile)")
+    folder = study.workspace.report
+    text, overview = (folder / PAGE).read_text(), (folder / "README.md").read_text()
+    assert "**supported** on digits, 500 training images, 20 % uniform noise" in text
+    assert "this project's reading" in text and "Reading: A reading." in text
+    assert "2 verdicts on 2 claims: 1 supported, 1 refuted" in overview and "wang2018 (our reading)" in overview
+    assert f"]({PAGE})" in overview
+    assert "Claims of the papers" in terminal_summary(study.workspace)
+    lines = (folder / CSV).read_text().splitlines()
+    assert len(lines) == 3 and lines[1].startswith("one,song2018,noisy,simple-2 against individual,supported")
+    assert "- S. (000_1e20208135b2abb2.txt, P: “W”) R." in text and "“W”) R." not in (built.costs / PAGE).read_text()
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    costs = (built.costs / JSON).read_bytes()
+    fabricated.write_measured(study, train_seconds=77.0)
+    build(study, *texts, timed)
+    assert (built.costs / JSON).read_bytes() != costs and (built.costs / PAGE).exists()
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_profile_without_claims_says_so_and_a_project_without_the_file_no_page(study):
+    built = build_report(study.params, study.plan, study.workspace)
+    assert not (built.folder / PAGE).exists()
+    build(study, claim(scopes=["cifar"]))
+    assert "No claim is declared for this profile" in (built.folder / "README.md").read_text()
+    assert "not run on CIFAR-100; no profile holds its runs" in (built.folder / PAGE).read_text()
