@@ -1,8 +1,7 @@
 """Verdicts on the papers' claims, one for each claim in each scope, by rules that were fixed beforehand.
 
-The simultaneous interval decides (Bonferroni over the family: the tests that ``papers/claims.yaml`` declares for one
-paper in one profile). Holm's p values are shown beside it. :mod:`collabench.stats.verdicts` contains the rules. Costs
-are evaluated separately from errors, because they are measured again whenever runs are repeated.
+The rules are those of :mod:`collabench.stats`; ``docs/statistics.md`` says them in words. Costs are evaluated
+separately from errors, because they are measured again whenever runs are repeated.
 """
 
 from __future__ import annotations
@@ -23,18 +22,14 @@ from collabench.report.claim_values import ClaimRuns, Differences, mean_of, pair
 from collabench.report.collect import Collected
 from collabench.report.content import LEVEL, rounded
 from collabench.stats import (
-    Paired,
-    Side,
+    Hypothesis,
     Verdict,
     all_parts,
     conjunction_p,
-    decide,
+    equality,
     holm,
-    no_worse,
     one_sample,
-    seeds_needed,
     simultaneous_interval,
-    simultaneous_level,
 )
 from collabench.storage.workspace import Workspace
 
@@ -136,21 +131,22 @@ def _part(
     # differences.
     to_unit: Callable[[float], float] = math.exp if claim.is_cost else float
     scale: Callable[[float], float] = math.log1p if claim.is_cost else float
-    side: Side = "above" if claim.hypothesis == "higher" else "below"
-    margin = 0.0 if claim.margin is None else scale(claim.margin)
+    hypothesis = Hypothesis(
+        side="above" if claim.hypothesis == "higher" else "below",
+        smallest_effect=None if claim.smallest_effect is None else scale(claim.smallest_effect),
+        margin=None if claim.margin is None else scale(claim.margin),
+    )
     test = one_sample(found.values, LEVEL, found.magnitude)
-    against = one_sample(found.values - margin, LEVEL, found.magnitude) if margin else test
+    against = test if hypothesis.margin is None else hypothesis.test(found.values, LEVEL, found.magnitude)
     interval = simultaneous_interval(test, family, LEVEL)
-    verdict = _verdict(claim, interval, side, margin, scale)
-    alone = _verdict(claim, simultaneous_interval(test, family * parts, LEVEL), side, margin, scale)
+    verdict, alone = hypothesis.verdicts(test, LEVEL, family, parts)
     needed, note = None, None
     if test.n < 2:
         note = "one seed has no interval"
     elif not test.sd:
         note = "all differences are equal, so that there is no interval"
     elif verdict == "inconclusive":
-        target = _target(claim, effect, margin, scale)
-        plan = seeds_needed(target, test.sd, test.n, simultaneous_level(LEVEL, family))
+        plan = hypothesis.seeds_needed(effect, test, LEVEL, family)
         needed, note = plan.seeds, plan.reason
     part = PartVerdict(
         compared=compared,
@@ -167,42 +163,7 @@ def _part(
         verdict=verdict,
         note=note,
     )
-    return part, alone, _p_of_support(against, side)
-
-
-def _verdict(
-    claim: Claim,
-    interval: tuple[float | None, float | None],
-    side: Side,
-    margin: float,
-    scale: Callable[[float], float],
-) -> Verdict:
-    if claim.hypothesis == "no_worse":
-        return no_worse(*interval, margin, side)
-    return decide(*interval, side, None if claim.smallest_effect is None else scale(claim.smallest_effect))
-
-
-def _target(claim: Claim, effect: float | None, margin: float, scale: Callable[[float], float]) -> float:
-    """The effect for which the number of seeds is planned. It is never the observed effect.
-
-    It is the published effect if that is on the claimed side, else the smallest effect of interest. For "no worse" it
-    is the margin, which assumes that there is no difference.
-    """
-    if claim.hypothesis == "no_worse":
-        return margin
-    claimed = effect is not None and (effect > 0) == (claim.hypothesis == "higher")
-    if effect is not None and claimed and abs(effect) > 0:
-        return abs(effect)
-    assert claim.smallest_effect is not None, "checked when claims are read"
-    return scale(claim.smallest_effect)
-
-
-def _p_of_support(test: Paired, side: Side) -> float | None:
-    """Two-sided p, or 1 if the difference lies on the other side, so that a conjunction does not count it as
-    support."""
-    if test.p is None:
-        return None
-    return test.p if (test.difference > 0) == (side == "above") else 1.0
+    return part, alone, hypothesis.p_of_support(against)
 
 
 def _mapped(function: Callable[[float], float], value: float | None) -> float | None:
@@ -219,14 +180,15 @@ def _same_network(scope: ClaimScope, compared: Compared, runs: ClaimRuns) -> Par
     deployed, plain = found
     if deployed is None or plain is None:
         return PartVerdict(compared=str(compared), n=0, verdict="not run", note="no runs")
-    count = f"{deployed[0]:,} against {plain[0]:,} parameters"
-    if deployed[0] != plain[0] or (deployed[1] and plain[1] and deployed[1] != plain[1]):
-        return PartVerdict(compared=str(compared), n=0, verdict="refuted", note=f"{count}, or other tensors")
-    if not deployed[1] or not plain[1]:
-        note = f"{count}; the weights are not stored here"
-        return PartVerdict(compared=str(compared), n=0, verdict="inconclusive", note=note)
-    note = f"{count}, the same {len(plain[1])} tensors by name and shape"
-    return PartVerdict(compared=str(compared), n=0, verdict="supported", note=note)
+    known = bool(deployed[1] and plain[1])
+    equal = deployed == plain if known or deployed[0] != plain[0] else None
+    said = {
+        True: f", the same {len(plain[1])} tensors by name and shape",
+        False: ", or other tensors",
+        None: "; the weights are not stored here",
+    }[equal]
+    note = f"{deployed[0]:,} against {plain[0]:,} parameters{said}"
+    return PartVerdict(compared=str(compared), n=0, verdict=equality(equal), note=note)
 
 
 # -------------------------------------------------------------------------------------------------- across claims

@@ -11,6 +11,7 @@ from collabench.stats.agreement import (
 )
 from collabench.stats.bootstrap import TwoWay, two_way_bootstrap, two_way_bootstraps
 from collabench.stats.families import conjunction_p, holm, simultaneous_interval, simultaneous_level
+from collabench.stats.hypotheses import Hypothesis, equality, told_apart
 from collabench.stats.power import SeedsNeeded, detectable_difference, seeds_needed
 from collabench.stats.ranks import Friedman, critical_difference, friedman
 from collabench.stats.samples import Paired, Summary, one_sample, paired, slopes, summary
@@ -21,6 +22,7 @@ __all__ = [
     "Comparison",
     "Equivalence",
     "Friedman",
+    "Hypothesis",
     "Paired",
     "SeedsNeeded",
     "Side",
@@ -34,6 +36,7 @@ __all__ = [
     "critical_difference",
     "decide",
     "detectable_difference",
+    "equality",
     "equivalence",
     "friedman",
     "holm",
@@ -46,6 +49,7 @@ __all__ = [
     "simultaneous_level",
     "slopes",
     "summary",
+    "told_apart",
     "two_way_bootstrap",
     "two_way_bootstraps",
 ]

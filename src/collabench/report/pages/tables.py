@@ -11,7 +11,7 @@ from typing import Any
 
 from collabench.report.content import Condition, Ranks, Row, Table
 from collabench.report.formatting import NOTHING, Frame, count, interval, mean_sd, number, p_value
-from collabench.stats import Summary
+from collabench.stats import Summary, told_apart
 
 # ------------------------------------------------------------------------------------- tables of one condition
 
@@ -226,7 +226,7 @@ def short_titles(table: Table) -> dict[str, str]:
 def findings(condition: Condition) -> str:
     """One line: which methods differ from the baseline after Holm's correction at 5 %."""
     compared = [row for row in condition.rows if row.difference is not None]
-    told = [row for row in compared if row.holm_p is not None and row.holm_p < 0.05]
+    told = [row for row in compared if told_apart(row.holm_p)]
     groups = (
         ("lower error", [row.method for row in told if row.difference and row.difference.difference < 0]),
         ("higher error", [row.method for row in told if row.difference and row.difference.difference > 0]),
