@@ -39,6 +39,9 @@ FORBIDDEN = {
 #: their own.
 MAY_IMPORT = {ROOT / "src/collabench/core/registry.py", ROOT / "src/collabench/models/families/custom.py"}
 
+#: It listens at a file, not at a port.
+SERVER_OF_JOBS = ROOT / "src/collabench/core/server.py"
+
 #: Calls that open a port.
 LISTENING = {"bind", "listen", "create_server", "HTTPServer", "ThreadingHTTPServer", "TCPServer", "serve_forever"}
 
@@ -100,10 +103,18 @@ def _imports_pickle(node: ast.AST) -> bool:
     return isinstance(node, ast.ImportFrom) and node.module in ("pickle", "cPickle", "marshal", "dill")
 
 
+def test_the_server_of_jobs_listens_at_a_file_that_only_this_user_reaches():
+    source = SERVER_OF_JOBS.read_text()
+    assert source.count("socket.socket(") == source.count("socket.socket(socket.AF_UNIX)") == 2
+    assert "tempfile.mkdtemp(" in source  # made with mode 0700
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_listens_on_the_network(path):
     for name, call in calls(path):
         last = name.rpartition(".")[2]
+        if path == SERVER_OF_JOBS and name in ("listener.bind", "listener.listen"):
+            continue  # at a socket of the file system, in a folder that only this user may enter
         assert last not in LISTENING or name.startswith("inspect."), f"{path.relative_to(ROOT)}:{call.lineno}: {name}"
 
 
