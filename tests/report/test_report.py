@@ -505,7 +505,7 @@ def test_titles_name_the_scope(study):
         names = {"dataset": "digits", "noise": "clean", "model": "resnet8", "recipe": "smoke", **changes}
         return ", ".join(titles.scope(resolve(study.params, **names, method="individual")))
 
-    assert title() == "digits, clean labels, ResNet-8 (width 16), 2 epochs"
+    assert title() == "digits, clean labels, ResNet-8 (width 16), 2 epochs, portable arithmetic"
     assert title(dataset="cifar10-jpeg-5000").startswith("CIFAR-10 (JPEG), 5,000 training images")
     assert "ResNet-18 (width 64)" in title(dataset="cifar10-jpeg-5000", model="resnet18")
     assert "VGG-16 (width 128)" in title(dataset="cifar10-jpeg-5000", model="vgg16-2x")
