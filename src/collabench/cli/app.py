@@ -12,6 +12,7 @@ import typer
 
 from collabench.core import arithmetic
 from collabench.core.errors import CollabenchError
+from collabench.core.text import PrintableStream
 
 if TYPE_CHECKING:
     from collabench.study.study import Study
@@ -70,6 +71,15 @@ def main() -> None:
     """Entry point. A user's mistake gives one line and exit code 2; Ctrl-C gives exit code 130."""
     # before torch is imported: cores are used by processes, not by threads
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    shown = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(PrintableStream, shown)
+    try:
+        _main()
+    finally:
+        sys.stdout, sys.stderr = shown
+
+
+def _main() -> None:
     try:
         try:
             arithmetic.chosen()  # a mistake in the environment
