@@ -245,7 +245,7 @@ def test_an_end_in_the_middle_leaves_whole_runs_and_the_next_import_takes_the_re
             raise KeyboardInterrupt  # this run's logits are there, its weights aren't
         move(source, target)
 
-    monkeypatch.setattr(import_runs.os, "replace", ends)
+    monkeypatch.setattr(os, "replace", ends)
     assert collabench("import", finished, "-p", PROFILE, "--root", empty).code == 130
     study = load_study(empty, PROFILE)
     whole = [status.run for status in study.statuses() if status.state == "done"]

@@ -104,7 +104,7 @@ def _main() -> None:
         if isinstance(error, BrokenPipeError):  # the reader of the output, such as `head`, has stopped reading
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        if error.filename is None and error.errno != errno.ENOSPC:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
             raise
         print(f"collabench: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
