@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from collabench.core.errors import CollabenchError
+from collabench.core.text import printable
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -25,7 +26,7 @@ _RECENT_SECONDS = 60
 
 def log(text: str) -> None:
     """A line for the log, at once."""
-    print(text, flush=True)
+    print(printable(text), flush=True)
 
 
 def run_stage(stage: Callable[..., int | None], arguments: Sequence[str]) -> int:

@@ -153,7 +153,7 @@ def test_another_model_of_the_device_and_another_commit_are_told_and_taken(colla
     called = collabench("import", finished, "-p", PROFILE, "--root", tmp_path / "target")
     assert called.code == 0 and contents(tmp_path / "target", "runs") == contents(finished, "runs")
     (devices,) = (line for line in called.err.splitlines() if line.startswith("different devices"))
-    assert ", another processor there;" in devices and "portable runs are the same bytes" in devices
+    assert ", another processor there;" in devices and "other runs agree to rounding" in devices
     (commits,) = (line for line in called.err.splitlines() if line.startswith("different commits"))
     assert ", 0123456789ab with changes there; taken" in commits
 
@@ -245,7 +245,7 @@ def test_an_end_in_the_middle_leaves_whole_runs_and_the_next_import_takes_the_re
             raise KeyboardInterrupt  # this run's logits are there, its weights aren't
         move(source, target)
 
-    monkeypatch.setattr(import_runs.os, "replace", ends)
+    monkeypatch.setattr(os, "replace", ends)
     assert collabench("import", finished, "-p", PROFILE, "--root", empty).code == 130
     study = load_study(empty, PROFILE)
     whole = [status.run for status in study.statuses() if status.state == "done"]

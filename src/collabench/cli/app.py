@@ -12,6 +12,7 @@ import typer
 
 from collabench.core import arithmetic
 from collabench.core.errors import CollabenchError
+from collabench.core.text import PrintableStream
 
 if TYPE_CHECKING:
     from collabench.study.study import Study
@@ -70,6 +71,15 @@ def main() -> None:
     """Entry point. A user's mistake gives one line and exit code 2; Ctrl-C gives exit code 130."""
     # before torch is imported: cores are used by processes, not by threads
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    shown = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(PrintableStream, shown)
+    try:
+        _main()
+    finally:
+        sys.stdout, sys.stderr = shown
+
+
+def _main() -> None:
     try:
         try:
             arithmetic.chosen()  # a mistake in the environment
@@ -94,7 +104,7 @@ def main() -> None:
         if isinstance(error, BrokenPipeError):  # the reader of the output, such as `head`, has stopped reading
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        if error.filename is None and error.errno != errno.ENOSPC:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
             raise
         print(f"collabench: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         sys.exit(2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from collabench.core.text import printable
+
 Log = Callable[[str], None]
 
 #: Maximum length of a message, in characters. Of a longer one the beginning and the end are kept.
@@ -13,7 +15,7 @@ LONGEST = 2000
 def one_line(message: str) -> str:
     """A message on one line of bounded length, without control characters, whatever it quotes."""
     line = " ".join(part.strip() for part in message.splitlines())
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    text = printable(line)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 600]} … {text[-500:]}"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
@@ -20,5 +22,16 @@ def open_file(path: Path) -> BufferedReader:
 
 def read_file(path: Path) -> bytes:
     """A file's content. Raises OSError, also for anything that is no regular file."""
-    with open_file(path) as file:
+    with naming(path), open_file(path) as file:
         return file.read()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in what the system says of it, such as of a sector that cannot be read: by itself it names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise

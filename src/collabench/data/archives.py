@@ -25,6 +25,7 @@ from typing import IO, Any, Literal, NoReturn
 import numpy as np
 
 from collabench.core.errors import DataError
+from collabench.core.regular import open_file
 
 #: Limit of the unpacked size in bytes. No archive of a known data set unpacks to more (STL-10: 3 GB).
 MAX_UNPACKED_BYTES = 400 * 10**9
@@ -84,6 +85,7 @@ def members(path: Path, largest: int) -> Iterator[tuple[str, int, Callable[[], b
     allowed.
     """
     with _naming_archive(path):
+        open_file(path).close()  # of a pipe or a device the end would be waited for
         yield from _zip_members(path, largest) if zipfile.is_zipfile(path) else _tar_members(path, largest)
 
 
@@ -98,7 +100,7 @@ def _naming_archive(path: Path) -> Iterator[None]:
 
 
 def _tar_members(path: Path, largest: int) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(6)
         file.seek(0)
         opener = next((opener for magic, opener in _OPENERS if head.startswith(magic)), lambda plain: plain)
@@ -270,5 +272,7 @@ def naming(name: str) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise DataError(f"{name}: not in the official format ({_one_line(error)})") from None

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collabench.core.errors import DataError, Log
+from collabench.core.regular import open_file
 from collabench.storage.locks import holding
 
 TIMEOUT_SECONDS = 30.0
@@ -42,7 +43,7 @@ class Official:
 def checksum_of(path: Path, like: str) -> str:
     """The file's checksum with the algorithm of ``like`` (``md5:…`` or ``sha256:…``), in the same form."""
     algorithm = like.partition(":")[0]
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 

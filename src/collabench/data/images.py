@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from collabench.core.errors import DataError
+from collabench.core.regular import read_file
 from collabench.data.archives import is_archive, members
 from collabench.storage.files import sha256_of
 
@@ -73,7 +74,7 @@ def read_image_file(path: Path, size: int, checksum: int | None = None) -> bytes
     Raises DataError, naming the file, if it is missing or has changed.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     if len(content) != size:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from collabench.config.sections import DatasetConfig
 from collabench.core.errors import DataError
+from collabench.core.regular import open_file, read_file
 from collabench.core.seeding import numpy_generator
 from collabench.data import images
 from collabench.data.archives import members, naming, read_pickle
@@ -286,7 +287,7 @@ def _imagenet32_batch(file: Path, *, only_labels: bool = False) -> tuple[np.ndar
     with naming(str(file)):
         if file.suffix == ".npz":
             try:
-                with np.load(file, allow_pickle=False) as batch:
+                with open_file(file) as opened, np.load(opened, allow_pickle=False) as batch:
                     flat, labels = None if only_labels else batch["data"], batch["labels"]
             except (OSError, EOFError, RuntimeError, NotImplementedError) as error:
                 raise DataError(f"{file}: damaged or not an .npz file ({error})") from None
@@ -295,9 +296,11 @@ def _imagenet32_batch(file: Path, *, only_labels: bool = False) -> tuple[np.ndar
                     raise
                 raise DataError(f"{file}: damaged or not an .npz file ({error})") from None
         else:
-            batch = read_pickle(file.read_bytes(), str(file))
+            batch = read_pickle(read_file(file), str(file))
             flat, labels = batch["data"], batch["labels"]
         labels = np.asarray(labels, dtype=np.int64) - 1
+        if labels.ndim != 1:
+            raise ValueError(f"its labels have {labels.ndim} dimensions, must have one")
         _check_labels(torch.from_numpy(labels), 1000)
         if flat is not None and len(flat) != len(labels):
             raise ValueError(f"{len(flat)} images and {len(labels)} labels")

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from collabench.core.errors import DataError, StorageError
+from collabench.core.regular import open_file
 from collabench.storage.files import replacing
 
 _ENTRY = "collabench"
@@ -58,7 +59,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     Raises DataError naming the file if it is missing, truncated, or differs in any bit of its content.
     """
     try:
-        path.open("rb").close()  # safetensors reports every file that it cannot open as missing
+        open_file(path).close()  # safetensors reports every file that it cannot open as missing
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[_ENTRY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

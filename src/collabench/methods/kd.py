@@ -41,6 +41,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from collabench.core.errors import ConfigError
+from collabench.core.regular import read_file
 from collabench.methods import contract
 from collabench.methods.losses import hard_cross_entropy, kullback_leibler, log_probabilities
 from collabench.models import Backbone
@@ -162,7 +163,7 @@ def teacher_log_probabilities(logits: Tensor, temperature: float, average: str) 
 def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file. Raises ConfigError (one line) if it is missing or has another SHA-256."""
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise ConfigError(f"teacher_file: {path}: cannot be read ({error.strerror})") from None
     found = hashlib.sha256(content).hexdigest()

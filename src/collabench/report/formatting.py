@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas
 
+from collabench.core.text import markdown_cell
 from collabench.stats import Paired, Summary
 
 
@@ -57,4 +58,10 @@ def count(value: int | None) -> str:
 def markdown(frame: Frame) -> str:
     """A markdown table; all but the first column aligned to the right."""
     alignment = ("left",) + ("right",) * (frame.shape[1] - 1)
-    return frame.to_markdown(index=False, colalign=alignment, disable_numparse=True)
+    return safe_cells(frame).to_markdown(index=False, colalign=alignment, disable_numparse=True)
+
+
+def safe_cells(frame: Frame) -> Frame:
+    """The frame with headings and texts that cannot end a cell of a markdown table."""
+    frame = frame.rename(columns=lambda name: markdown_cell(str(name)))
+    return frame.map(lambda value: markdown_cell(value) if isinstance(value, str) else value)

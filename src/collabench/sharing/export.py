@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from collabench.config.configuration import READINGS, Configuration, Run, dataset_key, digest
 from collabench.config.known_datasets import terms_of
 from collabench.core.errors import ConfigError, ResultError
+from collabench.core.text import markdown_cell, markdown_text
 from collabench.storage.files import read_json, write_atomically
 from collabench.storage.results import RESULT, WEIGHTS, Measured, Result, load_measured, load_result, load_weights
 
@@ -236,7 +237,7 @@ def _card(
     kept = _kept(configuration, manifest, _weights(study, run), without_memory)
     path = study.workspace.measured_file(run)
     measured = load_measured(path, run) if path.exists() else None
-    classes = ", ".join(manifest.classes[:_SHOWN]) + (", …" if len(manifest.classes) > _SHOWN else "")
+    classes = markdown_text(", ".join(manifest.classes[:_SHOWN])) + (", …" if len(manifest.classes) > _SHOWN else "")
     shape = " x ".join(map(str, manifest.form.network_shape(configuration.recipe)))
     what = [
         ("network", f"{names['model']}: {_settings(configuration.model)}"),
@@ -272,7 +273,10 @@ def _card(
         figures.append(("negative log-likelihood", f"{last.negative_log_likelihood:.4f} nats an image"))
         figures.append(("expected calibration error", f"{100 * last.calibration_error:.2f} %"))
     data = [
-        ("data set", f"{manifest.title}, {result.train_images:,} training and {result.test_images:,} test images"),
+        (
+            "data set",
+            f"{markdown_text(manifest.title)}, {result.train_images:,} training and {result.test_images:,} test images",
+        ),
         ("origin", terms.origin),
         ("licence or terms", terms.licence),
         ("digest of the prepared data", f"`{result.dataset_digest}`"),
@@ -281,10 +285,10 @@ def _card(
         ("run", f"`{run.id}`"),
         ("configuration's digest", f"`{digest(configuration.identity())}`"),
         ("commit", "unknown" if measured is None else measured.commit_text),
-        ("device", "unknown" if measured is None else f"{measured.device} ({measured.device_type})"),
+        ("device", "unknown" if measured is None else markdown_text(f"{measured.device} ({measured.device_type})")),
         ("versions", _versions(measured)),
         ("bit-reproducible there", "yes" if result.deterministic else "no: some operations are not deterministic"),
-        ("finished", "unknown" if measured is None else measured.finished),
+        ("finished", "unknown" if measured is None else markdown_text(measured.finished)),
     ]
     parts = [
         f"# {configuration.label}, seed {run.seed}",
@@ -324,7 +328,7 @@ def _kept(configuration: Configuration, manifest: Manifest, weights: dict[str, T
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:
-    cells = [f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in rows]
+    cells = [f"| {name} | {markdown_cell(value)} |" for name, value in rows]
     return "\n".join(["| | |", "| --- | --- |", *cells])
 
 
@@ -349,4 +353,4 @@ def _over_seeds(study: Study, configuration: Configuration, errors: dict[int, fl
 def _versions(measured: Measured | None) -> str:
     if measured is None:
         return "unknown"
-    return ", ".join(f"{name} {version}" for name, version in sorted(measured.versions.items()))
+    return markdown_text(", ".join(f"{name} {version}" for name, version in sorted(measured.versions.items())))

@@ -8,7 +8,6 @@ already imported stay unchanged.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from collabench.config.configuration import Run, dataset_key, differences, digest
 from collabench.core.errors import CollabenchError, Log, ResultError
-from collabench.storage.files import folder_beside, read_json, sha256_of, unwritable
+from collabench.storage.files import folder_beside, move, read_json, sha256_of, unwritable
 from collabench.storage.locks import holding, is_held
 from collabench.storage.results import LOGITS, RESULT, Failure, Measured, Result, load_measured, load_result
 from collabench.storage.workspace import Workspace
@@ -341,9 +340,9 @@ def _move(study: Study, one: _Found, copy: Path) -> None:
     if one.measured is not None:
         measured = workspace.measured_file(run)
         measured.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(copy / one.measured_file.name, measured)
+        move(copy / one.measured_file.name, measured)
     for name in (*one.result.files, RESULT):
-        os.replace(copy / name, target / name)
+        move(copy / name, target / name)
     workspace.failure(run.id).unlink(missing_ok=True)
     workspace.checkpoint(run.id).unlink(missing_ok=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import tempfile
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from collabench.config.configuration import Run, dataset_key
 from collabench.core.seeding import numpy_generator
 from collabench.storage.results import RESULT, Measured, Result, load_measured, load_result
+from collabench.storage.temporary import temporary_folder
 from collabench.storage.workspace import Workspace
 from collabench.study.runner import Runner
 from collabench.study.source_code import source_digest
@@ -189,8 +189,8 @@ def measured_of(study: Study, run: Run) -> Measured | None:
 def temporary_copy(study: Study, folders: Sequence[str], runs: Sequence[Run] = ()) -> Iterator[Workspace]:
     """A temporary workspace with links to these folders of the study and to the results of these runs."""
     real = study.workspace
-    with tempfile.TemporaryDirectory(prefix="collabench-verify-") as name:
-        copy = Workspace(Path(name), real.profile)
+    with temporary_folder("verify") as place:
+        copy = Workspace(place, real.profile)
         copy.home.mkdir(parents=True)
         for path in (real.params, real.papers, real.root / "reports"):
             if path.exists():

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from collabench.core.errors import CollabenchError, ResultError, StorageError
 from collabench.core.record import Record
-from collabench.core.regular import open_file
+from collabench.core.regular import naming, open_file
 
 T = TypeVar("T", bound=Record)
 
@@ -38,7 +38,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def sha256_of(path: Path) -> str:
-    with open_file(path) as file:
+    with naming(path), open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -97,11 +97,11 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def remove_abandoned(folder: Path) -> list[Path]:
+def remove_abandoned(folder: Path, pattern: str = "**/.*.tmp") -> list[Path]:
     """Remove the folders of :func:`folder_beside` below ``folder`` whose owners have ended. Returns the removed
     folders."""
     removed = []
-    for path in sorted(folder.rglob(".*.tmp")):
+    for path in sorted(folder.glob(pattern)):
         with suppress(OSError):  # removed meanwhile, or its owner holds the lock
             handle = os.open(path, os.O_RDONLY)
             try:
@@ -124,6 +124,24 @@ def exchange(one: Path, other: Path) -> None:
     os.replace(one, aside)
     os.replace(other, one)
     os.replace(aside, other)
+
+
+def move(source: Path, target: Path) -> None:
+    """Move a file or folder to another place: in one step, or, where that is on another file system, such that it has
+    its name only when it is whole."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with folder_beside(target) as folder:
+            copy = folder / target.name
+            if source.is_dir():
+                shutil.copytree(source, copy)
+            else:
+                shutil.copyfile(source, copy)
+            os.replace(copy, target)
+        shutil.rmtree(source) if source.is_dir() else source.unlink()
 
 
 def unwritable(path: Path, error: OSError) -> StorageError:

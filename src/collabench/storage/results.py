@@ -16,6 +16,7 @@ from pydantic import Field
 from collabench.config.configuration import Run
 from collabench.core.errors import ResultError
 from collabench.core.record import Record
+from collabench.core.regular import read_file
 from collabench.storage.files import read_json, sha256_of
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     from safetensors.torch import load
 
     try:
-        return load((folder / WEIGHTS).read_bytes())
+        return load(read_file(folder / WEIGHTS))
     except SafetensorError as error:
         raise _not_tensors(folder / WEIGHTS, error) from None
 

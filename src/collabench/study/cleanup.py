@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from collabench.core.errors import StorageError
+from collabench.storage.files import move
 from collabench.storage.locks import is_held
 from collabench.study.study import Study
 
@@ -78,7 +79,7 @@ def set_aside(study: Study, log: Callable[[str], None] = print) -> list[Path]:
             else:
                 _remove(target)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                path.rename(target)
+                move(path, target)
             _remove_if_empty(path.parent, home)
         except OSError as error:
             raise StorageError(f"{path}: cannot be set aside ({error.strerror})") from None

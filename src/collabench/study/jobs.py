@@ -10,6 +10,7 @@ from pathlib import Path
 from collabench.config.configuration import Configuration, Run, digest
 from collabench.config.plan import Plan
 from collabench.core.errors import CollabenchError, Log, ResultError
+from collabench.core.regular import read_file
 from collabench.storage.files import write_atomically
 from collabench.storage.results import RESULT, load_result
 from collabench.storage.workspace import Workspace
@@ -116,6 +117,6 @@ def _job_id(runs: Sequence[Run]) -> str:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from collabench.config.configuration import Run
 from collabench.core.errors import ResultError
+from collabench.core.text import printable
 from collabench.storage.files import read_json
 from collabench.storage.locks import is_held
 from collabench.storage.results import RESULT, InProgress, load_measured
@@ -151,14 +153,14 @@ def _duration(seconds: float) -> str:
 
 def watch(watcher: Watcher, is_running: Callable[[], bool], console: Console | None = None) -> None:
     """Show progress until ``is_running`` returns False: updated in place on a terminal, as plain lines elsewhere."""
-    console = console or Console()
+    console = console or Console(file=getattr(sys.stdout, "unfiltered", sys.stdout))
     if console.is_terminal:
         with Live(Text(""), console=console, refresh_per_second=4, transient=True) as live:
             while is_running():
                 lines = watcher.lines()
                 more = len(lines) - 1 - _SHOWN
                 lines = [*lines[: _SHOWN + 1], *([f"  and {more} more"] if more > 0 else [])]
-                live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"))
+                live.update(Text(printable("\n".join(lines)), no_wrap=True, overflow="ellipsis"))
                 time.sleep(0.5)
         return
     last, said = time.monotonic(), ""
@@ -168,7 +170,7 @@ def watch(watcher: Watcher, is_running: Callable[[], bool], console: Console | N
             last = time.monotonic()
             text = "\n".join(watcher.lines()[:3]) + "\n"
             if text != said:
-                console.file.write(text)
+                console.file.write(printable(text))
                 console.file.flush()
             said = text
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from collabench.core.errors import ResultError
+from collabench.core.regular import read_file
 from collabench.storage.files import write_atomically
 
 #: Raise this when the content of a state changes. A checkpoint of another version is rejected, and its run starts from
@@ -33,7 +34,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path, device: torch.device) -> dict[str, Any]:
     """Read a checkpoint. Raises ResultError, naming the file, if it is damaged or of another version."""
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise ResultError(f"{path}: the checkpoint cannot be read ({error.strerror})") from None
     head, _, body = data.partition(b"\n")

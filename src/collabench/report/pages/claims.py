@@ -9,7 +9,7 @@ import pandas
 
 from collabench.config.configuration import READINGS
 from collabench.report.claim_records import ClaimReport, ClaimVerdict, PartVerdict, ScopeVerdict
-from collabench.report.formatting import NOTHING, markdown, number, p_value
+from collabench.report.formatting import NOTHING, markdown, number, p_value, safe_cells
 from collabench.storage.files import write_json
 
 PAGE, JSON, CSV = "claims.md", "claims.json", "claims.csv"
@@ -62,7 +62,7 @@ def overview(results: ClaimReport, costs: ClaimReport) -> list[str]:
             f"{counted(results)}. Verdicts hold for this scope only, at 95 % over all tests of a paper. Rules, "
             f"intervals and the claims not run here: [{PAGE}]({PAGE}).",
             *([f"On {shared}:"] if shared else []),
-            frame.to_markdown(index=False, disable_numparse=True),
+            safe_cells(frame).to_markdown(index=False, disable_numparse=True),
         ]
     if costs.here():
         lines.append(

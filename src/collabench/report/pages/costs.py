@@ -10,6 +10,7 @@ import pandas
 
 from collabench.config.configuration import PARTS, Run
 from collabench.config.plan import Cell
+from collabench.core.text import markdown_text
 from collabench.report.collect import Collected, training_seconds
 from collabench.report.content import Condition, Report
 from collabench.report.folders import OVERVIEW
@@ -34,7 +35,7 @@ def write_costs(folder: Path, report: Report, collected: Collected) -> None:
     lines = [f"# What the runs of `{report.profile}` cost", _NOTE.strip(), *_machines(collected)]
     frames, drawings = [], []
     for table in report.tables:
-        lines += [f"## {table.title}", *reading_note(table)]
+        lines += [f"## {markdown_text(table.title)}", *reading_note(table)]
         for condition in table.conditions:
             cells = collected.conditions[(table.name, *condition.names.values())]
             costs = pandas.DataFrame([_cost(collected, cell) for cell in cells])
@@ -42,7 +43,7 @@ def write_costs(folder: Path, report: Report, collected: Collected) -> None:
             for column in ("train_seconds", "images_per_second", "peak_memory_bytes"):
                 costs[f"{column}_relative"] = np.nan if reference.empty else costs[column] / reference[column].iloc[0]
             frames.append(costs.assign(**condition.names, table=table.name))
-            lines += [f"### {condition.title}", markdown(_readable(costs))]
+            lines += [f"### {markdown_text(condition.title)}", markdown(_readable(costs))]
             points = _points(condition, costs)
             if points:
                 name = f"{table.name}-{condition.key}-gain-against-cost.svg"

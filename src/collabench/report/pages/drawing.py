@@ -22,7 +22,13 @@ from collabench.core.resources import choose
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
+#: Settings that are not about drawing, or may not be set alone: what is left of a user's own.
+_NOT_DRAWING = ("backend", "backend_fallback", "interactive", "toolbar", "timezone")
+
+#: From matplotlib's defaults, whatever a user's own settings are.
 STYLE: dict[RcKeyType, Any] = {
+    **{key: value for key, value in matplotlib.rcParamsDefault.items() if key not in _NOT_DRAWING},
+    "text.parse_math": False,  # a dollar in a title is a dollar
     "svg.hashsalt": "collabench",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from collabench.config.configuration import READINGS
+from collabench.core.text import markdown_text
 from collabench.report.collect import Collected
 from collabench.report.content import Condition, Ranks, Report, Table
 from collabench.report.folders import CONTENT, OVERVIEW
@@ -68,7 +69,11 @@ def _overview(report: Report, collected: Collected, papers: Sequence[str], claim
     ]
     for table in report.tables:
         scope = tables.common_scope(table)
-        lines += [f"## {table.title}", *([f"{scope}."] if scope else []), markdown(tables.overview_table(table))]
+        lines += [
+            f"## {markdown_text(table.title)}",
+            *([f"{scope}."] if scope else []),
+            markdown(tables.overview_table(table)),
+        ]
         lines += reading_note(table)
         short = tables.short_titles(table)
         told = [
@@ -89,7 +94,8 @@ def _overview(report: Report, collected: Collected, papers: Sequence[str], claim
         "## Files",
         "\n".join(
             [
-                *(f"- [{table.name}.md]({table.name}.md), [{table.name}.csv]({table.name}.csv): {table.title}"
+                *(f"- [{table.name}.md]({table.name}.md), [{table.name}.csv]({table.name}.csv): "
+                  f"{markdown_text(table.title)}"
                   for table in report.tables),
                 *(["- [claims.md](claims.md), [claims.csv](claims.csv), [claims.json](claims.json): the papers' claims"]
                   if claims else []),
@@ -129,7 +135,10 @@ def _missing_runs(report: Report) -> list[str]:
 
 def _table_page(report: Report, table: Table, drawn: dict[str, dict[str, str]]) -> str:
     """A table's page. drawn: condition key (``""`` for the whole table) → caption → file name of a figure."""
-    lines = [f"# {table.title}", f"[Overview](README.md) · numbers: [{table.name}.csv]({table.name}.csv)"]
+    lines = [
+        f"# {markdown_text(table.title)}",
+        f"[Overview](README.md) · numbers: [{table.name}.csv]({table.name}.csv)",
+    ]
     if report.partial:
         lines.append("**Partial report: some runs are missing; n says how many there are.**")
     lines += reading_note(table)
@@ -162,7 +171,7 @@ def _condition(condition: Condition, drawn: dict[str, str]) -> list[str]:
     if condition.train_images is not None:
         facts.append(f"{condition.train_images:,} training images")
         facts.append(f"fixed test set of {condition.test_images:,} images")
-    lines = [f"## {condition.title}", "; ".join(facts) + ".", _noise(condition)]
+    lines = [f"## {markdown_text(condition.title)}", "; ".join(facts) + ".", _noise(condition)]
     lines += ["### Test error after the last epoch", markdown(tables.main_table(condition)), _tests(condition)]
     sections = (
         (

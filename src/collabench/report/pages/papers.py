@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabench.config.configuration import PARTS
+from collabench.core.text import markdown_cell, markdown_text
 from collabench.papers.arithmetic import QuoteCheck, check_quotes, repeated, suspects
 from collabench.papers.schema import METRICS, UNKNOWN
 from collabench.papers.tables import Paper, PublishedCell, Table
@@ -78,7 +79,7 @@ def page(paper: Paper, measured: dict[tuple[str, str, str], Measured], report: R
     """The whole page as markdown."""
     about = paper.about
     lines = [
-        f"# {about.authors}: {about.title}",
+        f"# {markdown_text(f'{about.authors}: {about.title}')}",
         f"`{paper.name}`, {about.published}. [Overview]({OVERVIEW})" + _csv_link(paper, measured),
     ]
     if report.partial:
@@ -119,7 +120,7 @@ def _csv_link(paper: Paper, measured: dict[tuple[str, str, str], Measured]) -> s
 def _nothing_comparable(paper: Paper, report: Report, collected: Collected) -> list[str]:
     methods = {c.configuration.method.method for c in paper.cells if c.configuration is not None} - COMPARED_WITH
     with_method = {cell.table for cell in collected.plan.cells if cell.configuration.method.method in methods}
-    links = [f"[{table.title}]({table.name}.md)" for table in report.tables if table.name in with_method]
+    links = [f"[{markdown_text(table.title)}]({table.name}.md)" for table in report.tables if table.name in with_method]
     return [
         "No published value of this paper is comparable with a run of this profile: they differ in data set, noise, "
         "backbone or recipe, and a measured value stands beside a published one only where all of these are the same.\n"
@@ -140,7 +141,7 @@ def _table(
 ) -> list[str]:
     """One table of the page. quoted: table → quoted numbers about unknown values."""
     content = table.content
-    lines = [f"{heading} {content.title}", f"{_metrics(table)}. {_protocol(table)}".strip()]
+    lines = [f"{heading} {markdown_text(content.title)}", f"{_metrics(table)}. {_protocol(table)}".strip()]
     if content.reported_by:
         lines.append(f"Reported by {content.reported_by}.")
     lines.append(_grid(table, measured, marked))
@@ -213,7 +214,7 @@ def _grid(table: Table, measured: dict[tuple[str, str, str], Measured], marked: 
     rows = [header, [":---"] * len(content.row_titles) + ["---:"] * len(content.columns)]
     several = len({cell.metric for cell in table.cells.values()}) > 1
     for name, row in content.rows.items():
-        labels = list(row.labels)
+        labels = list(map(markdown_cell, row.labels))
         if several and row.metric is not None:
             labels[-1] += f" ({METRICS[row.metric].partition(' (')[0]})"
         cells = [table.cells[name, column] for column in content.columns]
@@ -222,7 +223,7 @@ def _grid(table: Table, measured: dict[tuple[str, str, str], Measured], marked: 
 
 
 def _escape(text: str) -> str:
-    return text.replace("_", r"\_").replace("|", r"\|")
+    return markdown_cell(text.replace("_", r"\_"))
 
 
 def _entry(cell: PublishedCell, measured: Measured | None, suspect: bool) -> str:
@@ -255,7 +256,8 @@ def _described(table: Table) -> str:
     metrics = _metrics(table)
     metrics = metrics[0].lower() + metrics[1:]
     source = table.content.source.describe()
-    return f"- {table.content.title} ({metrics}). Rows: {rows}. Columns: {columns}. Source: {source}.{reason}"
+    title = markdown_text(table.content.title)
+    return f"- {title} ({metrics}). Rows: {rows}. Columns: {columns}. Source: {source}.{reason}"
 
 
 # ---------------------------------------------------------------------------------------------- its arithmetic
