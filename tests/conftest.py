@@ -33,10 +33,15 @@ LONGEST_FIRST = (
     "study/test_torchrun.py",
     "sharing/test_verify.py",
     "sharing/test_export.py",
+    "training/test_portability.py",
+    "docs/test_tutorial.py",
     "stats/test_simulation.py",
     "system/survival/test_dvc.py",
     "system/bad_input/test_papers.py",
     "system/bad_input/test_params.py",
+    "models/test_convolution.py",
+    "config/test_no_setting_is_ignored.py",
+    "methods/test_contract.py",
 )
 
 

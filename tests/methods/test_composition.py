@@ -218,7 +218,9 @@ def test_any_torchvision_model_whose_stages_are_named(name, stages):
 @pytest.mark.parametrize(
     "name,weights",
     [
-        ("resnet50", "ResNet50_Weights"), ("resnet101", "ResNet101_Weights"), ("resnet18", "ResNet18_Weights"),
+        ("resnet50", "ResNet50_Weights"),
+        pytest.param("resnet101", "ResNet101_Weights", marks=pytest.mark.slow),
+        ("resnet18", "ResNet18_Weights"),
     ],
 )  # fmt: skip
 def test_parameters_and_multiply_adds_are_those_that_torchvision_publishes(name, weights):
