@@ -199,6 +199,10 @@ else:  # pydantic chooses the class by the value of the discriminator
 Names = Annotated[tuple[Name, ...], Field(min_length=1), NO_REPEATS]
 
 
+#: Pages that every report has, on a file system that takes large and small letters for the same, too.
+PAGES = ("readme", "runs", "claims")
+
+
 class TableConfig(Record):
     """A grid of configurations that a report shows together: one table per data set, noise, model and recipe.
 
@@ -219,6 +223,8 @@ class TableConfig(Record):
 
     @model_validator(mode="after")
     def _baseline_is_a_row(self) -> Self:
+        if self.name.lower() in PAGES:
+            raise ValueError(f"a table cannot have the name {self.name!r}: every report has a page of that name")
         if self.baseline not in self.methods:
             raise ValueError(f"the baseline {self.baseline!r} must be one of the table's methods")
         return self
@@ -245,9 +251,9 @@ class ProfileConfig(Record):
             raise ValueError("a profile needs tables or papers")
         if self.first_seed + max([self.seeds, *(table.seeds or 0 for table in self.tables)]) > 1000:
             raise ValueError("seeds go up to 999: first_seed and seeds together must not exceed 1000")
-        names = [table.name for table in self.tables]
+        names = [table.name.lower() for table in self.tables]
         if len(set(names)) != len(names):
-            raise ValueError("two tables have the same name")
+            raise ValueError("two tables have the same name, or names that differ in large and small letters only")
         return self
 
     def seed_range(self, count: int | None = None) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from collabench.config.params import Params, check_name
-from collabench.config.sections import Line, Name
+from collabench.config.sections import PAGES, Line, Name
 from collabench.config.validation import validate
 from collabench.config.yaml_file import Document, KeyPath, read_yaml
 from collabench.core.errors import ConfigError
@@ -161,8 +161,24 @@ def check_papers(folder: Path, params: Params) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is no folder of papers")
     if folder.is_dir():
+        _check_page_names(folder, params)
         load_papers(folder, params, resolved=False)
         load_claims(folder, params)
+
+
+def _check_page_names(folder: Path, params: Params) -> None:
+    """Raise ConfigError where two pages of a report would have one name."""
+    papers = {name.lower(): name for name in paper_names(folder)}
+    if taken := papers.keys() & set(PAGES):
+        name = papers[min(taken)]
+        raise ConfigError(f"{folder / name}: every report has a page {name!r}; give the paper's folder another name")
+    for profile, settings in params.profiles.items():
+        for table in settings.tables:
+            if table.name.lower() in papers:
+                raise ConfigError(
+                    f"params.yaml: profiles.{profile}.tables: the table {table.name!r} has the name of the paper "
+                    f"{papers[table.name.lower()]!r}, whose page a report has, too; rename the table"
+                )
 
 
 def load_claims(folder: Path, params: Params) -> Claims:

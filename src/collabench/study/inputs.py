@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from collabench.config.configuration import Configuration, Run, dataset_key, noise_key
 from collabench.config.plan import Plan
-from collabench.core.errors import Log
+from collabench.core.errors import ConfigError, Log
 from collabench.storage.files import write_atomically
 from collabench.storage.locks import holding
 from collabench.storage.workspace import Workspace
@@ -71,7 +71,9 @@ class Inputs:
         """Prepare the data set of this key (:func:`collabench.config.configuration.dataset_key`)."""
         from collabench import data
 
-        configuration = configuration or self._by_dataset()[key]
+        configuration = configuration or self._by_dataset().get(key)
+        if configuration is None:
+            raise self._changed(f"the data set {key}")
         folder = self._workspace.datasets / key
         with self._preparing(key, log):
             if not folder.exists():
@@ -79,6 +81,11 @@ class Inputs:
             data.prepare(
                 configuration.dataset, self._workspace.downloads, folder, progress=log, root=self._workspace.root
             )
+
+    def _changed(self, what: str) -> ConfigError:
+        return ConfigError(
+            f"{self._workspace.params}: was changed while the study began: it no longer has {what}; start again"
+        )
 
     def _preparing(self, key: str, log: Log) -> AbstractContextManager[None]:
         return holding(self._workspace.lock(f"dataset-{key}"), f"data set {key}", log)
@@ -125,6 +132,8 @@ class Inputs:
 
         files = self.noise_files()
         for key in files if keys is None else keys:
+            if key not in files:
+                raise self._changed(f"the noise {key}")
             for run in files[key]:
                 path = self.noise_file(run)
                 if path.exists():

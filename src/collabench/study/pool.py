@@ -12,7 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from collabench.config.configuration import Run
-from collabench.core.errors import RunFailed
+from collabench.core.errors import ConfigError, RunFailed
 from collabench.core.processes import end_with_parent
 from collabench.core.resources import Resources, lease_gpu
 from collabench.study.runner import Outcome, Runner
@@ -31,7 +31,11 @@ def _study(root: Path, profile: str, resources: Resources) -> Study:
 
 def _train(root: Path, profile: str, resources: Resources, run_id: str, retry_failed: bool) -> Outcome:
     study = _study(root, profile, resources)
-    run = next(run for run in study.plan.runs if run.id == run_id)
+    run = next((run for run in study.plan.runs if run.id == run_id), None)
+    if run is None:
+        raise ConfigError(
+            f"{study.workspace.params}: was changed while the study began, it no longer has {run_id}; start again"
+        )
     return Runner(study).train(
         [run], device=resources.device, retry_failed=retry_failed, log=partial(print, flush=True)
     )

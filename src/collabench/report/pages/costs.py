@@ -46,10 +46,10 @@ def write_costs(folder: Path, report: Report, collected: Collected) -> None:
             lines += [f"### {markdown_text(condition.title)}", markdown(_readable(costs))]
             points = _points(condition, costs)
             if points:
-                name = f"{table.name}-{condition.key}-gain-against-cost.svg"
+                name = figures.file_name(table.name, condition.key, "gain-against-cost")
                 arguments = (points, condition.baseline or "")
                 drawings.append(figures.Task(folder / "figures" / name, figures.gain_against_cost, arguments))
-                caption = f"Difference in test error against training time: {condition.title}"
+                caption = markdown_text(f"Difference in test error against training time: {condition.title}")
                 lines.append(f"![{caption}](figures/{name})\n\n*{caption}*")
     figures.draw(drawings)
     every = pandas.concat(frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import multiprocessing
 import os
 import sys
@@ -50,6 +51,8 @@ BASELINE, MAIN, QUIET = "#777777", "#0072B2", "#BBBBBB"
 
 _CHARACTER = 0.068
 
+_LONGEST_NAME = 180
+
 _FEW = 8
 
 Drawn = dict[str, dict[str, str]]
@@ -70,6 +73,15 @@ class Task:
             if figure is not None:
                 save(figure, self.path)
         return figure is not None
+
+
+def file_name(*parts: str) -> str:
+    """The name of a figure's file: its parts, or, where they are longer than a file's name can be, a digest of their
+    rest."""
+    name = "-".join(part for part in parts if part)
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[: _LONGEST_NAME - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return f"{name}.svg"
 
 
 def draw(tasks: Sequence[Task]) -> list[bool]:

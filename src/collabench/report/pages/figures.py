@@ -30,6 +30,7 @@ from collabench.report.pages.drawing import (
     Drawn,
     Task,
     draw,
+    file_name,
     one_panel,
     space_for,
 )
@@ -56,7 +57,7 @@ def draw_table(folder: Path, table: Table, collected: Collected) -> Drawn:
     tasks: list[tuple[str, str, Task]] = []  # place and caption of each
 
     def add(place: str, kind: str, caption: str, make: Callable[..., Figure | None], *arguments: Any) -> None:
-        name = "-".join(part for part in (table.name, place, kind) if part) + ".svg"
+        name = file_name(table.name, place, kind)
         tasks.append((place, caption, Task(folder / name, make, arguments)))
 
     for number, (title, conditions) in enumerate(_noise_series(table), 1):

@@ -162,6 +162,7 @@ def reading_note(table: Table) -> list[str]:
 
 
 def _figure(caption: str, name: str) -> str:
+    caption = markdown_text(caption)
     return f"![{caption}](figures/{name})\n\n*{caption}*"
 
 

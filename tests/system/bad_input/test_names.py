@@ -1,0 +1,68 @@
+"""Names that a report cannot have are refused at load, long ones work to the end, a change meanwhile is told."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from collabench.core.errors import ConfigError
+from collabench.papers.claims import check_papers
+from collabench.report.build import build_report
+from collabench.study import pool
+from collabench.study.study import load_study
+from tests.support.tiny import PARAMS, PROFILE, tiny_project, tiny_study, trained
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("name", ["README", "readme", "runs", "claims", "Claims"])
+def test_a_table_with_the_name_of_a_reports_page_is_refused_at_load(tmp_path, name):
+    path = tiny_project(tmp_path) / "params.yaml"
+    path.write_text(path.read_text().replace("name: tiny", f"name: {name}"))
+    with pytest.raises(ConfigError, match="every report has a page of that name"):
+        load_study(tmp_path, PROFILE)
+
+
+def test_a_table_with_the_name_of_a_paper_is_refused_at_load(tmp_path):
+    path = tiny_project(tmp_path) / "params.yaml"
+    (tmp_path / "papers").rmdir()
+    shutil.copytree(ROOT / "papers" / "wang2018", tmp_path / "papers" / "wang2018")
+    path.write_text(path.read_text().replace("name: tiny", "name: wang2018"))
+    with pytest.raises(ConfigError, match=r"has the name of the paper 'wang2018'"):
+        check_papers(tmp_path / "papers", load_study(tmp_path, PROFILE).params)
+
+
+@pytest.mark.slow
+def test_names_of_64_letters_work_to_the_end(tmp_path):
+    text = PARAMS.format(noise="clean", methods="individual, kd", seeds=2, dataset="")
+    for name in ("digits", "clean", "resnet8", "brief", "tiny"):
+        for before, after in (
+            (f"  {name}:", f"  {name:x<64}:"),
+            (f"[{name}", f"[{name:x<64}"),
+            (f"name: {name},", f"name: {name:x<64},"),
+        ):
+            text = text.replace(before, after)
+    tiny_project(tmp_path)
+    (tmp_path / "params.yaml").write_text(text)
+    study = trained(load_study(tmp_path, f"{'tiny':x<64}"))
+    build_report(study.params, study.plan, study.workspace)
+    names = [path.name for path in study.workspace.report.rglob("*") if path.is_file()]
+    assert any(name.endswith(".svg") for name in names) and max(map(len, names)) < 200
+    pages = "".join(path.read_text() for path in study.workspace.report.glob("*.md"))
+    assert all(f"figures/{name}" in pages for name in names if name.endswith(".svg"))
+
+
+def test_a_study_whose_params_change_while_children_start_says_so(tmp_path):
+    study = tiny_study(tmp_path, seeds=1)
+    run = study.plan.runs[0]
+    tiny_project(tmp_path, seeds=1, dataset=", split_seed: 7")
+    resources = pool.Resources(1, (), 1, "test")
+    with pytest.raises(ConfigError, match=f"was changed while the study began, it no longer has {run.id}"):
+        pool._train(tmp_path, PROFILE, resources, run.id, False)
+    pool._study.cache_clear()
+    changed = load_study(tmp_path, PROFILE)
+    for ask in (lambda: changed.inputs.prepare_dataset("gone"), lambda: changed.inputs.prepare_noise(print, ["gone"])):
+        with pytest.raises(ConfigError, match="was changed while the study began"):
+            ask()
