@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import yaml
 from dvc.cli import main as run
 from dvc.fs import LocalFileSystem
@@ -72,9 +73,40 @@ def mend() -> None:
             return
         except ValueError:
             whole = False
+        if whole and _drop_the_dead():
+            print(f"{RWLOCK}: held by a DVC that was killed; cleared", flush=True)
         if not whole:
             print(f"{RWLOCK}: half-written by a DVC that was killed; removed", flush=True)
             RWLOCK.unlink()
+
+
+def _drop_the_dead() -> bool:
+    """Remove what is recorded of processes that have ended, also where their numbers belong to other programs by now,
+    as they soon do in a container; whether there was any."""
+    record, written = json.loads(RWLOCK.read_bytes()), RWLOCK.stat().st_mtime
+    alive: dict[str, dict[str, Any]] = {"write": {}, "read": {}}
+    for path, one in dict(record.get("write") or {}).items():
+        if _is_that_dvc(one, written):
+            alive["write"][path] = one
+    for path, several in dict(record.get("read") or {}).items():
+        if left := [one for one in several if _is_that_dvc(one, written)]:
+            alive["read"][path] = left
+    if alive == {"write": record.get("write") or {}, "read": record.get("read") or {}}:
+        return False
+    write_atomically(RWLOCK, json.dumps(alive).encode(), durable=False)
+    return True
+
+
+def _is_that_dvc(one: Any, written: float) -> bool:
+    try:
+        process = psutil.Process(int(one["pid"]))
+        return process.create_time() <= written + 1 and any(
+            Path(word).name in ("dvc", "pipeline.dvc") for word in process.cmdline()
+        )
+    except (psutil.NoSuchProcess, KeyError, TypeError, ValueError):
+        return False
+    except psutil.Error:  # not ours to look at
+        return True
 
 
 def keep() -> None:

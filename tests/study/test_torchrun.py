@@ -80,6 +80,7 @@ def test_two_processes_share_the_runs_and_one_writes_them(root):
 
 def test_a_run_is_blamed_for_what_every_process_sees_and_not_for_a_lost_process(root, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     study = load_study(root, "shared")
     study.inputs.prepare_for(study.plan.runs, lambda line: None)
     leader = Runner(study, torchrun._train_together)

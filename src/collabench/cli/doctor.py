@@ -44,6 +44,7 @@ def examine(root: Path) -> list[Finding]:
         _project(root),
         _disk(root),
         _cores(),
+        *_foreign_packages(),
         _torch(),
         _gpu(),
         _processor(),
@@ -90,6 +91,32 @@ def _disk(root: Path) -> Finding:
 def _cores() -> Finding:
     count, reason = resources.available_cores()
     return Finding("cores", True, f"{count} ({reason})")
+
+
+def _foreign_packages() -> list[Finding]:
+    """A line where $PYTHONPATH puts packages before those of this environment."""
+    foreign = {}
+    folders = [Path(name).resolve() for name in os.environ.get("PYTHONPATH", "").split(os.pathsep) if name]
+    for name in (
+        "torch",
+        "torchvision",
+        "numpy",
+        "pandas",
+        "scipy",
+        "matplotlib",
+        "pydantic",
+        "snakemake",
+        "dvc",
+        "yaml",
+    ):
+        spec = importlib.util.find_spec(name)
+        origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
+        if origin is not None and any(origin.is_relative_to(folder) for folder in folders):
+            foreign[name] = origin.parent
+    if not foreign:
+        return []
+    text = ", ".join(f"{name} from {place}" for name, place in foreign.items())
+    return [Finding("PYTHONPATH", False, f"hides packages of this environment: {text}; unset PYTHONPATH", needed=False)]
 
 
 def _torch() -> Finding:

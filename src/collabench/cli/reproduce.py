@@ -19,6 +19,7 @@ from collabench.cli.study import part_of
 from collabench.core.errors import CollabenchError, StorageError
 
 if TYPE_CHECKING:
+    from collabench.storage.workspace import Workspace
     from collabench.study.progress import Watcher
     from collabench.study.study import Study
 
@@ -64,11 +65,14 @@ def reproduce(
         print(available.describe(), flush=True)
     study.check_device(available.device)
     study.check_files(wanted)
+    if shard is None:
+        _refuse_what_dvc_cannot(workspace)
     possible, lacking = study.inputs.without_missing_data(wanted)
     if lacking:
         others = f"; what needs other data trains with: collabench run -p {profile}" if possible else ""
         raise CollabenchError("; ".join(lacking) + others)
     environment = os.environ | available.environment() | {processes.ANCESTOR: processes.this_process()}
+    environment.pop("PYTHONSAFEPATH", None)  # the workflow lies in the project's folder, not among the packages
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     log_file = workspace.state / "logs" / "reproduce.log"
     watcher = progress.Watcher(study, available.workers, wanted, note=lambda: _last_line(log_file))
@@ -144,6 +148,25 @@ def _unchanged(root: Path, profile: str, cores: str | None, gpus: str | None) ->
     )  # fmt: skip
     said = memo.recall(workspace, "reproduce", whole=True)
     return said if asked.wait() == 0 else None
+
+
+def _refuse_what_dvc_cannot(workspace: Workspace) -> None:
+    """Raise CollabenchError, before anything runs, for a project in which DVC would end with a message of its own."""
+    alternative = (
+        f"`collabench run -p {workspace.profile}` and `collabench report -p {workspace.profile}` do without DVC"
+    )
+    for folder in (workspace.root / "artifacts", workspace.home):
+        if folder.is_symlink():
+            raise CollabenchError(
+                f"{folder}: is a link, behind which DVC records nothing; {alternative}, or move the whole project"
+            )
+    inside = any((folder / ".git").exists() for folder in (workspace.root, *workspace.root.parents))
+    config = workspace.root / ".dvc" / "config"
+    alone = config.exists() and "no_scm" in config.read_text("utf-8", errors="replace")
+    if not inside and not alone:
+        raise CollabenchError(
+            f"{workspace.root}: is no git repository, which DVC needs: `git init {workspace.root}`; {alternative}"
+        )
 
 
 def _watched(

@@ -46,8 +46,9 @@ _total: list[int] = []
 
 
 def launched_world() -> int:
-    """Number of processes that torchrun started, including this one; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Number of processes that torchrun started, including this one; 1 without torchrun, whatever the surroundings
+    say."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def launched_first() -> bool:

@@ -75,6 +75,7 @@ def share(study: Study, *, part: bool, log: Log = print) -> None:
         with temporary_folder("share") as folder:
             # What DVC remembers of a remote may no longer be there; with a memory of its own it asks.
             environment = os.environ | {"DVC_SITE_CACHE_DIR": str(folder)}
+            environment.pop("PYTHONSAFEPATH", None)  # the workflow lies in the project's folder
             _run(workspace.root, environment, ["commit", "-f", *(f"{name}@{profile}" for name in committed)])
             objects, problems = _objects(workspace.root, profile, pushed)
             problems += _restore(workspace.root, objects, log)

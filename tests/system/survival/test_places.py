@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -186,3 +187,23 @@ def test_the_folder_of_a_living_process_is_locked(tmp_path, monkeypatch):
         with pytest.raises(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(handle)
+
+
+# ---------------------------------------------------------------------------------------- DVC's record of its users
+
+
+@pytest.mark.parametrize("who", ["another program", "nobody", "this DVC"])
+def test_a_record_of_a_dvc_whose_number_belongs_to_another_program_is_cleared(lock, who, monkeypatch, capsys):
+    record = pipeline.dvc.RWLOCK
+    number = os.getpid() if who != "nobody" else 2**22 - 1
+    if who == "this DVC":
+        monkeypatch.setattr("psutil.Process.cmdline", lambda self: ["python", "-m", "dvc", "repro"])
+    entry = {"pid": number, "cmd": "dvc repro"}
+    record.write_text(json.dumps({"write": {"/a": entry}, "read": {"/b": [entry]}}))
+    pipeline.dvc.mend()
+    kept = who == "this DVC"
+    assert json.loads(record.read_text()) == {
+        "write": {"/a": entry} if kept else {},
+        "read": {"/b": [entry]} if kept else {},
+    }
+    assert ("held by a DVC that was killed; cleared" in capsys.readouterr().out) != kept
