@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from collabench.core.errors import CollabenchError
 from collabench.sharing import dvc_remote
@@ -23,7 +24,7 @@ def lock(path: Path, runs: dict, measured: dict | None = None, **further: object
     stages = {f"train@{PROFILE}": {"cmd": "touch pwned", "outs": [runs]}, **further}
     if measured is not None:
         stages[f"measured@{PROFILE}"] = {"cmd": "touch pwned", "outs": [measured]}
-    path.write_text(json.dumps({"schema": "2.0", "stages": stages}))
+    path.write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
     return path
 
 
