@@ -223,7 +223,7 @@ def test_an_array_that_may_not_be_read_is_not_called_missing(tmp_path, monkeypat
     def refuse(*arguments):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("collabench.data.tensors.open_file", refuse)
     with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)"):
         read_tensors(path)
 
