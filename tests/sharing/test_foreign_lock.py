@@ -118,7 +118,7 @@ def test_a_lock_that_says_more_than_names_and_md5_is_refused(tmp_path, runs, sai
         b"",
         b"[]",
         b"stages: 3",
-        b"a: &a [x, x]\nb: &b [*a, *a]\nstages: {c: [" + b"*b, " * 50_000 + b"]}",
+        b"a: &a [x, x]\nb: &b [*a, *a]\nstages: {c: [" + b"*b, " * 9_000 + b"]}",
         b"stages: !!python/object/apply:os.system ['touch pwned']",
         b"\xff\xfe",
         b"stages: {" + b"a: {" * 5000,

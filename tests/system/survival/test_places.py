@@ -134,7 +134,7 @@ def lock(tmp_path, monkeypatch) -> Path:
 def test_a_lock_that_was_cut_short_and_is_valid_yaml_is_brought_back(lock, capsys):
     whole = lock.read_text()
     cut = 0
-    for end in range(len(whole)):
+    for end in range(0, len(whole), 3):
         lock.write_text(whole[:end])
         try:
             found = yaml.safe_load(whole[:end])
