@@ -46,6 +46,7 @@ def reproduce(
     from collabench.report.pages.terminal import terminal_summary
     from collabench.storage.files import UNWRITABLE
     from collabench.storage.locks import holding
+    from collabench.storage.temporary import remove_abandoned_temporaries
     from collabench.study import memo, progress, shards
     from collabench.study.cleanup import set_aside
     from collabench.study.other_code import runs_of_other_code
@@ -86,6 +87,7 @@ def reproduce(
             program, arguments = "snakemake", [profile, "train"]
             environment[shards.SHARD] = shard
         command = [sys.executable, "-m", f"pipeline.{program}", *arguments]
+        remove_abandoned_temporaries()
         served = None if available.gpus or resources.on_cluster() else serve()
         try:
             environment |= {name: value for name, value in os.environ.items() if name == SERVER}

@@ -8,6 +8,7 @@ the process that started the server.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import selectors
@@ -56,10 +57,18 @@ def serve() -> Path | None:
     """
     if sys.platform != "linux" or not hasattr(os, "pidfd_open") or SERVER in os.environ:
         return None
-    folder = Path(tempfile.mkdtemp(prefix="collabench-"))
+    folder = Path(tempfile.mkdtemp(prefix="collabench-of-jobs-"))
     path = folder / "jobs"
+    lock = os.open(folder, os.O_RDONLY)  # while the server lives, nobody takes its folder for abandoned
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        listener.bind(str(path))
+    except OSError:  # the path is too long for a socket, or the file system has no locks
+        os.close(lock)
+        listener.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
     listener.listen(64)
     parent = os.getpid()
     sys.stdout.flush()
@@ -73,6 +82,7 @@ def serve() -> Path | None:
         finally:
             os._exit(1)
     listener.close()
+    os.close(lock)
     os.environ[SERVER] = str(path)
     return path
 
