@@ -66,12 +66,12 @@ def reproduce(
         print(available.describe(), flush=True)
     study.check_device(available.device)
     study.check_files(wanted)
-    if shard is None:
-        _refuse_what_dvc_cannot(workspace)
     possible, lacking = study.inputs.without_missing_data(wanted)
     if lacking:
         others = f"; what needs other data trains with: collabench run -p {profile}" if possible else ""
         raise CollabenchError("; ".join(lacking) + others)
+    if shard is None:
+        _refuse_what_dvc_cannot(workspace)
     environment = os.environ | available.environment() | {processes.ANCESTOR: processes.this_process()}
     environment.pop("PYTHONSAFEPATH", None)  # the workflow lies in the project's folder, not among the packages
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"

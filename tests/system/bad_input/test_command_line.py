@@ -133,7 +133,7 @@ def test_bad_claims_and_papers_are_refused_before_any_training(project, capsys, 
     claims.parent.write_text("papers")
     assert refused(project, capsys, monkeypatch, *arguments, "-p", "tiny") == f"{claims.parent}: is no folder of papers"
     claims.parent.unlink()
-    about = project / "papers" / "one" / "paper.yaml"
+    about = project / "papers" / "lee2020" / "paper.yaml"
     about.parent.mkdir(parents=True)
     about.write_text("title: A paper\n")
     message = refused(project, capsys, monkeypatch, *arguments, "-p", "tiny")
