@@ -197,7 +197,7 @@ def test_other_versions_give_a_tolerance_that_is_stated_and_kept(study):
 def test_without_a_measurement_the_tolerance_says_why(study):
     run, _ = one(study, "wang2018")
     for other in (0, 1, 2):
-        study.workspace.measured / run.configuration.id / f"seed-{other}.json".unlink()
+        (study.workspace.measured / run.configuration.id / f"seed-{other}.json").unlink()
     found = verify(study, sample=ALL, log=quiet)
     assert found.differences == [] and any("3 runs have no measured.json" in note for note in found.notes)
     assert {r.compared for r in found.reruns if r.run.configuration.id == run.configuration.id} == {"tolerance"}

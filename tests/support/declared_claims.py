@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import yaml
+
 from collabench.papers.claims import CLAIMS
 from collabench.papers.tables import PAPER
 from tests.support import fabricated
@@ -74,7 +76,7 @@ def declare(study, *claims):
     named = [line for line in SCOPES.splitlines()[1:] if f'"{line.split(":")[0].strip()}"' in used]
     study.workspace.papers.mkdir(exist_ok=True)
     scopes = "\n".join(named or SCOPES.splitlines()[1:2])
-    for paper in {json.loads(one.removeprefix("  - "))["paper"] for one in claims if one.startswith("  - {")}:
+    for paper in {claim["paper"] for claim in yaml.safe_load(f"claims:\n{used}")["claims"]}:
         (study.workspace.papers / paper).mkdir(exist_ok=True)
         (study.workspace.papers / paper / PAPER).write_text(ABOUT)
     (study.workspace.papers / CLAIMS).write_text(f"scopes:\n{scopes}\nclaims:\n{used}")

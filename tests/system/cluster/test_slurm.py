@@ -104,7 +104,7 @@ KILL_ONE = (
 
 
 def test_a_study_on_slurm_gives_the_bytes_of_a_study_on_this_machine(project, tmp_path):
-    collabench(project, "plan", "--estimate", "-p", PROFILE, "--cores", "2")
+    collabench(project, "estimate", "-p", PROFILE, "--cores", "2")
     study = load_study(project, PROFILE)
     teacher, student = sorted(study.jobs, key=lambda job: len(job.requires))
     expected = allocation(needs_of_run(study, teacher.configuration, "cpu"), len(teacher.seeds))
