@@ -131,7 +131,7 @@ def fingerprint(case: str, rounding: float = 0.0, **changed: object) -> dict:
     with torch.no_grad():
         predicted = method.predict(network.eval(), images[0])
     return {
-        "revision": type(method).revision,
+        "revision": type(method).revision + sum(settings.revisions().values()),
         "losses": losses,
         "weights": {layer: _summary(values) for layer, values in _layers(network).items()},
         "predictions": _summary(predicted),

@@ -65,13 +65,14 @@ class Configuration(Record):
             "engine": ENGINE_REVISION,
             "method_revision": METHODS[self.method.method].Method.revision,
             "dataset": self.dataset.identity(),
-            "noise": self.noise.model_dump(),
-            "model": self.model.model_dump(),
+            "noise": self.noise.identity_fields(),
+            "model": self.model.identity_fields(),
             "recipe": self.recipe.identity(),
             "method": {"method": self.method.method, **self.method.identity()},
-            "peer_models": [model.model_dump() for model in self.peer_models.values()],
+            "peer_models": [model.identity_fields() for model in self.peer_models.values()],
             "requires": [[required.configuration.id, member_seed(0, required.member)] for required in self.requires],
             **({"dropout_revision": DROPOUT_REVISION} if drawing > 1 else {}),
+            **({"revisions": revisions} if (revisions := self.method.revisions()) else {}),
         }
 
     @cached_property
@@ -101,7 +102,7 @@ def dataset_key(dataset: DatasetConfig) -> str:
 
 def noise_key(dataset: DatasetConfig, noise: NoiseConfig) -> str:
     """Folder name of the static noisy labels of a data set."""
-    return f"{dataset_key(dataset)}-{noise.kind}-{digest(noise.model_dump())[:8]}"
+    return f"{dataset_key(dataset)}-{noise.kind}-{digest(noise.identity_fields())[:8]}"
 
 
 @dataclass(frozen=True)

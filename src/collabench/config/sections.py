@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from collabench.config.known_datasets import DECODED_SOURCES, PINNED_SOURCES
-from collabench.core.record import NO_REPEATS, Record
+from collabench.core.record import LATER, NO_REPEATS, Record
 from collabench.methods import METHODS, MethodSettings
 from collabench.models import FAMILIES, ModelSettings
 
@@ -67,7 +67,7 @@ class DatasetConfig(Record):
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change a run's numbers: all but the path, the mirrors and the title."""
-        return self.model_dump(exclude={"title", "path", "mirrors"})
+        return self.identity_fields(exclude=("title", "path", "mirrors"))
 
 
 class NoiseConfig(Record):
@@ -155,12 +155,12 @@ class RecipeConfig(Record):
     validation_fraction: float = Field(default=0.0, ge=0, lt=0.9)
     validation_noisy: bool = False
     evaluate_every: int = Field(default=1, ge=1, le=10_000)
-    evaluation_sample: int | None = Field(default=None, ge=10, le=1_000_000)
+    evaluation_sample: Annotated[int | None, Field(ge=10, le=1_000_000), LATER] = None
     evaluation_batch_size: int = Field(default=500, ge=1, le=65_536)
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool | Literal["cuda-graphs"] = False
-    arithmetic: Literal["portable", "native"] = "native"
-    processes: int = Field(default=1, ge=1, le=1024)
+    arithmetic: Annotated[Literal["portable", "native"], LATER] = "native"
+    processes: Annotated[int, Field(ge=1, le=1024), LATER] = 1
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -183,10 +183,8 @@ class RecipeConfig(Record):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """The fields that can change a run's numbers: all of them. Defaults that came later are omitted, such as one
-        process and native arithmetic."""
-        usual = {"processes": 1, "arithmetic": "native", "evaluation_sample": None}
-        return self.model_dump(exclude={name for name, value in usual.items() if getattr(self, name) == value})
+        """The fields that can change a run's numbers: all of them."""
+        return self.identity_fields()
 
 
 if TYPE_CHECKING:

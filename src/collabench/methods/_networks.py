@@ -43,7 +43,7 @@ class NetworksSettings(contract.MethodSettings):
         # The run's identity lists every named model once. This pattern adds which network has which of them.
         models = list(dict.fromkeys(self.peers))
         pattern = [models.index(peer) for peer in self.peers]
-        return self.model_dump(exclude={"networks", "peers"}) | {"networks": self.count, "peers": pattern}
+        return self.identity_fields(exclude=("networks", "peers")) | {"networks": self.count, "peers": pattern}
 
     def make(self, context: contract.Context) -> list[Backbone]:
         """The networks, in order, with independent initial weights."""

@@ -65,7 +65,15 @@ class MethodSettings(Record):
     def identity(self) -> dict[str, Any]:
         """The settings that can change numbers, as plain data. Names are replaced by the runs and models that they
         refer to."""
-        return self.model_dump(exclude={name for name, _, _ in self.references()})
+        return self.identity_fields(exclude=(name for name, _, _ in self.references()))
+
+    def revisions(self) -> dict[str, int]:
+        """Revisions of parts of the method that these settings use: ``{"alternating": 2}``, by default none.
+
+        If only some settings compute other numbers, raise the revision of their part, not the method's own
+        ``revision``: the other settings then keep their ids.
+        """
+        return {}
 
     def without_effect(self) -> dict[str, str]:
         """The settings that nothing reads beside the others, each with what it belongs to.
@@ -140,7 +148,8 @@ class Context:
 class Method(ABC, Generic[Network]):
     """One training method.
 
-    ``revision`` is part of a run's identity. Raise it whenever the method computes other numbers.
+    ``revision`` is part of a run's identity. Raise it whenever the method computes other numbers
+    (:meth:`MethodSettings.revisions` if only some settings do).
     ``trains`` is False for a method that only combines finished runs (the ensemble).
     ``reading``: what must be stated wherever results are shown, for a method whose paper's text is not available.
     """

@@ -104,7 +104,7 @@ class Settings(contract.MethodSettings):
 
     def identity(self) -> dict[str, Any]:
         # The required runs and the named model are part of the run's identity themselves.
-        return self.model_dump(exclude={"teacher", "teacher_model", "teacher_recipe", "teacher_file"})
+        return self.identity_fields(exclude=("teacher", "teacher_model", "teacher_recipe", "teacher_file"))
 
 
 class Method(contract.Method[Backbone]):
