@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,13 +71,23 @@ def folder_beside(path: Path) -> Iterator[Path]:
     The folder is locked meanwhile, so that :func:`remove_abandoned` can recognise what a killed process left behind. It
     is a folder rather than a file because some libraries write to a temporary name of their own before they rename it.
     """
+    with locked_folder(lambda: tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")) as folder:
+        yield folder
+
+
+@contextmanager
+def locked_folder(make: Callable[[], str]) -> Iterator[Path]:
+    """The new folder that ``make`` makes, locked until the block ends, and then removed.
+
+    A folder that nobody has locked was left behind by a killed process, and may be removed. Raises OSError.
+    """
     while True:
-        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+        folder = Path(make())
         try:
             handle = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # removed by remove_abandoned before it was locked
+        except FileNotFoundError:  # removed as left behind, before it was locked
             continue
-        with suppress(OSError):  # a file system without locks: nothing there is considered abandoned
+        with suppress(OSError):  # a file system without locks: nothing there is considered left behind
             fcntl.flock(handle, fcntl.LOCK_EX)
         if folder.exists():
             break

@@ -7,10 +7,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from collabench.storage.files import unwritable
+from collabench.storage.files import locked_folder, unwritable
 
 _PREFIX = "collabench-of-"
 
@@ -20,24 +20,13 @@ def temporary_folder(purpose: str) -> Iterator[Path]:
     """A new folder, readable by this user only, that goes when the block ends; before it is made, those go that killed
     processes of this user have left. It may hold what nobody else should read, such as the access to a remote."""
     remove_abandoned_temporaries()
-    while True:
+    with ExitStack() as stack:
         try:
-            folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-"))
-            handle = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # another start was quicker than the lock
-            continue
+            held = locked_folder(lambda: tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-"))
+            folder = stack.enter_context(held)
         except OSError as error:
             raise unwritable(Path(tempfile.gettempdir()), error) from None
-        with suppress(OSError):  # a file system without locks: there nothing is ever taken for abandoned
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if folder.exists():
-            break
-        os.close(handle)
-    try:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
 
 
 def remove_abandoned_temporaries() -> list[Path]:
