@@ -71,10 +71,21 @@ def test_a_silent_memory_leaves_the_network_as_it_is():
     assert torch.equal(network(IMAGES.double()), plain)
 
 
-def test_refreshing_targets_counts_no_batch_twice():
-    """Batch normalisation's running statistics move once a batch in every network, whatever the optimisation."""
-    for values in ({}, {"optimisation": "in_turn"}, {"optimisation": "in_turn", "refresh_targets": False}):
-        instance, network = built("dml", networks=3, **values)
+def test_no_batch_counts_twice():
+    """Batch normalisation's running statistics move once a batch in every network and head, whatever the
+    optimisation, and as in a single pass."""
+    in_turn, alternating = {"optimisation": "in_turn"}, {"optimisation": "alternating"}
+    for method, values in (
+        ("dml", {"networks": 3}),
+        ("dml", {"networks": 3} | in_turn),
+        ("dml", {"networks": 3, "refresh_targets": False} | in_turn),
+        ("song2018", {}),
+        ("song2018", alternating),
+        ("song2018", {"refresh_targets": False} | alternating),
+        ("song2018", {"graph": "multi_instance", "heads": 3} | alternating),
+    ):
+        instance, network = built(method, **values)
+        _, once = built(method, **values)
 
         def update(loss: torch.Tensor, parameters: object = None) -> None:
             loss.backward(inputs=parameters)
@@ -82,6 +93,9 @@ def test_refreshing_targets_counts_no_batch_twice():
         instance.step(network, batch(), update)
         counts = {int(value) for key, value in network.state_dict().items() if key.endswith("num_batches_tracked")}
         assert counts == {1}
+        instance.predict(once.train(), batch().images)
+        moved = [key for key in network.state_dict() if key.endswith(("running_mean", "running_var"))]
+        assert moved and all(torch.equal(network.state_dict()[key], once.state_dict()[key]) for key in moved)
         assert all(m.track_running_stats for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 

@@ -24,17 +24,15 @@ Network 0, the run's own model, is deployed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from collabench.methods import contract
 from collabench.methods._networks import NetworksSettings
+from collabench.methods._running_statistics import fixed_running_statistics
 from collabench.methods.losses import hard_cross_entropy, kullback_leibler, log_probabilities
 from collabench.models.dropout import SameMasks
 
@@ -112,17 +110,3 @@ class Method(contract.Method[nn.ModuleList]):
 
     def deploy(self, network: nn.ModuleList) -> nn.Module:
         return network[0]
-
-
-@contextmanager
-def fixed_running_statistics(network: nn.Module) -> Iterator[None]:
-    """Within the block batch normalisation uses the batch's statistics and does not update its running statistics, so
-    that a second pass over a batch does not count twice."""
-    tracking = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for module in tracking:
-        module.track_running_stats = False
-    try:
-        yield
-    finally:
-        for module in tracking:
-            module.track_running_stats = True

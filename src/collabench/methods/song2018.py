@@ -25,7 +25,8 @@ With one head J = CE(onehot(y), z; 1). Terms: ``hard`` and, with several heads, 
 ``scaling``                  ``backprop_rescaling``: losses summed over heads, the gradient divided by the number of
                              branches at every split; ``loss_scaling``: losses averaged over heads; ``none``: summed
 ``optimisation``             ``simultaneous``: one step on all heads; ``alternating``: one step per head within a
-                             batch, without scaling; each step changes only the parameters on that head's path
+                             batch, without scaling; each step changes only the parameters on that head's path.
+                             Running statistics of batch normalisation move once a batch, in the first step's pass
 ``refresh_targets``          alternating only. On (default): the other heads' logits are computed again for each head's
                              step; off: the logits from before the batch's first step are used
 ============================ =========================================================================================
@@ -35,6 +36,7 @@ The first head is deployed. It is chosen before training, because choosing the b
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Literal, Self
 
 import torch
@@ -43,6 +45,7 @@ from torch import Tensor
 
 from collabench.core.record import Record
 from collabench.methods import contract
+from collabench.methods._running_statistics import fixed_running_statistics
 from collabench.methods.losses import consensus, hard_cross_entropy, soft_cross_entropy
 from collabench.models import Backbone
 from collabench.models.tree import INPUT, Split, TrainingTree, check_splits, heads_of
@@ -130,6 +133,11 @@ class Settings(contract.MethodSettings):
             return {"gradient_through_target": "heads that share layers, if they alternate"}
         return {"label_smoothing": "beta above 0"} if self.beta == 0 else {}
 
+    def revisions(self) -> dict[str, int]:
+        # 2: running statistics move once a batch; in 1 they moved once in every head's step.
+        alternates = self.optimisation == "alternating" and len(self.passes()) > 1
+        return {"alternating": 2} if alternates else {}
+
     def passes(self) -> tuple[str | None, ...]:
         heads = heads_of(self.splits) if self.splits is not None else 1 if self.graph == "individual" else self.heads
         return (None,) * heads
@@ -159,7 +167,8 @@ class Method(contract.Method[TrainingTree]):
         sums: dict[str, Tensor] = {}
         targets = None
         for head in range(network.heads):
-            logits = network(batch.images)
+            with fixed_running_statistics(network) if head else nullcontext():
+                logits = network(batch.images)
             if targets is None or self.settings.refresh_targets:
                 targets = self._targets(logits)
             terms = self._terms(logits, batch.labels, targets, [head])
