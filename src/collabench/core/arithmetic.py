@@ -1,13 +1,14 @@
-"""Which arithmetic this process computes with: ``portable``, the same bits on every x86-64 processor with AVX2 and
-FMA, or ``native``.
+"""The arithmetic of this process: ``portable``, with the same bits on every x86-64 processor with AVX2 and FMA, or
+``native``, with torch's own operators.
 
-A portable run's convolutions and products are the project's own loops. What is left to torch is held to one set of
-instructions by three variables of the environment, which torch, oneDNN and MKL read once. So they have to be there
-before torch is imported: importing this module sets them, unless ``COLLABENCH_ARITHMETIC`` is ``native``. A process
-that imported torch before can compute, but :func:`refusal` says why its results would not be portable.
+A portable run computes convolutions and matrix products with the project's own loops. Three environment variables
+restrict torch, oneDNN and MKL to one instruction set for everything else. These libraries read the variables once, so
+they must be set before torch is imported. Importing this module sets them, unless ``COLLABENCH_ARITHMETIC`` is
+``native``. A process that imported torch earlier can still compute, but :func:`refusal` says why its results would not
+be portable.
 
-``native`` may be computed in any process; where torch is to be as fast as it can, the process starts with
-:func:`environment`.
+Any process can compute native runs. They reach torch's full speed only in a process that was started with
+:func:`environment`, without the three variables.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from collabench.core.errors import ConfigError
 
 Arithmetic = Literal["portable", "native"]
 
-#: The environment's variable that says which of both a process is for.
+#: Environment variable that chooses the arithmetic of a process.
 CHOICE = "COLLABENCH_ARITHMETIC"
 
-#: What holds torch, oneDNN and MKL to one set of instructions. MKL's other values choose by the processor's vendor.
+#: Variables that restrict torch, oneDNN and MKL to one instruction set. With MKL_CBWR's other values, MKL chooses its
+#: code by the processor's vendor.
 HELD = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
 
-#: Present where this module set the variables, so that a native process beneath a portable one takes them away again.
+#: Set together with these variables, so that a native child of a portable process removes them again.
 _BY_US = "COLLABENCH_HELD"
 
 _REMEDY = (
@@ -40,7 +42,10 @@ _late = False
 
 
 def chosen() -> Arithmetic:
-    """What this process is for; portable unless the environment says otherwise."""
+    """Return the arithmetic of this process: portable unless the environment says otherwise.
+
+    Raises ConfigError if the environment contains another word.
+    """
     value = os.environ.get(CHOICE) or "portable"
     if value not in get_args(Arithmetic):
         raise ConfigError(f"{value!r} is no arithmetic: --arithmetic and ${CHOICE} take portable or native")
@@ -48,8 +53,10 @@ def chosen() -> Arithmetic:
 
 
 def environment(arithmetic: Arithmetic, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment for a process that is to compute in this way, made of ``base`` (by default this process's
-    own)."""
+    """Return the environment variables for a process with this arithmetic, derived from ``base``.
+
+    base: the variables to start from; this process's own by default.
+    """
     found = dict(os.environ if base is None else base)
     if found.pop(_BY_US, None):
         for name in HELD:
@@ -60,8 +67,11 @@ def environment(arithmetic: Arithmetic, base: Mapping[str, str] | None = None) -
 
 
 def hold() -> None:
-    """Set this process's environment to what was chosen, and note whether torch had been imported before. Does
-    nothing twice."""
+    """Set this process's environment variables for the chosen arithmetic.
+
+    If torch was imported before, this is too late: nothing is set, and :func:`refusal` reports it. A second call
+    changes nothing. Raises ConfigError as :func:`chosen`.
+    """
     global _late
     arithmetic = chosen()
     wanted = environment(arithmetic)
@@ -79,14 +89,17 @@ def hold() -> None:
 
 
 def choose(arithmetic: str) -> None:
-    """Choose what this process and its children are for. Raises ConfigError for a word other than portable, native."""
+    """Choose the arithmetic of this process and its children. Raises ConfigError unless it is portable or native."""
     os.environ[CHOICE] = arithmetic
     chosen()
     hold()
 
 
 def refusal() -> str | None:
-    """One line that says why this process cannot compute portably, and what to do; None if it can. Imports torch."""
+    """Return one line on why this process cannot compute portable runs, and what to do; None if it can.
+
+    Imports torch.
+    """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"portable arithmetic needs an x86-64 processor, this is {platform.machine()}: {_REMEDY}"
     if missing := missing_instructions():
@@ -109,12 +122,15 @@ def refusal() -> str | None:
 
 
 def missing_instructions() -> list[str]:
-    """Of those that portable arithmetic needs, as the processor itself tells them (an emulated one too)."""
+    """Return the instruction sets that portable arithmetic needs and this processor lacks (``AVX2``, ``FMA``).
+
+    The processor itself is asked, so that an emulated processor's answer counts too.
+    """
     from llvmlite import binding
 
     features = binding.get_host_cpu_features()
     return [name.upper() for name in ("avx2", "fma") if not features.get(name, False)]
 
 
-with suppress(ConfigError):  # a mistake in the environment is said by the command, in one line
+with suppress(ConfigError):  # the command reports a wrong environment variable, in one line
     hold()

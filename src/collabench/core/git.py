@@ -1,8 +1,8 @@
-"""git, called such that nothing of a repository that somebody else made is executed.
+"""Safe calls of git: no program is run that a repository made by somebody else could name.
 
-A repository's own configuration can name programs that even ``git status`` starts: a file system monitor, hooks,
-filters of content, a transport that fetches what a partial clone lacks. None of them is started here, and no variable
-of the surroundings (``GIT_DIR`` and its like) leads to another repository.
+A repository's configuration can name programs that even ``git status`` starts: a file system monitor, hooks, content
+filters, or a transport that fetches the missing objects of a partial clone. None of them is started here. Environment
+variables such as ``GIT_DIR`` are removed, so that they cannot lead to another repository.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-#: What belongs to a project: code and configuration.
+#: Paths that make up a project's code and configuration.
 _PROJECT = ("src", "pipeline", "papers", "params.yaml", "Snakefile")
 
-#: git reads its user's configuration with these, and nothing but them from the surroundings.
+#: git's environment variables that are passed on; with them git finds its user's configuration and its own programs.
 _KEPT = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_CEILING_DIRECTORIES", "GIT_EXEC_PATH")
 
 _SAFE = (
@@ -29,11 +29,14 @@ _SAFE = (
 
 
 class GitError(Exception):
-    """git is not there, or says that something is wrong; the message is what it says."""
+    """git cannot be started, or reported an error. The message is the first line that git printed."""
 
 
 def git(folder: Path, *arguments: str, settings: tuple[str, ...] = ()) -> str:
-    """What git prints when it is called in a folder. Raises GitError. settings: further ``key=value``."""
+    """Run git in a folder and return its standard output. Raises GitError if git fails or cannot be started.
+
+    settings: further entries ``key=value`` of git's configuration.
+    """
     options = [word for setting in (*_SAFE, *settings) for word in ("-c", setting)]
     try:
         done = subprocess.run(
@@ -52,7 +55,10 @@ def git(folder: Path, *arguments: str, settings: tuple[str, ...] = ()) -> str:
 
 
 def environment() -> dict[str, str]:
-    """The surroundings without git's variables, and with those that keep it from asking, fetching and writing."""
+    """Return environment variables for git, which keep it from prompting, fetching and writing.
+
+    git's own variables are removed from this process's environment, except :data:`_KEPT`.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT}
     return kept | {
         "GIT_ALLOW_PROTOCOL": "none",
@@ -66,8 +72,11 @@ def environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class State:
-    """commit: the project's; None where it isn't known, and ``why`` then says why. dirty: whether code or
-    configuration differ from it."""
+    """The version of a project in git.
+
+    commit: the project's commit; None if it is unknown, and ``why`` then gives the reason.
+    dirty: whether code or configuration differ from the commit.
+    """
 
     commit: str | None = None
     dirty: bool | None = None
@@ -75,8 +84,10 @@ class State:
 
 
 def state_of(project: Path) -> State:
-    """The commit that a project's folder is at. A repository around it that doesn't hold the project says nothing
-    about it."""
+    """Return the commit of a project's folder, and whether the project was changed since.
+
+    If the folder lies in a repository that does not contain the project, that repository's commit is not used.
+    """
     try:
         top = git(project, "rev-parse", "--show-toplevel").rstrip("\n")
         commit = git(project, "rev-parse", "--verify", "HEAD").strip()
@@ -91,7 +102,7 @@ def state_of(project: Path) -> State:
 
 
 def _no_filters(folder: Path) -> tuple[str, ...]:
-    """Settings that turn the content filters off which a repository's configuration defines: each names a program."""
+    """Return settings that turn off the content filters in a repository's configuration: each could run a program."""
     names = git(folder, "config", "--list", "--name-only", "-z").split("\0")
     keys = {name.rpartition(".")[0] for name in names if name.startswith("filter.")}
     return tuple(

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
+#: Environment variable with the name (:func:`this_process`) of the command that started the study.
 ANCESTOR = "COLLABENCH_ANCESTOR"
 
 #: prctl(2): the signal that the kernel sends to this process when the thread that started it ends.
@@ -40,9 +41,9 @@ def end_with_parent(parent: int | None = None, poll_seconds: float = 0.5) -> Non
 
 
 def kill_with_parent(parent: int | None = None) -> None:
-    """Have the kernel end this process together with its parent, where it can (Linux).
+    """Ask the kernel to kill this process when its parent ends. This works on Linux only.
 
-    parent: the parent's process id, where the caller knows it: if that one has ended already, this process ends now.
+    parent: the parent's process id, if the caller knows it. If the parent has already ended, this process ends now.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -51,9 +52,9 @@ def kill_with_parent(parent: int | None = None) -> None:
 
 
 def ending_with_parent() -> Callable[[], None] | None:
-    """A ``preexec_fn`` for :class:`subprocess.Popen` that ends the program together with this process.
+    """Return a ``preexec_fn`` for :class:`subprocess.Popen` that ends the program together with this process.
 
-    None if the system does not support that.
+    Returns None if the operating system does not support that.
     """
     if sys.platform != "linux":
         return None
@@ -68,7 +69,7 @@ def ending_with_parent() -> Callable[[], None] | None:
 
 
 def this_process() -> str:
-    """A name of this process for $COLLABENCH_ANCESTOR: its id and its start time, because ids are reused."""
+    """Return a name of this process for $COLLABENCH_ANCESTOR: its id and its start time, because ids are reused."""
     import psutil
 
     return f"{os.getpid()}:{psutil.Process().create_time():.2f}"

@@ -1,4 +1,4 @@
-"""Opening what should be a file: a pipe or a device in its place would be waited for, or read, without end."""
+"""Opening of regular files only. Reading a pipe or a device instead could block, or never end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def open_file(path: Path) -> BufferedReader:
-    """A file, opened for reading. Raises OSError, also for anything that is no regular file."""
+    """Open a file for reading. Raises OSError if it cannot be opened or is not a regular file."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 (handed out)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -21,14 +21,14 @@ def open_file(path: Path) -> BufferedReader:
 
 
 def read_file(path: Path) -> bytes:
-    """A file's content. Raises OSError, also for anything that is no regular file."""
+    """Return a file's content. Raises OSError, naming the file, if it cannot be read or is not a regular file."""
     with naming(path), open_file(path) as file:
         return file.read()
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name the file in what the system says of it, such as of a sector that cannot be read: by itself it names none."""
+    """Within the block, add the file's path to an OSError that names none, such as for an unreadable sector."""
     try:
         yield
     except OSError as error:

@@ -1,9 +1,9 @@
-"""A server of jobs: each job runs in a fork of one process that has everything imported, and so starts in milliseconds.
+"""A job server: a process that has imported everything forks itself for each job, so that jobs start in milliseconds.
 
-:func:`serve` forks the server, which waits at a socket. :func:`ask` is what a job's own process does: it hands over its
-arguments, its environment and its open files, waits for the exit code, and passes signals on. A job runs in a fork of
-its own, so that its crash ends no other job. A job ends with the process that asked for it, with the server, and with
-the process that started the server.
+:func:`serve` forks the server, which listens on a socket. :func:`ask` runs in the process that was started for a job
+(the client). It sends its arguments, environment variables, and standard input, output and error to the server,
+forwards signals, and waits for the exit code. Each job runs in its own fork, so that a crash ends no other job. A job
+is killed when its client, the server, or the process that started the server ends.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from typing import Any, NoReturn
 
 from collabench.core.processes import end_with_parent, kill_with_parent
 
-#: The server's socket, for the jobs.
+#: Environment variable with the path of the server's socket.
 SERVER = "COLLABENCH_SERVER"
 
-#: Beginnings of the names of variables that take effect when libraries are imported. A job with other values is not
-#: served. Of the names that end in ``_NUM_THREADS``, which Snakemake sets, only OMP_NUM_THREADS counts.
+#: Prefixes of environment variables that libraries read when they are imported. The server refuses a job in which such
+#: a variable has another value than in the server. Snakemake sets several variables that end in ``_NUM_THREADS``; only
+#: OMP_NUM_THREADS is compared.
 _AT_IMPORT = ("ATEN_", "COLLABENCH_ARITHMETIC", "CUDA_", "KMP_", "MKL_", "NUMBA_", "OMP_", "ONEDNN_", "PYTHON", "TORCH")
 
-#: What the server answers to a job that it cannot serve.
+#: The server's answer to a job that it refuses.
 _REFUSED = -1
 
 _LONGEST_REQUEST = 1_000_000
@@ -42,7 +43,7 @@ _PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass
 class _Job:
-    """A job that is being served: its socket, and its process once it runs."""
+    """A job of the server: the connection to its client, and its process once it has been started."""
 
     connection: socket.socket
     pid: int = 0
@@ -50,16 +51,16 @@ class _Job:
 
 
 def serve() -> Path | None:
-    """Fork a server from this process, and name it in this process's environment; its socket.
+    """Fork a server from this process, set $COLLABENCH_SERVER to its socket, and return the socket's path.
 
-    None where the system lacks what it takes, or where there is a server already. Call this before the process starts
-    threads.
+    Returns None, without a server, if the operating system does not support it or if a server exists already. Call
+    this before the process starts threads, because a fork copies only the calling thread.
     """
     if sys.platform != "linux" or not hasattr(os, "pidfd_open") or SERVER in os.environ:
         return None
     folder = Path(tempfile.mkdtemp(prefix="collabench-of-jobs-"))
     path = folder / "jobs"
-    lock = os.open(folder, os.O_RDONLY)  # while the server lives, nobody takes its folder for abandoned
+    lock = os.open(folder, os.O_RDONLY)  # the server holds this lock, which shows that its folder is in use
     listener = socket.socket(socket.AF_UNIX)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -76,7 +77,7 @@ def serve() -> Path | None:
     if os.fork() == 0:
         try:
             kill_with_parent(parent)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: jobs hear of it from those who asked
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal: the clients forward it to their jobs
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             _Server(listener).run()
         finally:
@@ -88,14 +89,17 @@ def serve() -> Path | None:
 
 
 def dismiss(path: Path | None) -> None:
-    """Remove what :func:`serve` left in the environment and on disk. The server itself ends with this process."""
+    """Remove the environment variable and the folder of :func:`serve`. The server itself ends with this process."""
     if path is not None:
         os.environ.pop(SERVER, None)
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def ask(module: str, arguments: Sequence[str]) -> int | None:
-    """Have the server run ``module.main(arguments)``; its exit code. None where there is no server, or it refuses."""
+    """Let the server run ``module.main(arguments)`` and return the exit code.
+
+    Returns None if there is no server or it refuses the job. The caller then runs the job itself.
+    """
     address = os.environ.get(SERVER)
     if not address:
         return None
@@ -112,7 +116,7 @@ def ask(module: str, arguments: Sequence[str]) -> int | None:
             connection.sendall(len(body).to_bytes(8))
             socket.send_fds(connection, [body[:1]], [0, 1, 2])
             connection.sendall(body[1:])
-        except OSError:  # it has ended, or was another machine's
+        except OSError:  # the server has ended, or runs on another machine
             return None
         for number in _PASSED_ON:
             signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
@@ -127,7 +131,7 @@ def ask(module: str, arguments: Sequence[str]) -> int | None:
 
 
 def _received(connection: socket.socket, count: int) -> bytes:
-    """So many bytes, or fewer where the other side has ended."""
+    """Receive ``count`` bytes, or fewer if the other side closes the connection."""
     found = b""
     while len(found) < count:
         part = connection.recv(count - len(found))
@@ -138,7 +142,7 @@ def _received(connection: socket.socket, count: int) -> bytes:
 
 
 class _Server:
-    """Forks a process for each request and watches it and those who asked."""
+    """The server: forks a process for each request, and watches these processes and their clients."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener, self._selector = listener, selectors.DefaultSelector()
@@ -156,7 +160,7 @@ class _Server:
             size = int.from_bytes(_received(job.connection, 8))
             first, files, _, _ = socket.recv_fds(job.connection, 1, 3)
             request = json.loads(first + _received(job.connection, min(size, _LONGEST_REQUEST) - 1))
-        except (OSError, ValueError):  # who asked has ended meanwhile
+        except (OSError, ValueError):  # the client has ended meanwhile
             job.connection.close()
             return
         if _taking_effect_at_import(request["environment"]) != self._environment:
@@ -180,7 +184,7 @@ class _Server:
         self._selector.register(job.connection, selectors.EVENT_READ, lambda: self._heard(job))
 
     def _become(self, request: dict[str, Any], files: list[int]) -> NoReturn:
-        """What a forked process does: take the place of the one that asked, and run its job."""
+        """In the forked process: take over the client's files, environment and module path, run its job, and exit."""
         for key in list(self._selector.get_map().values()):
             if isinstance(key.fileobj, socket.socket):
                 key.fileobj.close()
@@ -200,7 +204,7 @@ class _Server:
         os._exit(code)
 
     def _heard(self, job: _Job) -> None:
-        """A signal to pass on, or the end of the process that asked, with which its job ends."""
+        """Forward a signal from the client to its job. If the client has ended, kill the job."""
         try:
             heard = job.connection.recv(1)
         except OSError:
@@ -219,7 +223,7 @@ class _Server:
 
     @staticmethod
     def _answer(job: _Job, code: int) -> None:
-        with suppress(OSError):  # who asked has ended
+        with suppress(OSError):  # the client has ended
             job.connection.sendall(code.to_bytes(4, signed=True))
         job.connection.close()
 
@@ -230,7 +234,7 @@ def _taking_effect_at_import(environment: Any) -> dict[str, str]:
 
 
 def _exit_code(run: Callable[[], object]) -> int:
-    """What Python's own exit code would be, with its traceback on standard error."""
+    """Call ``run`` and return the exit code that Python would end with; print a traceback to standard error."""
     import traceback
 
     try:

@@ -1,5 +1,4 @@
-"""Text that others wrote (records of another copy, names of classes, titles), made safe for the place where it is
-shown."""
+"""Escaping of text from other people (imported records, class names, titles) for the place where it is shown."""
 
 from __future__ import annotations
 
@@ -8,13 +7,15 @@ import re
 import unicodedata
 from typing import Any, TextIO
 
-#: What begins something else than text in markdown, also within a table's cell.
+#: Characters with a meaning in markdown, also within a table's cell.
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|]")
 
 
 def printable(text: str) -> str:
-    """Text without anything that a terminal would obey, such as escape sequences and changes of direction: each such
-    character is written as Python writes it. Line ends and tabs stay."""
+    """Return text that cannot control a terminal, for example by escape sequences or changes of the text's direction.
+
+    Each such character is replaced by its Python escape, such as ``\\x1b``. Line ends and tabs stay.
+    """
     if text.isprintable():
         return text
     return "".join(
@@ -23,28 +24,33 @@ def printable(text: str) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Text as one line of markdown, in a heading, a sentence or a cell: no markup, no HTML, no end of the cell."""
+    """Return text as one line of markdown for a heading, a sentence or a table cell.
+
+    Markup, HTML and cell separators are escaped.
+    """
     return _MARKDOWN.sub(lambda match: f"\\{match[0]}", printable(" ".join(text.split())))
 
 
 def markdown_cell(text: str) -> str:
-    """A cell that may hold markup of its own, but no end of the cell, of the line, or of what a terminal shows."""
+    """Return a table cell whose markup stays, while cell separators, line ends and control characters are escaped."""
     return re.sub(r"(?<!\\)\|", r"\\|", printable(" ".join(text.split())))
 
 
 def html_text(text: str) -> str:
-    """Text within an HTML page or an attribute in quotes."""
+    """Return text that is escaped for an HTML page or a quoted attribute."""
     return html.escape(printable(text))
 
 
 class PrintableStream:
-    """A stream for text, such as standard output, that shows only what :func:`printable` leaves. ``unfiltered``: the
-    stream itself, for a program's own control of the terminal."""
+    """A text stream, such as standard output, that passes everything through :func:`printable`.
+
+    unfiltered: the original stream, for a program's own control sequences.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.unfiltered = stream
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal may lack characters; the command goes on
+            stream.reconfigure(errors="replace")  # a character that the terminal cannot show must not end the command
 
     def write(self, text: str) -> int:
         return self.unfiltered.write(printable(text))

@@ -1,7 +1,7 @@
-"""Comparison of a new report with the accepted one, as answers to the questions that a person asks.
+"""Comparison of a new report with the accepted one.
 
-Do all runs give the same numbers? Which verdicts changed? Do the cells agree within the randomness of training? How far
-is the largest mean from the accepted one? What is the likely cause?
+It answers five questions. Do all runs give the same numbers? Which verdicts changed? Do the cells agree within the
+randomness of training? What is the largest change of a mean? What is the likely cause?
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from collabench.storage.files import read_json, write_json
 from collabench.storage.results import Measured
 from collabench.storage.workspace import Workspace
 
-#: File beside the costs, which differ whenever runs are repeated: where the runs were made, and with what versions.
+#: File in the folder of costs: where the runs were made, and with which versions. It is not in the report itself,
+#: because it differs whenever runs are repeated elsewhere.
 ORIGIN = "origin.json"
 
 #: Relative difference below which a change of a likelihood or a calibration error counts as rounding.
 ROUNDING = 1e-5
 _ROUNDED = ("negative_log_likelihood", "calibration_error")
 
-#: Level of the family of tests for cells that differ by more than the randomness of training.
+#: Significance level of the tests for cells that differ by more than the randomness of training, over all cells.
 LEVEL = 0.05
 
 _RUNS = "runs.csv"
@@ -47,7 +48,10 @@ class Origin(Record):
 
 @dataclass(frozen=True)
 class Comparison:
-    """lines: one per question. details: all differences. same_bytes: whether all files of the report are equal."""
+    """The result of a comparison.
+
+    lines: one per question. details: all differences. same_bytes: whether all files of the report are equal.
+    """
 
     lines: tuple[str, ...]
     details: tuple[str, ...]
@@ -55,7 +59,7 @@ class Comparison:
 
 
 def origin_of(measured: list[Measured]) -> Origin:
-    """The distinct devices, versions and commits of measured runs."""
+    """Return the distinct devices, versions and commits of measured runs."""
     return Origin(
         devices=tuple(sorted({f"{one.device} ({one.device_type})" for one in measured})),
         versions=tuple(sorted({f"{name} {version}" for one in measured for name, version in one.versions.items()})),
@@ -64,7 +68,7 @@ def origin_of(measured: list[Measured]) -> Origin:
 
 
 def write_origin(folder: Path, measured: list[Measured]) -> None:
-    """Write :data:`ORIGIN` into a folder of costs."""
+    """Write the file :data:`ORIGIN` into a folder of costs."""
     write_json(folder / ORIGIN, origin_of(measured))
 
 
@@ -94,7 +98,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _is_rounding(line: str) -> bool:
-    """Whether a line of :func:`collabench.report.accepted.compare` is a difference by rounding."""
+    """Return whether a line of :func:`collabench.report.accepted.compare` is a difference by rounding only."""
     head, _, values = line.rpartition(": ")
     if not any(name in head for name in _ROUNDED):
         return False
@@ -106,7 +110,7 @@ def _is_rounding(line: str) -> bool:
 
 
 def _verdicts(old: Path, new: Path) -> str:
-    """The number of equal verdicts, and the verdicts that changed."""
+    """Return one line with the number of equal verdicts and the verdicts that changed; empty without verdicts."""
     before, after = (_verdicts_of(folder / _CLAIMS) for folder in (old, new))
     if not before and not after:
         return ""
@@ -127,7 +131,7 @@ def _verdicts_of(path: Path) -> dict[str, str]:
 
 
 def _cells(old: list[dict[str, str]], new: list[dict[str, str]]) -> Iterator[str]:
-    """The number of cells that agree within the randomness of training, and the largest change of a mean."""
+    """Yield lines on the cells that agree within the randomness of training, and on the largest change of a mean."""
     before, after = _errors(old), _errors(new)
     seeds = {cell: sorted(before[cell].keys() & after[cell].keys()) for cell in after if cell in before}
     pairs = {
@@ -161,7 +165,7 @@ def _cells(old: list[dict[str, str]], new: list[dict[str, str]]) -> Iterator[str
 
 
 def _errors(rows: list[dict[str, str]]) -> dict[tuple[str, ...], dict[str, float]]:
-    """Cell → seed → test error in percent."""
+    """Return the test errors in percent: cell → seed → error."""
     found: dict[tuple[str, ...], dict[str, float]] = {}
     for row in rows:
         found.setdefault(tuple(row[part] for part in PARTS), {})[row["seed"]] = float(row["error_last"])
@@ -169,7 +173,7 @@ def _errors(rows: list[dict[str, str]]) -> dict[tuple[str, ...], dict[str, float
 
 
 def _causes(old: Path, new: Path) -> str:
-    """How the recorded origins of the two reports differ."""
+    """Return one line on how the recorded origins of the two reports differ."""
     if not (old / ORIGIN).exists() or not (new / ORIGIN).exists():
         return "Likely cause: unknown, since the accepted report does not record where its runs were made."
     before, after = read_json(old / ORIGIN, Origin), read_json(new / ORIGIN, Origin)

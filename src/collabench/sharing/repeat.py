@@ -1,4 +1,4 @@
-"""Repetition of a sample of a study's runs, and comparison with the recorded results."""
+"""Repetition of a sample of a study's runs, and comparison of the results with the recorded ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SEEDS_FOR_SPREAD = 3
 differ."""
 
 SMALLEST_TOLERANCE, TOLERANCE_WITHOUT_SPREAD = 1.0, 5.0
-"""In percentage points of test error."""
+"""The smallest tolerance, and the tolerance for fewer seeds, in percentage points of test error."""
 
 _SAME_BY_DEFINITION = ("dataset_digest", "train_images", "test_images", "parameters", "training_parameters")
 """Fields of a result that are the same on every device and version."""
@@ -37,11 +37,11 @@ _SAME_BY_DEFINITION = ("dataset_digest", "train_images", "test_images", "paramet
 class Rerun:
     """A run of the sample and its repetition.
 
-    compared: ``bytes`` of result, logits and weights, or ``tolerance`` on the test error. why: the reason for a
-    tolerance.
+    compared: ``bytes`` if result, logits and weights had to be equal byte for byte; ``tolerance`` if the test errors
+        were compared. why: the reason for a tolerance.
     recorded, repeated: test error in percent; repeated is None if the repetition failed.
-    allowed: percentage points; None with ``bytes``.
-    difference: what differs; empty if nothing does.
+    allowed: the tolerance in percentage points; None with ``bytes``.
+    difference: a description of the difference; empty if there is none.
     """
 
     run: Run
@@ -53,7 +53,7 @@ class Rerun:
     difference: str
 
     def line(self) -> str:
-        """The result of the repetition on one line."""
+        """Return the result of the repetition on one line."""
         name = f"{self.run.configuration.label}, seed {self.run.seed} [{self.run.id}]"
         if self.difference:
             return f"{name}: {self.difference}"
@@ -68,7 +68,7 @@ class Rerun:
 def is_trainable(
     study: Study, run: Run, datasets: dict[str, Dataset], noise: Container[Path], results: dict[str, Result]
 ) -> bool:
-    """Whether the run's files, and those of everything that it requires, are undamaged."""
+    """Return whether the run's files, its data set and noise, and the runs that it requires are undamaged."""
     config = run.configuration.noise
     static = config.is_static
     return (
@@ -88,7 +88,7 @@ def draw_sample(runs: Sequence[Run], sample: int, seed: int) -> list[Run]:
 
 
 def one_of_each_code(runs: Sequence[Run], results: dict[str, Result]) -> list[Run]:
-    """One run of each code version other than the present one, accepted or not."""
+    """Return one run of each version of the code other than the present one, whether accepted or not."""
     chosen: dict[str | None, Run] = {}
     for run in runs:
         source = results[run.id].source
@@ -98,7 +98,12 @@ def one_of_each_code(runs: Sequence[Run], results: dict[str, Result]) -> list[Ru
 
 
 def repeat(study: Study, run: Run, results: dict[str, Result], tolerance: float | None, device: str | None) -> Rerun:
-    """Train a run again from the study's data set and its required runs. Its noisy labels are drawn again."""
+    """Train a run again, from the study's data set and the runs that it requires, and compare the results.
+
+    Its noisy labels are drawn again.
+    tolerance: largest difference of the test errors, in percentage points; None for that of :func:`_allowed`.
+    device: ``cpu`` or ``cuda``; by default the kind of device of the recorded run, if this machine has it.
+    """
     recorded, before = results[run.id], measured_of(study, run)
     error = 100 * recorded.last.error
     device = device or _device_like(before)
@@ -123,7 +128,7 @@ def repeat(study: Study, run: Run, results: dict[str, Result], tolerance: float 
             if recorded.found() != repeated.found() or recorded.labels not in (
                 None,
                 repeated.labels,
-            ):  # the code that computed it may differ
+            ):  # the digest of the code may differ
                 names.insert(0, RESULT)
     repeated_error = 100 * repeated.last.error
     if not why:
@@ -151,7 +156,7 @@ def _device_like(before: Measured | None) -> str:
 
 
 def _why_not_bytes(run: Run, recorded: Result, repeated: Result, before: Measured | None, now: Measured) -> str:
-    """Why the bytes cannot be expected to be equal; empty if they can.
+    """Return the reason why the bytes need not be equal; empty if they must be.
 
     A portable run on a CPU gives the same bytes on every processor that can compute it.
     """
@@ -172,7 +177,11 @@ def _why_not_bytes(run: Run, recorded: Result, repeated: Result, before: Measure
 
 
 def _allowed(study: Study, run: Run, results: dict[str, Result]) -> float:
-    """Percentage points by which the repetition of a run may differ; see :func:`verify`."""
+    """Return the percentage points by which the test error of a repetition may differ.
+
+    They follow from the spread over the configuration's seeds if there are enough of them; see
+    :func:`collabench.sharing.verify.verify`.
+    """
     same = (result for result in results.values() if result.configuration_id == run.configuration.id)
     errors = [100 * result.last.error for result in same]
     if len(errors) < SEEDS_FOR_SPREAD:
@@ -187,7 +196,7 @@ def measured_of(study: Study, run: Run) -> Measured | None:
 
 @contextmanager
 def temporary_copy(study: Study, folders: Sequence[str], runs: Sequence[Run] = ()) -> Iterator[Workspace]:
-    """A temporary workspace with links to these folders of the study and to the results of these runs."""
+    """Create a temporary workspace with links to these folders of the study and to the results of these runs."""
     real = study.workspace
     with temporary_folder("verify") as place:
         copy = Workspace(place, real.profile)

@@ -31,7 +31,7 @@ _GLANCE_SECONDS = 0.3
 
 
 class Holder(Record):
-    """Who holds a lock. since: when it was taken."""
+    """The process that holds a lock. since: when it took the lock."""
 
     pid: int
     host: str
@@ -39,14 +39,14 @@ class Holder(Record):
     since: str
 
     def describe(self) -> str:
-        """``process 4711 (collabench run), since 2026-01-01 12:00:00 UTC``."""
+        """Return, for example, ``process 4711 (collabench run), since 2026-01-01 12:00:00 UTC``."""
         where = "" if self.host == socket.gethostname() else f" on {self.host}"
         return f"process {self.pid}{where} ({self.command}), since {self.since}"
 
 
 @contextmanager
 def holding(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock at ``path``. If a living process holds it, log that and wait.
+    """Hold the lock at ``path`` within the block. If another living process holds it, log that and wait.
 
     what: what the lock protects, for the message. Raises StorageError if the lock file cannot be written.
     """
@@ -62,7 +62,7 @@ def holding(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]
         raise unwritable(path, error) from None
     record = _record(path)
     try:
-        with suppress(StorageError):  # this record only informs; a full disk is reported where it matters
+        with suppress(StorageError):  # the lock works without this record; other writers report a full disk
             write_json(record, _this_process(), durable=False)
         yield
     finally:
@@ -72,7 +72,7 @@ def holding(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock. Does not write anything."""
+    """Return whether a living process holds the lock. Writes nothing."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -84,7 +84,7 @@ def is_held(path: Path) -> bool:
 
 
 def holder(path: Path) -> str:
-    """A description of the process that holds a lock of :func:`holding`."""
+    """Return a description of the process that holds a lock of :func:`holding`."""
     with suppress(CollabenchError):
         found = read_json(_record(path), Holder, ResultError)
         if found.host != socket.gethostname() or Path(f"/proc/{found.pid}").exists() or not Path("/proc").exists():
@@ -97,7 +97,7 @@ def _record(path: Path) -> Path:
 
 
 def _this_process() -> Holder:
-    # of a pool's worker the parent's command line is shown, which is the one that the user typed
+    # For a worker of a process pool, the parent's command line is recorded: the user typed that one.
     pool = multiprocessing.parent_process()
     command = shlex.join(arguments_of(os.getpid() if pool is None or pool.pid is None else pool.pid) or sys.argv)
     return Holder(
@@ -109,7 +109,7 @@ def _this_process() -> Holder:
 
 
 def arguments_of(pid: int) -> list[str]:
-    """The command line of a process of this host; empty if the process has ended or belongs to another user."""
+    """Return the command line of a process of this host; empty if it has ended or belongs to another user."""
     import psutil
 
     with suppress(psutil.Error):
@@ -118,6 +118,6 @@ def arguments_of(pid: int) -> list[str]:
 
 
 def shorten(command: str) -> str:
-    """A command line on one line, cut to a length that fits a message."""
+    """Return a command line on one line, cut to a length that fits a message."""
     command = " ".join(command.split())
     return command if len(command) <= _SHOWN else f"{command[:_SHOWN]}…"

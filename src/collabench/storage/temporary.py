@@ -1,4 +1,4 @@
-"""Temporary folders outside of the project that a kill leaves behind only until the next start."""
+"""Temporary folders outside the project. Those that a killed process leaves behind are removed at the next start."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ _PREFIX = "collabench-of-"
 
 @contextmanager
 def temporary_folder(purpose: str) -> Iterator[Path]:
-    """A new folder, readable by this user only, that goes when the block ends; before it is made, those go that killed
-    processes of this user have left. It may hold what nobody else should read, such as the access to a remote."""
+    """Create a temporary folder, which is removed when the block ends.
+
+    Only this user can read it, because it may contain secrets, such as the credentials of a remote. Folders that
+    killed processes of this user left behind are removed first. Raises StorageError if it cannot be created.
+    """
     remove_abandoned_temporaries()
     with ExitStack() as stack:
         try:
@@ -30,10 +33,10 @@ def temporary_folder(purpose: str) -> Iterator[Path]:
 
 
 def remove_abandoned_temporaries() -> list[Path]:
-    """Remove the folders of :func:`temporary_folder` of this user whose processes have ended, and return them."""
+    """Remove this user's folders of :func:`temporary_folder` whose processes have ended. Returns these folders."""
     removed = []
     for path in sorted(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")):
-        with suppress(OSError):  # gone meanwhile, or its owner holds the lock
+        with suppress(OSError):  # removed meanwhile, or its owner holds the lock
             if path.is_symlink() or path.stat().st_uid != os.getuid():
                 continue
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

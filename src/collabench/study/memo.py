@@ -1,8 +1,8 @@
-"""Recorded outputs of commands for a finished study, which are shown again without importing torch if nothing has
-changed.
+"""Recorded outputs of commands for a finished study. A command shows its recorded output if nothing has changed since.
 
-A memo is valid for one state of all files that the output depends on, judged by their sizes and modification times: the
-configuration, the papers, the library's source, and the study's results, data, noise and reports.
+This is fast, because torch need not be imported. The record (memo) is valid for one state of all files that the output
+depends on: the configuration, the papers, the library's source code, and the study's results, data, noise and reports.
+A change is recognised by a file's size and modification time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def recall(workspace: Workspace, name: str, *, whole: bool = False) -> str | None:
-    """The recorded output of the command ``name`` if nothing has changed since, else None.
+    """Return the recorded output of the command ``name`` if nothing has changed since, else None.
 
     whole: also read the study's files and require unchanged content.
     """
@@ -35,7 +35,10 @@ def recall(workspace: Workspace, name: str, *, whole: bool = False) -> str | Non
 
 
 def remember(workspace: Workspace, **said: str) -> None:
-    """Record outputs of commands for the study's present state. Records of another state are dropped."""
+    """Record outputs of commands for the study's present state: command → output. Records of other states are removed.
+
+    Raises StorageError if the memo cannot be written.
+    """
     from collabench.storage.files import write_atomically
 
     key, content = _key(workspace), _content(workspace)
@@ -51,7 +54,7 @@ def remember(workspace: Workspace, **said: str) -> None:
 
 
 def _key(workspace: Workspace) -> str:
-    """A digest of the names, sizes and modification times of the files."""
+    """Return a digest of the names, sizes and modification times of all files that the output depends on."""
     found = hashlib.sha256(f"{workspace.root} {arithmetic.chosen()}".encode())
     source = sorted(path for path in PACKAGE.rglob("*.py"))
     reports = (workspace.accepted_report, workspace.report, workspace.costs)
@@ -72,7 +75,7 @@ def _key(workspace: Workspace) -> str:
 
 
 def _content(workspace: Workspace) -> str:
-    """A digest of the content of the study's files."""
+    """Return a digest of the content of the study's results, data and noise."""
     found = hashlib.sha256()
     for path in _study_files(workspace):
         with path.open("rb") as file:
@@ -86,7 +89,7 @@ def _study_files(workspace: Workspace) -> Iterator[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The regular files below a folder, in a fixed order."""
+    """Yield the regular files below a folder, in a fixed order."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):

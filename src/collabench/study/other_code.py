@@ -1,7 +1,7 @@
-"""Runs that other code than the present one computed, and code that a person accepted as computing the same.
+"""Finished runs that an older version of the code computed, and older code that a person accepted as equivalent.
 
-An edit of a method's code does not change the ids of its runs unless its ``revision`` is raised, so the old runs would
-be used without notice.
+An edit of a method's code does not change the ids of its runs unless its ``revision`` is raised. Without this check,
+old runs would be used beside new ones without notice.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ UNRECORDED = "unrecorded"
 
 
 class AcceptedCode(Record):
-    """Pairs of digests of code, ``[old, new]``, for which a person stated that both compute the same."""
+    """Pairs of digests of code, ``[old, new]``, for which a person stated that both compute the same numbers."""
 
     same: tuple[tuple[str, str], ...] = ()
 
     def all_like(self, digest: str) -> set[str]:
-        """The digests of older code that was accepted as equal to this one, directly or through others, and this
-        one."""
+        """Return ``digest`` and the digests of older code that was accepted as equivalent, directly or indirectly."""
         found = {digest}
         while True:
             more = {old for old, new in self.same if new in found} - found
@@ -38,9 +37,10 @@ class AcceptedCode(Record):
 
 @dataclass(frozen=True)
 class OtherCode:
-    """A configuration with finished runs that the present code did not compute.
+    """A configuration with finished runs that other code than the present one computed.
 
-    seeds: digest of the code, or :data:`UNRECORDED` → seeds, including those of the present code. present: its digest.
+    present: digest of the present code.
+    seeds: digest of the code, or :data:`UNRECORDED` → the seeds that it computed. The present code is included.
     """
 
     configuration: Configuration
@@ -49,7 +49,7 @@ class OtherCode:
 
     @property
     def line(self) -> str:
-        """One line: the configuration, and how many runs each code version computed."""
+        """One line with the configuration and the number of runs that each version of the code computed."""
         parts = [
             f"{len(seeds)} by " + ("the present code" if source == self.present else f"code {source[:12]}")
             for source, seeds in sorted(self.seeds.items(), key=lambda item: min(item[1]))
@@ -61,7 +61,7 @@ class OtherCode:
 
 
 def what_to_do(found: list[OtherCode], profile: str) -> str:
-    """One line on how to train the runs again, or how to keep them."""
+    """Return one line on how to train the runs again, or how to keep them."""
     return (
         f"{len(found)} configurations hold runs that other code computed. If their numbers change: raise `revision` in "
         "the "
@@ -70,7 +70,7 @@ def what_to_do(found: list[OtherCode], profile: str) -> str:
 
 
 def runs_of_other_code(study: Study) -> list[OtherCode]:
-    """The plan's configurations with finished runs of code that is neither the present one nor accepted."""
+    """Return the plan's configurations with finished runs of code that is neither the present one nor accepted."""
     accepted = _accepted(study.workspace)
     found = []
     for configuration, seeds in _sources(study).values():
@@ -81,10 +81,10 @@ def runs_of_other_code(study: Study) -> list[OtherCode]:
 
 
 def accept_code(study: Study) -> list[OtherCode]:
-    """Record that the code of all finished runs computes the same as the present code. Returns the configurations
-    concerned.
+    """Record that the code of all finished runs computes the same numbers as the present code.
 
-    Runs whose code was not recorded cannot be accepted, because it is unknown what computed them.
+    Returns the configurations concerned. Runs whose code was not recorded cannot be accepted, because it is unknown
+    what computed them.
     """
     found = [other for other in runs_of_other_code(study) if set(other.seeds) != {UNRECORDED}]
     pairs = {
@@ -105,7 +105,7 @@ def _accepted(workspace: Workspace) -> AcceptedCode:
 
 
 def _sources(study: Study) -> dict[str, tuple[Configuration, dict[str, list[int]]]]:
-    """Configuration id → the configuration and the seeds of its finished runs, by the digest of their code."""
+    """Return, by configuration id, the configuration and the seeds of its finished runs by the digest of their code."""
     found: dict[str, tuple[Configuration, dict[str, list[int]]]] = {}
     for run in study.plan.runs:
         path = study.workspace.folder(run) / RESULT
@@ -114,7 +114,7 @@ def _sources(study: Study) -> dict[str, tuple[Configuration, dict[str, list[int]
         try:
             source = read_json(path, Result).source or UNRECORDED
         except ResultError:
-            continue  # reported and made again by the code that uses it
+            continue  # the code that uses this result reports it and makes it again
         _, seeds = found.setdefault(run.configuration.id, (run.configuration, {}))
         seeds.setdefault(source, []).append(run.seed)
     return found

@@ -1,8 +1,8 @@
-"""A digest of the source code that computes a run, which comments and formatting do not change.
+"""A digest of the source code that computes a run. Comments, docstrings and formatting do not change it.
 
-A run's id covers its settings and the declared revision of its method, not the code itself. The digest covers the
-syntax trees of the method's module, of its model families' modules and of the training loop, and of all modules that
-these import, if they compute something of a run.
+A run's id covers its settings and the declared revision of its method, but not the code itself. The digest covers
+syntax trees: of the method's module, of the modules of its model families, of the training loop, and of all modules
+that these import and that affect a run's numbers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ PACKAGE = Path(__file__).resolve().parent.parent
 #: Modules that compute every run, in addition to its method and model families.
 LOOP = ("training/loop", "training/context", "data/batches", "data/streaming", "core/seeding")
 
-#: Packages whose modules compute something of a run.
+#: Packages whose modules affect a run's numbers.
 COMPUTING = ("methods", "models", "training", "data")
 
-#: Modules of these packages that compute nothing of a run, each with the reason.
+#: Modules of these packages that do not affect a run's numbers, each with the reason.
 NOT_COMPUTING = {
     "data/archives": "reads files; a result holds the digest of the images",
     "data/dataset": "prepares and opens files; a result holds the digest of the images",
@@ -43,7 +43,7 @@ NOT_COMPUTING = {
 
 
 def source_digest(configuration: Configuration) -> str:
-    """The SHA-256, in hexadecimal digits, of the code that computes runs of this configuration."""
+    """Return the SHA-256, in hexadecimal digits, of the code that computes runs of this configuration."""
     models = (configuration.model, *configuration.peer_models.values())
     roots = {f"methods/{configuration.method.method}", *LOOP}
     roots |= {f"models/families/{model.family}" for model in models}
@@ -52,7 +52,7 @@ def source_digest(configuration: Configuration) -> str:
 
 
 def _module_of_the_user(model: object) -> Path | None:
-    """The file of a user's own model (``family: custom``)."""
+    """Return the file of a user's own model (``family: custom``); None for other models."""
     name = getattr(model, "import_", None)
     if not isinstance(name, str):
         return None
@@ -65,7 +65,7 @@ def _module_of_the_user(model: object) -> Path | None:
 
 @cache
 def _reached(roots: tuple[str, ...]) -> tuple[str, ...]:
-    """``roots`` and the modules that they import, directly or indirectly, if these compute something of a run."""
+    """Return ``roots`` and the modules that they import, directly or indirectly, and that affect a run's numbers."""
     found: set[str] = set()
     waiting = list(roots)
     while waiting:
@@ -88,7 +88,7 @@ def _path(module: str) -> Path:
 
 @cache
 def _imports(module: str) -> tuple[str, ...]:
-    """The modules of the library that a module imports, at any place."""
+    """Return the modules of the library that a module imports, also within functions."""
     found = []
     for node in ast.walk(_tree(_path(module))):
         names = []
@@ -112,7 +112,7 @@ def _digest(modules: tuple[str, ...], outside: tuple[str, ...]) -> str:
 
 
 def canonical(tree: ast.AST) -> str:
-    """A syntax tree as text, the same in every supported version of Python. Docstrings are left out."""
+    """Return a syntax tree as text without docstrings. It is the same in every supported version of Python."""
     return " ".join(_parts(tree))
 
 
@@ -127,7 +127,7 @@ def _parts(node: object) -> Iterator[str]:
             ):
                 value = _without_docstring(value)
             if value is None or value == [] or name in ("ctx", "kind", "type_comment"):
-                continue  # some versions of Python leave this out, others add it
+                continue  # some versions of Python omit these fields, others add them
             yield name
             yield from _parts(value)
     elif isinstance(node, list):

@@ -1,1 +1,1 @@
-"""Convolutions on a CPU, each in the form that suits its shape."""
+"""Convolutions on a CPU. The algorithm of each is chosen by its shape."""

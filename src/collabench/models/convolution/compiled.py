@@ -1,11 +1,12 @@
-"""How loops in LLVM's language become functions of this process, and where the machine code is kept.
+"""Compilation of loops in LLVM's intermediate representation to functions of this process, and the cache of machine
+code.
 
-Two sets of x86-64 instructions are compiled for: ``x86-64-v3`` (AVX2 and FMA, registers of 8 numbers) and
-``x86-64-v4`` (AVX-512, registers of 16 numbers). The machine code of a set is the same on every processor, since
-nothing else is asked of the processor. ``COLLABENCH_LANES`` set to 8 or 16 overrides the choice, for tests.
+There are two instruction sets: ``x86-64-v3`` (AVX2 and FMA, vector registers of 8 lanes) and ``x86-64-v4`` (AVX-512,
+16 lanes). The machine code for an instruction set is the same on every processor, because the compiler knows nothing
+else about the processor. Tests override the choice by setting ``COLLABENCH_LANES`` to 8 or 16.
 
-Code is kept in a file whose name is a digest of the code that wrote it, of what it was asked for, and of LLVM's
-version.
+Machine code is cached in a file. The file's name is a digest of this package's source code, the function's name and
+sizes, the number of lanes, and the versions of llvmlite and LLVM.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import llvmlite
 from llvmlite import binding, ir
 
-#: Processors that are compiled for, by the numbers that a register holds.
+#: Number of lanes → LLVM's name of the instruction set.
 PROCESSORS = {8: "x86-64-v3", 16: "x86-64-v4"}
 
 _NEEDED = {8: ("avx2", "fma"), 16: ("avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512cd")}
@@ -31,7 +32,10 @@ _NEEDED = {8: ("avx2", "fma"), 16: ("avx512f", "avx512vl", "avx512bw", "avx512dq
 
 @cache
 def lanes() -> int:
-    """Numbers of a register: 16 where the processor has AVX-512, else 8."""
+    """Return the number of float32 lanes of a vector register: 16 if the processor has AVX-512, else 8.
+
+    Raises ValueError if COLLABENCH_LANES is set to anything but 8 or 16.
+    """
     asked = os.environ.get("COLLABENCH_LANES")
     if asked not in (None, "8", "16"):
         raise ValueError(f"COLLABENCH_LANES is {asked!r}; it must be 8 or 16")
@@ -42,9 +46,9 @@ def lanes() -> int:
 
 
 def function(write: Callable[..., ir.Module], *sizes: int) -> Callable[..., None]:
-    """The function ``write.__name__`` of the module that ``write(lanes, *sizes)`` gives.
+    """Return the compiled function ``write.__name__`` of the module that ``write(lanes, *sizes)`` returns.
 
-    Its arguments are addresses and numbers. Other threads of Python run meanwhile.
+    The function takes addresses and 64-bit integers. It releases the GIL, so that other threads run meanwhile.
     """
     return _function(write, lanes(), sizes)
 
@@ -97,7 +101,7 @@ def _optimised(module: ir.Module, width: int) -> tuple[Any, Any]:
     parsed = binding.parse_assembly(str(module))
     parsed.verify()
     tuning = binding.create_pipeline_tuning_options(speed_level=2)
-    tuning.loop_vectorization = tuning.slp_vectorization = False  # vectors are written as such
+    tuning.loop_vectorization = tuning.slp_vectorization = False  # the loops are already written with vectors
     builder = binding.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(parsed, builder)
     return machine, parsed
@@ -109,7 +113,7 @@ def _machine_code(module: ir.Module, width: int) -> bytes:
 
 
 def assembly(write: Callable[..., ir.Module], width: int, *sizes: int) -> str:
-    """What a function becomes, for people and tests to read."""
+    """Return the assembly code of a function for ``width`` lanes, to be read by people and tests."""
     machine, parsed = _optimised(write(width, *sizes), width)
     return machine.emit_assembly(parsed)
 
@@ -124,9 +128,12 @@ def _digest_of_sources() -> str:
 
 @cache
 def _folder() -> Path | None:
-    """Beside this file or in the user's home, wherever may be written to."""
+    """Return the folder of cached machine code: ``__pycache__`` beside this file, else one in the user's cache.
+
+    It is the first of the two that is writable; None if neither is.
+    """
     folders = [Path(__file__).with_name("__pycache__")]
-    with suppress(RuntimeError):  # a user without a home
+    with suppress(RuntimeError):  # the user has no home folder
         folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collabench")
     for folder in folders:
         try:

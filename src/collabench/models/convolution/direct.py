@@ -1,5 +1,7 @@
-"""Convolutions as they are defined, for maps and kernels of any size, on a CPU (:mod:`.direct_loops`,
-:mod:`.weight_loops`)."""
+"""Direct convolutions on a CPU: the sums of the definition, for maps and kernels of any size.
+
+The loops are in :mod:`.direct_loops` and :mod:`.weight_loops`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ _CHANNELS_LAST = torch.channels_last
 
 
 def convolve(x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
-    """Maps (N, O, H', W'), channels-last, of maps (N, I, H, W) and weights (O, I, K, L)."""
+    """Return the output (N, O, H', W'), channels-last, for the input (N, I, H, W) and the weights (O, I, K, L).
+
+    Raises ValueError if the kernel is larger than the padded input.
+    """
     images, sizes = len(x), _sizes(x.shape[1:], weight.shape, stride, padding)
     if min(sizes.rows, sizes.columns) < 1:
         raise ValueError(f"maps of {sizes.height}x{sizes.width} pixels are smaller than the kernel")
@@ -37,8 +42,11 @@ def gradients(
     stride: tuple[int, int],
     padding: tuple[int, int],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Of a loss whose gradient is ``gradient`` (N, O, H', W') at the convolution's output: at its input (N, I, H, W)
-    and at its weights (O, I, K, L), where they are asked for."""
+    """Return the gradients at the input (N, I, H, W) and at the weights (O, I, K, L) of a convolution.
+
+    gradient: the loss's gradient at the convolution's output, (N, O, H', W').
+    of_input, of_weight: which gradients to compute; the other is None.
+    """
     return (
         at_input(gradient, x.shape, weight, stride, padding) if of_input else None,
         at_weights(gradient, x, weight.shape, stride, padding) if of_weight else None,
@@ -48,7 +56,7 @@ def gradients(
 def at_input(
     gradient: Tensor, shape: torch.Size, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
-    """The gradient at an input of ``shape`` (N, I, H, W)."""
+    """Return the gradient at an input of ``shape`` (N, I, H, W) from that at the output (N, O, H', W')."""
     result = torch.empty(shape, memory_format=_CHANNELS_LAST)
     run, panels, padded = _at_input(_sizes(shape[1:], weight.shape, stride, padding))
     _run(run, gradient, weight, result, panels, padded, shape[0])
@@ -58,7 +66,7 @@ def at_input(
 def at_weights(
     gradient: Tensor, x: Tensor, shape: torch.Size, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
-    """The gradient at weights of ``shape`` (O, I, K, L)."""
+    """Return the gradient at weights of ``shape`` (O, I, K, L) from that at the output (N, O, H', W')."""
     result = torch.empty(shape, memory_format=_CHANNELS_LAST)
     run, sums, padded = _at_weights(_sizes(x.shape[1:], shape, stride, padding))
     _run(run, x, gradient, result, sums, padded, len(x))
@@ -72,7 +80,7 @@ def _sizes(maps: torch.Size, weight: torch.Size, stride: tuple[int, int], paddin
 
 
 _Loops = tuple[Callable[..., None], int, int]
-"""A function and the numbers of its two pieces of scratch memory."""
+"""A compiled function, and the sizes of its two scratch buffers in float32 values."""
 
 
 @cache

@@ -1,11 +1,15 @@
-"""The loops of a convolution as it is defined, for maps and kernels of any size: values and both gradients.
+"""The loops of a direct convolution, for maps and kernels of any size: the output and the gradient at the input.
 
-All three are sums of outer products (:meth:`collabench.models.convolution.language.Code.tile`): of a number of some
-pixels times the weights of neighbouring channels, or of a number of the input times the gradient's neighbouring
-channels. A lane is a channel out (for the gradient at the input: a channel in), and every sum runs over the kernel's
-rows, its columns and the channels, or over images, rows and columns, in this order.
+The gradient at the weights is in :mod:`collabench.models.convolution.weight_loops`. All three are sums of outer
+products (:meth:`collabench.models.convolution.language.Code.tile`). For the output and the gradient at the input, a
+column of values of several pixels is multiplied by the weights of neighbouring channels. For the gradient at the
+weights, a column of values of the input is multiplied by the gradient's neighbouring channels.
 
-Arrays are flat: maps in the order (image, row, column, channel), weights (channel out, row, column, channel in).
+A vector lane is an output channel (for the gradient at the input: an input channel). The order of every sum is fixed:
+over the kernel's rows, its columns and the channels, or, for the gradient at the weights, over images, rows and
+columns.
+
+Arrays are flat: maps in the order (image, row, column, channel), weights (output channel, row, column, input channel).
 """
 
 from __future__ import annotations
@@ -26,27 +30,34 @@ from collabench.models.convolution.geometry import (
 )
 from collabench.models.convolution.language import Code, Size, writes
 
-#: Numbers of padded images that are worked on together, so that they stay in a cache.
+#: Size, in float32 values, of the padded images that are processed together, so that they stay in the cache.
 CACHED = 32 * 1024
 
-#: Pixels of a map up to which a tile's rows are the same pixel of several images, so that nothing is multiplied with
-#: padding.
+#: Up to this many pixels of a map, the rows of a tile are the same pixel of several images instead of several pixels
+#: of one image. No padding is then multiplied.
 FEW_PIXELS = 16
 
-#: Images of a tile there.
+#: Number of images of such a tile.
 TOGETHER = 8
 
-#: Numbers in a window's row below which a tile of the weights' gradient has rows of the whole window.
+#: If a row of the kernel's window has fewer values than this, a tile of the weights' gradient spans several rows of
+#: the window.
 NARROW = 16
 
 
 def images_together(maps: Maps, cached: int = CACHED) -> int:
-    """Images that are padded at once."""
+    """Return the number of images that are padded and processed together.
+
+    cached: size of the padded images in float32 values.
+    """
     return max(1, cached // maps.size)
 
 
 def pad(code: Code, maps: Maps, source: Any, padded: Any, images: Size) -> None:
-    """``images`` of ``source`` into the middle of those of ``padded``, whose edges are zero."""
+    """Write code that copies ``images`` images from ``source`` into the middle of those of ``padded``.
+
+    The edges of ``padded`` must already be zero.
+    """
     row = maps.width * maps.channels
     start = (maps.low * maps.wide + maps.left) * maps.channels
     with code.loop(images) as image, code.loop(maps.height) as y:
@@ -59,13 +70,19 @@ def pad(code: Code, maps: Maps, source: Any, padded: Any, images: Size) -> None:
 
 
 def small(count: int, height: int, width: int) -> bool:
-    """Whether the maps that are computed, and those that are read, are so small that no row of pixels fills a tile."""
+    """Return whether both the computed maps (``count`` pixels) and the maps that are read have few pixels.
+
+    No row of their pixels would fill a tile.
+    """
     return max(count, height * width) <= FEW_PIXELS
 
 
 class _Written(NamedTuple):
-    """What is written: maps of so many numbers an image, a row and a pixel; every ``step``-th row and pixel of a
-    phase."""
+    """The layout of the maps that are written.
+
+    image, row, channels: number of float32 values of an image, of a row and of a pixel.
+    step, step_width: distance, in pixels, between neighbouring rows and columns of a phase.
+    """
 
     image: int
     row: int
@@ -75,8 +92,13 @@ class _Written(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What is read: maps; how far a pixel of what is written moves it; the taps of panels that belong to neighbouring
-    pixels."""
+    """The layout of the maps and of the packed weights that are read.
+
+    step, step_width: how far, in pixels, the position that is read moves from one written pixel to the next.
+    tap_step, tap_step_width: distance between the taps that read neighbouring pixels.
+    kernel_width: taps in a row of the kernel.
+    depth: number of terms of a sum, which is the length of a panel.
+    """
 
     maps: Maps
     step: int
@@ -88,8 +110,11 @@ class _Read(NamedTuple):
 
 
 def blocks(code: Code, channels: int, vectors: int) -> list[tuple[int, int, int, Any]]:
-    """Registers of ``channels``: for each kind of group the first register, registers, groups, and the mask of the
-    last register."""
+    """Divide the vector registers that hold ``channels`` channels into groups of at most ``vectors`` registers.
+
+    Returns for each kind of group: the first register, the registers of a group, the number of groups, and the mask of
+    the group's last register (None if it is full).
+    """
     registers, rest = -(-channels // code.lanes), channels % code.lanes
     blocks: list[tuple[int, int, int, Any]] = []
     for start, v, number in tiling.vector_groups(registers, vectors):
@@ -114,7 +139,7 @@ def _correlate(
     rows: list[Axis],
     columns: list[Axis],
 ) -> None:
-    """For every phase of rows and columns, ``target = sum over taps and channels of source * panels``."""
+    """Write, for every phase of rows and columns, ``target = sum over taps and channels of source * panels``."""
     maps, vectors = read.maps, _vectors(code.lanes, rows[0].number, columns[0].number, written.channels)
     together = _together(read, written.channels)
     if not maps.plain:
@@ -147,7 +172,7 @@ def _together(read: _Read, channels: int) -> int:
 def _phase(
     code: Code, read: _Read, a: Any, panel: Any, written: _Written, c: Any, row: Axis, column: Axis, v: int, mask: Any
 ) -> None:
-    """One image's pixels of one phase, of one group of registers."""
+    """Write the code for the pixels of one phase of one image and for one group of registers."""
     maps, channels, pitch = read.maps, read.maps.channels, v * code.lanes
     high, wide, _ = tiling.of_map(code.lanes, row.number, column.number, v)
     taps: list[tuple[Size, Size, Size]] = [(0, 0, 0)]
@@ -189,7 +214,10 @@ def _few_pixels(
     rows: list[Axis],
     columns: list[Axis],
 ) -> None:
-    """The same where maps have few pixels: rows of a tile are images, and only pixels of the map are read."""
+    """Do the same as :func:`_correlate` for maps of few pixels.
+
+    The rows of a tile are images, and the padding is not read.
+    """
     maps, channels = read.maps, read.maps.channels
     table = []
     for row in rows:
@@ -248,7 +276,7 @@ def _few_pixels(
 
 
 def _inside(axis: Axis, place: int, step: int, size: int, tap_step: int) -> tuple[int, int, int]:
-    """The first tap within a map for one pixel, what it reads, and how many there are."""
+    """Return the first tap that reads inside the map for one pixel, the position it reads, and the number of taps."""
     begin = axis.reads + place * step
     skipped = max(0, -begin)
     count = max(0, min(axis.taps, size - begin) - skipped)
@@ -257,8 +285,11 @@ def _inside(axis: Axis, place: int, step: int, size: int, tap_step: int) -> tupl
 
 @writes(pointers=5, sizes=1)
 def values(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
-    """``y`` (images, rows, columns, channels) of ``x`` (images, height, width, channels in) and weights; room for
-    panels and padded images."""
+    """Compute the output ``y`` (images, rows, columns, channels) of a convolution.
+
+    Arguments: the input ``x`` (images, height, width, input channels), the weights, ``y``, scratch memory for the
+    panels and for the padded images, and the number of images.
+    """
     (x, weights, y, panels, padded, images), s = arguments, Sizes(*constants)
     rows = [forward_axis(s.rows, s.padding, s.kernel)]
     columns = [forward_axis(s.columns, s.padding_width, s.kernel_width)]
@@ -280,8 +311,11 @@ def values(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
 
 @writes(pointers=5, sizes=1)
 def at_input(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
-    """``result`` (images, height, width, channels in), the gradient at the input, of ``gradient`` (images, rows,
-    columns, channels) and weights; room for panels and padded images."""
+    """Compute the gradient at the input, ``result`` (images, height, width, input channels).
+
+    Arguments: the gradient at the output (images, rows, columns, channels), the weights, ``result``, scratch memory
+    for the panels and for the padded images, and the number of images.
+    """
     (gradient, weights, result, panels, padded, images), s = arguments, Sizes(*constants)
     rows = backward_axes(s.height, s.padding, s.kernel, s.stride)
     columns = backward_axes(s.width, s.padding_width, s.kernel_width, s.stride_width)
@@ -305,8 +339,10 @@ def at_input(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
 
 
 def _pack(code: Code, weights: Any, panels: Any, channels: int, seen: int, vectors: int) -> None:
-    """Weights (channels, seen) in panels: for each group of registers (seen, channel within the group), zeros behind
-    the last."""
+    """Pack the weights (channels, seen) into panels, one per group of registers: (seen, channel within the group).
+
+    The last panel is filled up with zeros.
+    """
     for start, v, number, mask in blocks(code, channels, vectors):
         pitch = v * code.lanes
         real = channels - (start * code.lanes) if mask is not None else pitch
@@ -322,8 +358,10 @@ def _pack(code: Code, weights: Any, panels: Any, channels: int, seen: int, vecto
 
 
 def _pack_turned(code: Code, weights: Any, panels: Any, s: Sizes, vectors: int) -> None:
-    """Weights with kernels turned about in panels: for each group of registers of channels in (row, column, channel
-    out, channel in within the group)."""
+    """Pack the weights, with kernels rotated by 180 degrees, into panels, one per group of registers of input channels.
+
+    The order of a panel is (row, column, output channel, input channel within the group).
+    """
     taps = s.kernel * s.kernel_width
     for start, v, number, mask in blocks(code, s.channels_in, vectors):
         pitch = v * code.lanes

@@ -1,7 +1,8 @@
-"""The sizes of a convolution, and where along an axis its values and its gradient at the input read.
+"""The sizes of a convolution, and which positions its output and its gradient at the input read along an axis.
 
-The gradient at the input is a convolution of the gradient at the output for each phase of the stride: pixels of one
-phase are reached by the same taps.
+A tap is one position of the kernel. With a stride, the input's pixels fall into phases: the pixels of one phase are
+reached by the same taps. The gradient at the input is therefore computed phase by phase, each as a convolution of the
+gradient at the output.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 
 class Sizes(NamedTuple):
-    """A convolution's sizes: of its input, its channels, its kernel, its stride and its padding."""
+    """Input size, channels (in and out), kernel size, stride and padding of a convolution. Sizes are in pixels."""
 
     height: int
     width: int
@@ -25,22 +26,28 @@ class Sizes(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Of the output."""
+        """Rows of the output."""
         return (self.height + 2 * self.padding - self.kernel) // self.stride + 1
 
     @property
     def columns(self) -> int:
+        """Columns of the output."""
         return (self.width + 2 * self.padding_width - self.kernel_width) // self.stride_width + 1
 
     @property
     def seen(self) -> int:
-        """Numbers that one output is made of."""
+        """Number of input values that one output value depends on."""
         return self.kernel * self.kernel_width * self.channels_in
 
 
 class Axis(NamedTuple):
-    """For pixels of one phase along one axis: the first and how many there are, the taps that reach them, where the
-    first tap of the first pixel reads, and which tap that is."""
+    """The pixels of one phase along one axis, and what they read.
+
+    first, number: the first pixel of the phase, and the number of its pixels.
+    taps: number of taps that reach each of these pixels.
+    reads: the position that the first tap reads for the first pixel; negative in the padding.
+    tap: index of the first tap.
+    """
 
     first: int
     number: int
@@ -50,11 +57,15 @@ class Axis(NamedTuple):
 
 
 def forward_axis(number: int, padding: int, kernel: int) -> Axis:
+    """Return the axis of ``number`` output pixels, which form a single phase."""
     return Axis(0, number, kernel, -padding, 0)
 
 
 def backward_axes(size: int, padding: int, kernel: int, stride: int) -> list[Axis]:
-    """Of the gradient at the input, for each phase of the stride; taps are counted from the kernel's end."""
+    """Return the axes of the gradient at the input, one per phase of the stride.
+
+    Taps are counted from the kernel's end, because the kernel is rotated by 180 degrees.
+    """
     axes = []
     for phase in range(min(stride, size)):
         tap = (phase + padding) % stride
@@ -67,7 +78,12 @@ def backward_axes(size: int, padding: int, kernel: int, stride: int) -> list[Axi
 
 
 class Maps(NamedTuple):
-    """What is read, with ``low`` rows (``left`` columns) of zeros before it."""
+    """The maps that a convolution reads, surrounded by zeros.
+
+    height, width, channels: size of the maps themselves.
+    low, left: rows of zeros above the maps, and columns of zeros on their left.
+    high, wide: height and width with all zeros.
+    """
 
     height: int
     width: int
@@ -79,10 +95,12 @@ class Maps(NamedTuple):
 
     @property
     def plain(self) -> bool:
+        """Whether there are no zeros around the maps, so that no padded copy is needed."""
         return (self.high, self.wide) == (self.height, self.width)
 
     @property
     def size(self) -> int:
+        """Number of float32 values of a padded image."""
         return self.high * self.wide * self.channels
 
 
@@ -100,13 +118,13 @@ def _padded(
 
 
 def forward_maps(s: Sizes) -> Maps:
-    """The input as the values read it."""
+    """Return the padded input, from which the output is computed."""
     rows, columns = forward_axis(s.rows, s.padding, s.kernel), forward_axis(s.columns, s.padding_width, s.kernel_width)
     return _padded(s.height, s.width, s.channels_in, [rows], [columns], s.stride, s.stride_width)
 
 
 def backward_maps(s: Sizes) -> Maps:
-    """The gradient at the output as that at the input reads it."""
+    """Return the padded gradient at the output, from which the gradient at the input is computed."""
     rows = backward_axes(s.height, s.padding, s.kernel, s.stride)
     columns = backward_axes(s.width, s.padding_width, s.kernel_width, s.stride_width)
     return _padded(s.rows, s.columns, s.channels, rows, columns, 1, 1)

@@ -1,11 +1,12 @@
-"""A few words of LLVM's language, in which the loops of portable arithmetic are written.
+"""A small builder of LLVM's intermediate representation (IR), with which the loops of portable arithmetic are written.
 
-A lane of a register is an output, never a part of a sum. A sum runs in the order in which its loops are written, one
-explicit fused multiply-add a term. So every number has the same bits whatever a register holds and however outputs
-are tiled, and the compiler has no choice, since no operation is marked as one that may be reordered or contracted.
+Each lane of a vector register holds one output; no sum is divided among lanes. A sum adds its terms in the order of
+its loops, with one explicit fused multiply-add per term. Every output therefore has the same bits for any number of
+lanes and any tiling. The compiler cannot change them, because no operation is marked as one that may be reordered or
+contracted.
 
-Distances between numbers are counted in numbers of 4 bytes. Sizes are known when the loops are written, but for the
-number of images, so that a number's place is mostly a part of the instruction that reads it.
+Distances between values in memory are counted in float32 values of 4 bytes. All sizes but the number of images are
+known when the code is written, so that most addresses are constant offsets in the instructions that use them.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from llvmlite import ir
 
 I64, I32, FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
 Size = Any
-"""An int that is known now, or a value of LLVM's that will be."""
+"""A number: an int if it is known when the code is written, or an LLVM value that is computed when the code runs."""
 
 
 def writes(pointers: int, sizes: int = 0) -> Callable[[Callable[..., None]], Callable[..., ir.Module]]:
-    """Make a module of one function out of what writes its body: ``body(code, arguments, *constants)``."""
+    """Return a decorator that turns ``body(code, arguments, *constants)``, which writes the body of a function, into a
+    function that returns an LLVM module with this function.
+
+    pointers, sizes: number of the function's arguments that are addresses, and of those that are 64-bit integers.
+    """
 
     def decorate(body: Callable[..., None]) -> Callable[..., ir.Module]:
         def write(width: int, *constants: int) -> ir.Module:
@@ -44,7 +49,7 @@ def writes(pointers: int, sizes: int = 0) -> Callable[[Callable[..., None]], Cal
 
 
 class Code:
-    """A function that is being written; ``lanes``: numbers of a register."""
+    """The code of a function that is being written. lanes: number of float32 lanes of a vector register."""
 
     def __init__(self, function: ir.Function, lanes: int) -> None:
         self.function, self.lanes = function, lanes
@@ -54,7 +59,7 @@ class Code:
         ir.IRBuilder(self._entry).branch(body)
         self.builder = ir.IRBuilder(body)
 
-    # Numbers of steps and places
+    # Integer arithmetic and addresses. Operations on two known ints are done at once and write no code.
 
     def size(self, value: Size) -> Any:
         return ir.Constant(I64, value) if isinstance(value, int) else value
@@ -90,17 +95,17 @@ class Code:
         return self.builder.select(self.builder.icmp_unsigned("<", a, b), a, b)
 
     def at(self, place: Any, *distances: Size) -> Any:
-        """The place so many numbers behind another."""
+        """Return the address that lies the sum of ``distances`` (in float32 values) behind ``place``."""
         for distance in sorted(distances, key=lambda one: isinstance(one, int)):
             if not (isinstance(distance, int) and distance == 0):
                 place = self.builder.gep(place, [self.size(distance)], source_etype=FLOAT)
         return place
 
-    # Flow
+    # Control flow
 
     @contextmanager
     def loop(self, stop: Size, start: Size = 0, step: int = 1) -> Iterator[Any]:
-        """For every ``start``, ``start + step`` … below ``stop``."""
+        """Write a loop over ``start``, ``start + step`` … below ``stop``; the block of ``with`` writes its body."""
         builder, function = self.builder, self.function
         before = builder.block
         head, body, after = (function.append_basic_block(name) for name in ("head", "each", "after"))
@@ -116,8 +121,11 @@ class Code:
         builder.position_at_end(after)
 
     def groups(self, count: Size, sizes: Sequence[int]) -> Iterator[tuple[Any, int]]:
-        """Cover ``count`` by groups of the first size, what is left by groups of the second … the last of which is 1:
-        the first place of a group and its size. What follows is written once for every size."""
+        """Write loops that divide ``count`` items into groups of ``sizes[0]``, the rest into groups of ``sizes[1]`` …
+
+        The last size must be 1 or leave no rest. Yields the index of a group's first item, and the group's size. The
+        body of the Python loop is therefore written once for every size.
+        """
         start: Size = 0
         for size in sizes:
             if isinstance(count, int) and isinstance(start, int):
@@ -136,7 +144,7 @@ class Code:
         return builder.alloca(kind)
 
     def table(self, values: Sequence[int]) -> Any:
-        """Numbers that are known now and read later, by :meth:`entry`."""
+        """Return a constant table of ints, which the code reads with :meth:`entry`."""
         kind = ir.ArrayType(I64, len(values))
         name = f"table{len(self.function.module.globals)}"
         found = ir.GlobalVariable(self.function.module, kind, name)
@@ -147,13 +155,13 @@ class Code:
         place = self.builder.gep(table, [self.size(0), self.size(index)], source_etype=table.value_type)
         return self.builder.load(place, typ=I64)
 
-    # Numbers
+    # float32 values
 
     def constant(self, value: float) -> Any:
         return ir.Constant(self.vector, [value] * self.lanes)
 
     def mask(self, count: Size) -> Any:
-        """Which lanes are below ``count``."""
+        """Return the mask of the first ``count`` lanes."""
         kind = ir.VectorType(I64, self.lanes)
         if isinstance(count, int):
             return ir.Constant(ir.VectorType(ir.IntType(1), self.lanes), [lane < count for lane in range(self.lanes)])
@@ -166,7 +174,7 @@ class Code:
         return self.builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), zeros)
 
     def load(self, place: Any, mask: Any = None) -> Any:
-        """A register from numbers in memory; lanes outside the mask are 0."""
+        """Load a vector register from memory. Lanes outside the mask are not read and are 0."""
         if mask is None:
             return self.builder.load(place, align=4, typ=self.vector)
         kind = ir.FunctionType(self.vector, [ir.PointerType(), I32, mask.type, self.vector])
@@ -188,11 +196,11 @@ class Code:
         self.builder.store(number, place, align=4)
 
     def spread(self, place: Any) -> Any:
-        """A register that holds one number of memory in every lane."""
+        """Broadcast one value in memory to all lanes of a register."""
         return self._everywhere(self.number(place), self.vector)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
-        """a · b + c, rounded once."""
+        """Return the fused multiply-add a · b + c, which is rounded once."""
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         return self.builder.call(self._declared(f"llvm.fma.v{self.lanes}f32", kind), [a, b, c])
 
@@ -212,7 +220,7 @@ class Code:
     # Blocks of memory
 
     def copy(self, target: Any, source: Any, count: int) -> None:
-        """``count`` numbers, known now, from one place to another."""
+        """Copy ``count`` values; ``count`` is known when the code is written."""
         whole = count - count % self.lanes
         if whole // self.lanes <= 8:
             for start in range(0, whole, self.lanes):
@@ -224,7 +232,7 @@ class Code:
             self.put(self.number(self.at(source, j)), self.at(target, j))
 
     def clear(self, target: Any, count: Size) -> None:
-        """Zeros for ``count`` numbers."""
+        """Set ``count`` values to zero."""
         whole = self.times(self.over(count, self.lanes), self.lanes)
         with self.loop(whole, step=self.lanes) as j:
             self.store(self.constant(0.0), self.at(target, j))
@@ -235,15 +243,14 @@ class Code:
         self, c: Any, rows: Sequence[int], vectors: int, a: Any, a_rows: Sequence[int], b: Any,
         loops: Sequence[tuple[Size, Size, Size]], add: bool = False, mask: Any = None, b_mask: Any = None,
     ) -> None:  # fmt: skip
-        """``c[i, :] (+)= sum over the loops of a[i] * b[:]`` for ``vectors`` registers of neighbouring numbers.
+        """Write a micro-kernel: ``c[i, :] (+)= sum over the loops of a[i] * b[:]``, with ``vectors`` registers per row.
 
-        rows, a_rows: how far c[i] and a[i] lie behind the first, known now.
-        loops: for each how many steps it has, and how far a and b move at a step; the sum runs in the order of the
-        innermost.
-        add: the sum of this call is added to c at last, so that rounding grows with the terms of a call and with the
-        number of
-            calls, not with their product. How terms are shared out to calls then belongs to the result.
-        mask: of the last register of c; b_mask: of that of b.
+        rows, a_rows: distances of c[i] and a[i] from c[0] and a[0].
+        loops: from the outermost to the innermost (number of steps, distance that a moves per step, distance that b
+            moves per step). Terms are added in the order of these loops.
+        add: the finished sum is added to c. The rounding error then grows with the number of terms of a call and with
+            the number of calls, not with their product. How terms are divided among calls changes the bits of c.
+        mask, b_mask: masks of the last register of a row of c, and of b.
         """
         builder, lanes = self.builder, self.lanes
         cells = [(row, v) for row in range(len(rows)) for v in range(vectors)]

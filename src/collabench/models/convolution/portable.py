@@ -1,9 +1,8 @@
 """The convolutions of portable arithmetic: the same bits on every x86-64 processor with AVX2 and FMA.
 
-Each shape of maps has the form that suits it: Winograd's minimal filtering (:mod:`.winograd`) where a batch has tiles
-and channels enough, and the sums as they are defined (:mod:`.direct`) for all else. The choice depends on shapes
-only, so that a run's bits are fixed by its configuration. They are not those of torch's operators, from which values
-and gradients differ by rounding.
+The algorithm depends on the shapes: Winograd's minimal filtering (:mod:`.winograd`) if a batch has enough tiles and
+channels, else the direct sums of the definition (:mod:`.direct`). The choice depends on shapes only, so that a run's
+bits are fixed by its configuration. Outputs and gradients differ from those of torch's operators by rounding.
 """
 
 from __future__ import annotations
@@ -22,8 +21,10 @@ Pair = tuple[int, int]
 
 
 def make_portable(network: nn.Module) -> None:
-    """Let every convolution that :func:`can_be_portable` and every linear layer of a network on a CPU use the
-    project's own loops; weights, names and modules stay."""
+    """Make the convolutions that :func:`can_be_portable` accepts, and the linear layers, use the project's own loops.
+
+    Only layers in float32 on a CPU are changed. The modules stay the same objects, with the same names and weights.
+    """
     for module in network.modules():
         if type(module) is nn.Conv2d and can_be_portable(module):
             module.__class__ = PortableConv2d
@@ -32,7 +33,10 @@ def make_portable(network: nn.Module) -> None:
 
 
 def not_portable(network: nn.Module) -> list[str]:
-    """Names of the convolutions and linear layers that :func:`make_portable` leaves to torch."""
+    """Return the names of the layers with convolutions or matrix products that :func:`make_portable` leaves to torch.
+
+    These are convolutions, and linear, bilinear, recurrent and attention layers.
+    """
     kinds = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
     own = (PortableConv2d, PortableLinear)
     return [
@@ -41,7 +45,11 @@ def not_portable(network: nn.Module) -> list[str]:
 
 
 def can_be_portable(convolution: nn.Conv2d) -> bool:
-    """Zeros for padding, no dilation, in float32 on a CPU; kernel, stride, padding, groups and bias may be any."""
+    """Return whether the project's loops can compute a convolution.
+
+    It must be padded with zeros (by numbers, not ``"same"``), have no dilation, and be in float32 on a CPU. Kernel,
+    stride, amount of padding, groups and bias are arbitrary.
+    """
     plain = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
     return plain and convolution.dilation == (1, 1) and _plain(convolution.weight)
 
@@ -51,7 +59,7 @@ def _plain(weight: Tensor) -> bool:
 
 
 class PortableConv2d(nn.Conv2d):
-    """A convolution that :func:`can_be_portable`."""
+    """A convolution that :func:`can_be_portable` accepts, computed with the project's own loops."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not are_portable(x, self.weight) or x.dim() != 4 or x.shape[1] != self.in_channels:
@@ -76,8 +84,10 @@ class _Portable(torch.autograd.Function):
 
 
 def convolve(convolution: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
-    """What a convolution without bias gives of maps (N, I, H, W) with ``weight`` for its own, in its own form. For a
-    caller that differentiates by hand; the gradients are :func:`gradients`."""
+    """Return the output of ``convolution``, without its bias, for maps (N, I, H, W) and for ``weight`` as its weights.
+
+    It is portable if the convolution is. For callers that compute the gradients themselves, with :func:`gradients`.
+    """
     if isinstance(convolution, PortableConv2d) and are_portable(x, weight):
         return _convolve(x, weight, *_settings(convolution))
     return torch.conv2d(
@@ -88,8 +98,10 @@ def convolve(convolution: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
 def gradients(
     convolution: nn.Conv2d, gradient: Tensor, x: Tensor, weight: Tensor, of_input: bool, of_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """At the input (N, I, H, W) and the weights, as far as asked for, of a loss whose gradient is ``gradient`` at the
-    output."""
+    """Return the gradients at the input (N, I, H, W) and at the weights (O, I / groups, K, L) of :func:`convolve`.
+
+    gradient: the loss's gradient at the output. of_input, of_weight: which gradients to compute; the other is None.
+    """
     if not (of_input or of_weight):
         return None, None
     if isinstance(convolution, PortableConv2d) and are_portable(x, weight):
@@ -102,7 +114,7 @@ def gradients(
 
 
 def _settings(convolution: nn.Conv2d) -> tuple[Pair, Pair, int]:
-    """Stride, padding and groups."""
+    """Return stride, padding and groups."""
     stride, padding = cast(Pair, convolution.stride), cast(Pair, convolution.padding)
     return stride, padding, convolution.groups
 

@@ -1,5 +1,7 @@
-"""The loops of a matrix product of any sizes: a sum's terms in the order of the inner index, one fused multiply-add
-each."""
+"""The loops of a matrix product of any size.
+
+Each sum adds its terms in the order of the inner index, with one fused multiply-add per term.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +9,24 @@ from typing import Any
 
 from collabench.models.convolution.language import Code, Size, writes
 
-#: Terms of every sum that are added before the next numbers of another sum: panels of so many stay in a cache. It
-#: belongs to the result.
+#: The inner index is processed in blocks of this many terms, so that a block's panels stay in the cache. Each block's
+#: sum is added to the blocks before it, so that another number would change the bits of the result.
 TERMS = 256
 
-#: Rows and registers of a tile, by the numbers that a register holds.
+#: Number of lanes → rows of a tile, and vector registers per row.
 TILES = {8: (6, 2), 16: (12, 2)}
 
-#: Most rows and columns by which a tile is larger than a matrix.
+#: Largest number of rows and of columns of a tile. A matrix is padded to whole tiles by less than this.
 MOST_ROWS, MOST_COLUMNS = 12, 32
 
 
 @writes(pointers=6, sizes=10)
 def product(code: Code, arguments: tuple[Any, ...]) -> None:
-    """``c`` (batch, rows, columns), contiguous, of ``a`` (batch, rows, depth) and ``b`` (batch, depth, columns); room
-    for panels of both and for tiles of c. Sizes, then the distances of a's batches, rows and columns, and of b's."""
+    """Compute ``c`` (batch, rows, columns), contiguous: ``a`` (batch, rows, depth) times ``b`` (batch, depth, columns).
+
+    Arguments: a, b, c, scratch memory for the panels of a, the panels of b and the tiles of c; the four sizes; and the
+    strides of a and then of b (batch, row, column), in float32 values.
+    """
     a, b, c, panels_a, panels_b, tiles, batch, rows, columns, depth, *distances = arguments
     high, vectors = TILES[code.lanes]
     wide = vectors * code.lanes
@@ -52,7 +57,7 @@ def product(code: Code, arguments: tuple[Any, ...]) -> None:
 
 
 def _unpack(code: Code, source: Any, target: Any, rows: Size, pitch: Size, columns: Size, wide: int) -> None:
-    """The part of a tile (rows, wide) that belongs to a matrix of rows ``pitch`` apart."""
+    """Copy the first ``rows`` rows and ``columns`` columns of a tile to a matrix whose rows are ``pitch`` apart."""
     whole = code.times(code.over(columns, code.lanes), code.lanes)
     with code.loop(rows) as row:
         here, there = code.at(source, code.times(row, wide)), code.at(target, code.times(row, pitch))
@@ -65,8 +70,11 @@ def _unpack(code: Code, source: Any, target: Any, rows: Size, pitch: Size, colum
 def _pack(
     code: Code, x: Any, panels: Any, count: Size, depth: Size, by: Size, step: Size, size: int, number: Size
 ) -> None:
-    """``count`` vectors of ``depth`` numbers, ``by`` and ``step`` apart, in panels (vectors / size, depth, size);
-    zeros behind them."""
+    """Pack ``count`` vectors of ``depth`` values into panels (count / size, depth, size); the last one ends in zeros.
+
+    by, step: distance between neighbouring vectors, and between neighbouring values of a vector.
+    number: number of panels.
+    """
     whole = code.over(count, size)
     panel = code.times(depth, size)
     with code.loop(whole) as group, code.loop(depth) as k:

@@ -1,7 +1,7 @@
-"""Matrix products of portable arithmetic, and the linear layers and methods that are made of them.
+"""Matrix products of portable arithmetic, and the linear layer that uses them.
 
-MKL chooses its products' loops by the processor's vendor. These have one order of their sums everywhere
-(:mod:`.product_loops`). They are float32 on a CPU; of all else torch computes the product.
+MKL chooses the loops of its products by the processor's vendor. The loops here (:mod:`.product_loops`) add their terms
+in the same order on every processor. They are for float32 on a CPU; torch computes all other products.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _portable = False
 
 @contextmanager
 def portable_products(portable: bool = True) -> Iterator[None]:
-    """While this lasts, :func:`matmul` is portable, or torch's."""
+    """Within the block, :func:`matmul` is portable, or torch's own product if ``portable`` is False."""
     global _portable
     before, _portable = _portable, portable
     try:
@@ -34,18 +34,23 @@ def portable_products(portable: bool = True) -> Iterator[None]:
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """The product of matrices (M, K) and (K, N), or of batches of them (B, M, K) and (B, K, N); portable where
-    :func:`portable_products` says so."""
+    """Return the product of matrices (M, K) and (K, N), or of batches of them, (B, M, K) and (B, K, N).
+
+    Within :func:`portable_products` it is portable if both are float32 on a CPU; otherwise torch computes it.
+    """
     return product(a, b) if _portable and are_portable(a, b) else a @ b
 
 
 def are_portable(a: Tensor, b: Tensor) -> bool:
-    """Whether loops have been written for them: float32 on a CPU."""
+    """Return whether the project's loops can multiply two tensors: both must be float32 on a CPU."""
     return a.dtype == b.dtype == torch.float32 and a.device.type == b.device.type == "cpu"
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """The same, always portable; differentiable as often as asked for."""
+    """Return the same product as :func:`matmul`, always portable. It can be differentiated any number of times.
+
+    Raises ValueError if the shapes do not fit.
+    """
     if a.dim() not in (2, 3) or a.dim() != b.dim() or a.shape[-1] != b.shape[-2] or a.shape[:-2] != b.shape[:-2]:
         raise ValueError(f"no product of {tuple(a.shape)} and {tuple(b.shape)}: (M, K) and (K, N), or batches of them")
     found: Tensor = _Product.apply(a, b)
@@ -66,7 +71,7 @@ class _Product(torch.autograd.Function):
 
 
 class PortableLinear(nn.Linear):
-    """A linear layer whose products are portable, in float32 on a CPU."""
+    """A linear layer whose products are portable for float32 on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not are_portable(x, self.weight) or x.shape[-1] != self.in_features:
@@ -95,7 +100,7 @@ class _Linear(torch.autograd.Function):
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """Of matrices or batches of them in any layout; no gradients."""
+    """Return the portable product of matrices, or of batches of them, with any strides. It has no gradient."""
     depth, columns = b.shape[-2:]
     if a.dim() == 2:
         batches, rows, sizes = 1, len(a), (0, *a.stride(), 0, *b.stride())

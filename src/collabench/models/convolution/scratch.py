@@ -1,4 +1,4 @@
-"""Scratch memory of the loops, which every batch uses again; each thread has its own."""
+"""Scratch memory of the loops. It is reused for every batch, and each thread has its own."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ _rooms = _Rooms()
 
 
 def room(name: str, size: int) -> int:
-    """The address of memory for ``size`` numbers of 4 bytes, the same again and again: fresh memory would come from
-    the system, and cost as much as what is written to it. What it holds is not known."""
+    """Return the address of scratch memory for ``size`` float32 values, whose content is undefined.
+
+    Calls with the same name reuse the same memory. Newly allocated memory would come from the operating system, which
+    costs as much time as writing to it.
+    """
     found = _rooms.found.get(name)
     if found is None or found.numel() < size:
         found = _rooms.found[name] = torch.empty(size)
@@ -26,5 +29,5 @@ def room(name: str, size: int) -> int:
 
 
 def clear() -> None:
-    """Give this thread's memory back."""
+    """Free the scratch memory of this thread."""
     _rooms.found.clear()

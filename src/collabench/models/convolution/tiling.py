@@ -1,7 +1,7 @@
-"""How the outputs of a sum of products are shared out to registers: which tiles, for registers of 8 and of 16 numbers.
+"""The choice of register tiles: which outputs a micro-kernel computes at once, with vectors of 8 or of 16 lanes.
 
-A tile is some rows (pixels, or weights) of some registers (of channels); its sums stay in registers. None of it
-changes a bit.
+A tile is a number of rows (pixels, or weights), each with a number of vector registers (of channels). Its sums stay in
+registers. The choice changes the speed, but no bit of the result.
 """
 
 from __future__ import annotations
@@ -10,33 +10,45 @@ from functools import cache
 
 
 def most_rows(lanes: int, vectors: int) -> int:
-    """Rows of a tile of so many registers each: one register for each sum, each factor of a row and a number."""
+    """Return the largest number of rows of a tile with ``vectors`` registers per row.
+
+    A tile needs one register for each of its sums, ``vectors`` registers for the factors that all rows share, and one
+    for the row's own factor, which is broadcast to all lanes.
+    """
     registers = 32 if lanes == 16 else 16
     return (registers - 1 - vectors) // vectors
 
 
 def cost(rows: int, vectors: int) -> float:
-    """Cycles of one step of a tile's sums: two multiply-adds or two reads each, and none sooner than four after the
-    last."""
+    """Return the estimated clock cycles of one step of a tile's sums.
+
+    A cycle has two fused multiply-adds and two loads. A step takes at least four cycles, the latency of the
+    multiply-add that the next step of the same sum waits for.
+    """
     return max(4.0, rows * vectors / 2, (rows + vectors) / 2) + 0.5
 
 
 def vector_groups(count: int, vectors: int) -> list[tuple[int, int, int]]:
-    """(first register, registers of a group, number of groups) of all whole groups, and of the rest."""
+    """Divide ``count`` registers into groups of ``vectors`` and a smaller rest.
+
+    Returns (first register, registers of a group, number of groups) for the whole groups and for the rest.
+    """
     whole = count // vectors
     groups = [(0, vectors, whole)] if whole else []
     return groups + ([(whole * vectors, count % vectors, 1)] if count % vectors else [])
 
 
 def parts(count: int, size: int) -> list[tuple[int, int]]:
-    """(size, number) of the whole parts of ``count``, and of the rest."""
+    """Divide ``count`` into parts of ``size`` and a rest. Returns (size, number of parts) for each of the two."""
     return [(s, n) for s, n in ((size, count // size), (count % size, 1)) if s and n]
 
 
 @cache
 def of_map(lanes: int, rows: int, columns: int, registers: int) -> tuple[int, int, int]:
-    """Rows and columns of pixels and the registers of a tile for a map of rows x columns pixels with so many
-    registers each."""
+    """Return the rows and columns of pixels, and the registers per pixel, of the tile with the lowest estimated cost.
+
+    rows, columns: size of the map in pixels. registers: number of vector registers that hold a pixel's channels.
+    """
     found = []
     for vectors in range(1, min(4, registers) + 1):
         most = most_rows(lanes, vectors)
@@ -56,6 +68,6 @@ def of_map(lanes: int, rows: int, columns: int, registers: int) -> tuple[int, in
 
 @cache
 def of_rows(lanes: int, rows: int, registers: int) -> tuple[int, int]:
-    """The same for so many rows of numbers: rows and registers of a tile."""
+    """Return the rows, and the registers per row, of the best tile for a matrix of ``rows`` rows."""
     _, wide, vectors = of_map(lanes, 1, rows, registers)
     return wide, vectors

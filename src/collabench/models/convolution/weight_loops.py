@@ -1,4 +1,7 @@
-"""The gradient of a convolution at its weights, as loops; see :mod:`collabench.models.convolution.direct_loops`."""
+"""The loops of a direct convolution's gradient at its weights.
+
+:mod:`collabench.models.convolution.direct_loops` describes the layouts and contains the other loops.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,19 @@ from collabench.models.convolution.direct_loops import NARROW, blocks, images_to
 from collabench.models.convolution.geometry import Sizes, forward_maps
 from collabench.models.convolution.language import Code, writes
 
-#: Numbers of padded images, and pixels of one, that are worked on at once: they stay in the first cache. They belong
-#: to the result, since the sums of each part are added to those before.
+#: Size, in float32 values, of the padded images that are processed together, and the largest number of output pixels
+#: of a band of rows. With these sizes the data stay in the first-level cache. The sums of each part are added to those
+#: of the parts before it, so that other sizes would change the bits of the result.
 CACHED, PIXELS = 8 * 1024, 256
 
 
 @writes(pointers=5, sizes=1)
 def at_weights(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
-    """``result`` (channel out, row, column, channel in) of ``x`` (images, height, width, channels in) and
-    ``gradient`` (images, rows, columns, channels); room for sums and padded images."""
+    """Compute the gradient at the weights, ``result`` (output channel, row, column, input channel).
+
+    Arguments: the input ``x`` (images, height, width, input channels), the gradient at the output (images, rows,
+    columns, channels), ``result``, scratch memory for the sums and for the padded images, and the number of images.
+    """
     (x, gradient, result, sums, padded, images), s = arguments, Sizes(*constants)
     code.clear(sums, s.seen * s.channels)
     if small(s.rows * s.columns, s.height, s.width) and s.channels_in >= NARROW:
@@ -28,7 +35,7 @@ def at_weights(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
 
 
 def turn(code: Code, sums: Any, result: Any, channels: int, seen: int) -> None:
-    """(seen, channel) to (channel, seen)."""
+    """Write code that transposes ``sums`` (seen, channel) to ``result`` (channel, seen)."""
     width = 8
     for first, count in code.groups(channels, [width, 1]):
         with code.loop(seen) as k:
@@ -38,7 +45,7 @@ def turn(code: Code, sums: Any, result: Any, channels: int, seen: int) -> None:
 
 
 def _few_pixels(code: Code, s: Sizes, x: Any, gradient: Any, sums: Any, images: Any) -> None:
-    """Each tap alone, of the pixels that it reaches."""
+    """Sum for each tap over the output pixels at which it reads inside the map. Nothing is padded."""
     table = []
     for tap in range(s.kernel):
         for tap_x in range(s.kernel_width):
@@ -75,13 +82,16 @@ def _few_pixels(code: Code, s: Sizes, x: Any, gradient: Any, sums: Any, images: 
 
 
 def _reached(distance: int, stride: int, count: int, size: int) -> range:
-    """Which of ``count`` outputs a tap at a distance from the first reads within a map of ``size``."""
+    """Return the outputs, of ``count``, at which a tap reads inside a map of ``size`` pixels along an axis.
+
+    distance: the position that the tap reads for the first output.
+    """
     inside = [place for place in range(count) if 0 <= place * stride + distance < size]
     return range(inside[0], inside[-1] + 1) if inside else range(0)
 
 
 def _many_pixels(code: Code, s: Sizes, x: Any, gradient: Any, sums: Any, padded: Any, images: Any) -> None:
-    """Windows of padded images, a band of rows of one or several images at a time."""
+    """Sum over padded images: a band of output rows of one image, or several whole images, at a time."""
     maps = forward_maps(s)
     together = images_together(maps, CACHED)
     high = next(
@@ -112,7 +122,7 @@ def _many_pixels(code: Code, s: Sizes, x: Any, gradient: Any, sums: Any, padded:
 def _windows(code: Code, s: Sizes, sums: Any, a: Any, g: Any, loops: list[Any], pitch: int) -> None:
     across = s.kernel_width * s.channels_in
     registers = -(-s.channels // code.lanes)
-    if across < NARROW:  # tiles of several rows of the kernel, each written out
+    if across < NARROW:  # a tile spans several rows of the kernel; the code of each tile is written separately
         size, vectors = tiling.of_rows(code.lanes, s.seen, registers)
         numbers = [k // across * pitch + k % across for k in range(s.seen)]
         for start, v, number, mask in blocks(code, s.channels, vectors):

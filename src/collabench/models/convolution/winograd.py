@@ -1,13 +1,14 @@
-"""3x3 convolutions by Winograd's minimal filtering F(4x4, 3x3): a quarter of the multiplications, for a CPU.
+"""3x3 convolutions on a CPU by Winograd's minimal filtering F(4x4, 3x3), with a quarter of the multiplications.
 
-With the tile maps of :mod:`collabench.models.convolution.winograd_transforms` and, for the weights g (3x3), U = G g
-G^T (6x6),
+With the transforms of :mod:`collabench.models.convolution.winograd_transforms` and U = G g G^T (6x6) of the weights g
+(3x3), an output tile is
 
     y = A^T [ sum over channels of  U * (B^T x B) ] A,
 
-whose sum is one matrix product for each of the 36 places. The gradient at the input is the same convolution of the
-gradient with the kernels turned about; that at the weights is G^T [ sum over tiles of (B^T x B) * (A y A^T) ] G.
-Results differ from the direct form by rounding, about 1e-5 of the largest value.
+where * is the product of elements. The sum is one matrix product for each of the 36 elements of a tile. The gradient
+at the input is the same convolution of the gradient at the output, with the kernels rotated by 180 degrees. The
+gradient at the weights is G^T [ sum over tiles of (B^T x B) * (A y A^T) ] G, with y the gradient at the output.
+Results differ from those of the direct convolution by rounding, about 1e-5 of the largest value.
 """
 
 from __future__ import annotations
@@ -23,31 +24,37 @@ from collabench.models.convolution.compiled import function
 from collabench.models.convolution.scratch import room
 from collabench.models.convolution.winograd_loops import Sizes
 
-#: Channels come in blocks of so many.
+#: Both numbers of channels must be multiples of this.
 BLOCK = 16
 
 _CHANNELS_LAST = torch.channels_last
 
 
 def possible(shape: tuple[int, ...], channels: int) -> bool:
-    """Whether maps of ``shape`` (N, I, H, W) can be convolved to ``channels`` in this form."""
+    """Return whether a convolution of maps of ``shape`` (N, I, H, W) to ``channels`` channels is possible here.
+
+    Both numbers of channels must be multiples of :data:`BLOCK`, height and width multiples of 4.
+    """
     _, channels_in, height, width = shape
     return channels_in % BLOCK == 0 and channels % BLOCK == 0 and height % 4 == 0 and width % 4 == 0
 
 
 def suits(shape: tuple[int, ...], channels: int) -> bool:
-    """Whether they can, and are many enough for it to pay: the weights' transforms cost the same for every batch."""
+    """Return whether the convolution is possible, and the batch has enough tiles to be faster than the direct one.
+
+    The transforms of the weights cost the same for every size of batch.
+    """
     count, _, height, width = shape
     tiles = count * (height // 4) * (width // 4)
     return possible(shape, channels) and tiles >= LEAST_TILES
 
 
-#: Tiles of a batch from which on the form pays.
+#: Smallest number of tiles of a batch for which this algorithm is faster.
 LEAST_TILES = 32
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """Maps (N, O, H, W), channels-last, of maps (N, I, H, W) and weights (O, I, 3, 3)."""
+    """Return the output (N, O, H, W), channels-last, for the input (N, I, H, W) and the weights (O, I, 3, 3)."""
     count, channels_in, height, width = x.shape
     y = torch.empty((count, len(weight), height, width), memory_format=_CHANNELS_LAST)
     _run(_values(Sizes(height, width, channels_in, len(weight))), x, weight, y, count)
@@ -57,8 +64,11 @@ def convolve(x: Tensor, weight: Tensor) -> Tensor:
 def gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, of_input: bool = True, of_weight: bool = True
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Of a loss whose gradient is ``gradient`` (N, O, H, W) at the convolution's output: at its input (N, I, H, W)
-    and at its weights (O, I, 3, 3), where they are asked for."""
+    """Return the gradients at the input (N, I, H, W) and at the weights (O, I, 3, 3) of a convolution.
+
+    gradient: the loss's gradient at the convolution's output, (N, O, H, W).
+    of_input, of_weight: which gradients to compute; the other is None.
+    """
     count, channels_in, height, width = x.shape
     to_input = to_weight = None
     if of_input:
@@ -89,7 +99,7 @@ def _at_weights(s: Sizes) -> _Loops:
 
 
 def _rooms(s: Sizes, for_weights: bool = False) -> tuple[int, ...]:
-    """Numbers of weights, of transformed weights, of padded images and of tiles."""
+    """Return the sizes, in float32 values, of the scratch buffers :data:`_NAMES`."""
     between = s.channels_in * s.channels
     return 9 * between, 36 * between, *s.scratch(for_weights)
 

@@ -1,10 +1,10 @@
-"""The loops of Winograd's convolutions: a few images at a time are transformed, multiplied and transformed back, in a
-cache.
+"""The loops of Winograd's convolutions. A few images at a time are transformed, multiplied and transformed back, so
+that their data stay in the cache.
 
-Arrays are flat: maps in the order (image, row, column, channel), weights (channel out, row, column, channel in),
-tiles (6x6 place, tile, channel) and transformed weights (6x6 place, group of registers, channel in, channel out
-within the group). Between the places lie a few numbers more, since places at a distance of a power of two would share
-the same lines of a cache.
+Arrays are flat: maps in the order (image, row, column, channel), weights (output channel, row, column, input channel),
+tiles (element of the 6x6 tile, tile, channel) and transformed weights (element of the 6x6 tile, group of registers,
+input channel, output channel within the group). A gap of a few values follows each of the 36 elements of the tiles:
+elements at a distance of a power of two would compete for the same cache lines.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from collabench.models.convolution.winograd_transforms import (
     to_kernel,
 )
 
-#: Numbers of tiles, before and behind the products, that are worked on at once; and the least tiles that use weights
-#: again.
+#: Size, in float32 values, of the input's tiles and of the products that are processed together; and the smallest
+#: number of tiles processed together, for which the transformed weights are read once.
 CACHED, LEAST_TILES = 160 * 1024, 24
-#: The same for the gradient at the weights, whose sums are read and written once for so many tiles. They belong to
-#: the result.
+#: The same for the gradient at the weights, whose sums are read and written once per group of tiles. Other values would
+#: change the bits of the result.
 CACHED_FOR_WEIGHTS, LEAST_TILES_FOR_WEIGHTS = 320 * 1024, 64
 
 _GAP = 16
@@ -37,7 +37,7 @@ _PLACES = 36
 
 
 class Sizes(NamedTuple):
-    """Of a 3x3 convolution with stride and padding of 1; height and width are multiples of 4, channels of 16."""
+    """Sizes of a 3x3 convolution with stride 1 and padding 1. Height and width are multiples of 4, channels of 16."""
 
     height: int
     width: int
@@ -46,26 +46,26 @@ class Sizes(NamedTuple):
 
     @property
     def maps(self) -> Maps:
-        """The input, padded."""
+        """The padded input."""
         return Maps(self.height, self.width, self.channels_in, 1, 1, self.height + 2, self.width + 2)
 
     @property
     def tiles(self) -> int:
-        """Of an image."""
+        """Number of tiles of an image."""
         return self.height // 4 * (self.width // 4)
 
     def together(self, for_weights: bool = False) -> int:
-        """Images that are worked on at once."""
+        """Return the number of images that are processed together."""
         cached, least = (CACHED_FOR_WEIGHTS, LEAST_TILES_FOR_WEIGHTS) if for_weights else (CACHED, LEAST_TILES)
         fitting = cached // (_PLACES * (self.channels_in + self.channels))
         return max(1, round(max(fitting, least) / self.tiles))
 
     def place(self, channels: int, for_weights: bool = False) -> int:
-        """Distance between places of tiles of so many channels."""
+        """Return the distance, in float32 values, between neighbouring elements of tiles with ``channels`` channels."""
         return self.together(for_weights) * self.tiles * channels + _GAP
 
     def scratch(self, for_weights: bool = False) -> tuple[int, int, int]:
-        """Numbers of padded images, and of tiles before and behind the products."""
+        """Return the sizes, in float32 values, of the padded images, of the input's tiles and of the products."""
         padded = self.together(for_weights) * self.maps.size
         before, behind = (_PLACES * self.place(one, for_weights) for one in (self.channels_in, self.channels))
         return padded, before, behind
@@ -76,7 +76,10 @@ def _tile(code: Code, s: Sizes, rows: int) -> tuple[int, int]:
 
 
 def _each_tile(code: Code, s: Sizes, images: Size, channels: int) -> Any:
-    """Loops over the tiles of images and their registers."""
+    """Write loops over the tiles of ``images`` images and over the vector registers of ``channels`` channels.
+
+    Yields the image, the tile's row and column, the tile's index and the register's first channel.
+    """
     down, across = s.height // 4, s.width // 4
     with code.loop(images) as image, code.loop(down) as a, code.loop(across) as b:
         tile = code.plus(code.times(code.plus(code.times(image, down), a), across), b)
@@ -137,8 +140,11 @@ def _corner(code: Code, s: Sizes, maps: Any, image: Any, a: Any, b: Any, channel
 def _kernels(
     code: Code, s: Sizes, kernel: Any, transformed: Any, vectors: int, strides: tuple[int, int], turned: bool
 ) -> None:
-    """U = G g G^T; ``strides``: distances of a kernel's neighbouring places and of neighbouring channels in. A
-    register's lanes are neighbouring channels out."""
+    """Compute the transformed weights U = G g G^T. The lanes of a register are neighbouring output channels.
+
+    strides: distance between neighbouring elements of a kernel, and between neighbouring input channels.
+    turned: rotate the kernels by 180 degrees.
+    """
     place, between = strides
     for start, v, number in tiling.vector_groups(s.channels // code.lanes, vectors):
         pitch = v * code.lanes
@@ -196,7 +202,7 @@ def _sizes(rows: int) -> list[int]:
 
 
 def turn_back(code: Code, weights: Any, kernel: Any, channels: int, seen: int) -> None:
-    """(channel, seen) to (seen, channel)."""
+    """Write code that transposes ``weights`` (channel, seen) to ``kernel`` (seen, channel)."""
     for first, count in code.groups(channels, [8, 1]):
         with code.loop(seen) as k:
             source, target = (
@@ -209,22 +215,32 @@ def turn_back(code: Code, weights: Any, kernel: Any, channels: int, seen: int) -
 
 @writes(pointers=8, sizes=1)
 def winograd_values(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
-    """``y`` (images, height, width, channels) of ``x`` (images, height, width, channels in) and weights; room for
-    weights in the order (row, column, channel in, channel out) and transformed, for padded images and for tiles
-    before and behind the products."""
+    """Compute the output ``y`` (images, height, width, channels) of a convolution.
+
+    Arguments: the input ``x`` (images, height, width, input channels), the weights, ``y``, and the number of images
+    after scratch memory for five arrays: the weights in the order (row, column, input channel, output channel), the
+    transformed weights, the padded images, the input's tiles and the products.
+    """
     _values(code, arguments, Sizes(*constants), turned=False)
 
 
 @writes(pointers=8, sizes=1)
 def winograd_at_input(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
-    """The same of a gradient and the kernels turned about, whose channels in are the weights' channels out: what it
-    gives is the gradient at the input."""
+    """Compute the gradient at the input (images, height, width, channels).
+
+    It is the convolution of the gradient at the output with the kernels rotated by 180 degrees. The arguments are
+    those of :func:`winograd_values`; the input channels here are the output channels of the weights.
+    """
     _values(code, arguments, Sizes(*constants), turned=True)
 
 
 @writes(pointers=8, sizes=1)
 def winograd_at_weights(code: Code, arguments: tuple[Any, ...], *constants: int) -> None:
-    """``result`` (channel out, row, column, channel in) of ``x`` and ``gradient``; room as above."""
+    """Compute the gradient at the weights, ``result`` (output channel, row, column, input channel).
+
+    Arguments: the input ``x``, the gradient at the output, ``result``, the same scratch memory as for
+    :func:`winograd_values`, and the number of images.
+    """
     (x, gradient, result, kernel, transformed, padded, tiles, products, images), s = arguments, Sizes(*constants)
     together = s.together(for_weights=True)
     before, behind = (s.place(channels, for_weights=True) for channels in (s.channels_in, s.channels))

@@ -1,8 +1,8 @@
-"""The linear maps of Winograd's F(4x4, 3x3), a register of channels at a time.
+"""The linear transforms of Winograd's F(4x4, 3x3), for one vector register of channels at a time.
 
-An output tile of 4x4 pixels comes from an input tile of 6x6, which overlaps its neighbours by 2 pixels (1 beyond the
-map's edge, where zeros are read). With the matrices of Lavin & Gray, "Fast Algorithms for Convolutional Neural
-Networks" (2015),
+An output tile of 4x4 pixels is computed from an input tile of 6x6 pixels. Input tiles overlap their neighbours by 2
+pixels and extend 1 pixel beyond the map's edge, where zeros are read. With the matrices of Lavin & Gray, "Fast
+Algorithms for Convolutional Neural Networks" (2015),
 
     B^T = | 4  0 -5  0  1  0 |    A^T = | 1  1  1  1  1  0 |    G = |  1/4     0     0  |
           | 0 -4 -4  1  1  0 |          | 0  1 -1  2 -2  0 |        | -1/6  -1/6  -1/6 |
@@ -11,8 +11,9 @@ Networks" (2015),
           | 0  2 -1 -2  1  0 |                                      | 1/24 -1/12   1/6 |
           | 0  4  0 -5  0  1 |                                      |   0     0     1  |
 
-the maps are x -> B^T x B, M -> A^T M A, y -> A y A^T, g -> G g G^T and U -> G^T U G. Each is done along one axis and
-then along the other.
+the transforms are x -> B^T x B (input), M -> A^T M A (products), y -> A y A^T (gradient at the output), g -> G g G^T
+(weights) and U -> G^T U G (gradient at the transformed weights). Each is applied along one axis and then along the
+other.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ Map = Callable[[Code, Values], Values]
 
 
 def both_axes(code: Code, along: Map, square: list[Values]) -> list[Values]:
-    """The map along the columns of a square of registers, then along its rows."""
+    """Apply a transform to the columns of a square of registers, then to the rows of the result."""
     columns = [along(code, [row[j] for row in square]) for j in range(len(square[0]))]
     return [along(code, [column[i] for column in columns]) for i in range(len(columns[0]))]
 
 
 def of_input(code: Code, x: Values) -> Values:
-    """B^T x"""
+    """Return B^T x for one axis of an input tile."""
     fma, number = code.fma, code.constant
     even, odd = fma(number(-4), x[2], x[4]), fma(number(-4), x[1], x[3])
     near, far = code.sub(x[4], x[2]), code.sub(x[3], x[1])
@@ -48,7 +49,7 @@ def of_input(code: Code, x: Values) -> Values:
 
 
 def of_products(code: Code, m: Values) -> Values:
-    """A^T m"""
+    """Return A^T m for one axis of the products."""
     fma, number = code.fma, code.constant
     sum12, sum34, less12, less34 = (
         code.add(m[1], m[2]),
@@ -65,7 +66,7 @@ def of_products(code: Code, m: Values) -> Values:
 
 
 def of_gradient(code: Code, y: Values) -> Values:
-    """A y"""
+    """Return A y for one axis of a tile of the gradient at the output."""
     fma, number = code.fma, code.constant
     even, odd = code.add(y[0], y[2]), code.add(y[1], y[3])
     wide, far = fma(number(4), y[2], y[0]), fma(number(4), y[3], y[1])
@@ -75,7 +76,7 @@ def of_gradient(code: Code, y: Values) -> Values:
 
 
 def of_kernel(code: Code, g: Values) -> Values:
-    """G g"""
+    """Return G g for one axis of a kernel."""
     fma, number = code.fma, code.constant
     ends, sixth = code.add(g[0], g[2]), number(-1 / 6)
     wide, far = fma(number(1 / 6), g[2], code.mul(number(1 / 24), g[0])), code.mul(number(1 / 12), g[1])
@@ -90,7 +91,7 @@ def of_kernel(code: Code, g: Values) -> Values:
 
 
 def to_kernel(code: Code, u: Values) -> Values:
-    """G^T u"""
+    """Return G^T u for one axis of the gradient at the transformed weights."""
     fma, number = code.fma, code.constant
     sum12, less21, sum34, less34 = (
         code.add(u[1], u[2]),
