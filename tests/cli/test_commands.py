@@ -142,6 +142,17 @@ def test_plan_of_a_finished_study_says_done(collabench, finished):
     assert "todo" not in out and "(" not in out
 
 
+def test_plan_names_a_recipe_with_a_tiny_last_batch(collabench, fresh):
+    assert "note:" not in collabench("plan", "-p", "small", "--root", fresh).out
+    write_params(fresh, ("batch_size: 20", "batch_size: 28"))  # of 60 images
+    note = "recipe short on few: every epoch ends with a step on 4 images, as large as one on 28; last_batch: spread or"
+    out = collabench("plan", "-p", "small", "--root", fresh).out
+    assert f"note: {note} drop avoids it" in out.splitlines()
+    assert json.loads(collabench("plan", "-p", "small", "--root", fresh, "--json").out)["notes"][0].startswith(note)
+    write_params(fresh, ("batch_size: 20", "batch_size: 28, last_batch: spread"))
+    assert "note:" not in collabench("plan", "-p", "small", "--root", fresh).out
+
+
 def test_plan_as_json_is_for_scripts(collabench, finished):
     write_params(finished, ("seeds: 2\n    seeds_per_job", "seeds: 3\n    seeds_per_job"))
     called = collabench("plan", "-p", "small", "--root", finished, "--json")

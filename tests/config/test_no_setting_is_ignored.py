@@ -75,6 +75,7 @@ CANNOT = {
 
 #: (section, field) → why some of its bases may take another value without a change, beside those in which it matters.
 WITHOUT_EFFECT: dict[tuple[str, str], str] = {
+    ("recipes", "last_batch"): "matters where the images of an epoch leave a tiny last batch",
     ("methods.dml", "networks"): "beside peers it may say how many there are; another number is refused",
     ("methods.wang2018", "networks"): "beside peers it may say how many there are; another number is refused",
 }
@@ -420,6 +421,7 @@ RECIPES = Section(
         RECIPE,
         RECIPE | {"epochs": 3, "milestones": (1,), "nesterov": True, "weight_decay": 1e-2, },
         RECIPE | {"validation_fraction": 0.4, "momentum": 0.5, "validation_noisy": True},
+        RECIPE | {"batch_size": 7},  # leaves a tiny last batch
     ),
     trained, RecipeConfig.identity,
     {"milestones": ((1,), (1, 2)), "augmentation": (Augmentation(shift=1),)},

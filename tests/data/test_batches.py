@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
+from collabench.config.batch_sizes import batch_sizes, remaining_images
 from collabench.config.sections import Augmentation
+from collabench.core.distributed import Part
 from collabench.core.errors import DataError
 from collabench.core.seeding import numpy_generator, torch_generator
 from collabench.data import validation_split
@@ -110,6 +112,79 @@ def test_remainder_is_kept_unless_it_is_one_image(count, steps, last):
     batches = TrainingBatches(some_images(count), MEAN, STD, Augmentation(), 5, 0)
     sizes = [len(targets) for _, targets in batches.epoch(0, torch.arange(count))]
     assert (batches.steps, len(sizes), sizes[-1]) == (steps, steps, last)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "keep", "drop", "spread"),
+    [
+        (450, 64, [64] * 7 + [2], [64] * 7, [65] * 2 + [64] * 5),
+        (500, 64, [64] * 7 + [52], [64] * 7 + [52], [64] * 7 + [52]),  # a batch in its own right
+        (160, 32, [32] * 5, [32] * 5, [32] * 5),
+        (1437, 64, [64] * 22 + [29], [64] * 22, [66] * 7 + [65] * 15),
+        (48, 32, [32, 16], [32, 16], [32, 16]),  # half a batch
+        (47, 32, [32, 15], [32], [47]),
+        (129, 64, [64, 64], [64, 64], [65, 64]),  # a single image is never a batch
+        (5, 2, [2, 2], [2, 2], [3, 2]),
+        (7, 64, [7], [7], [7]),  # no full batch
+    ],
+)
+def test_sizes_of_batches(images, batch_size, keep, drop, spread):
+    for last_batch, expected in (("keep", keep), ("drop", drop), ("spread", spread)):
+        assert batch_sizes(images, batch_size, last_batch) == expected
+
+
+def test_sizes_of_batches_for_all_numbers():
+    """Spread: all images, sizes that differ by at most one and are nearest to the batch's. Drop: equal sizes, or a last
+    batch of at least half. Steps with a tiny last batch are those that keep has more."""
+    for batch_size in range(2, 12):
+        for images in range(2, 60):
+            keep, drop, spread = (batch_sizes(images, batch_size, how) for how in ("keep", "drop", "spread"))
+            tiny = remaining_images(images, batch_size)
+            assert sum(keep) == images - (tiny == 1) and sum(drop) == images - tiny and sum(spread) == images
+            assert all(min(sizes) >= 2 for sizes in (keep, drop, spread))
+            assert len(keep) - len(drop) == (tiny > 1) and len(drop) == len(spread)
+            if tiny:
+                assert max(spread) - min(spread) <= 1 and set(drop) == {batch_size} and min(spread) >= batch_size
+            elif images >= batch_size:
+                assert keep == drop == spread and 2 * keep[-1] >= batch_size
+                assert len(spread) == round(images / batch_size + 1e-9)
+
+
+@pytest.mark.parametrize("last_batch", ["drop", "spread"])
+@pytest.mark.parametrize("augmentation", [Augmentation(shift=2, flip=True), Augmentation(random_resized_crop=8)])
+def test_other_batches_hold_the_same_images(last_batch, augmentation):
+    """Only the borders of the batches move: order, shifts, flips and crops stay. Every part of a batch is there."""
+    images, labels = some_images(22), torch.arange(22)
+    kept = list(TrainingBatches(images, MEAN, STD, augmentation, 5, 3).epoch(1, labels))
+    chosen = TrainingBatches(images, MEAN, STD, augmentation, 5, 3, last_batch=last_batch)
+    for first in range(chosen.steps + 1):
+        batches = list(chosen.epoch(1, labels, first))
+        assert [len(targets) for _, targets in batches] == chosen.sizes[first:]
+        done = sum(chosen.sizes[:first])
+        for part in (0, 1) if batches else ():
+            expected = torch.cat([batch[part] for batch in kept])[done : sum(chosen.sizes)]
+            assert torch.equal(torch.cat([batch[part] for batch in batches]), expected)
+    halves = [
+        list(TrainingBatches(images, MEAN, STD, augmentation, 5, 3, Part(rank, 2), last_batch).epoch(1, labels))
+        for rank in range(2)
+    ]
+    for (whole, _), (left, _), (right, _) in zip(chosen.epoch(1, labels), *halves, strict=True):
+        assert torch.equal(torch.cat([left, right]), whole)
+
+
+def test_dropped_images_are_others_in_every_epoch():
+    batches = TrainingBatches(some_images(22), MEAN, STD, Augmentation(), 5, 0, last_batch="drop")
+    seen = [
+        frozenset(torch.cat([targets for _, targets in batches.epoch(epoch, torch.arange(22))]).tolist())
+        for epoch in range(12)
+    ]
+    assert {len(one) for one in seen} == {20} and len(set(seen)) > 6 and set().union(*seen) == set(range(22))
+
+
+def test_processes_that_would_have_no_image_of_a_batch_are_refused():
+    with pytest.raises(DataError, match=r"smallest batch has 2, fewer than the 3 processes.*last_batch"):
+        TrainingBatches(some_images(22), MEAN, STD, Augmentation(), 5, 0, Part(0, 3))
+    assert TrainingBatches(some_images(22), MEAN, STD, Augmentation(), 5, 0, Part(0, 3), "spread").steps == 4
 
 
 def test_source_images_stay_as_they_are():

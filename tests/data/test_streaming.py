@@ -72,6 +72,10 @@ def test_resuming_and_subsets(imagenet):
             batches.epoch(1, torch.arange(15), first), whole[first:], strict=True
         ):
             assert torch.equal(images, expected) and torch.equal(labels, expected_labels)
+    spread = data.open_batches(imagenet, CROP, 7, 7, "cpu", last_batch="spread")  # 15 images: 8 and 7
+    assert [len(labels) for _, labels in spread.epoch(1, torch.arange(15))] == [8, 7]
+    together = [torch.cat([batch for batch, _ in one.epoch(1, torch.arange(15))]) for one in (spread, batches)]
+    assert torch.equal(*together)
     index = torch.tensor([1, 4, 9])
     subset = data.open_batches(imagenet, CROP, 2, 7, "cpu", index)
     assert {int(label) for _, labels in subset.epoch(0, index) for label in labels} <= {1, 4, 9}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from collabench.config.batch_sizes import held_out
 from collabench.config.dataset_shape import shape_of, shape_or_assumed
 from collabench.config.known_datasets import KNOWN
 from collabench.core.errors import ConfigError
@@ -111,10 +112,10 @@ def _check_validation(recipe: RecipeConfig, dataset: DatasetConfig) -> None:
     form = shape_of(dataset)
     images = dataset.train_images if form is None else form.train_images
     if recipe.validation_fraction and images is not None:
-        held_out = round(recipe.validation_fraction * images)
-        if not 0 < held_out < images:
+        count = held_out(images, recipe.validation_fraction)
+        if not 0 < count < images:
             raise ConfigError(
-                f"validation_fraction {recipe.validation_fraction} of {images} training images is {held_out}"
+                f"validation_fraction {recipe.validation_fraction} of {images} training images is {count}"
             )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from collabench.config.batch_sizes import LastBatch
 from collabench.config.known_datasets import DECODED_SOURCES, PINNED_SOURCES
 from collabench.core.record import LATER, NO_REPEATS, Record
 from collabench.methods import METHODS, MethodSettings
@@ -131,6 +132,9 @@ class RecipeConfig(Record):
     """All choices about optimisation, which methods share so that they differ in nothing but the method.
 
     ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs.
+    ``last_batch``: what becomes of the images that remain at the end of an epoch, if they are fewer than half a batch.
+    ``keep``: they are a batch of their own. ``drop``: they are left out. ``spread``: they are distributed over the
+    other batches. :mod:`collabench.config.batch_sizes` says why it matters.
     ``validation_fraction``: the share of the training split that is held out (stratified; 0 for published cells). Its
     labels are noisy with ``validation_noisy``.
     ``evaluate_every``: epochs between evaluations. ``evaluation_sample``: number of test images that are evaluated
@@ -145,6 +149,7 @@ class RecipeConfig(Record):
 
     epochs: int = Field(ge=1, le=10_000)
     batch_size: int = Field(ge=2, le=65_536)
+    last_batch: Annotated[LastBatch, LATER] = "keep"
     learning_rate: float = Field(gt=0, le=100)
     milestones: tuple[int, ...] = ()
     gamma: float = Field(default=0.1, gt=0, le=1)

@@ -19,12 +19,14 @@ batch.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from collabench.config.batch_sizes import LastBatch, batch_sizes
 from collabench.config.sections import Augmentation
 from collabench.core.distributed import WHOLE, Part
 from collabench.core.errors import DataError
@@ -36,29 +38,26 @@ CROP_RATIO = (3 / 4, 4 / 3)
 CROP_TRIES = 10
 
 
-def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Number of batches in an epoch.
+class Batching:
+    """The batches of an epoch in its order: their sizes, and the rows of each that a process holds.
 
-    The remaining images are a smaller last batch, or are left out if there is only one (batch normalisation needs two).
+    images: their number. Raises DataError for fewer than two, or if a process would have no image of some batch.
     """
-    full, remainder = divmod(images, batch_size)
-    return full + (remainder > 1)
 
-
-def batch_sizes(images: int, batch_size: int) -> list[int]:
-    """Number of images of every batch of an epoch."""
-    steps = steps_per_epoch(images, batch_size)
-    return [min(batch_size, images - step * batch_size) for step in range(steps)]
-
-
-def check_part(part: Part, images: int, batch_size: int) -> None:
-    """Raise DataError if a process would have no image of some batch."""
-    smallest = min(batch_sizes(images, batch_size))
-    if smallest < part.world:
-        raise DataError(
-            f"{images} training images in batches of {batch_size}: the smallest batch has {smallest}, fewer than the "
-            f"{part.world} processes that share it; choose another batch_size or fewer processes"
-        )
+    def __init__(self, images: int, batch_size: int, last_batch: LastBatch, part: Part) -> None:
+        if images < 2:
+            raise DataError(f"training needs at least two images, there are {images}")
+        self.sizes = batch_sizes(images, batch_size, last_batch)
+        if min(self.sizes) < part.world:
+            raise DataError(
+                f"{images} training images in batches of {batch_size}: the smallest batch has {min(self.sizes)}, fewer "
+                f"than the {part.world} processes that share it; choose another batch_size or last_batch, or fewer "
+                "processes"
+            )
+        firsts = [0, *accumulate(self.sizes)][:-1]
+        rows = [part.rows(size) for size in self.sizes]
+        #: Positions in the epoch's order of the images of every batch that the process holds.
+        self.parts = [slice(first + r.start, first + r.stop) for first, r in zip(firsts, rows, strict=True)]
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -101,14 +100,12 @@ class TrainingBatches:
         batch_size: int,
         seed: int,
         part: Part = WHOLE,
+        last_batch: LastBatch = "keep",
     ) -> None:
-        if len(images) < 2:
-            raise DataError(f"training needs at least two images, there are {len(images)}")
-        check_part(part, len(images), batch_size)
-        self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
-        self.sizes, self._part = batch_sizes(len(images), batch_size), part
+        self._batching = Batching(len(images), batch_size, last_batch, part)
+        self.seed, self.augmentation = seed, augmentation
+        self.sizes, self.steps = self._batching.sizes, len(self._batching.sizes)
         self.count, self._height, self._width, channels = images.shape
-        self.steps = steps_per_epoch(self.count, batch_size)
         self._device = images.device
         self._normalise = Normalisation(mean, std, images.device)
         shift = augmentation.shift
@@ -135,9 +132,8 @@ class TrainingBatches:
         starts = starts.to(self._device)
         targets = labels.to(self._device)[order.to(self._device)]
         # Positions, within their batches, of the images to flip, for all batches. Their number is known here.
-        begins = torch.arange(self.steps) * self.batch_size
-        rows = [self._part.rows(size) for size in self.sizes]
-        begins, ends = begins + torch.tensor([r.start for r in rows]), begins + torch.tensor([r.stop for r in rows])
+        parts = self._batching.parts
+        begins, ends = (torch.tensor([getattr(part, end) for part in parts]) for end in ("start", "stop"))
         positions = flips.nonzero().flatten()
         bounds = torch.stack(
             [torch.searchsorted(positions, begins), torch.searchsorted(positions, ends)], dim=1
@@ -148,7 +144,7 @@ class TrainingBatches:
         if self.augmentation.random_resized_crop:
             crops = self._resized_crops(epoch, flips).to(self._device)
         for step in range(first_step, self.steps):
-            part = slice(step * self.batch_size + rows[step].start, step * self.batch_size + rows[step].stop)
+            part = parts[step]
             images = self._windows.index_select(0, starts[part])
             images = images.view(-1, self._height, self._width, self._channels)
             if crops is not None:

@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from collabench.config.batch_sizes import LastBatch
 from collabench.config.dataset_shape import DatasetShape
 from collabench.config.known_datasets import KNOWN
 from collabench.config.sections import Augmentation, DatasetConfig
@@ -320,20 +321,24 @@ def open_batches(
     device: torch.device | str,
     index: Tensor | None = None,
     part: Part = WHOLE,
+    last_batch: LastBatch = "keep",
 ) -> batches.TrainingBatches | streaming.StreamedBatches:
     """Training batches on a device: of the whole training split, or of the images at ``index`` (M,).
 
-    part: the rows of every batch that this process makes. Both classes have ``steps``, ``sizes`` (number of images of
-    each batch, over all processes) and ``epoch(epoch, labels, first_step)`` with labels (M,) of the images used.
+    part: the rows of every batch that this process makes. last_batch: the recipe's. Both classes have ``steps``,
+    ``sizes`` (number of images of each batch, over all processes) and ``epoch(epoch, labels, first_step)`` with labels
+    (M,) of the images used.
     """
     device = torch.device(device)
     if isinstance(dataset.train_images, Tensor):
         images = dataset.train_images if index is None else dataset.train_images[index]
         return batches.TrainingBatches(
-            images.to(device), dataset.mean, dataset.std, augmentation, batch_size, seed, part
+            images.to(device), dataset.mean, dataset.std, augmentation, batch_size, seed, part, last_batch
         )
     streamed = dataset.train_images if index is None else dataset.train_images.at(index)
-    return streaming.StreamedBatches(streamed, dataset.mean, dataset.std, augmentation, batch_size, seed, device, part)
+    return streaming.StreamedBatches(
+        streamed, dataset.mean, dataset.std, augmentation, batch_size, seed, device, part, last_batch
+    )
 
 
 def open_evaluation_batches(

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from collabench.config.batch_sizes import held_out
 from collabench.core.errors import DataError
 from collabench.core.seeding import numpy_generator
 
@@ -45,8 +46,8 @@ def validation_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     labels: clean labels (N,), so that the split is the same with and without noise. Returns sorted indices of the
     images to train on and of those held out. Raises DataError if one of the two would be empty.
     """
-    count = round(fraction * len(labels))
+    count = held_out(len(labels), fraction)
     if not 0 < count < len(labels):
         raise DataError(f"validation_fraction {fraction} of {len(labels)} training images leaves a split empty")
-    held_out = stratified_subset(labels, count, numpy_generator(seed, "split", "validation"))
-    return rest_of(len(labels), held_out), held_out
+    held_out_index = stratified_subset(labels, count, numpy_generator(seed, "split", "validation"))
+    return rest_of(len(labels), held_out_index), held_out_index

@@ -20,18 +20,17 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from collabench.config.batch_sizes import LastBatch
 from collabench.config.sections import Augmentation
 from collabench.core.distributed import WHOLE, Part
 from collabench.core.errors import DataError
 from collabench.core.seeding import numpy_generator
 from collabench.data.batches import (
+    Batching,
     Normalisation,
-    batch_sizes,
-    check_part,
     epoch_order,
     random_crop_boxes,
     resized_side,
-    steps_per_epoch,
 )
 from collabench.data.images import ImageFiles, centre_crop, open_image, read_image_file
 
@@ -152,19 +151,16 @@ class StreamedBatches:
         seed: int,
         device: torch.device,
         part: Part = WHOLE,
+        last_batch: LastBatch = "keep",
     ) -> None:
-        if len(images) < 2:
-            raise DataError(f"training needs at least two images, there are {len(images)}")
         if augmentation.random_resized_crop is None and images.resize is None:
             raise DataError(
                 f"{images.root}: its images are read from files and have many sizes: the recipe needs "
                 "augmentation.random_resized_crop, or the data set a resize"
             )
-        check_part(part, len(images), batch_size)
-        self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
-        self.sizes, self._part = batch_sizes(len(images), batch_size), part
-        self.count = len(images)
-        self.steps = steps_per_epoch(self.count, batch_size)
+        self._batching = Batching(len(images), batch_size, last_batch, part)
+        self.seed, self.augmentation, self.count = seed, augmentation, len(images)
+        self.sizes, self.steps = self._batching.sizes, len(self._batching.sizes)
         self._images, self._device = images, device
         self._normalise = Normalisation(mean, std, device)
 
@@ -175,9 +171,7 @@ class StreamedBatches:
         """
         order = epoch_order(self.count, self.seed, epoch)
         targets = labels.to(self._device)[order.to(self._device)]
-        firsts = [step * self.batch_size for step in range(self.steps)]
-        rows = [self._part.rows(size) for size in self.sizes]
-        parts = [slice(first + r.start, first + r.stop) for first, r in zip(firsts, rows, strict=True)]
+        parts = self._batching.parts
         batches = [order[part].tolist() for part in parts[first_step:]]
         decoded = _decoded(batches, lambda position: self._augmented(position, epoch), self._device)
         for step, pixels in enumerate(decoded, start=first_step):

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from collabench.config.configuration import Configuration, Run, dataset_key
-from collabench.config.dataset_shape import DatasetShape, shape_of
+from collabench.config.configuration import Configuration, Run
+from collabench.config.dataset_shape import DatasetShape
 from collabench.config.plan import with_required
 from collabench.core.errors import ConfigError
 from collabench.core.resources import Resources
@@ -135,10 +135,7 @@ def estimate(study: Study, resources: Resources, *, again: bool = False) -> Esti
 
 
 def _dataset_shape(study: Study, configuration: Configuration) -> DatasetShape:
-    from collabench.data.manifest import MANIFEST, Manifest
-
-    path = study.workspace.datasets / dataset_key(configuration.dataset) / MANIFEST
-    form = read_json(path, Manifest).form if path.exists() else shape_of(configuration.dataset)
+    form = study.inputs.shape(configuration)
     if form is None:
         raise ConfigError(
             f"{configuration.label}: how many images it has is known once the data set is prepared: "

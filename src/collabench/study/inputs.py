@@ -9,10 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from collabench.config.batch_sizes import held_out, remaining_images
 from collabench.config.configuration import Configuration, Run, dataset_key, noise_key
+from collabench.config.dataset_shape import DatasetShape, shape_of
 from collabench.config.plan import Plan
 from collabench.core.errors import ConfigError, Log
-from collabench.storage.files import write_atomically
+from collabench.methods import METHODS
+from collabench.storage.files import read_json, write_atomically
 from collabench.storage.locks import holding
 from collabench.storage.workspace import Workspace
 
@@ -110,6 +113,31 @@ class Inputs:
                 loaded = data.load(self._workspace.datasets / key)
             self._loaded = (key, loaded)
         return self._loaded[1]
+
+    def shape(self, configuration: Configuration) -> DatasetShape | None:
+        """The shape of a configuration's data set, if it is prepared or its source tells; else None."""
+        from collabench.data.manifest import MANIFEST, Manifest
+
+        path = self._workspace.datasets / dataset_key(configuration.dataset) / MANIFEST
+        return read_json(path, Manifest).form if path.exists() else shape_of(configuration.dataset)
+
+    def tiny_last_batches(self) -> list[str]:
+        """One line for each recipe of the plan and data set whose epochs end with a step on a tiny batch
+        (:mod:`collabench.config.batch_sizes`)."""
+        lines: dict[tuple[str, str], str] = {}
+        for configuration in self._plan.configurations.values():
+            recipe, names, form = configuration.recipe, configuration.names, self.shape(configuration)
+            images = configuration.dataset.train_images if form is None else form.train_images
+            if images is None or recipe.last_batch != "keep" or not METHODS[configuration.method.method].Method.trains:
+                continue
+            images -= held_out(images, recipe.validation_fraction)
+            tiny = remaining_images(images, recipe.batch_size)
+            if tiny > 1:  # a single image is left out
+                lines[names["recipe"], names["dataset"]] = (
+                    f"recipe {names['recipe']} on {names['dataset']}: every epoch ends with a step on {tiny} images, "
+                    f"as large as one on {recipe.batch_size}; last_batch: spread or drop avoids it"
+                )
+        return list(lines.values())
 
     def noise_files(self) -> dict[str, list[Run]]:
         """Noise key → one run for each static noise file that is needed."""

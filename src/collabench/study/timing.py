@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from collabench.config.batch_sizes import batch_sizes, held_out
 from collabench.config.configuration import Configuration, Run
 from collabench.config.dataset_shape import DatasetShape
 from collabench.config.sections import NoiseConfig
@@ -114,9 +115,11 @@ def predict(configuration: Configuration, form: DatasetShape, device_type: str, 
     trials = _Trials(configuration, form, batch, device, counts.deployed / max(counts.predict, 1))
     before = _resident_bytes() if device.type == "cpu" else 0
     trained = trials.timed(counts.training > 0)
-    held = count_memory(configuration, form.network_shape(recipe), form.classes, max(2, share)).held
-    kept = int(form.train_images * (1 - recipe.validation_fraction))
-    evaluated = form.test_images + form.train_images - kept
+    validation = held_out(form.train_images, recipe.validation_fraction)
+    sizes = batch_sizes(form.train_images - validation, recipe.batch_size, recipe.last_batch)
+    largest = -(-max(recipe.batch_size, *sizes) // recipe.processes)
+    held = count_memory(configuration, form.network_shape(recipe), form.classes, max(2, largest)).held
+    evaluated = form.test_images + validation
     passes = recipe.epochs if counts.training else 1
     evaluations = math.ceil(recipe.epochs / recipe.evaluate_every) if counts.training else 1
     sampled = min(1.0, (recipe.evaluation_sample or form.test_images) / form.test_images)
@@ -128,7 +131,7 @@ def predict(configuration: Configuration, form: DatasetShape, device_type: str, 
         torch=torch.__version__,
         form=form,
         # communication between the processes is not included
-        train_seconds=trained.train * kept * passes / recipe.processes,
+        train_seconds=trained.train * sum(sizes) * passes / recipe.processes,
         evaluate_seconds=trained.evaluate
         * evaluated
         * trials.evaluations(1 + (evaluations - 1) * sampled)
@@ -224,9 +227,10 @@ class _Trials:
     def _result(self, trained, steps: int) -> _Timed:
         result = trained.result
         epochs = max(1, len(result.curves.learning_rate))
+        sizes = batch_sizes(result.train_images, self._batch, self._configuration.recipe.last_batch)
         record, curves = len(result.model_dump_json()), len(result.curves.model_dump_json())
         return _Timed(
-            train=trained.measured.train_seconds / (epochs * result.train_images) if steps else 0.0,
+            train=trained.measured.train_seconds / (epochs * sum(sizes)) if steps else 0.0,
             evaluate=trained.measured.evaluate_seconds / (self.evaluations(epochs) * result.test_images),
             weights=sum(t.nbytes for t in (trained.weights or {}).values()),
             logits=sum(t.nbytes for t in trained.logits.values()) // result.test_images,

@@ -99,8 +99,8 @@ def train_run(
         if not trainer.method.trains:
             trainer.epoch_labels(0)  # for the share of wrong labels, which a result states
         final = trainer.evaluator.final()
-    result = make_result(run, dataset, history, final, trainer.images_per_epoch, trainer.parameters)
-    images = trainer.images_per_epoch * recipe.epochs if trainer.method.trains else 0
+    result = make_result(run, dataset, history, final, trainer.train_images, trainer.parameters)
+    images = trainer.images_per_epoch * recipe.epochs
     measured = Measured(
         run_id=run.id,
         train_seconds=round(history.train_seconds, 3),
@@ -162,9 +162,11 @@ class _Trainer:
         if self.method.trains:
             self.batches = data.open_batches(
                 dataset, self.recipe.augmentation, self.recipe.batch_size, run.seed, device, self.train_index,
-                distributed.own_part(),
+                distributed.own_part(), self.recipe.last_batch,
             )  # fmt: skip
-        self.images_per_epoch = len(dataset.train_labels) if self.train_index is None else len(self.train_index)
+        self.train_images = len(dataset.train_labels) if self.train_index is None else len(self.train_index)
+        #: Number of images that are trained on in an epoch.
+        self.images_per_epoch = sum(self.batches.sizes) if self.method.trains else 0
         self.evaluator = Evaluator(
             self.method, self.network, dataset, self.recipe, device, self.computing, self.validation_index
         )

@@ -34,8 +34,8 @@ def make_result(
 ) -> Result:
     """The result of a finished run.
 
-    train_images: number of images of an epoch. parameters: of the training network. ``history.epoch`` is 0 for a method
-    that trains nothing.
+    train_images: of the training split, without validation images. parameters: of the training network.
+    ``history.epoch`` is 0 for a method that trains nothing.
     """
     configuration = run.configuration
     evaluated = [error for error in history.test_error if error is not None]
