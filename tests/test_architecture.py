@@ -28,7 +28,7 @@ ALLOWED = {
     "data": "core config storage",
     "training": "core models methods config storage data",
     "report": "core stats config papers storage data training",
-    "study": "core models methods config papers storage data training",
+    "study": "core stats models methods config papers storage data training report",
     "sharing": "core stats models methods config papers storage data training report study",
     "cli": "core stats models methods config papers storage data training report study sharing",
 }

@@ -10,7 +10,8 @@ from collabench.config.params import load_params
 from collabench.config.validation import validate
 from collabench.config.yaml_file import read_yaml
 from collabench.core.errors import ConfigError
-from collabench.papers.claims import CLAIMS, Claims, load_claims
+from collabench.papers.claim_schema import Claims
+from collabench.papers.claims import CLAIMS, load_claims
 from collabench.study.study import load_study
 from tests.support.declared_claims import claim, declare, study_in
 from tests.support.project import ROOT
@@ -28,7 +29,7 @@ SOURCES = ROOT.parent / "shared" / "papers"
     "changes,message",
     [
         ({"margin": 1.0}, "margin belongs to the hypothesis no_worse"),
-        ({"smallest_effect": None}, "smallest_effect belongs to"),
+        ({"smallest_effect": None}, "neither the claim nor the scope 'noisy' states a smallest_effect"),
         ({"quantity": "network"}, "hypothesis: same goes with quantity: network"),
         ({"quantity": "epochs_to_level"}, "levels belong to"),
         ({"published_effects": {"noisy": [1.0, 2.0]}}, "1 numbers are needed"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from collabench.config.configuration import PARTS, Run
 from collabench.config.plan import Cell
-from collabench.papers.claims import Claim, ClaimScope, Compared
+from collabench.papers.claim_schema import Claim, ClaimScope, ClaimTest, Compared
 from collabench.report.collect import Collected, training_seconds
 from collabench.stats import slopes
 from collabench.storage.results import WEIGHTS, Result, open_tensors
@@ -21,10 +21,14 @@ from collabench.storage.workspace import Workspace
 
 
 class ClaimRuns:
-    """The runs of a profile by names, and the values that hypotheses are about."""
+    """The runs of a profile by names, and the values that hypotheses are about.
 
-    def __init__(self, collected: Collected, workspace: Workspace) -> None:
-        self.collected, self.workspace = collected, workspace
+    read: the result of a run that the tables do not show (a seed after the first look), None if there is none.
+    """
+
+    def __init__(self, collected: Collected, workspace: Workspace, read: Callable[[Run], Result | None]) -> None:
+        self.collected, self.workspace, self._read = collected, workspace, read
+        self._results: dict[str, Result | None] = dict(collected.results)
         self._cells: dict[tuple[str, ...], Cell] = {}
         for cell in collected.plan.cells:
             names = cell.configuration.names
@@ -40,10 +44,31 @@ class ClaimRuns:
         method = compared.baseline if baseline else compared.method
         return self._cells.get((scope.dataset, noise, model, recipe, method))
 
-    def values(self, cell: Cell, value: Callable[[Cell, Result], float | None]) -> dict[int, float]:
+    def cells(self, test: ClaimTest) -> list[Cell | None]:
+        """Every cell that a test compares, each once; None for one that no table contains."""
+        found = [
+            self.cell(test.scope, noise, compared, baseline=baseline)
+            for compared in test.compare
+            for noise in test.scope.noise
+            for baseline in (False, True)
+        ]
+        return [cell for index, cell in enumerate(found) if cell not in found[:index]]
+
+    def values(
+        self, cell: Cell, seeds: Sequence[int], value: Callable[[Cell, Result], float | None]
+    ) -> dict[int, float]:
         """Seed → value, for the runs that exist and have one."""
-        found = ((seed, value(cell, result)) for seed, result in self.collected.of(cell).items())
-        return {seed: number for seed, number in found if number is not None}
+        found = {}
+        for seed in seeds:
+            result = self._result(Run(cell.configuration, seed))
+            if result is not None and (number := value(cell, result)) is not None:
+                found[seed] = number
+        return found
+
+    def _result(self, run: Run) -> Result | None:
+        if run.id not in self._results:
+            self._results[run.id] = self._read(run)
+        return self._results[run.id]
 
     def weights(self, cell: Cell) -> tuple[int, dict[str, tuple[int, ...]]] | None:
         """Number of parameters of the deployed network, and the shapes of its tensors if its weights are stored."""
@@ -61,39 +86,49 @@ class ClaimRuns:
 class Differences:
     """Method minus baseline, one value for each of the common ``seeds`` (for costs the logarithms of ratios).
 
-    magnitude: the size of the numbers that were subtracted. missing: why there are no values.
+    sizes: the size of the numbers that were subtracted, per seed. missing: why there are no values.
     """
 
     values: NDArray[np.float64]
+    sizes: NDArray[np.float64]
     seeds: tuple[int, ...] = ()
-    magnitude: float | None = None
     missing: str | None = None
 
 
-def paired_differences(
-    claim: Claim, scope_name: str, scope: ClaimScope, compared: Compared, runs: ClaimRuns
-) -> Differences:
+def differences_of(test: ClaimTest, runs: ClaimRuns, seeds: Sequence[int]) -> list[Differences]:
+    """The differences of each part of a test over those of the ``seeds`` that have runs.
+
+    The comparisons of a tendency (``combine: mean``) are one part.
+    """
+    found = [_paired(test, compared, runs, seeds) for compared in test.compare]
+    return [_mean_of(found)] if test.claim.combine == "mean" else found
+
+
+def _paired(test: ClaimTest, compared: Compared, runs: ClaimRuns, seeds: Sequence[int]) -> Differences:
+    scope = test.scope
     by_noise: list[dict[int, float]] = []
-    magnitude = 0.0
+    sizes: dict[int, float] = {}
     for noise in scope.noise:
         sides: list[dict[int, float]] = []
         for baseline in (False, True):
             cell = runs.cell(scope, noise, compared, baseline=baseline)
             if cell is None:
                 return _none(f"no table of this profile holds {compared.baseline if baseline else compared.method}")
-            value = _quantity(claim, scope_name, scope, compared.head if not baseline else 0, runs)
-            sides.append(runs.values(cell, value))
+            value = _quantity(test.claim, test.scope_name, scope, compared.head if not baseline else 0, runs)
+            sides.append(runs.values(cell, seeds, value))
         method, base = sides
-        magnitude = max([magnitude, *map(abs, method.values()), *map(abs, base.values())])
         by_noise.append({seed: method[seed] - base[seed] for seed in method if seed in base})
+        for seed in by_noise[-1]:
+            sizes[seed] = max(sizes.get(seed, 0.0), abs(method[seed]), abs(base[seed]))
     common = [seed for seed in by_noise[0] if all(seed in one for one in by_noise)]
     if not common:
         return _none("no runs, or they do not record what is asked for")
     table = np.array([[one[seed] for one in by_noise] for seed in common])
-    if claim.quantity == "error_growth":
+    size = np.array([sizes[seed] for seed in common])
+    if test.claim.quantity == "error_growth":
         rates = [100 * _rate(runs, scope, noise, compared) for noise in scope.noise]
-        return Differences(slopes(table, rates), tuple(common), magnitude / float(np.ptp(rates)))
-    return Differences(table[:, 0], tuple(common), magnitude)
+        return Differences(slopes(table, rates), size / float(np.ptp(rates)), tuple(common))
+    return Differences(table[:, 0], size, tuple(common))
 
 
 def _rate(runs: ClaimRuns, scope: ClaimScope, noise: str, compared: Compared) -> float:
@@ -104,10 +139,10 @@ def _rate(runs: ClaimRuns, scope: ClaimScope, noise: str, compared: Compared) ->
 
 
 def _none(reason: str) -> Differences:
-    return Differences(np.empty(0), missing=reason)
+    return Differences(np.empty(0), np.empty(0), missing=reason)
 
 
-def mean_of(parts: Sequence[Differences]) -> Differences:
+def _mean_of(parts: Sequence[Differences]) -> Differences:
     """The mean over the comparisons, for every seed that all of them have."""
     missing = next((one.missing for one in parts if one.missing), None)
     if missing is not None:
@@ -115,8 +150,10 @@ def mean_of(parts: Sequence[Differences]) -> Differences:
     seeds = tuple(seed for seed in parts[0].seeds if all(seed in one.seeds for one in parts))
     if not seeds:
         return _none("the comparisons have no seed in common")
-    rows = [[one.values[one.seeds.index(seed)] for seed in seeds] for one in parts]
-    return Differences(np.mean(rows, axis=0), seeds, max(one.magnitude or 0.0 for one in parts))
+    places = [[one.seeds.index(seed) for seed in seeds] for one in parts]
+    values = [one.values[place] for one, place in zip(parts, places, strict=True)]
+    sizes = [one.sizes[place] for one, place in zip(parts, places, strict=True)]
+    return Differences(np.mean(values, axis=0), np.max(sizes, axis=0), seeds)
 
 
 def _quantity(

@@ -8,29 +8,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
-import numpy as np
-
+from collabench.config.configuration import Run
 from collabench.config.params import Params
 from collabench.config.plan import Plan
-from collabench.papers.claims import Claim, Claims, ClaimScope, Compared
+from collabench.core.errors import ResultError
+from collabench.papers.claim_schema import Claim, Claims, ClaimScope, ClaimTest, Compared
 from collabench.report import titles
 from collabench.report.claim_records import UNITS, ClaimReport, ClaimVerdict, PartVerdict, ScopeVerdict
-from collabench.report.claim_values import ClaimRuns, Differences, mean_of, paired_differences, why_not_comparable
+from collabench.report.claim_values import Differences, why_not_comparable
 from collabench.report.collect import Collected
 from collabench.report.content import LEVEL, rounded
-from collabench.stats import (
-    Hypothesis,
-    Verdict,
-    all_parts,
-    conjunction_p,
-    equality,
-    holm,
-    one_sample,
-    simultaneous_interval,
-)
+from collabench.report.looks import Looked, Looks
+from collabench.stats import PartOutcome, all_parts, equality, one_sample, simultaneous_level
+from collabench.storage.results import RESULT, Result, load_result
 from collabench.storage.workspace import Workspace
 
 
@@ -43,27 +36,44 @@ def evaluate(
     *,
     partial: bool = False,
 ) -> ClaimReport:
-    """Verdicts on the claims of one kind in the profile of ``collected``."""
+    """Verdicts on the claims of one kind in the profile of ``collected``.
+
+    Seeds after the first look, which no table shows, are read from the workspace. Raises ResultError if one of them is
+    damaged (unless ``partial``).
+    """
     profile = collected.plan.profile
-    where = _describe_scopes(claims, params)
-    families = {paper: claims.family_size(paper, profile) for paper in dict.fromkeys(c.paper for c in claims.claims)}
+    where = {name: _describe(scope, params) for name, scope in claims.scopes.items()}
     chosen = [claim for claim in claims.claims if claim.is_cost == (kind == "costs")]
-    found = ClaimRuns(collected, workspace)
-    verdicts: dict[str, list[ScopeVerdict]] = {}
-    for claim in chosen:
-        verdicts[claim.id] = [
-            _scope(claim, name, claims.scopes[name], where[name], found, families[claim.paper])
-            for name in claim.scopes
-            if claims.scopes[name].profile == profile
-        ]
-    _adjust(chosen, verdicts, families)
+
+    def read(run: Run, workspace: Workspace) -> Result | None:
+        folder = workspace.folder(run)
+        try:
+            return load_result(folder, run) if (folder / RESULT).exists() else None
+        except ResultError:
+            if not partial:
+                raise
+            return None
+
+    looks = Looks(claims, params, collected, workspace, read)
+    papers = dict.fromkeys(claim.paper for claim in claims.claims)
+    families = {paper: claims.family_size(paper, profile, costs=kind == "costs") for paper in papers}
     report = ClaimReport(
         profile=profile,
         kind=kind,
         partial=partial,
         level=LEVEL,
         families={paper: size for paper, size in families.items() if size},
-        claims=tuple(_claim(claim, claims, verdicts[claim.id], where, collected.plan, params) for claim in chosen),
+        claims=tuple(
+            _claim(
+                claim,
+                claims,
+                [_scope(test, where[test.scope_name], looks) for test in claims.tests(claim, profile)],
+                where,
+                collected.plan,
+                params,
+            )
+            for claim in chosen
+        ),
         untested=claims.untested if kind == "results" else (),
     )
     return ClaimReport.model_validate_json(json.dumps(rounded(json.loads(report.model_dump_json()))))
@@ -72,105 +82,114 @@ def evaluate(
 # ------------------------------------------------------------------------------------------ from values to verdicts
 
 
-def _scope(
-    claim: Claim, name: str, scope: ClaimScope, where: titles.Parts, runs: ClaimRuns, family: int
-) -> ScopeVerdict:
-    if claim.quantity == "network":
-        parts = [_same_network(scope, compared, runs) for compared in claim.compare]
-        verdict, p = all_parts([part.verdict for part in parts]), None
-    else:
-        parts, refuting, p = _tested_parts(claim, name, scope, runs, family)
-        verdict = all_parts([part.verdict for part in parts], refuting)
-    note = None
-    if claim.is_cost and verdict != "not run":
-        note = why_not_comparable(claim, scope, runs)
-        if note is not None:
-            parts = [part.model_copy(update={"verdict": "inconclusive", "seeds_needed": None}) for part in parts]
-            verdict, p = "inconclusive", None
-    if verdict == "not run":
-        note = next(part.note for part in parts if part.verdict == "not run")
-    return ScopeVerdict(
-        scope=name,
+def _scope(test: ClaimTest, where: titles.Parts, looks: Looks) -> ScopeVerdict:
+    found = ScopeVerdict(
+        scope=test.scope_name,
         where=where,
-        published=scope.published,
-        declared_after_runs=scope.declared_after_runs,
-        verdict=verdict,
-        p=p,
-        parts=tuple(parts),
-        note=note,
+        published=test.scope.published,
+        declared_after_runs=test.scope.declared_after_runs,
+        compared=test.compared,
+        smallest_effect=test.smallest_effect,
+        pilot=test.scope.pilot if test.claim.smallest_effect is None else None,
+        verdict="not run",
     )
+    if not test.claim.is_tested:
+        same = tuple(_same_network(test.scope, compared, looks) for compared in test.compare)
+        return _with_note(found.model_copy(update={"verdict": all_parts([p.verdict for p in same]), "parts": same}))
+    looked = looks.look(test)
+    outcome, design = looked.outcome, looked.design
+    parts = [
+        _part(looked, index, differences, name, effect)
+        for index, (differences, (name, effect)) in enumerate(zip(looked.parts, _parts_of(test), strict=True))
+    ]
+    found = found.model_copy(
+        update={
+            "verdict": "not run" if looked.missing else outcome.verdict,
+            "p": outcome.p,
+            "adjusted_p": outcome.adjusted_p,
+            "parts": tuple(parts),
+            "look": outcome.look,
+            "looks": design.looks,
+            "n": outcome.n,
+            "spent": outcome.spent,
+            "error": design.error,
+            "stopped": outcome.stopped,
+        }
+    )
+    reason = why_not_comparable(test.claim, test.scope, looks.runs) if test.claim.is_cost else None
+    if reason is not None and found.verdict != "not run":
+        undecided = [part.model_copy(update={"verdict": "inconclusive", "seeds_needed": None}) for part in parts]
+        changes = {"verdict": "inconclusive", "p": None, "adjusted_p": None, "parts": tuple(undecided), "note": reason}
+        return found.model_copy(update=changes)
+    if not looked.missing and looked.complete < design.looks[0]:
+        note = f"the first look needs {design.looks[0]} seeds without a gap, {looked.complete} are there"
+        return found.model_copy(update={"note": note})
+    return _with_note(found)
 
 
-def _tested_parts(
-    claim: Claim, name: str, scope: ClaimScope, runs: ClaimRuns, family: int
-) -> tuple[list[PartVerdict], list[Verdict], float | None]:
-    """The parts, their verdicts at the level at which a single part refutes, and the p value of the whole claim."""
-    found = [paired_differences(claim, name, scope, compared, runs) for compared in claim.compare]
-    names = [str(compared) for compared in claim.compare]
-    effects: Sequence[float | None] = claim.published_effects.get(name, [None] * len(found))
-    if claim.combine == "mean":
-        known = [effect for effect in effects if effect is not None]
-        found, names = [mean_of(found)], [f"mean of {len(names)} comparisons: {'; '.join(names)}"]
-        effects = [float(np.mean(known)) if known else None]
-    parts, refuting, p_values = [], [], []
-    for one, compared, effect in zip(found, names, effects, strict=True):
-        part, alone, p = _part(claim, one, compared, effect, family, len(found))
-        parts.append(part)
-        refuting.append(alone)
-        p_values.append(p)
-    return parts, refuting, parts[0].p if len(parts) == 1 else conjunction_p(p_values)
+def _with_note(found: ScopeVerdict) -> ScopeVerdict:
+    if found.verdict != "not run":
+        return found
+    return found.model_copy(update={"note": next(part.note for part in found.parts if part.verdict == "not run")})
 
 
-def _part(
-    claim: Claim, found: Differences, compared: str, effect: float | None, family: int, parts: int
-) -> tuple[PartVerdict, Verdict, float | None]:
+def _parts_of(test: ClaimTest) -> list[tuple[str, float | None]]:
+    """Each part in words, and the effect that was published."""
+    names = [str(compared) for compared in test.compare]
+    if test.claim.combine != "mean":
+        return list(zip(names, test.effects, strict=True))
+    known = [effect for effect in test.effects if effect is not None]
+    mean = math.fsum(known) / len(known) if known else None
+    return [(f"mean of {len(names)} comparisons: {'; '.join(names)}", mean)]
+
+
+def _part(looked: Looked, index: int, found: Differences, compared: str, effect: float | None) -> PartVerdict:
     if found.missing is not None:
-        part = PartVerdict(compared=compared, n=0, published_effect=effect, verdict="not run", note=found.missing)
-        return part, "not run", None
-    # Costs are compared as ratios, that is, as differences of logarithms. Shares in the claim are converted to such
-    # differences.
-    to_unit: Callable[[float], float] = math.exp if claim.is_cost else float
-    scale: Callable[[float], float] = math.log1p if claim.is_cost else float
-    hypothesis = Hypothesis(
-        side="above" if claim.hypothesis == "higher" else "below",
-        smallest_effect=None if claim.smallest_effect is None else scale(claim.smallest_effect),
-        margin=None if claim.margin is None else scale(claim.margin),
-    )
-    test = one_sample(found.values, LEVEL, found.magnitude)
-    against = test if hypothesis.margin is None else hypothesis.test(found.values, LEVEL, found.magnitude)
-    interval = simultaneous_interval(test, family, LEVEL)
-    verdict, alone = hypothesis.verdicts(test, LEVEL, family, parts)
+        return PartVerdict(compared=compared, n=0, published_effect=effect, verdict="not run", note=found.missing)
+    hypothesis = looked.hypothesis
+    if looked.outcome.look:
+        at_look = looked.outcome.parts[index]
+    else:  # not enough for a look: what is there is shown, and decides nothing
+        size = float(found.sizes.max())
+        test = one_sample(found.values, LEVEL, size)
+        against = test if hypothesis.margin is None else hypothesis.test(found.values, LEVEL, size)
+        at_look = PartOutcome(test, against, (None, None), LEVEL, "inconclusive")
+    test, against = at_look.test, at_look.against
+    # Costs are compared as ratios, that is, as differences of logarithms.
+    to_unit: Callable[[float], float] = math.exp if looked.test.claim.is_cost else float
     needed, note = None, None
     if test.n < 2:
         note = "one seed has no interval"
     elif not test.sd:
         note = "all differences are equal, so that there is no interval"
-    elif verdict == "inconclusive":
-        plan = hypothesis.seeds_needed(effect, test, LEVEL, family)
+    elif at_look.verdict == "inconclusive":
+        last = simultaneous_level(looked.design.level(len(looked.design.looks)), looked.family)
+        plan = hypothesis.seeds_needed(effect, test, last)
         needed, note = plan.seeds, plan.reason
-    part = PartVerdict(
+    return PartVerdict(
         compared=compared,
         n=test.n,
         estimate=to_unit(test.difference),
         low=_mapped(to_unit, test.low),
         high=_mapped(to_unit, test.high),
-        adjusted_low=_mapped(to_unit, interval[0]),
-        adjusted_high=_mapped(to_unit, interval[1]),
+        adjusted_low=_mapped(to_unit, at_look.interval[0]),
+        adjusted_high=_mapped(to_unit, at_look.interval[1]),
+        adjusted_level=at_look.level if at_look.interval[0] is not None else None,
         p=against.p,
         sign_flip_p=against.sign_flip_p,
         published_effect=effect,
         seeds_needed=needed,
-        verdict=verdict,
+        verdict=at_look.verdict,
         note=note,
     )
-    return part, alone, hypothesis.p_of_support(against)
 
 
 def _mapped(function: Callable[[float], float], value: float | None) -> float | None:
     return None if value is None else function(value)
 
 
-def _same_network(scope: ClaimScope, compared: Compared, runs: ClaimRuns) -> PartVerdict:
+def _same_network(scope: ClaimScope, compared: Compared, looks: Looks) -> PartVerdict:
+    runs = looks.runs
     cells = [runs.cell(scope, scope.noise[0], compared, baseline=baseline) for baseline in (False, True)]
     for cell, method in zip(cells, (compared.method, compared.baseline), strict=True):
         if cell is None:
@@ -192,15 +211,6 @@ def _same_network(scope: ClaimScope, compared: Compared, runs: ClaimRuns) -> Par
 
 
 # -------------------------------------------------------------------------------------------------- across claims
-
-
-def _adjust(chosen: Sequence[Claim], verdicts: dict[str, list[ScopeVerdict]], families: Mapping[Any, int]) -> None:
-    """Fill in Holm's adjusted p values. Declared tests without a p value count as if it were 1."""
-    for paper, size in families.items():
-        keys = [(c.id, index) for c in chosen if c.paper == paper for index in range(len(verdicts[c.id]))]
-        adjusted = holm([verdicts[claim][index].p for claim, index in keys], size) if size else []
-        for (claim, index), p in zip(keys, adjusted, strict=False):
-            verdicts[claim][index] = verdicts[claim][index].model_copy(update={"holm_p": p})
 
 
 def _claim(
@@ -235,7 +245,9 @@ def _line(scopes: list[ScopeVerdict], unrun: Sequence[str], profiles: Iterable[s
     """
     grouped: dict[str, list[str]] = {}
     for scope in scopes:
-        grouped.setdefault(scope.verdict, []).append(", ".join(scope.where[:3]))
+        place = ", ".join([*([scope.compared] if scope.compared else []), *scope.where[:3]])
+        analogue = "an analogue: " if scope.is_analogue else ""
+        grouped.setdefault("stopped" if scope.stopped else scope.verdict, []).append(analogue + place)
     if unrun:
         grouped.setdefault("not run", []).append(", ".join(unrun))
     told = [f"{verdict} on {', and on '.join(places)}" for verdict, places in grouped.items()]
@@ -266,22 +278,18 @@ def _hypothesis(claim: Claim) -> str:
     size = claim.smallest_effect if claim.smallest_effect is not None else claim.margin
     unit = UNITS[claim.quantity]
     amount = "" if size is None else f"{100 * size:g} %" if claim.is_cost else f"{size:g} {unit}"
+    least = f"smallest effect of interest {amount or 'as its scope states'}"
     relation = {
-        "lower": f"lower; smallest effect of interest {amount}",
-        "higher": f"higher; smallest effect of interest {amount}",
+        "lower": f"lower; {least}",
+        "higher": f"higher; {least}",
         "no_worse": f"not higher by {amount} or more (non-inferiority)",
         "same": "has the same parameters: number, names and shapes of its tensors",
     }[claim.hypothesis]
     compared = "; ".join(str(one) for one in claim.compare)
     needed = ""
     if len(claim.compare) > 1:
-        needed = " (mean of all)" if claim.combine == "mean" else " (all are needed)"
+        needed = {"mean": " (mean of all)", "all": " (all are needed)", "each": " (a test each)"}[claim.combine]
     return f"{quantity}: {relation}. Compared{needed}: {compared}"
-
-
-def _describe_scopes(claims: Claims, params: Params) -> dict[str, titles.Parts]:
-    """Scope → data set, noise, backbone and recipe in words, without the method."""
-    return {name: _describe(scope, params) for name, scope in claims.scopes.items()}
 
 
 def _describe(scope: ClaimScope, params: Params) -> titles.Parts:

@@ -15,15 +15,29 @@ from collabench.stats.hypotheses import Hypothesis, equality, told_apart
 from collabench.stats.power import SeedsNeeded, detectable_difference, seeds_needed
 from collabench.stats.ranks import Friedman, critical_difference, friedman
 from collabench.stats.samples import Paired, Summary, one_sample, paired, slopes, summary
+from collabench.stats.sequential import (
+    Design,
+    Outcome,
+    Part,
+    PartOutcome,
+    chance_of_decision,
+    evaluate_looks,
+    is_futile,
+    single_look,
+)
 from collabench.stats.verdicts import Side, Verdict, all_parts, decide, no_worse
 
 __all__ = [
     "Agreement",
     "Comparison",
+    "Design",
     "Equivalence",
     "Friedman",
     "Hypothesis",
+    "Outcome",
     "Paired",
+    "Part",
+    "PartOutcome",
     "SeedsNeeded",
     "Side",
     "Summary",
@@ -32,14 +46,17 @@ __all__ = [
     "agrees_with_spread",
     "agrees_with_value",
     "all_parts",
+    "chance_of_decision",
     "conjunction_p",
     "critical_difference",
     "decide",
     "detectable_difference",
     "equality",
     "equivalence",
+    "evaluate_looks",
     "friedman",
     "holm",
+    "is_futile",
     "no_worse",
     "one_sample",
     "paired",
@@ -47,6 +64,7 @@ __all__ = [
     "seeds_needed",
     "simultaneous_interval",
     "simultaneous_level",
+    "single_look",
     "slopes",
     "summary",
     "told_apart",

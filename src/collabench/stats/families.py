@@ -72,8 +72,13 @@ def simultaneous_interval(
     if not comparison.sd:
         return None, None
     mean = comparison.difference if isinstance(comparison, Paired) else comparison.mean
-    half = float(scipy.stats.t.isf((1 - each) / 2, comparison.n - 1)) * comparison.sd / np.sqrt(comparison.n)
+    half = half_width(comparison.sd, comparison.n, each)
     return float(mean - half), float(mean + half)
+
+
+def half_width(sd: float, n: int, level: float) -> float:
+    """Half the width of the t interval of a mean of n >= 2 values: t quantile · sd / √n."""
+    return float(scipy.stats.t.isf((1 - level) / 2, n - 1)) * sd / float(np.sqrt(n))
 
 
 def conjunction_p(p_values: Sequence[float | None]) -> float | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from collabench.stats.families import simultaneous_interval, simultaneous_level
+from collabench.stats.families import simultaneous_interval
 from collabench.stats.power import SeedsNeeded, seeds_needed
 from collabench.stats.samples import Paired, one_sample
 from collabench.stats.verdicts import Side, Verdict, decide, no_worse
@@ -54,6 +54,12 @@ class Hypothesis:
             return None
         return test.p if (test.difference > 0) == (self.side == "above") else 1.0
 
+    def one_sided_p(self, test: Paired) -> float | None:
+        """p of support: one-sided, toward the claimed side, or of being better than the margin."""
+        if test.p is None:
+            return None
+        return test.p / 2 if (test.difference > 0) == (self.side == "above") else 1 - test.p / 2
+
     def planned_effect(self, published: float | None = None) -> float:
         """The effect for which the number of seeds is planned. It is never the observed one.
 
@@ -67,9 +73,9 @@ class Hypothesis:
         assert self.smallest_effect is not None, "checked where the hypothesis is read"
         return self.smallest_effect
 
-    def seeds_needed(self, published: float | None, found: Paired, level: float, family: int) -> SeedsNeeded:
-        """How many seeds would show the planned effect, with the spread of those that were found."""
-        return seeds_needed(self.planned_effect(published), found.sd, found.n, simultaneous_level(level, family))
+    def seeds_needed(self, published: float | None, found: Paired, level: float) -> SeedsNeeded:
+        """How many seeds would show the planned effect at ``level``, with the spread of those that were found."""
+        return seeds_needed(self.planned_effect(published), found.sd, found.n, level)
 
 
 def told_apart(holm_p: float | None, level: float = 0.95) -> bool:

@@ -12,7 +12,8 @@ import pytest
 
 from collabench.config.params import Params, load_params
 from collabench.core.errors import ConfigError
-from collabench.papers.claims import Claims, load_claims
+from collabench.papers.claim_schema import Claims
+from collabench.papers.claims import load_claims
 from collabench.papers.schema import About, PublishedTable, Quotes
 from collabench.papers.tables import load_papers
 from tests.support.mutations import (
@@ -29,7 +30,7 @@ from tests.support.mutations import (
 from tests.support.params import params_yaml, profile, table
 
 PARAMS = params_yaml(
-    {"tiny": profile(table("individual tree"), seeds=2)},
+    {"tiny": profile(table("individual tree"), seeds=2), "other": profile(table("individual"), seeds=2, first_seed=9)},
     noise={"clean": "", "noisy": "{kind: uniform, rate: 0.2}"},
     methods="individual tree",
 )
@@ -76,11 +77,12 @@ GOOD: dict[str, Any] = {
                             "sources": [WORDS]}},
     },
     "claims.yaml": {
+        "designs": {"tiny": {"looks": [2, 8], "spend": [0.25, 0.5], "error": 0.05, "fresh_from": ["other"]}},
         "scopes": {
             "here": {"profile": "tiny", "published": False, "declared_after_runs": True, "dataset": "digits",
                      "noise": ["clean"], "model": "small", "recipe": "fast", "wide_model": "small",
                      "wide_recipe": "fast",
-                     "metric": "error"},
+                     "metric": "error", "smallest_effect": 0.25, "pilot": "on other seeds"},
             "slope": {"dataset": "digits", "noise": ["clean", "noisy"], "model": "small", "recipe": "fast"},
         },
         "claims": [
@@ -119,6 +121,7 @@ REPEATS = {"row_titles", "labels", "published_effects"}
 REFERENCES = {
     "file", "baseline", "dataset", "noise", "model", "recipe", "method", "table", "row", "columns", "profile", "scopes",
     "wide_model", "wide_recipe", "levels", "published_effects", "values", "spreads", "cells", "paper",
+    "designs", "fresh_from",
 }  # fmt: skip
 
 #: A caption or words of a text, which stand outside the files, and what ``not_run`` takes out of use.

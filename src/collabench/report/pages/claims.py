@@ -14,22 +14,32 @@ from collabench.storage.files import write_json
 
 PAGE, JSON, CSV = "claims.md", "claims.json", "claims.csv"
 
+UNTUNED = "Refuted: the methods' weights were not tuned here, while the papers tuned theirs."
+
 WORDS = ("supported", "refuted", "inconclusive", "not run")
 
 HOW_DECIDED = """\
-The interval decides. It is a 95 % t interval of the paired difference over seeds, widened so that all tests which
-`papers/claims.yaml` declares for one paper in this profile hold together (Bonferroni). **Supported**: wholly on the
-claimed side. **Refuted**: wholly on the other side, or wholly inside the smallest effect of interest. **Inconclusive**:
-neither. **Not run**: without runs. “No worse” needs the interval to stay within the margin; a claim with several parts
-needs all of them, and one part refutes it only at a level corrected for their number. The verdict holds for its scope
-(data set, noise, backbone, epochs) and for training randomness on a fixed test set. Estimates are method minus \
-baseline.
+The interval decides. It is a t interval of the paired difference over seeds. All tests of one paper in this profile
+are a family, and the rate of wrong verdicts in a family is at most 5 %. `papers/claims.yaml` declares before the runs
+at which numbers of seeds a test is looked at and which share of the 5 % each look spends. The first look that decides
+freezes the verdict. **Supported**: the interval lies wholly on the claimed side. **Refuted**: it lies wholly on the
+other side, or wholly inside the smallest effect of interest. **Inconclusive**: neither. **Stopped**: at any truth
+within one standard error of the estimate the last look would decide nothing, so that no more seeds are trained. **Not
+run**: without runs. “No worse” needs the interval to stay within the margin. A claim with several parts needs all of
+them, and one part refutes it only at a level corrected for their number. Estimates are method minus baseline. An
+estimate that was frozen at an early look overstates the effect on average.
+
+A verdict holds for its scope (data set, noise, backbone, epochs) and for training randomness on a fixed test set.
+*Analogue*: data set or backbone are not the paper's. Here every method has the weights that its paper states or this
+project fixed; they were not tuned, while the papers tuned theirs.
+
 p: two-sided paired t test against zero, for “no worse” against the margin, on either side of it; of a claim with
-several parts the largest, 1 for a part on the other side, so that it speaks of support alone. Sign-flip p: exact, of \
-the
-same hypothesis, a sensitivity check, which with n pairs cannot fall below 2 / 2ⁿ (0.0625 with five: there it is left
-out). Seeds needed: for 80 % power at the published effect or, without one, the smallest effect of interest, for “no
-worse” the margin, from an upper 80 % limit of the standard deviation. `docs/statistics.md` says more.
+several parts the largest, 1 for a part on the other side, so that it speaks of support alone. Adjusted p: the smallest
+one-sided p of support over the looks, each multiplied by the size of the family and divided by the look's share of the
+error. Sign-flip p: exact, of the same hypothesis, a sensitivity check, which with n pairs cannot fall below 2 / 2ⁿ
+(0.0625 with five: there it is left out). Seeds needed: for 80 % power, at the last look's level, at the published
+effect or, without one, the smallest effect of interest, for “no worse” the margin, from an upper 80 % limit of the
+standard deviation. `docs/statistics.md` says more.
 """
 
 
@@ -59,10 +69,11 @@ def overview(results: ClaimReport, costs: ClaimReport) -> list[str]:
     if results.here():
         shared, frame = verdict_table(results)
         lines += [
-            f"{counted(results)}. Verdicts hold for this scope only, at 95 % over all tests of a paper. Rules, "
-            f"intervals and the claims not run here: [{PAGE}]({PAGE}).",
+            f"{counted(results)}. Verdicts hold for their scope only; at most 5 % of a paper's families of tests hold "
+            f"a wrong one. Rules, intervals and the claims not run here: [{PAGE}]({PAGE}).",
             *([f"On {shared}:"] if shared else []),
             safe_cells(frame).to_markdown(index=False, disable_numparse=True),
+            *_caveats(results),
         ]
     if costs.here():
         lines.append(
@@ -72,12 +83,37 @@ def overview(results: ClaimReport, costs: ClaimReport) -> list[str]:
     return lines
 
 
+def _caveats(report: ClaimReport) -> list[str]:
+    """What a reader must know beside the words of the verdicts that stand there."""
+    scopes = [scope for claim in report.here() for scope in claim.scopes]
+    lines = []
+    if any(scope.is_analogue for scope in scopes):
+        lines.append("Analogue: data set or backbone are not those of the paper.")
+    if any(scope.verdict == "refuted" for scope in report.verdicts(tested=True)):
+        lines.append(UNTUNED)
+    return [" ".join(lines)] if lines else []
+
+
 def counted(report: ClaimReport) -> str:
-    """``16 verdicts on 12 claims: 6 supported, 3 refuted, 7 inconclusive``."""
-    tested = report.here()
-    counts = {word: sum(scope.verdict == word for claim in tested for scope in claim.scopes) for word in WORDS}
-    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    return f"{_of(sum(counts.values()), 'verdict')} on {_of(len(tested), 'claim')}: {told}"
+    """``16 tests on 12 claims: 6 supported, 3 refuted, 7 inconclusive``, and apart from these what no test decides."""
+    told = []
+    for tested, noun in ((True, "test"), (False, "comparison")):
+        claims = [claim for claim in report.here() if claim.is_tested == tested]
+        verdicts = [scope for claim in claims for scope in claim.scopes]
+        if not verdicts:
+            continue
+        states = [_state(scope) for scope in verdicts]
+        counts = ", ".join(f"{states.count(word)} {word}" for word in (*WORDS, "stopped") if word in states)
+        told.append(
+            f"{_of(len(verdicts), noun)} {'on' if tested else 'of networks, without a test, on'} "
+            f"{_of(len(claims), 'claim')}: {counts}"
+        )
+    return "; ".join(told)
+
+
+def _state(scope: ScopeVerdict) -> str:
+    """The verdict in one word: a test that was stopped for futility is none that is still open."""
+    return "stopped" if scope.stopped else scope.verdict
 
 
 def _of(count: int, noun: str) -> str:
@@ -102,15 +138,19 @@ def verdict_table(report: ClaimReport) -> tuple[str, pandas.DataFrame]:
 
 
 def _verdicts(claim: ClaimVerdict, everywhere: list[bool]) -> str:
-    """``**refuted** (20 % uniform noise)``: each verdict with the parts of its scope that differ between scopes."""
+    """``**refuted** (analogue; 20 % uniform noise)``: each verdict with the parts of its scope that differ between
+    scopes."""
     grouped: dict[str, list[str]] = {}
     for scope in claim.scopes:
-        own = ", ".join(part for part, same in zip(scope.where, everywhere, strict=True) if not same)
-        if scope.declared_after_runs and claim.unit:
-            own = ", ".join(part for part in (own, "hypothesis younger than its runs") if part)
-        grouped.setdefault(scope.verdict, []).append(own)
+        own = [part for part, same in zip(scope.where, everywhere, strict=True) if not same]
+        own += ["hypothesis younger than its runs"] if scope.declared_after_runs and claim.unit else []
+        if scope.compared is not None:
+            own.insert(0, scope.compared)
+        grouped.setdefault(f"**{_state(scope)}**" + (", analogue" if scope.is_analogue else ""), []).append(
+            ", ".join(own)
+        )
     return "; ".join(
-        f"**{verdict}**" + (f" ({'; '.join(places)})" if any(places) else "") for verdict, places in grouped.items()
+        verdict + (f" ({'; '.join(places)})" if any(places) else "") for verdict, places in grouped.items()
     )
 
 
@@ -130,8 +170,8 @@ def page(report: ClaimReport) -> str:
         lines.append("**Partial report: some runs are missing; n says how many pairs there are.**")
     lines.append(HOW_DECIDED.strip())
     lines.append(
-        f"Tests declared for this profile, those of {'costs' if report.kind == 'results' else 'errors'} included: "
-        f"{families or 'none'}."
+        f"Differences tested in this profile, the size of each paper's family: {families or 'none'}. "
+        f"Those of {'costs' if report.kind == 'results' else 'errors'} are a family of their own."
     )
     for paper in dict.fromkeys(claim.paper for claim in report.claims):
         claims = [claim for claim in report.claims if claim.paper == paper]
@@ -157,7 +197,7 @@ def _lines_of(claims: list[ClaimVerdict]) -> str:
 
 
 def _emphasised(line: str) -> str:
-    return re.sub(r"\b(supported|refuted|inconclusive|not run) on\b", r"**\1** on", line)
+    return re.sub(r"\b(supported|refuted|inconclusive|stopped|not run) (on|in)\b", r"**\1** \2", line)
 
 
 def _claim(claim: ClaimVerdict) -> list[str]:
@@ -173,18 +213,42 @@ def _claim(claim: ClaimVerdict) -> list[str]:
 
 def _scope(claim: ClaimVerdict, scope: ScopeVerdict) -> list[str]:
     late = " (hypothesis written down after these runs)" if scope.declared_after_runs and claim.unit else ""
-    p = f"; p {p_value(scope.p)}, Holm p {p_value(scope.holm_p)}" if scope.p is not None else ""
+    p = f"; p {p_value(scope.p)}, adjusted p {p_value(scope.adjusted_p)}" if scope.p is not None else ""
     note = f" ({scope.note})" if scope.note else ""
-    lines = [f"**{scope.verdict}** on {', '.join(scope.where)}{late}{p}{note}."]
+    of = f"{scope.compared}, " if scope.compared else ""
+    analogue = "an analogue: " if scope.is_analogue else ""
+    lines = [f"**{_state(scope)}** on {analogue}{of}{', '.join(scope.where)}{late}{p}{note}."]
     if scope.verdict == "not run":
         return lines
     if not claim.unit:
         return [*lines, "\n".join(f"- {part.compared}: {part.verdict}: {part.note}" for part in scope.parts)]
+    lines += [" ".join(_about_look(claim, scope))] if scope.looks else []
     frame = pandas.DataFrame([_cells(claim, part) for part in scope.parts])
     for column in ("Sign-flip p", "Published", "Seeds needed"):
         if (frame[column] == NOTHING).all():
             frame = frame.drop(columns=column)
     return [*lines, markdown(frame)]
+
+
+def _about_look(claim: ClaimVerdict, scope: ScopeVerdict) -> list[str]:
+    """The look, the error spent, what remains, and what a reader must know beside the verdict."""
+    told = []
+    if scope.look:
+        error = f" of {100 * scope.error:.10g} %" if scope.error is not None else ""
+        spent = f"{100 * scope.spent:.10g} %{error} of error spent"
+        told.append(f"Look {scope.look} of {len(scope.looks)}, at {scope.n} seeds; {spent}.")
+    if scope.stopped:
+        told.append(f"Stopped: would need more than {scope.looks[-1]} seeds.")
+    elif scope.is_open:
+        told.append(f"Open: its next look is at {scope.looks[scope.look]} seeds.")
+    if scope.is_early:
+        told.append("Decided early, so the estimate overstates the effect on average.")
+    if scope.smallest_effect is not None:
+        size = f"{100 * scope.smallest_effect:.10g} %" if claim.unit == "ratio" else f"{scope.smallest_effect:.10g}"
+        told.append(f"Smallest effect of interest: {size}{f' ({scope.pilot})' if scope.pilot else ''}.")
+    if scope.verdict == "refuted" and claim.unit != "ratio":
+        told.append("The methods' weights were not tuned here.")
+    return told
 
 
 def _cells(claim: ClaimVerdict, part: PartVerdict) -> dict[str, str]:
@@ -230,7 +294,13 @@ def numbers(report: ClaimReport) -> pandas.DataFrame:
             "part": part.compared,
             "claim_verdict": scope.verdict,
             "p_of_claim": scope.p,
-            "holm_p": scope.holm_p,
+            "adjusted_p": scope.adjusted_p,
+            "compared": scope.compared,
+            "look": scope.look,
+            "seeds_at_look": scope.n,
+            "error_spent": scope.spent,
+            "stopped": scope.stopped,
+            "smallest_effect": scope.smallest_effect,
             "family_size": report.families.get(claim.paper),
             "unit": claim.unit,
             **part.model_dump(exclude={"compared"}),
