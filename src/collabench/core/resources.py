@@ -92,8 +92,7 @@ def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None =
 
 
 def is_shortage_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there was no memory left, on the machine or on a GPU: no run's fault, but the
-    machine's."""
+    """Return whether an error says that memory ran out, on the machine or on a GPU. No run is blamed for that."""
     said = str(error).lower()
     words = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in said for word in words))

@@ -1,5 +1,7 @@
-"""What a ``dvc.lock`` says of outputs: a few fields of a known form, all else is refused, since somebody else wrote
-it."""
+"""Strict reading of another copy's ``dvc.lock`` and of DVC's folder listings.
+
+Somebody else wrote these files. Only a few fields in a known form are accepted, and anything else is refused.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +14,21 @@ from typing import Any
 from collabench.config.yaml_file import read_yaml
 from collabench.core.errors import CollabenchError
 
-#: DVC's name of a content: MD5, of a folder that of its listing.
+#: DVC identifies a file by its MD5, and a folder by the MD5 of its listing with the ending ``.dir``.
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _FOLDER = re.compile(r"[0-9a-f]{32}\.dir")
 
-#: What DVC writes of an output.
+#: The fields that DVC writes for an output in its cache.
 _FIELDS = {"path", "hash", "md5", "size", "nfiles", "isexec"}
 
-#: A listing of more files than any study has is refused.
+#: Largest number of files in a listing, and largest size of a listing in bytes. No study reaches them.
 _MOST_FILES = 1_000_000
 _LONGEST_LISTING = 200_000_000
 
 
 @dataclass(frozen=True)
 class Output:
-    """An output of a stage: its path below the root, and DVC's name of its content."""
+    """An output of a stage: its path below the project's root, and DVC's identifier of its content."""
 
     path: str
     md5: str
@@ -37,7 +39,7 @@ class Output:
 
 
 class Lock:
-    """A ``dvc.lock``. Raises CollabenchError in one line where it is none."""
+    """A ``dvc.lock``. Raises CollabenchError (one line) if the file is not one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -51,8 +53,11 @@ class Lock:
         return stage in self._stages
 
     def output(self, stage: str, path: str) -> Output:
-        """An output of a stage by its path. Raises CollabenchError where it isn't there, or where anything stands
-        there that DVC doesn't write of an output in its cache, such as a list of files with places of their own."""
+        """Return the output of a stage with this path.
+
+        Raises CollabenchError if there is none, or if it has a field that DVC does not write for an output in its
+        cache, such as a list of files with paths of their own.
+        """
         found = self._stages.get(stage)
         listed = found.get("outs") if isinstance(found, dict) else None
         matching = [one for one in listed or () if isinstance(one, dict) and one.get("path") == path]
@@ -73,8 +78,11 @@ class Lock:
 
 
 def read_listing(content: bytes, where: str, names: re.Pattern[str]) -> dict[str, str]:
-    """Name → MD5 of the files of a folder, from DVC's listing of it. Raises CollabenchError where a name is not of the
-    form ``names``, or anything else than names and MD5 stands there: DVC would write to whatever place they say."""
+    """Return the files of a folder, name → MD5, from DVC's listing of it.
+
+    Raises CollabenchError if a name does not match ``names``, if an MD5 is malformed, or if a file is listed twice. DVC
+    would write to any path that a listing names.
+    """
     try:
         if len(content) > _LONGEST_LISTING:
             raise ValueError

@@ -1,8 +1,8 @@
 """Reading the results of a study from a DVC remote.
 
-Of the other copy's ``dvc.lock`` two outputs are read, of the remote's listing of archives names and MD5
-(:mod:`.dvc_lock`); DVC itself sees only a project made here, which names those files one by one. So neither the lock
-nor the remote can say where something is written.
+Two outputs are read from the other copy's ``dvc.lock``, and names and MD5 from the remote's listing of archives
+(:mod:`.dvc_lock`). DVC itself runs in a temporary project, which names these files one by one. Therefore neither the
+lock nor the remote can choose a path that is written to.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from collabench.storage import archives
 from collabench.storage.temporary import temporary_folder
 from collabench.storage.workspace import Workspace
 
-#: What a listing of archives may name: an archive beside the others.
+#: Names that a listing of archives may contain: archives directly in the folder.
 _ARCHIVE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,200}\.tar")
 
 
 @contextmanager
 def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]:
-    """A temporary folder with the runs and measurements that ``lock``, a ``dvc.lock``, names, downloaded from a DVC
-    remote.
+    """Download the runs and measurements that ``lock`` (a ``dvc.lock``) names from a DVC remote to a temporary folder.
 
     remote: a name of this project's DVC configuration, or an address. The folder is removed when the block ends. Raises
     CollabenchError if DVC cannot download them.
@@ -71,28 +70,28 @@ def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]
 
 
 def _project_with_remotes(root: Path, folder: Path, remote: str, address: str | None) -> str:
-    """Make a project in ``folder`` that knows the remotes of the one in ``root``; the name of the wanted one."""
+    """Make a DVC project in ``folder`` with the remotes of the one in ``root``. Returns the wanted remote's name."""
     try:
-        git(folder, "init", "-q", "--template=", ".")  # or DVC's configuration would have to differ
+        git(folder, "init", "-q", "--template=", ".")  # without git, DVC would need another configuration
     except GitError as error:
         raise CollabenchError(f"git init: {error}") from None
     dvc(folder, "init", "-q")
     for file in ("config", "config.local"):  # the remotes that this project knows, and how they are reached
         if (root / ".dvc" / file).exists():
             shutil.copy(root / ".dvc" / file, folder / ".dvc" / file)
-    if address is None:  # no name: an address itself
+    if address is None:  # ``remote`` is not a name but an address
         address, remote = remote if "://" in remote else str(Path(remote).resolve()), "imported"
         dvc(folder, "remote", "add", "-q", remote, address)
     elif "://" not in address:
         dvc(folder, "remote", "modify", "-q", "--local", remote, "url", address)
-    # Its own, wherever this project's is, and one that believes no file to be what its name says.
+    # The temporary project has its own cache, wherever this project's is. With ``verify`` DVC hashes what it downloads.
     dvc(folder, "config", "-q", "--local", "cache.dir", str(folder / ".dvc" / "cache"))
     dvc(folder, "remote", "modify", "-q", "--local", remote, "verify", "true")
     return remote
 
 
 def _fetched_listing(folder: Path, remote: str, md5: str) -> dict[str, str]:
-    """Name → MD5 of the archives that the remote's listing of this name holds."""
+    """Return the archives, name → MD5, in the remote's listing with this MD5."""
     import hashlib
 
     place = folder / "listing"
@@ -112,8 +111,10 @@ def _fetched_listing(folder: Path, remote: str, md5: str) -> dict[str, str]:
 
 
 def address_of(root: Path, name: str) -> str | None:
-    """The address of this project's remote of that name; None if there is none. The path of a local folder is made
-    absolute."""
+    """Return the address of this project's remote of that name; None if there is none.
+
+    The path of a local folder is made absolute.
+    """
     try:
         return dvc(root, "config", f"remote.{name}.url").strip() or None
     except CollabenchError:
@@ -121,7 +122,7 @@ def address_of(root: Path, name: str) -> str | None:
 
 
 def dvc(folder: Path, *arguments: str) -> str:
-    """What DVC prints when it is called in a folder. Raises CollabenchError with what it says otherwise."""
+    """Run DVC in a folder and return its output. Raises CollabenchError, with DVC's message, if it fails."""
     command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(
         command,

@@ -1,7 +1,8 @@
 """Pushing a study to the DVC remote: ``collabench share``.
 
-What is pushed was read and hashed before: nothing damaged is packed, and what DVC's cache lacks or has damaged is put
-there from the project's own files. Afterwards the remote is asked what it holds. Whatever is wrong ends the command.
+All files are read and hashed before they are packed, so that nothing damaged is pushed. Files that are missing or
+damaged in DVC's cache are restored from the project's own files. Afterwards the remote is asked for every object. Any
+problem ends the command.
 """
 
 from __future__ import annotations
@@ -29,17 +30,20 @@ from collabench.storage.results import RESULT, Result, load_measured, load_resul
 from collabench.storage.temporary import temporary_folder
 from collabench.study.study import Study
 
-#: Problems that are listed one by one.
+#: Number of problems that are listed one by one.
 _SHOWN = 20
 
-#: A path within an output of DVC's.
+#: A valid path of a file within a folder that is an output of DVC.
 _WITHIN = re.compile(r"(?!/)(?!(?:.*/)?\.\.?(?:/|$))[^\0\\]+")
 
 
 @dataclass(frozen=True)
 class _Object:
-    """A content in DVC's cache: its name there, and the project's file with the same content; None for a listing.
-    within: the listing that names the file; None where none does."""
+    """An object in DVC's cache.
+
+    md5: its name there. file: the project's file with the same content; None for a listing.
+    within: the listing that names the file; None if no listing does.
+    """
 
     md5: str
     file: Path | None
@@ -48,17 +52,19 @@ class _Object:
 
     @property
     def remedy(self) -> str:
-        """What brings it to a remote that lacks it."""
+        """What a user can do if the remote lacks the object."""
         if self.within is None:
             return "share again"
-        # DVC asks for no file of a folder whose listing is there.
+        # DVC does not look for a folder's files if the remote has the folder's listing.
         return f"remove files/md5/{self.within[:2]}/{self.within[2:]} there and share again"
 
 
 def share(study: Study, *, part: bool, log: Log = print) -> None:
-    """Push the study, or with ``part`` its runs and their measurements only. Raises CollabenchError, after ``log`` has
-    named each problem, where anything is missing or damaged, here or on the remote; of several at once, the others
-    wait."""
+    """Push the study to the DVC remote, or with ``part`` only its runs and their measurements.
+
+    Raises CollabenchError, after ``log`` received each problem, if anything is missing or damaged, here or on the
+    remote. If another process is sharing the study, this call waits for it.
+    """
     workspace = study.workspace
     if not (workspace.root / ".dvc").is_dir():
         raise CollabenchError(
@@ -73,9 +79,9 @@ def share(study: Study, *, part: bool, log: Log = print) -> None:
         if part:
             committed = pushed = ["train", "measured"]
         with temporary_folder("share") as folder:
-            # What DVC remembers of a remote may no longer be there; with a memory of its own it asks.
+            # DVC remembers which objects a remote has, and they may be gone. With an empty memory it asks the remote.
             environment = os.environ | {"DVC_SITE_CACHE_DIR": str(folder)}
-            environment.pop("PYTHONSAFEPATH", None)  # the workflow lies in the project's folder
+            environment.pop("PYTHONSAFEPATH", None)  # the package ``pipeline`` is imported from the project's folder
             _run(workspace.root, environment, ["commit", "-f", *(f"{name}@{profile}" for name in committed)])
             objects, problems = _objects(workspace.root, profile, pushed)
             problems += _restore(workspace.root, objects, log)
@@ -104,7 +110,7 @@ def _run(root: Path, environment: dict[str, str], arguments: list[str]) -> None:
 
 
 def _problems(study: Study, part: bool) -> list[str]:
-    """A line on everything that is to be pushed and is damaged or missing here."""
+    """Return one line for each thing that is to be pushed and is damaged or missing here."""
     workspace, lines, missing = study.workspace, [], 0
     planned = {workspace.folder(run): run for run in study.plan.runs}
     for folder, run in planned.items():
@@ -157,8 +163,7 @@ def _damaged_inputs(study: Study) -> Iterator[str]:
 
 
 def _objects(root: Path, profile: str, stages: Sequence[str]) -> tuple[list[_Object], list[str]]:
-    """The contents that these stages' outputs have in DVC's cache, and a line on each file of the project that isn't
-    what dvc.lock says."""
+    """Return the objects of these stages' outputs, and one line for each file that differs from ``dvc.lock``."""
     outputs = {"train": "packed/runs", "measured": "packed/measured.tar"}
     lock, objects, lines = Lock(root / "dvc.lock"), [], []
     for stage in stages:
@@ -188,7 +193,7 @@ def _objects(root: Path, profile: str, stages: Sequence[str]) -> tuple[list[_Obj
 
 
 def _listing_of(root: Path, folder: Path, md5: str) -> bytes | None:
-    """DVC's listing of a folder: from its cache, or made again from the files that are there."""
+    """Return DVC's listing of a folder, from its cache, or made again from the files in the folder."""
     with suppress(OSError):
         content = read_file(_place_in_cache(root, md5))
         if _named(content) == md5:
@@ -221,7 +226,7 @@ def _place_in_cache(root: Path, md5: str) -> Path:
 
 
 def _restore(root: Path, objects: Sequence[_Object], log: Log) -> list[str]:
-    """Put into DVC's cache what it lacks or has damaged; a line on what cannot be put there."""
+    """Restore missing and damaged objects in DVC's cache. Returns one line for each that cannot be restored."""
     lines = []
     for one in objects:
         place = _place_in_cache(root, one.md5)
@@ -244,7 +249,7 @@ def _restore(root: Path, objects: Sequence[_Object], log: Log) -> list[str]:
 
 
 def _remote_problems(root: Path, objects: Sequence[_Object]) -> list[str]:
-    """A line on each content that the remote lacks; of a remote that is a folder, also on each that it has damaged."""
+    """Return one line for each object that the remote lacks, and, if it is a folder, for each damaged object."""
     remote = dvc(root, "config", "core.remote").strip()
     address = address_of(root, remote)
     if address is not None and "://" not in address:

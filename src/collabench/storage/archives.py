@@ -60,7 +60,7 @@ _REMEDY = (
 
 
 def tell_aside(line: str) -> None:
-    """Print to the error stream: a command's output may be read by a program."""
+    """Print a line to the error stream, because a program may read the command's standard output."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -123,7 +123,7 @@ def _write(path: Path, folder: Path, names: list[str]) -> None:
 def _pack(target: SupportsWrite, digest: str, files: Iterable[tuple[str, int, IO[bytes]]]) -> None:
     """Write an archive of files, each with its name, its size in bytes and its content."""
     headers = {_DIGEST: digest}
-    # The stream is only written to, while the types ask for a file that can also be read.
+    # The stream need only be writable; tarfile's type annotations ask for one that can also be read.
     opened = tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, pax_headers=headers)  # type: ignore[call-overload] # noqa: SIM115
     with opened as archive:
         for name, size, content in files:
@@ -140,10 +140,10 @@ def _digest(files: Iterable[tuple[str, str]]) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[tarfile.TarFile, list[tarfile.TarInfo]]]:
-    """Open an archive and check it; the archive and its members. They match the digest in its header, and packing them
-    again gives the same bytes.
+    """Open an archive, check it, and yield the archive and its members.
 
-    Raises one of :data:`_DAMAGE` for a damaged archive, OSError if it cannot be read.
+    The members must match the digest in the archive's header, and packing them again must give the same bytes. Raises
+    one of :data:`_DAMAGE` for a damaged archive, OSError if it cannot be read.
     """
     with open_file(path) as file, open_file(path) as again, tarfile.open(fileobj=_Bounded(again), mode="r:") as archive:  # type: ignore[call-overload]
         members = _members(archive, path)
@@ -158,7 +158,7 @@ def _opened(path: Path) -> Iterator[tuple[tarfile.TarFile, list[tarfile.TarInfo]
 
 
 class _Bounded:
-    """A file that hands out no more than it holds: tarfile asks for as much as a header claims, at once."""
+    """A file whose reads are limited to its size: tarfile would allocate as many bytes as a header claims, at once."""
 
     def __init__(self, file: BufferedReader) -> None:
         self._file, self._size = file, os.fstat(file.fileno()).st_size
@@ -169,8 +169,11 @@ class _Bounded:
 
 
 def _members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
-    """The members of an archive, each with a name that an archive of this kind has, once, and of a size that the file
-    can hold. Read one by one: a negative size would lead tarfile in circles. Raises ResultError for anything else."""
+    """Return the members of an archive.
+
+    Raises ResultError if a member's name does not belong into this kind of archive or occurs twice, or if its size does
+    not fit into the file. Members are read one by one, because tarfile would loop forever on a negative size.
+    """
     names, largest = _pattern_of(path), path.stat().st_size
     found: dict[str, tarfile.TarInfo] = {}
     while (member := archive.next()) is not None:
@@ -189,8 +192,10 @@ def _pattern_of(path: Path) -> re.Pattern[str]:
 
 
 def _check_origin(archive: tarfile.TarFile, members: Iterable[tarfile.TarInfo], path: Path) -> None:
-    """Raise ResultError where a record names another run than the archive's and the member's name do. A record that
-    cannot be read at all is left to those who read records."""
+    """Raise ResultError if a record belongs to another run than the names of the archive and the member say.
+
+    An unreadable record is not reported here, but by the code that reads records.
+    """
     pattern = _pattern_of(path)
     for member in members:
         match = pattern.fullmatch(member.name)
@@ -219,7 +224,7 @@ class _Same:
 
 
 def damaged(workspace: Workspace) -> list[str]:
-    """One line for each damaged archive of the profile."""
+    """Return one line for each damaged archive of the profile."""
     lines = []
     for path in _archives(workspace):
         try:
@@ -256,7 +261,7 @@ def unpack(root: Path, log: Callable[[str], None] = tell_aside) -> None:
 
 
 def _by_target(workspace: Workspace, paths: Iterable[Path]) -> dict[Path, list[Path]]:
-    """Folder → archives whose files go there; each may be on a file system of its own."""
+    """Group archives by the folder that they are unpacked to. The folders may be on different file systems."""
     found: dict[Path, list[Path]] = {}
     for path in paths:
         found.setdefault(workspace.measured if path == workspace.packed_measured else workspace.runs, []).append(path)
@@ -264,7 +269,7 @@ def _by_target(workspace: Workspace, paths: Iterable[Path]) -> dict[Path, list[P
 
 
 def _unpack_all(target: Path, paths: Iterable[Path], log: Callable[[str], None]) -> list[Path]:
-    """Unpack archives into a folder; the whole ones among them."""
+    """Unpack archives into a folder. Returns those that were undamaged."""
     try:
         target.mkdir(parents=True, exist_ok=True)
         with folder_beside(target / "unpacking") as temporary:
@@ -284,7 +289,10 @@ def _archives(workspace: Workspace) -> list[Path]:
 
 
 def _unpack_or_tell(target: Path, path: Path, temporary: Path, log: Callable[[str], None]) -> bool:
-    """Whether the archive was whole. Whatever is wrong with one, the others are unpacked."""
+    """Unpack an archive, or log what is wrong with it. Returns whether it was undamaged.
+
+    No error of one archive keeps the others from being unpacked.
+    """
     folder = target / path.stem if _pattern_of(path) is _OF_RUNS else target
     try:
         if not _NAMED.fullmatch(path.name):

@@ -77,7 +77,7 @@ def folder_beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked_folder(make: Callable[[], str]) -> Iterator[Path]:
-    """The new folder that ``make`` makes, locked until the block ends, and then removed.
+    """Create a folder with ``make`` and lock it. It is removed when the block ends.
 
     A folder that nobody has locked was left behind by a killed process, and may be removed. Raises OSError.
     """
@@ -137,8 +137,10 @@ def exchange(one: Path, other: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a file or folder to another place: in one step, or, where that is on another file system, such that it has
-    its name only when it is whole."""
+    """Move a file or folder to another path, in one step if both are on the same file system.
+
+    Otherwise it gets its final name only when it has been copied completely.
+    """
     try:
         os.replace(source, target)
     except OSError as error:

@@ -2,6 +2,6 @@
 
 import os
 
-#: Files are drawn, nothing is shown. The surroundings may name a backend that is not installed here, which ends the
-#: import.
+#: Figures are written to files and never shown. A user's $MPLBACKEND may name a backend that is not installed here; the
+#: import of matplotlib would then fail.
 os.environ["MPLBACKEND"] = "svg"

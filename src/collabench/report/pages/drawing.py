@@ -23,13 +23,13 @@ from collabench.core.resources import choose
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
-#: Settings that are not about drawing, or may not be set alone: what is left of a user's own.
+#: Settings of matplotlib that do not concern drawing or cannot be set alone. Only these keep a user's own values.
 _NOT_DRAWING = ("backend", "backend_fallback", "interactive", "toolbar", "timezone")
 
-#: From matplotlib's defaults, whatever a user's own settings are.
+#: The style starts from matplotlib's defaults, so that a user's own settings have no effect.
 STYLE: dict[RcKeyType, Any] = {
     **{key: value for key, value in matplotlib.rcParamsDefault.items() if key not in _NOT_DRAWING},
-    "text.parse_math": False,  # a dollar in a title is a dollar
+    "text.parse_math": False,  # a dollar sign in a title is not the start of a formula
     "svg.hashsalt": "collabench",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
@@ -76,8 +76,7 @@ class Task:
 
 
 def file_name(*parts: str) -> str:
-    """The name of a figure's file: its parts, or, where they are longer than a file's name can be, a digest of their
-    rest."""
+    """Return the name of a figure's file. The end of a name that is too long is replaced by a digest of it."""
     name = "-".join(part for part in parts if part)
     if len(name) > _LONGEST_NAME:
         name = f"{name[: _LONGEST_NAME - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from collabench.report.collect import Collected
 
-#: Methods that papers compare themselves with. A table with no other method is no table of a paper's scope.
+#: Methods that papers compare themselves with. A table with no other method does not count as a table on a paper.
 COMPARED_WITH = {"individual", "ensemble", "kd"}
 
 MISPRINT = "†"
@@ -268,7 +268,7 @@ def _arithmetic(paper: Paper) -> list[str]:
     if not (checks or found or twice):
         return []
     if not found and not twice and all(check.quote.relation == "value" and check.agrees for check in checks):
-        return []  # the source list repeats a value: this is no arithmetic of the paper
+        return []  # the list of sources repeats a value, which is not a calculation of the paper
     lines = ["## The paper's own arithmetic"]
     known = [check for check in checks if check.agrees is not None]
     wrong = [check for check in known if not check.agrees]
