@@ -99,7 +99,7 @@ def test_a_package_that_is_missing_is_named(fresh):
         (["plan", "-p", "smal"], "there is no profile 'smal'; profiles: small"),
         (["run", "-p", "small", "--method", "none"],
          "no run of profile small fits these options; `collabench plan` lists them"),
-        (["run", "-p", "small", "--cores", "0"], "CORES=0: must be a whole number from 1 on"),
+        (["run", "-p", "small", "--cores", "0"], "CORES=0: must be a whole number, at least 1"),
         (["estimate", "-p", "small", "--budget", "0"], "--budget 0: a budget is a positive number of hours"),
         (["export", "-p", "small", "--out", "x", "--configuration", "none"],
          "profile small has no configuration 'none'"),

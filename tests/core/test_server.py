@@ -124,7 +124,7 @@ def test_a_job_ends_with_the_process_that_started_the_server(tmp_path):
         process.kill()
         wait_for(lambda: gone(pid))
         _, err = asked.communicate()
-        assert asked.returncode == 1 and "the server of jobs ended" in err
+        assert asked.returncode == 1 and "the job server ended" in err
 
 
 def test_a_job_whose_libraries_would_be_set_up_otherwise_is_refused(tmp_path):

@@ -258,7 +258,10 @@ def test_mixed_sizes_need_a_resize(tmp_path):
         ),
         (lambda f: (f / "train/dog/x.png").write_bytes(b""), r"x\.png: not an image .*\(none of JPEG, PNG"),
         (lambda f: (f / "train/dog/notes.txt").write_text("x"), r"train/dog/notes\.txt is not an image"),
-        (lambda f: (f / "train/dog/x.png").symlink_to("nowhere"), r"train/dog/x\.png is no file .*\(a broken link"),
+        (
+            lambda f: (f / "train/dog/x.png").symlink_to("nowhere"),
+            r"train/dog/x\.png is not a readable file .*\(a broken link",
+        ),
         (lambda f: (f / "train/dog/more").mkdir(), "train/dog/more/ lies in a folder within its class"),
         (lambda f: (f / b"train/dog/\xff.png".decode(errors="surrogateescape")).touch(), r"\\udcff\.png' is not UTF-8"),
         (lambda f: save_deep(f / "train/dog/x.png", np.uint16), r"x\.png: has more than 8 bits a pixel"),

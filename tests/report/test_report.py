@@ -481,7 +481,7 @@ def test_a_measured_value_stands_beside_a_published_one_only_of_its_own_configur
     page = (built.folder / "graphs.md").read_text()
     assert "10.60 (Table I): agrees" in page and "elsewhere" not in page
     result = fabricated.result_of(fabricated.cell_runs(study)[0], 0.1)
-    with pytest.raises(ValueError, match="is no run of"):
+    with pytest.raises(ValueError, match="is not a run of"):
         stand_beside(values[0], [result])
 
 

@@ -163,5 +163,5 @@ def test_a_pipe_in_the_place_of_a_lock_is_not_waited_for(project, tmp_path):
     import os
 
     os.mkfifo(tmp_path / "their.lock")
-    with pytest.raises(CollabenchError, match="is no file"):
+    with pytest.raises(CollabenchError, match="is not a regular file"):
         Lock(tmp_path / "their.lock")

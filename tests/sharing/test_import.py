@@ -308,7 +308,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(collabench, finished, e
         content = place.read_bytes()
         place.unlink()
         os.mkfifo(place)
-        assert f"{place}: cannot be read (is no file)" in refused(collabench, empty, finished)
+        assert f"{place}: cannot be read (is not a regular file)" in refused(collabench, empty, finished)
         place.unlink()
         place.write_bytes(content)
 

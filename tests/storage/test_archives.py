@@ -183,7 +183,7 @@ def test_an_archive_cannot_write_outside_of_its_configuration(workspace, tmp_pat
         info.size = len(evil)
         archive.addfile(info, io.BytesIO(evil))
     archives.unpack(there.root, told.append)
-    assert len(told) == 1 and "which is no file of a result" in told[0]
+    assert len(told) == 1 and "which is not a file of a result" in told[0]
     assert not any(
         path.read_bytes() == evil for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".tar"
     )

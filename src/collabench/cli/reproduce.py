@@ -160,14 +160,14 @@ def _refuse_what_dvc_cannot(workspace: Workspace) -> None:
     for folder in (workspace.root / "artifacts", workspace.home):
         if folder.is_symlink():
             raise CollabenchError(
-                f"{folder}: is a link, behind which DVC records nothing; {alternative}, or move the whole project"
+                f"{folder}: is a symbolic link, which DVC does not follow; {alternative}, or move the whole project"
             )
     inside = any((folder / ".git").exists() for folder in (workspace.root, *workspace.root.parents))
     config = workspace.root / ".dvc" / "config"
     alone = config.exists() and "no_scm" in config.read_text("utf-8", errors="replace")
     if not inside and not alone:
         raise CollabenchError(
-            f"{workspace.root}: is no git repository, which DVC needs: `git init {workspace.root}`; {alternative}"
+            f"{workspace.root}: is not a git repository, which DVC needs: `git init {workspace.root}`; {alternative}"
         )
 
 

@@ -104,7 +104,7 @@ def _check_pairs(noise: NoiseConfig, dataset: DatasetConfig) -> None:
     classes = KNOWN[dataset.source].class_names if dataset.source in KNOWN else ()
     for name in (name for pair in (noise.pairs or {}).items() for name in pair):
         if classes and name not in classes:
-            raise ConfigError(f"pairs: {name!r} is no class of {dataset.source}; classes: {', '.join(classes)}")
+            raise ConfigError(f"pairs: {name!r} is not a class of {dataset.source}; classes: {', '.join(classes)}")
 
 
 def _check_validation(recipe: RecipeConfig, dataset: DatasetConfig) -> None:

@@ -131,7 +131,7 @@ def read_yaml(path: Path) -> Document:
     """
     try:
         if path.exists() and not path.is_file():  # a pipe or a device might be read without end
-            raise ConfigError(f"{path}: is no file")
+            raise ConfigError(f"{path}: is not a regular file")
         with path.open("rb") as file:
             raw = file.read(MAX_YAML_BYTES + 1)
     except OSError as error:
@@ -219,7 +219,7 @@ def _check_nodes(
     elif not isinstance(node, yaml.ScalarNode) or node.tag not in (*_SCALARS, f"{_TAG}str"):
         raise refuse(f"the tag {shorten(node.tag)} is not supported; remove it")
     elif node.tag in _SCALARS and not _SCALARS[node.tag][0].fullmatch(node.value):
-        raise refuse(f"{shorten(node.value)} is no {node.tag.removeprefix(_TAG)}, as its tag says; remove the tag")
+        raise refuse(f"{shorten(node.value)} is not of type {node.tag.removeprefix(_TAG)}, as tagged; remove the tag")
     elif node.tag == f"{_TAG}int" and len(node.value) > _MAX_DIGITS:
         raise refuse(f"the number {node.value[:12]}… is too large; in quotes, if it is text")
 

@@ -48,7 +48,7 @@ def chosen() -> Arithmetic:
     """
     value = os.environ.get(CHOICE) or "portable"
     if value not in get_args(Arithmetic):
-        raise ConfigError(f"{value!r} is no arithmetic: --arithmetic and ${CHOICE} take portable or native")
+        raise ConfigError(f"unknown arithmetic {value!r}: --arithmetic and ${CHOICE} take portable or native")
     return "native" if value == "native" else "portable"
 
 
@@ -107,7 +107,7 @@ def refusal() -> str | None:
             f"portable arithmetic needs the instructions {' and '.join(missing)}, which this processor lacks: {_REMEDY}"
         )
     if chosen() == "native":
-        return f"this process was started with {CHOICE}=native: start it without"
+        return f"this process was started with {CHOICE}=native: start it without that variable"
     if _late:
         return (
             "torch was imported before collabench, so its arithmetic is this machine's: import collabench first, set "
@@ -117,7 +117,7 @@ def refusal() -> str | None:
 
     capability = torch.backends.cpu.get_cpu_capability()
     if capability != "AVX2":
-        return f"torch computes with {capability} in spite of ATEN_CPU_CAPABILITY=avx2: start anew, or {_REMEDY}"
+        return f"torch computes with {capability} despite ATEN_CPU_CAPABILITY=avx2: start a new process, or {_REMEDY}"
     return None
 
 

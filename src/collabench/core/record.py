@@ -25,7 +25,7 @@ def _no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     for position, value in enumerate(values):
         if value in values[:position]:
             raise ValueError(
-                f"{value if isinstance(value, BaseModel) else repr(value)} stands there twice; keep one of them"
+                f"{value if isinstance(value, BaseModel) else repr(value)} is listed twice; keep one of them"
             )
     return values
 

@@ -118,7 +118,7 @@ def allocated(device: str) -> Resources:
 
 def _positive(text: str, name: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise CollabenchError(f"{name}={text}: must be a whole number from 1 on")
+        raise CollabenchError(f"{name}={text}: must be a whole number, at least 1")
     return int(text)
 
 

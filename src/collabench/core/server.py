@@ -124,7 +124,7 @@ def ask(module: str, arguments: Sequence[str]) -> int | None:
     for number in _PASSED_ON:
         signal.signal(number, signal.SIG_DFL)
     if len(answer) < 4:
-        print("the server of jobs ended while this job ran", file=sys.stderr)
+        print("the job server ended while this job ran", file=sys.stderr)
         return 1
     code = int.from_bytes(answer, signed=True)
     return None if code == _REFUSED else code

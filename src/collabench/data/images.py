@@ -155,7 +155,7 @@ def _list_folder(path: Path, splits: tuple[str, str]) -> Iterator[tuple[str, int
                 elif entry.is_file():
                     yield name, entry.stat().st_size
                 elif not entry.name.startswith("."):
-                    raise DataError(f"{path}: {name} is no file that can be read (a broken link?)")
+                    raise DataError(f"{path}: {name} is not a readable file (a broken link?)")
 
 
 def _is_utf8(name: str) -> bool:

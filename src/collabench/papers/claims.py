@@ -21,7 +21,7 @@ def check_papers(folder: Path, params: Params) -> None:
     """Raise ConfigError (one line), before training, for anything in the folder of papers that a report would
     reject."""
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder}: is no folder of papers")
+        raise ConfigError(f"{folder}: is not a folder of papers")
     if folder.is_dir():
         _check_page_names(folder, params)
         load_papers(folder, params, resolved=False)
@@ -66,7 +66,7 @@ def load_claims(folder: Path, params: Params) -> Claims:
             continue
         here: KeyPath = ("claims", index)
         if claim.id in seen:
-            raise document.error((*here, "id"), f"{claim.id!r} stands there twice")
+            raise document.error((*here, "id"), f"{claim.id!r} is listed twice")
         seen.add(claim.id)
         for position, compared in enumerate(claim.compare):
             for field in ("method", "baseline"):

@@ -160,7 +160,7 @@ class PublishedTable(Record):
         if (self.axes is not None) != (self.kind == "figure"):
             raise ValueError("axes belong to kind: figure, and a figure has them")
         if self.baseline is not None and self.baseline not in self.columns:
-            raise ValueError(f"baseline: {self.baseline!r} is no column; columns: {', '.join(self.columns)}")
+            raise ValueError(f"baseline: {self.baseline!r} is not a column; columns: {', '.join(self.columns)}")
         for name, row in self.rows.items():
             if len(row.labels) != len(self.row_titles):
                 raise ValueError(f"row {name}: one label for each of {', '.join(self.row_titles)} is needed")
@@ -168,7 +168,7 @@ class PublishedTable(Record):
                 for column in keys:
                     if column not in self.columns:
                         raise ValueError(
-                            f"row {name}, {what}: {column!r} is no column; columns: {', '.join(self.columns)}"
+                            f"row {name}, {what}: {column!r} is not a column; columns: {', '.join(self.columns)}"
                         )
             if row.spreads and (self.protocol.runs == "unknown" or self.protocol.runs < 2):
                 raise ValueError(f"row {name}, spreads: the protocol must say over how many runs, at least 2")
@@ -179,7 +179,7 @@ class PublishedTable(Record):
                 if value is None and column in row.spreads:
                     raise ValueError(f"row {name}, spreads: the value of the column {column} is unknown")
                 if value is not None and value > 100 and metric.endswith("_error"):
-                    raise ValueError(f"row {name}, column {column}: {value:g} is no error in percent")
+                    raise ValueError(f"row {name}, column {column}: {value:g} is not an error in percent")
         return self
 
     def metric_of(self, row: str, column: str) -> Metric:

@@ -160,7 +160,7 @@ def errors_of(published: PublishedValue, results: Iterable[Result]) -> list[floa
     errors = []
     for result in results:
         if result.configuration_id != published.configuration.id:
-            raise ValueError(f"{result.run_id} is no run of {published.configuration.id}")
+            raise ValueError(f"{result.run_id} is not a run of {published.configuration.id}")
         if published.protocol == "last":
             errors.append(result.last.error if published.top == 1 else result.last.top5_error)
         else:

@@ -46,7 +46,7 @@ class Lock:
         value = read_yaml(path).value
         stages = value.get("stages") if isinstance(value, dict) else None
         if not isinstance(stages, dict):
-            raise CollabenchError(f"{path}: is no dvc.lock: it has no stages")
+            raise CollabenchError(f"{path}: is not a dvc.lock: it has no stages")
         self._stages: dict[str, Any] = stages
 
     def has(self, stage: str) -> bool:
@@ -63,7 +63,7 @@ class Lock:
         matching = [one for one in listed or () if isinstance(one, dict) and one.get("path") == path]
         where = f"{self._path}: stages.{stage}.outs: {path}"
         if len(matching) != 1:
-            raise CollabenchError(f"{where}: stands there {len(matching)} times, must be once")
+            raise CollabenchError(f"{where}: occurs {len(matching)} times, must occur once")
         (entry,) = matching
         if unknown := sorted(entry.keys() - _FIELDS):
             raise CollabenchError(f"{where}: has {unknown[0]!r}, which another copy's lock must not have; refused")
@@ -89,7 +89,7 @@ def read_listing(content: bytes, where: str, names: re.Pattern[str]) -> dict[str
         entries = json.loads(content)
         found = {entry["relpath"]: entry["md5"] for entry in entries}
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise CollabenchError(f"{where}: is no listing of a folder; refused") from None
+        raise CollabenchError(f"{where}: is not a listing of a folder; refused") from None
     if len(found) != len(entries) or len(found) > _MOST_FILES:
         raise CollabenchError(f"{where}: lists a file twice; refused")
     for name, md5 in found.items():

@@ -43,7 +43,7 @@ def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]
         raise CollabenchError(f"{lock}: is missing; --lock names the dvc.lock of the copy that pushed")
     theirs = Lock(lock)
     if not theirs.has(f"train@{profile}"):
-        raise CollabenchError(f"{lock}: says nothing of train@{profile}; take the dvc.lock of the copy that pushed it")
+        raise CollabenchError(f"{lock}: does not contain train@{profile}; take the dvc.lock of the copy that pushed it")
     runs, measured = f"artifacts/{profile}/packed/runs", f"artifacts/{profile}/packed/measured.tar"
     folder_of_runs = theirs.output(f"train@{profile}", runs)
     if not folder_of_runs.is_folder:
@@ -102,7 +102,7 @@ def _fetched_listing(folder: Path, remote: str, md5: str) -> dict[str, str]:
     try:
         content = read_file(place)
     except OSError as error:
-        raise CollabenchError(f"{remote}: {md5} is no listing of a folder ({error.strerror}); refused") from None
+        raise CollabenchError(f"{remote}: {md5} is not a listing of a folder ({error.strerror}); refused") from None
     where = f"{remote}: {md5}"
     listing = read_listing(content, where, _ARCHIVE)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):

@@ -178,7 +178,7 @@ def _members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
     found: dict[str, tarfile.TarInfo] = {}
     while (member := archive.next()) is not None:
         if not member.isreg() or member.issparse() or not names.fullmatch(member.name):
-            raise ResultError(f"it holds {member.name[:300]!r}, which is no file of a result")
+            raise ResultError(f"it holds {member.name[:300]!r}, which is not a file of a result")
         if member.name in found:
             raise ResultError(f"it holds {member.name} twice")
         if not 0 <= member.size <= largest:

@@ -135,7 +135,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
      "label_smoothing belongs to the method that it is of"),
     ({"noise": {"kind": "none", "when": "per_epoch"}}, "kind: none changes no label; remove when, count and hit"),
     ({"noise": {"kind": "asymmetric", "rate": 0.1, "pairs": {"cat": "dog"}}},
-     "noise.tried: pairs: 'cat' is no class of digits"),
+     "noise.tried: pairs: 'cat' is not a class of digits"),
     ({"noise": {"kind": "asymmetric", "rate": 0.1, "pairs": {"1": "1"}}}, "pairs: '1' is paired with itself"),
     ({"recipes": {"augmentation": {"shift": 2, "random_resized_crop": 16}}},
      "shift and random_resized_crop exclude each"),

@@ -61,7 +61,7 @@ COMMANDS = {
     "a folder that is none": (["plan", "--root", "/nowhere"], "/nowhere/params.yaml: cannot be read"),
     "a file as folder": (["plan", "--root", "params.yaml"],
         "params.yaml/params.yaml: cannot be read (Not a directory)"),
-    "no cores": (["run", "-p", "tiny", "--cores", "0"], "CORES=0: must be a whole number from 1 on"),
+    "no cores": (["run", "-p", "tiny", "--cores", "0"], "CORES=0: must be a whole number, at least 1"),
     "negative cores": (["run", "-p", "tiny", "--cores", "-1"], "CORES=-1"),
     "half a core": (["run", "-p", "tiny", "--cores", "1.5"], "CORES=1.5"),
     "cores in words": (["reproduce", "-p", "tiny", "--cores", "all"], "CORES=all"),
@@ -131,7 +131,9 @@ def test_bad_claims_and_papers_are_refused_before_any_training(project, capsys, 
     claims.unlink()
     claims.parent.rmdir()
     claims.parent.write_text("papers")
-    assert refused(project, capsys, monkeypatch, *arguments, "-p", "tiny") == f"{claims.parent}: is no folder of papers"
+    assert (
+        refused(project, capsys, monkeypatch, *arguments, "-p", "tiny") == f"{claims.parent}: is not a folder of papers"
+    )
     claims.parent.unlink()
     about = project / "papers" / "lee2020" / "paper.yaml"
     about.parent.mkdir(parents=True)

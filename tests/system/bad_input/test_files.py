@@ -132,10 +132,10 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "an ordered mapping": (b"datasets: !!omap [a: 1]\n", "1: datasets: the tag"),
     "bytes": (b"datasets: !!binary aGVsbG8=\n", "1: datasets: the tag"),
     "a date": (b"datasets: !!timestamp 2001-01-01\n", "1: datasets: the tag"),
-    "a number that is none": (b"datasets: !!int seven\n", "1: datasets: 'seven' is no int"),
-    "a fraction that is none": (b"datasets: !!float seven\n", "1: datasets: 'seven' is no float"),
-    "a truth value that is none": (b"datasets: !!bool seven\n", "1: datasets: 'seven' is no bool"),
-    "a null that is none": (b"datasets: !!null seven\n", "1: datasets: 'seven' is no null"),
+    "a number that is none": (b"datasets: !!int seven\n", "1: datasets: 'seven' is not of type int"),
+    "a fraction that is none": (b"datasets: !!float seven\n", "1: datasets: 'seven' is not of type float"),
+    "a truth value that is none": (b"datasets: !!bool seven\n", "1: datasets: 'seven' is not of type bool"),
+    "a null that is none": (b"datasets: !!null seven\n", "1: datasets: 'seven' is not of type null"),
     "a number tag on a list": (b"datasets: !!int [1]\n", "1: datasets: the tag"),
     "text tag on a mapping": (b"datasets: !!str {a: 1}\n", "1: datasets: the tag"),
     "an open quote": (GOOD.replace('"a', "\"a '").replace('\\"test\\""', "").encode(), "not valid YAML"),
@@ -181,7 +181,7 @@ def test_what_is_no_file(tmp_path):
     assert refusal(path) == " does not exist; call collabench in the project's folder, or name it with --root"
     assert refusal(path, read_yaml) == " cannot be read (No such file or directory)"
     path.mkdir()
-    assert refusal(path) == " is no file"
+    assert refusal(path) == " is not a regular file"
     path.rmdir()
     path.symlink_to(tmp_path / "nowhere")
     assert "does not exist" in refusal(path) and "cannot be read" in refusal(path, read_yaml)
@@ -190,7 +190,7 @@ def test_what_is_no_file(tmp_path):
     assert "does not exist" in refusal(path) and "cannot be read" in refusal(path, read_yaml)
     path.unlink()
     os.mkfifo(path)
-    assert refusal(path) == " is no file"  # and does not wait for somebody to write into it
+    assert refusal(path) == " is not a regular file"  # and does not wait for somebody to write into it
     path.unlink()
     path.write_text(GOOD)
     assert "cannot be read (Not a directory)" in refusal(path / "params.yaml")

@@ -88,7 +88,7 @@ def test_a_remote_that_lacks_the_runs_or_a_lock_without_them_is_one_line(hosts, 
     assert done.returncode == 2 and "Traceback" not in done.stdout and "does not hold the list" in done.stdout
     (tmp_path / "empty.lock").write_text("schema: '2.0'\nstages: {}\n")
     (tmp_path / "other.lock").write_bytes(b"\xff\xfe\x00")
-    locks = {"empty.lock": "says nothing of train@", "none.lock": "is missing", "other.lock": "not UTF-8 text"}
+    locks = {"empty.lock": "does not contain train@", "none.lock": "is missing", "other.lock": "not UTF-8 text"}
     for lock, what in locks.items():
         done = collabench(second, "import", "local", "-p", PROFILE, "--lock", str(tmp_path / lock), check=False)
         assert done.returncode == 2 and what in done.stdout and "Traceback" not in done.stdout
