@@ -1,4 +1,4 @@
-"""Which arithmetic a process has: what its environment says before torch is imported, and what it refuses."""
+"""The arithmetic of a process: how environment variables choose it before torch is imported, and what is refused."""
 
 from __future__ import annotations
 

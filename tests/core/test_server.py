@@ -1,4 +1,4 @@
-"""Jobs in forks of one process: exit codes, output, signals, and who ends with whom."""
+"""The job server: exit codes, output and signals of jobs, and which process ends when another one does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that others wrote cannot control a terminal, nor end a cell, a line or a page."""
+"""Text from other people cannot control a terminal, and cannot end a table cell, a line or an HTML element."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Portable convolutions against torch's in float64: values, gradients, the same bits with both registers, and which
-form is taken."""
+"""Portable convolutions against torch's in float64: outputs, gradients, equal bits with 8 and 16 lanes, and the choice
+of the algorithm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHANNELS_LAST = torch.channels_last
 PROCESSOR = set(compiled.binding.get_host_cpu_features().items())
 WIDTHS = [8] + ([16] if compiled.lanes() == 16 or ("avx512f", True) in PROCESSOR else [])
 
-#: Of the largest value; Winograd's form and the direct one.
+#: Tolerances, relative to the largest value, of Winograd's algorithm and of the direct one.
 TOLERANCE, DIRECT_TOLERANCE = 3e-5, 3e-6
 
 #: Images, channels in, channels out, height, width: one tile; several chunks; the last of them smaller; maps that
@@ -63,7 +63,7 @@ DIRECT = [
 
 @pytest.fixture(params=WIDTHS, ids="{} lanes".format)
 def width(request, monkeypatch):
-    """Registers of so many numbers, as if the processor had no others."""
+    """The number of lanes of vector registers, as if the processor had no others."""
     caches = [
         direct._values,
         direct._at_input,
@@ -250,7 +250,7 @@ def test_bits_depend_on_neither_memory_layout_nor_what_ran_before(case):
 
 
 def test_bits_do_not_depend_on_how_many_images_are_worked_on_at_once(monkeypatch):
-    """Values and gradients at the input of an image are those that it has alone, in the same form."""
+    """An image's output and gradient at the input equal those that the same algorithm computes for the image alone."""
     x, weight, gradient = random_case(*WINOGRAD[3])
     whole, of_input = winograd.convolve(x, weight), winograd.gradients(gradient, x, weight, True, False)[0]
     for image in (0, 31, 64):
@@ -271,8 +271,7 @@ def test_training_goes_on_after_evaluation_that_came_first():
 
 
 def test_products_and_sums_are_fused_only_where_it_is_written():
-    """The loops of sums have fused instructions, and no multiplication that the compiler could have joined with an
-    addition."""
+    """The loops of sums use fused multiply-adds, and no product that the compiler could fuse with an addition."""
     for lanes in WIDTHS:
         for write, sizes in (
             (direct_loops.values, (8, 8, 16, 32, 3, 3, 1, 1, 1, 1)),

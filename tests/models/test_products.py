@@ -1,4 +1,4 @@
-"""Portable matrix products against torch's in float64: values, gradients of first and second order, bits, layouts."""
+"""Portable matrix products against torch's in float64: values, first and second derivatives, bits, memory layouts."""
 
 from __future__ import annotations
 

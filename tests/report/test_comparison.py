@@ -1,4 +1,4 @@
-"""What a person is told where a report differs from the accepted one."""
+"""The comparison of a report with the accepted one: the lines that a person reads."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Archives of results: the same files give the same bytes, unpacking restores them and overwrites nothing, damage is
-told."""
+reported."""
 
 from __future__ import annotations
 

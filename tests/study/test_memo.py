@@ -1,4 +1,4 @@
-"""A finished study answers from its memo as long as nothing has changed."""
+"""A command shows the recorded output of a finished study as long as nothing has changed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_memo_holds_for_one_state_of_the_files(finished, what):
     data[-2] ^= 1
     path.write_bytes(data)
     assert memo.recall(workspace, "plan") is None
-    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))  # damage that no time tells of
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))  # damage that does not change the modification time
     if what != "params.yaml":
         assert memo.recall(workspace, "plan", whole=True) is None
     path.unlink()

@@ -1,4 +1,4 @@
-"""Runs that other code computed: the digest of the code, what is named, and what accepts it."""
+"""Runs that other code computed: the digest of the code, the messages about such runs, and their acceptance."""
 
 from __future__ import annotations
 
