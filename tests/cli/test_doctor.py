@@ -11,6 +11,7 @@ from collections import namedtuple
 import pytest
 
 from collabench.cli import doctor
+from collabench.core import arithmetic
 from tests.support.studies import write_params
 
 VERSION = namedtuple("VERSION", "major minor micro releaselevel serial")
@@ -123,7 +124,10 @@ def test_torch_of_another_version(project, monkeypatch, version, good):
 def machine(tmp_path, monkeypatch):
     """A machine with so many NVIDIA GPUs of which torch, of this build, sees some."""
 
-    def make(present: int, seen: int, build: str | None, hidden: str | None = None) -> doctor.Finding:
+    def make(
+        present: int, seen: int, build: str | None, hidden: str | None = None, problem: str | None = None
+    ) -> doctor.Finding:
+        monkeypatch.setattr(doctor, "why_unusable", lambda gpus: problem)
         (tmp_path / "dev").mkdir()
         for name in ["nvidiactl", *(f"nvidia{number}" for number in range(present))]:
             (tmp_path / "dev" / name).touch()
@@ -143,7 +147,12 @@ def test_a_machine_without_a_gpu_lacks_nothing(machine):
 
 
 def test_gpus_that_torch_uses(machine):
-    assert machine(2, 2, "13.0").line() == "ok       GPU: 2 that torch can use"
+    assert machine(2, 2, "13.0").line() == "ok       GPU: 2 on which torch computes"
+
+
+def test_gpus_that_the_driver_counts_and_torch_cannot_use(machine):
+    found = machine(2, 2, "13.0", problem="torch cannot compute on GPU 0, 1: the driver is too old")
+    assert not found.good and "the driver is too old" in found.text
 
 
 def test_a_cpu_build_on_a_machine_with_gpus(machine):
@@ -161,15 +170,14 @@ def test_gpus_that_a_variable_hides(machine):
     assert machine(1, 0, "13.0", hidden="").text == "hidden by CUDA_VISIBLE_DEVICES: unset it to use it"
 
 
-@pytest.mark.parametrize(
-    ("flags", "good"), [("flags: fma avx avx2", True), ("Features: asimd", True), ("flags: sse2", False)]
-)
-def test_the_processors_vector_instructions(tmp_path, flags, good):
-    (tmp_path / "cpuinfo").write_text(flags)
-    found = doctor._processor(tmp_path / "cpuinfo")
-    assert found.good is good and not found.needed
-    assert good or "several times slower" in found.text
-    assert doctor._processor(tmp_path / "none").good
+def test_the_processor_must_compute_with_portable_arithmetic(monkeypatch):
+    monkeypatch.setattr(arithmetic, "refusal", lambda: None)
+    assert doctor._processor().line() == "ok       processor: computes with portable arithmetic"
+    monkeypatch.setattr(arithmetic, "refusal", lambda: "portable arithmetic needs AVX2: use --arithmetic native")
+    found = doctor._processor()
+    assert not found.good and not found.needed and "--arithmetic native" in found.text
+    monkeypatch.setenv(arithmetic.CHOICE, "native")
+    assert doctor._processor().good
 
 
 @pytest.mark.parametrize("name", ["snakemake", "dvc"])

@@ -27,9 +27,10 @@ def _plain_environment(monkeypatch):
 def sees(monkeypatch):
     """Make torch see so many GPUs; none with a CPU build."""
 
-    def see(count: int, build: str | None = "13.0") -> None:
+    def see(count: int, build: str | None = "13.0", problem: str | None = None) -> None:
         import torch
 
+        monkeypatch.setattr(resources, "why_unusable", lambda gpus: problem)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.version, "cuda", build)
 
@@ -139,6 +140,13 @@ def test_all_visible_gpus_are_used_by_default(sees):
     chosen = choose("auto")
     assert (chosen.gpus, chosen.device, chosen.workers) == (("0", "1", "2"), "cuda", 3)
     assert "GPU 0, 1, 2 (1 a GPU)" in chosen.describe()
+
+
+def test_a_gpu_on_which_torch_cannot_compute_is_refused_before_anything_runs(sees):
+    sees(1, problem="torch cannot compute on GPU 0: the driver is too old")
+    with pytest.raises(CollabenchError, match="the driver is too old"):
+        choose("auto")
+    assert choose("auto", gpus="none").gpus == () == choose("cpu").gpus
 
 
 def test_visible_devices_keep_their_names(monkeypatch, sees):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from collabench.core.errors import DataError, RunFailed
+from collabench.core.resources import Resources
 from collabench.study import torchrun
 from collabench.study.runner import Runner
 from collabench.study.study import load_study
@@ -105,3 +106,24 @@ def test_torchrun_with_another_number_of_processes_says_what_the_recipes_ask_for
         "torchrun started 2 processes, and no run asks for so many (their recipes say processes: 1)" in refused.stderr
     )
     assert not list(load_study(root, "alone").workspace.runs.rglob("result.json"))
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_every_process_leases_a_gpu_of_its_own_before_tensors_are_exchanged_on_it(own, monkeypatch, tmp_path):
+    """NCCL before the lease would put all processes on GPU 0."""
+    told = []
+    monkeypatch.setenv("LOCAL_RANK", str(own))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("COLLABENCH_GPU_LEASES", str(tmp_path))
+    monkeypatch.setattr(torchrun.distributed, "join", lambda: told.append("gloo"))
+    monkeypatch.setattr(torchrun.distributed, "wait_for_all", lambda: None)
+    monkeypatch.setattr(
+        torchrun.distributed, "use_gpus", lambda gpu: told.append((str(gpu), os.environ["CUDA_VISIBLE_DEVICES"]))
+    )
+    with ExitStack() as held:
+        torchrun._join(Resources(4, ("5", "7"), 1, "test"), held)
+    assert told == ["gloo", ("cuda:0", ("5", "7")[own])]
+    told.clear()
+    with ExitStack() as held:
+        torchrun._join(Resources(4, (), 1, "test"), held)
+    assert told == ["gloo"]

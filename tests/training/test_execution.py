@@ -20,11 +20,11 @@ from collabench.core.errors import ConfigError
 from collabench.methods import METHODS
 from collabench.models import build_backbone
 from collabench.models.convolution import portable
-from collabench.training import loop, train_run
+from collabench.training import device, loop, train_run
 from collabench.training.device import check_execution, compilation, compile_in_place
 from tests.support import defaults
 from tests.support.defaults import configuration, content, teachers
-from tests.support.synthetic import SMALL_MODELS, blobs, model_of
+from tests.support.synthetic import SMALL_MODELS, blobs, configuration_of, model_of, settings_of
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -163,6 +163,23 @@ def test_cuda_graphs_give_the_losses_of_plain_compilation(method):
     actual = train_run(recorded, blobs(), device=CUDA, teachers=teachers(recorded))
     for name, losses in expected.result.curves.losses.items():
         assert actual.result.curves.losses[name] == pytest.approx(losses, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("song2018", {"heads": 4, "optimisation": "alternating"}), ("dml", {"optimisation": "in_turn"})],
+)
+def test_several_updates_in_a_batch_do_not_train_on_narrow_copies_of_earlier_weights(method, settings, monkeypatch):
+    """Autocast keeps the bfloat16 copies of weights; without that cache, losses are the same."""
+    monkeypatch.setattr(loop, "check_execution", lambda recipe, device: None)
+    model = configuration(method).model
+    run = Run(configuration_of(settings_of(method, **settings), model, epochs=1, precision="bfloat16"), 0)
+    kept = train_run(run, blobs(), device=CPU)
+    monkeypatch.setattr(
+        device, "autocast", lambda precision, where: torch.autocast(where.type, torch.bfloat16, cache_enabled=False)
+    )
+    fresh = train_run(run, blobs(), device=CPU)
+    assert content(kept) == content(fresh)
 
 
 @pytest.mark.slow

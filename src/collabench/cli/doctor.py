@@ -10,7 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from collabench.core import resources
+from collabench.core import arithmetic, resources
+from collabench.core.gpu_probe import why_unusable
 
 #: Free bytes that the default profile and its environment need.
 NEEDED_DISK = 5e9
@@ -145,7 +146,8 @@ def _gpu(devices: Path = Path("/dev"), proc: Path = Path("/proc")) -> Finding:
     except (ImportError, OSError):
         return Finding("GPU", False, f"{present} on this machine, torch cannot be asked", needed=False)
     if visible:
-        return Finding("GPU", True, f"{visible} that torch can use")
+        problem = why_unusable(resources.visible_gpus())
+        return Finding("GPU", problem is None, problem or f"{visible} on which torch computes", needed=False)
     if not present:
         return Finding("GPU", True, "none: training runs on the CPU")
     if os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
@@ -157,17 +159,15 @@ def _gpu(devices: Path = Path("/dev"), proc: Path = Path("/proc")) -> Finding:
     return Finding("GPU", False, f"{present} on this machine, but {mend}", needed=False)
 
 
-def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
+def _processor() -> Finding:
+    """Whether the processor can do what CPU profiles ask for, which is portable arithmetic."""
+    if arithmetic.chosen() == "native":
+        return Finding("processor", True, "computes with native arithmetic, as asked for", needed=False)
     try:
-        flags = cpuinfo.read_text()
-    except OSError:
-        return Finding("processor", True, "features unknown on this system", needed=False)
-    if "avx2" in flags:
-        return Finding("processor", True, "has AVX2", needed=False)
-    if "asimd" in flags:  # 64-bit ARM
-        return Finding("processor", True, "has Advanced SIMD", needed=False)
-    text = "has no AVX2: training works, several times slower; take another machine for more than smoke"
-    return Finding("processor", False, text, needed=False)
+        problem = arithmetic.refusal()
+    except (ImportError, OSError):
+        return Finding("processor", False, "torch and llvmlite cannot be asked", needed=False)
+    return Finding("processor", problem is None, problem or "computes with portable arithmetic", needed=False)
 
 
 def _package(name: str) -> Finding:

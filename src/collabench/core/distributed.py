@@ -42,6 +42,7 @@ aten = torch.ops.aten
 PATIENCE = timedelta(days=7)
 
 _control: list[dist.ProcessGroup] = []
+_gpus: list[dist.ProcessGroup] = []
 _total: list[int] = []
 
 
@@ -57,11 +58,18 @@ def launched_first() -> bool:
 
 
 def join(**options: Any) -> None:
-    """Join the process group. options: of ``torch.distributed.init_process_group``; by default what torchrun's
-    environment says."""
-    backend = "cpu:gloo,cuda:nccl" if torch.version.cuda else "gloo"
-    dist.init_process_group(backend, **options)
+    """Join the process group over gloo, which needs no GPU, because processes agree on their GPUs by it.
+
+    options: of ``torch.distributed.init_process_group``; by default what torchrun's environment says.
+    """
+    dist.init_process_group("gloo", **options)
     _control.append(dist.new_group(backend="gloo", timeout=PATIENCE))
+
+
+def use_gpus(device: torch.device) -> None:
+    """Exchange tensors of GPUs over NCCL from now on. All processes call this function, each with the GPU that it has
+    leased."""
+    _gpus.append(dist.new_group(backend="nccl", device_id=device))
 
 
 def leave() -> None:
@@ -69,6 +77,7 @@ def leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
     _control.clear()
+    _gpus.clear()
 
 
 def rank() -> int:
@@ -97,10 +106,15 @@ def wait_for_all() -> None:
         dist.barrier(group=_control[0])
 
 
+def _group_of(tensor: Tensor) -> dist.ProcessGroup | None:
+    """The group that exchanges this tensor; None is the group of all, over gloo."""
+    return _gpus[0] if _gpus and tensor.is_cuda else None
+
+
 def summed(tensor: Tensor) -> Tensor:
     """The sum over the processes, without a gradient. In several processes ``tensor`` is changed in place."""
     if world() > 1:
-        dist.all_reduce(tensor)
+        dist.all_reduce(tensor, group=_group_of(tensor))
     return tensor
 
 
@@ -219,7 +233,7 @@ def are_equal(tensors: Iterable[Tensor]) -> bool:
     for tensor in tensors:
         own = tensor.detach().contiguous().view(-1)
         first = own.clone()
-        dist.broadcast(first, src=0)
+        dist.broadcast(first, src=0, group=_group_of(first))
         different = (own.view(torch.uint8) != first.view(torch.uint8)).sum()
         if summed(different).item():
             return False

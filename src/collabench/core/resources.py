@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from collabench.core.errors import CollabenchError
+from collabench.core.gpu_probe import why_unusable
 
 #: Environment variables by which a process passes its choice to its children.
 CORES, GPUS, SLOTS, LEASES = "COLLABENCH_CORES", "COLLABENCH_GPUS", "COLLABENCH_GPU_SLOTS", "COLLABENCH_GPU_LEASES"
@@ -67,7 +68,7 @@ def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None =
         cores: their number; None means $COLLABENCH_CORES, or what CPU affinity and cgroup allow.
         gpus: ``0,1`` or ``none``; None means $COLLABENCH_GPUS, or all visible ones.
 
-    Raises CollabenchError if a number is wrong or a GPU is asked for that torch cannot use.
+    Raises CollabenchError if a number is wrong, or if torch cannot compute on a chosen GPU.
     """
     cores = cores or os.environ.get(CORES) or None
     gpus = gpus or os.environ.get(GPUS) or None
@@ -88,6 +89,8 @@ def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None =
         chosen = visible
     if device == "cuda" and not chosen:
         raise CollabenchError(f"the profile says device: cuda, but {torch_build()} sees no GPU; write device: auto")
+    if chosen and (problem := why_unusable(chosen)):
+        raise CollabenchError(problem)
     return Resources(available, chosen, _positive(os.environ.get(SLOTS, "1"), SLOTS), reason)
 
 

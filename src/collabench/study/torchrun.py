@@ -146,3 +146,7 @@ def _join(resources: Resources, held: ExitStack) -> None:
         if turn == own:
             held.enter_context(lease_gpu((resources.gpus[own % len(resources.gpus)],), resources.slots_per_gpu))
         distributed.wait_for_all()
+    if resources.gpus:
+        import torch
+
+        distributed.use_gpus(torch.device("cuda", 0))  # the leased one is the only one that this process sees

@@ -217,6 +217,7 @@ class _Trainer:
             loss.backward(inputs=None if parameters is None else list(parameters))
         distributed.sum_gradients(self.parameters)
         self.optimizer.step()
+        torch.clear_autocast_cache()  # it holds narrow copies of the weights as they were before this update
 
     def epoch_labels(self, epoch: int) -> Tensor:
         """Training labels (N,) of an epoch, on the CPU, over the whole training split (held-out images included)."""
@@ -268,8 +269,8 @@ class _Trainer:
                 history.losses = history.losses or {name: [] for name in names}
                 history.train_seconds += time.monotonic() - begin
                 begin = time.monotonic()
-                checkpoint.save(checkpoint_path, self.state())
-                clock.last_checkpoint = time.monotonic()
+                with clock.writing_checkpoint():
+                    checkpoint.save(checkpoint_path, self.state())
         assert sums is not None, "an epoch has at least one batch"
         means = [value / self.images_per_epoch for value in sums.tolist()]  # the epoch's only synchronisation
         bad = [name for name, mean in zip(names, means, strict=True) if not math.isfinite(mean)]
