@@ -2,6 +2,8 @@
 PROFILE ?= default
 CORES ?=
 GPUS ?=
+# HOURS=2: undecided claims get only those further seeds that are trained within two hours.
+HOURS ?=
 PYTHON ?= python3
 # ARITHMETIC=native: torch's own arithmetic on a processor that lacks what portable arithmetic needs.
 ARITHMETIC ?=
@@ -29,11 +31,11 @@ $(ENVIRONMENT): requirements.lock pyproject.toml
 	@touch $@
 
 help:
-	@echo "make TARGET [PROFILE=default] [CORES=2] [GPUS=0,1] [ARITHMETIC=native] [TORCH=cpu] [PYTHON=python3.12]"
+	@echo "make TARGET [PROFILE=default] [CORES=2] [GPUS=0,1] [HOURS=2] [ARITHMETIC=native] [TORCH=cpu] [PYTHON=python3.12]"
 	@sed -n 's/^\([a-z-]*\):.*## /  \1 /p' $(MAKEFILE_LIST) | awk '{name = $$1; $$1 = ""; printf "  %-10s %s\n", name, $$0}'
 
 reproduce: $(ENVIRONMENT) ## run the profile (data, training, report) and print its tables; trains only what is missing
-	@$(bin)/collabench $(if $(ARITHMETIC),--arithmetic "$(ARITHMETIC)") reproduce --profile "$(PROFILE)" --cores "$(CORES)" --gpus "$(GPUS)"
+	@$(bin)/collabench $(if $(ARITHMETIC),--arithmetic "$(ARITHMETIC)") reproduce --profile "$(PROFILE)" --cores "$(CORES)" --gpus "$(GPUS)" $(if $(HOURS),--hours "$(HOURS)")
 
 smoke: ## the same with PROFILE=smoke, as continuous integration runs it
 	@$(MAKE) --no-print-directory reproduce PROFILE=smoke

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from collabench.core.errors import CollabenchError
 from collabench.core.resources import Resources, allocated, choose, on_cluster
 from collabench.storage.results import RESULT
+from collabench.study import growth as growing
+from collabench.study.blocks import next_blocks, seconds_of
 from collabench.study.jobs import Job
 from collabench.study.shards import from_environment, runs_of
 from collabench.study.study import Study, load_study
@@ -21,18 +22,37 @@ NOISE_MARKER = "drawn"
 MANIFEST = "manifest.json"
 
 
-@lru_cache(maxsize=1)
+#: The study of this process, once it was loaded or chosen.
+_chosen: list[tuple[Study, Resources]] = []
+
+
 def load(root: Path, profile: str) -> tuple[Study, Resources]:
     """The profile's study and what it may use of this machine, or what each of its jobs asks a cluster for; child
-    processes then use the same.
+    processes then use the same. Claims' further seeds are in the order of the decisions expected an hour.
 
     Raises CollabenchError in one line.
     """
-    study = load_study(root, profile)
-    resources = allocated(study.profile.device) if on_cluster() else choose(study.profile.device)
-    os.environ.update(resources.environment())
-    drop_stale_markers(study)
-    return study, resources
+    if not _chosen:
+        study = load_study(root, profile)
+        resources = allocated(study.profile.device) if on_cluster() else choose(study.profile.device)
+        os.environ.update(resources.environment())
+        drop_stale_markers(study)
+        if study.claims:
+            found = next_blocks(study, seconds_of(study, resources.device))
+            study = with_blocks(study, [block.numbers for block in found])
+        choose_study(study, resources)
+    return _chosen[0]
+
+
+def choose_study(study: Study, resources: Resources) -> None:
+    """Have the Snakefile and its jobs plan with this study, whatever results are added meanwhile."""
+    _chosen[:] = [(study, resources)]
+    os.environ.update(growing.environment(study.workspace.profile, study.plan.growth))
+
+
+def with_blocks(study: Study, blocks: Sequence[Mapping[str, int]] = ()) -> Study:
+    """The study with these blocks of seeds beyond what looks have used."""
+    return study.with_growth(growing.only(study.plan.growth, blocks))
 
 
 def drop_stale_markers(study: Study) -> None:
@@ -66,6 +86,18 @@ def require_complete(study: Study, targets: Iterable[str]) -> None:
             raise CollabenchError(
                 f"{target}: nothing failed, but {len(missing)} files are missing, the first {missing[0]}; start again"
             )
+
+
+def lacks_failed_runs_only(study: Study) -> bool:
+    """Whether everything that this host's jobs lack has failed, or needs what has failed."""
+    workspace, failed = study.workspace, set[str]()
+    for job in jobs_of_part(study):  # required jobs come first
+        missing = [run for run in job.runs if not (workspace.folder(run) / RESULT).exists()]
+        if any(workspace.failure(run.id).exists() for run in missing) or failed.intersection(job.requires):
+            failed.add(job.id)
+        elif missing:
+            return False
+    return bool(failed)
 
 
 def jobs_of_part(study: Study) -> list[Job]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from collabench.storage import archives
 from collabench.storage.locks import holding
 from collabench.study.cleanup import set_aside
 from collabench.study.study import Study
-from pipeline import plan
+from pipeline import plan, rounds
 from pipeline.stages import run_stage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,33 +53,50 @@ def _schedule(study: Study, resources: Resources, target: str, further: Sequence
         study.workspace.noise.mkdir(parents=True, exist_ok=True)  # an output of DVC's, also where no label is noisy
         if target == "report":
             plan.report_marker(study).unlink(missing_ok=True)  # a stage that DVC starts has a reason
-        code = snakemake(
-            [
-                target,
-                "--config", f"profile={profile}",
-                "--profile", str(ROOT / "profiles" / "default"),
-                *(("--workflow-profile", str(ROOT / "profiles" / "slurm")) if on_cluster() else ()),
-                "--snakefile", str(ROOT / "Snakefile"),
-                "--cores", str(resources.cores),
-                *(() if on_cluster() else ("--resources", f"gpu={resources.workers if resources.gpus else 0}")),
-                "--quiet", "rules", "progress", "host",
-                "--nolock",  # the lock above ends with this process; Snakemake's own stays after a kill
-                *further,
-            ]
-        )  # fmt: skip
-        if code == 0 and not {"-n", "--dry-run"} & set(further):
-            plan.require_complete(study, [target])
+        run = partial(_run, resources=resources, target=target, further=further)
+        if target == "train" and not {"-n", "--dry-run"} & set(further):
+            code = rounds.train(study, resources, run)
+        elif target == "train":
+            code = run(study)
+        else:  # what undecided claims still need is for another time
+            study = plan.with_blocks(study)
+            plan.choose_study(study, resources)
+            code = run(study)
         if target == "train" and code == 0:
             archives.pack_runs(study.workspace)
         return code
+
+
+def _run(study: Study, *, resources: Resources, target: str, further: Sequence[str]) -> int:
+    """Run Snakemake on what is missing of the target in the study that was chosen; its exit code."""
+    code = snakemake(
+        [
+            target,
+            "--config", f"profile={study.workspace.profile}",
+            "--profile", str(ROOT / "profiles" / "default"),
+            *(("--workflow-profile", str(ROOT / "profiles" / "slurm")) if on_cluster() else ()),
+            "--snakefile", str(ROOT / "Snakefile"),
+            "--cores", str(resources.cores),
+            *(() if on_cluster() else ("--resources", f"gpu={resources.workers if resources.gpus else 0}")),
+            "--quiet", "rules", "progress", "host",
+            "--nolock",  # the lock above ends with this process; Snakemake's own stays after a kill
+            *further,
+        ]
+    )  # fmt: skip
+    if code == 0 and not {"-n", "--dry-run"} & set(further):
+        plan.require_complete(study, [target])
+    return code
 
 
 def snakemake(arguments: list[str]) -> int:
     """Run Snakemake in this process, which holds the lock."""
     from snakemake.cli import main as run
 
+    before = signal.getsignal(signal.SIGTERM)
     try:
         run(arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
+    finally:
+        signal.signal(signal.SIGTERM, before)  # Snakemake's own would have no effect between two rounds
     return 0

@@ -36,6 +36,9 @@ Gpus = Annotated[str | None, typer.Option("--gpus", help="GPUs to use: 0,1 or no
 Exact = Annotated[
     bool, typer.Option("--exact", help="End with exit code 1 where any byte differs from the accepted report.")
 ]
+Hours = Annotated[
+    float | None, typer.Option("--hours", help="Extend undecided claims only by blocks of seeds that end within them.")
+]
 HERE = Path(".")
 
 #: Exit code of a command that was interrupted: 128 plus the number of SIGINT.
@@ -55,6 +58,12 @@ def everywhere(
     """Re-run three papers on collaborative learning of neural networks and see which of their numbers hold."""
     if arithmetic_ is not None:
         arithmetic.choose(arithmetic_)
+
+
+def check_hours(hours: float | None) -> None:
+    """Raise CollabenchError unless a number of hours is above 0, or None."""
+    if hours is not None and not 0 < hours < float("inf"):
+        raise CollabenchError(f"--hours {hours:g}: must be a number of hours above 0")
 
 
 def open_study(root: Path, profile: str) -> Study:

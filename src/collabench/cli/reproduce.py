@@ -13,9 +13,9 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from collabench.cli.app import HERE, Cores, Exact, Gpus, Profile, Root, ShardOption, app, open_study
+from collabench.cli.app import HERE, Cores, Exact, Gpus, Hours, Profile, Root, ShardOption, app, check_hours, open_study
 from collabench.cli.report import comparison_with_accepted
-from collabench.cli.study import part_of
+from collabench.cli.study import limit_hours, part_of, print_open_claims
 from collabench.core.errors import CollabenchError, StorageError
 
 if TYPE_CHECKING:
@@ -30,14 +30,17 @@ def reproduce(
     root: Root = HERE,
     cores: Cores = None,
     gpus: Gpus = None,
+    hours: Hours = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Send the jobs to a Slurm cluster (profiles/slurm).")] = False,
     shard: ShardOption = None,
     exact: Exact = False,
 ) -> None:
     """The whole study through DVC and Snakemake.
 
-    Data, noise, training, report; prints the tables. Trains only what is missing.
+    Data, noise, training, report; prints the tables. Trains only what is missing: the seeds of the tables, then what
+    undecided claims need.
     """
+    check_hours(hours)
     if shard is None and not slurm and not exact and (unchanged := _unchanged(root.resolve(), profile, cores, gpus)):
         print(unchanged)
         return
@@ -57,6 +60,8 @@ def reproduce(
     if slurm:
         os.environ[resources.SCHEDULER] = "slurm"
     if resources.on_cluster():
+        if hours is not None:
+            raise CollabenchError("--hours: on a cluster the queue decides when a job begins; leave it out")
         os.environ[resources.GPUS] = gpus or os.environ.get(resources.GPUS) or "none"
         available = resources.allocated(study.profile.device)
         print(f"jobs go to Slurm, each with one {'GPU' if available.gpus else 'core'}", flush=True)
@@ -72,17 +77,26 @@ def reproduce(
         raise CollabenchError("; ".join(lacking) + others)
     if shard is None:
         _refuse_what_dvc_cannot(workspace)
+    limit_hours(study, wanted, available, hours)
     environment = os.environ | available.environment() | {processes.ANCESTOR: processes.this_process()}
     environment.pop("PYTHONSAFEPATH", None)  # the workflow lies in the project's folder, not among the packages
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     log_file = workspace.state / "logs" / "reproduce.log"
-    watcher = progress.Watcher(study, available.workers, wanted, note=lambda: _last_line(log_file))
+    runs_of_part = partial(shards.runs_of, shard=shards.parse(shard) if shard is not None else None)
+    watcher = progress.Watcher(
+        study,
+        available.workers,
+        wanted,
+        note=lambda: _last_line(log_file),
+        rounds=progress.rounds_of(study, lambda now: runs_of_part(now.plan)),
+    )
     with holding(workspace.reproduce_lock, f"the study in {workspace.root}", partial(print, flush=True)):
         study.mend(partial(print, flush=True))
         set_aside(study)
         log_file.parent.mkdir(parents=True, exist_ok=True)
         if shard is None:
-            program, arguments = "dvc", ["repro", f"report@{profile}"]
+            # DVC takes a study whose claims wait for more seeds for finished: it has seen no file change.
+            program, arguments = "dvc", ["repro", *(["--force"] if study.ahead else []), f"report@{profile}"]
         else:  # DVC's stages cover whole studies
             program, arguments = "snakemake", [profile, "train"]
             environment[shards.SHARD] = shard
@@ -102,6 +116,7 @@ def reproduce(
                 raise StorageError(
                     f"{program}: {line.removeprefix('collabench: error: ').strip()[:400]}; {remedy}; log: {log_file}"
                 )
+        wanted = runs_of_part(study.grown().plan)
         failures = [status for status in map(study.status, wanted) if status.state == "failed"]
         for status in failures:
             print(f"failed: {status.run.configuration.label}, seed {status.run.seed}: {status.why}", file=sys.stderr)
@@ -112,7 +127,10 @@ def reproduce(
             print("\n".join(said[-25:]), file=sys.stderr)
         print(f"collabench: error: {program} ended with exit code {code}; log: {log_file}", file=sys.stderr)
         raise typer.Exit(1)
+    study = study.grown()
+    wanted = runs_of_part(study.plan)
     left = [status for status in map(study.status, wanted) if status.state != "done"]
+    left = [status for status in left if status.run.id not in study.plan.ahead]
     if left:
         first = f"{left[0].run.configuration.label}, seed {left[0].run.seed}"
         print(
@@ -121,14 +139,17 @@ def reproduce(
             file=sys.stderr,
         )
         raise typer.Exit(1)
+    waiting = sum(state.open for state in study.claims)
     if shard is not None:
         print(f"part {shard} is done: {len(wanted)} of the study's {len(study.plan.runs)} runs; "
               f"where the tables are to be made: collabench import {workspace.root} -p {profile}")  # fmt: skip
+        print_open_claims(waiting, hours)
         return
     text, same = comparison_with_accepted(study)
     shown = f"{terminal_summary(workspace)}\n{text}"
     print(shown)
-    if not runs_of_other_code(study):
+    print_open_claims(waiting, hours)
+    if not waiting and not runs_of_other_code(study):
         memo.remember(workspace, reproduce=shown)
     if exact and not same:
         raise typer.Exit(1)

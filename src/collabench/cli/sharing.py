@@ -74,10 +74,14 @@ def import_(
     for name, values in (("devices", merged.devices), ("commits", merged.commits)):
         if values:
             print(one_line(f"{name}: {', '.join(sorted(values))}"))
-    left = sum(status.state != "done" for status in study.statuses())
+    study = study.grown()
+    left = sum(study.status(run).state != "done" for run in study.plan.due)
+    ahead = len(study.ahead)
+    state = f"{left} of the study are missing" if left else "the study is complete"
+    state += f", undecided claims need {ahead} more" if ahead and not left else ""
     print(
-        f"{len(merged.imported)} runs imported, {len(merged.already)} already here; "
-        + (f"{left} of the study are missing" if left else f"the study is complete: collabench reproduce -p {profile}")
+        f"{len(merged.imported)} runs imported, {len(merged.already)} already here; {state}"
+        + ("" if left else f": collabench reproduce -p {profile}")
     )
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collabench.cli.app import HERE, Cores, Gpus, Profile, Root, ShardOption, app, open_study
+from collabench.cli.app import HERE, Cores, Gpus, Hours, Profile, Root, ShardOption, app, check_hours, open_study
+from collabench.cli.claims import claims_of, line_of, summary_of
 from collabench.core.errors import CollabenchError
 
 if TYPE_CHECKING:
     from collabench.config.configuration import Run
+    from collabench.core.resources import Resources
+    from collabench.study.progress import Watcher
     from collabench.study.other_code import OtherCode
     from collabench.study.runner import Outcome
     from collabench.study.study import Study
@@ -29,7 +35,7 @@ def plan(
 ) -> None:
     """What would run, what is done or failed, and why.
 
-    Says for each configuration why it would be run again. Trains nothing.
+    Says for each configuration why it would be run again, and of each claim what its next look costs. Trains nothing.
     """
     from collabench.storage.workspace import Workspace
     from collabench.study import memo
@@ -69,12 +75,17 @@ def plan(
         for row in rows.values()
     ]
     lines += [f"note: {line}" for line in tiny]
+    claims = claims_of(study)
+    lines += [f"claim {line_of(claim)}" for claim in claims]
     lines += [f"missing: {line}" for line in missing] + lines_on_other_code(others, profile)
     total = ", ".join(f"{n} {state}" for state, n in counts.items())
     lines.append(f"{len(statuses)} runs in {len(rows)} configurations: {total}")
+    lines += [summary_of(claims)] if claims else []
     forms = {
         "plan": "\n".join(lines),
-        "plan_json": json.dumps({**content, **stale, "configurations": list(rows.values())}),
+        "plan_json": json.dumps(
+            {**content, **stale, **({"claims": claims} if claims else {}), "configurations": list(rows.values())}
+        ),
     }
     print(forms["plan_json" if as_json else "plan"])
     if counts.keys() == {"done"} and not missing and not others:
@@ -94,6 +105,7 @@ def run(
     root: Root = HERE,
     cores: Cores = None,
     gpus: Gpus = None,
+    hours: Hours = None,
     method: Annotated[str | None, typer.Option(help="Only this method of params.yaml.")] = None,
     seed: Annotated[int | None, typer.Option(help="Only this seed.")] = None,
     configuration: Annotated[str | None, typer.Option(help="Only this configuration id (see plan).")] = None,
@@ -106,23 +118,30 @@ def run(
     """
     from collabench.config.plan import with_required
     from collabench.core import distributed, processes, resources
-    from collabench.study import pool, progress, torchrun
+    from collabench.study import torchrun
 
+    check_hours(hours)
     study = open_study(root, profile)
     shared = distributed.launched_world() > 1  # started by torchrun: its processes share every run
     if shared:
         processes.end_with_parent()
     if not distributed.launched_first():
         return torchrun.follow(study, resources.choose(study.profile.device, gpus=gpus))
-    named = [
-        one
-        for one in part_of(study, shard)
-        if (method is None or one.configuration.names["method"] == method)
-        and (seed is None or one.seed == seed)
-        and (configuration is None or one.configuration.id == configuration)
-    ]
-    wanted = {one.id for one in with_required(named)}
-    chosen = [one for one in study.plan.runs if one.id in wanted]  # in the study's order
+    part = {one.configuration.id for one in part_of(study, shard)}
+
+    def choose(now: Study) -> list[Run]:
+        named = [
+            one
+            for one in now.plan.runs
+            if one.configuration.id in part
+            and (method is None or one.configuration.names["method"] == method)
+            and (seed is None or one.seed == seed)
+            and (configuration is None or one.configuration.id == configuration)
+        ]
+        wanted = {one.id for one in with_required(named)}
+        return [one for one in now.plan.runs if one.id in wanted]  # in the study's order
+
+    chosen = choose(study)
     if not chosen:
         raise CollabenchError(f"no run of profile {profile} fits these options; `collabench plan` lists them")
     available = resources.choose(study.profile.device, cores=cores, gpus=gpus)
@@ -133,22 +152,84 @@ def run(
     if not possible:
         raise CollabenchError("; ".join(lacking))
     print("".join(f"missing: {line}\n" for line in lacking), end="", file=sys.stderr)
-    left_out, chosen = len(chosen) - len(possible), possible
+    limit_hours(study, possible, available, hours)
     study.mend()
-    study.inputs.prepare_for(chosen)
-    watcher, count = progress.Watcher(study, 1 if shared else available.workers, chosen), [0]
+    study.inputs.prepare_for(possible)
+    outcome, open_claims = _train_in_rounds(study, choose, available, shared, retry_failed)
+    _conclude(outcome, len(chosen) - len(possible), profile)
+    print_open_claims(open_claims, hours)
+
+
+def _train_in_rounds(
+    study: Study, choose: Callable[[Study], list[Run]], available: Resources, shared: bool, retry_failed: bool
+) -> tuple[Outcome, int]:
+    """Train the runs that ``choose`` names, and those that undecided claims need by the results; what became of them,
+    and the number of claims that are undecided and need more."""
+    from collabench.study import blocks, growth, pool, progress, torchrun
+    from collabench.study.runner import Outcome
+
+    train = torchrun.train if shared else pool.train
+    outcome, begun, number = Outcome(), set[str](), 0
+    while True:
+        number += 1
+        study = study.grown()
+        found = blocks.blocks_of_round(study, available, {one.configuration.id for one in choose(study)})
+        now = study.with_growth(growth.only(study.plan.growth, [block.numbers for block in found]))
+        runs = [one for one in now.inputs.without_missing_data(choose(now))[0] if one.id not in begun]
+        # torchrun's processes part after one round
+        if number > 1 and (shared or all(now.status(one).state == "done" for one in runs)):
+            break
+        begun |= {one.id for one in runs}
+        if number > 1:
+            print(f"round {number}: {blocks.describe(found)}", flush=True)
+            now.inputs.prepare_for(runs)
+        watcher = progress.Watcher(now, 1 if shared else available.workers, runs)
+        with progress.watching(watcher), growth.given_to_children(now.workspace.profile, now.plan.growth):
+            report = _reporter(watcher, len(runs))
+            outcome.extend(train(now, runs, available, retry_failed=retry_failed, finished=report))
+    return outcome, sum(state.open for state in study.claims)
+
+
+def _reporter(watcher: Watcher, runs: int) -> Callable[[Run, str], None]:
+    numbers = itertools.count(1)
 
     def finished(one: Run, state: str) -> None:
-        count[0] += 1
         print(
-            f"[{count[0]}/{len(chosen)}] {one.configuration.label}, seed {one.seed}: {state} · {watcher.study_line()}",
+            f"[{next(numbers)}/{runs}] {one.configuration.label}, seed {one.seed}: {state} · {watcher.study_line()}",
             flush=True,
         )
 
-    with progress.watching(watcher):
-        train = torchrun.train if shared else pool.train
-        outcome = train(study, chosen, available, retry_failed=retry_failed, finished=finished)
-    _conclude(outcome, left_out, profile)
+    return finished
+
+
+def limit_hours(study: Study, wanted: Sequence[Run], available: Resources, hours: float | None) -> None:
+    """Have this process and its children stop extending claims in so many hours; None: do nothing.
+
+    Raises CollabenchError if the runs that tables need take longer than that.
+    """
+    from collabench.storage.results import RESULT
+    from collabench.study import blocks
+
+    if hours is None:
+        return
+    os.environ.update(blocks.until_in(hours))
+    due = [run for run in wanted if run.id not in study.plan.ahead]
+    due = [run for run in due if not (study.workspace.folder(run) / RESULT).exists()]
+    if due:
+        print(f"how long {len(due)} runs of the tables take: measured or timed before, else timed now", flush=True)
+        seconds = blocks.clock_seconds(due, blocks.timed_seconds_of(study, available, due), available.workers)
+        if seconds > 3600 * hours:
+            raise CollabenchError(
+                f"--hours {hours:g}: the tables alone need about {seconds / 3600:.2g} hours on {available.workers} "
+                f"processes, for {len(due)} runs; claims are extended in the time after that"
+            )
+
+
+def print_open_claims(count: int, hours: float | None) -> None:
+    """Say how many claims are undecided and need more seeds."""
+    if count:
+        why = f"; no further block of seeds ends within {hours:g} hours" if hours is not None else ""
+        print(f"{count} claims are undecided and need more seeds{why}: collabench plan says which")
 
 
 def _conclude(outcome: Outcome, left_out: int, profile: str) -> None:

@@ -123,8 +123,9 @@ def _manifest(study: Study, configuration: Configuration) -> Manifest:
 
 
 def _seeds(study: Study, configuration: Configuration) -> list[int]:
-    """The configuration's finished seeds that tables show."""
-    wanted = {s for cell in study.plan.cells if cell.configuration.id == configuration.id for s in cell.seeds}
+    """The configuration's finished seeds that tables show or claims have used."""
+    cells = (*study.plan.cells, *study.plan.grown)
+    wanted = {s for cell in cells if cell.configuration.id == configuration.id for s in cell.seeds}
     return sorted(s for s in wanted if (study.workspace.folder(Run(configuration, s)) / RESULT).exists())
 
 

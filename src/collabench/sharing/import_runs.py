@@ -133,7 +133,7 @@ def merge(
 
 def _read(study: Study, source: Workspace, planned_only: bool, problems: list[str], log: Log) -> Iterator[_Found]:
     """The other copy's finished runs of the plan. The files of each are checked."""
-    planned = {(run.configuration.id, f"seed-{run.seed}"): run for run in study.plan.runs}
+    planned = {(run.configuration.id, f"seed-{run.seed}"): run for run in study.plan.possible}
     others: list[Path] = []
     folders = [path.parent for path in sorted(source.runs.glob(f"*/seed-*/{RESULT}"))]
     if not folders:
@@ -320,10 +320,11 @@ def _take(study: Study, found: list[_Found], log: Log) -> None:
     except OSError as error:
         raise unwritable(Path(error.filename or workspace.home), error) from None
     # otherwise Snakemake would start a process for each job, to find that nothing is left to train
-    for job in study.jobs:
+    jobs = study.grown().jobs
+    for job in jobs:
         complete = all((workspace.folder(run) / RESULT).exists() for run in job.runs)
         if complete and not job.marker.exists():
-            study.jobs.finish(job)
+            jobs.finish(job)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -115,7 +115,7 @@ def _problems(study: Study, part: bool) -> list[str]:
     planned = {workspace.folder(run): run for run in study.plan.runs}
     for folder, run in planned.items():
         if not (folder / RESULT).exists():
-            missing += 1
+            missing += run.id not in study.plan.ahead  # a study may be shared while claims are undecided
             continue
         try:
             load_result(folder, run)
@@ -127,7 +127,7 @@ def _problems(study: Study, part: bool) -> list[str]:
         if folder not in planned and (folder / RESULT).exists():
             lines += _damage(folder)
     if missing and not part:
-        lines.append(f"{missing} of {len(planned)} runs are missing; --part pushes the runs that are there")
+        lines.append(f"{missing} of {len(study.plan.due)} runs are missing; --part pushes the runs that are there")
     if not part:
         lines += _damaged_inputs(study)
     return lines

@@ -74,11 +74,12 @@ def verify(
     results = _verify_results(study, datasets, whole_noise, found)
     found.differences += archives.damaged(study.workspace)
     log(", ".join(f"{count} {kind}" for kind, count in found.hashed.items()) + " hashed")
-    if len(results) == len(study.plan.runs) and not found.differences:
+    expected = study.expected
+    if len(results) == len(expected) and not found.differences:
         _verify_report(study, found, log, strict)
     else:
         found.notes.append("the report was not built again, since files it needs are missing or damaged")
-    usable = [run for run in study.plan.runs if is_trainable(study, run, datasets, whole_noise, results)]
+    usable = [run for run in expected if is_trainable(study, run, datasets, whole_noise, results)]
     chosen = draw_sample(usable, sample, seed)
     others = one_of_each_code(usable, results)
     if others:
@@ -86,7 +87,7 @@ def verify(
             f"{len(others)} runs stand for code other than the present one; one run of each was trained again"
         )
         chosen = [run for run in usable if run in chosen or run in others]
-    if len(chosen) < min(sample, len(study.plan.runs)):
+    if len(chosen) < min(sample, len(expected)):
         found.notes.append(f"only {len(chosen)} runs could be trained again: the others lack whole files")
     for run in chosen:
         log(f"training again: {run.configuration.label}, seed {run.seed}")
@@ -158,7 +159,7 @@ def _verify_results(
     whole: dict[str, Result] = {}
     commits: Counter[str] = Counter()
     unmeasured = 0
-    for run in study.plan.runs:
+    for run in study.expected:
         folder = study.workspace.folder(run)
         try:
             if not (folder / RESULT).exists():

@@ -149,6 +149,11 @@ class Workspace:
     def lock_of_all_profiles(self, name: str) -> Path:
         return self.locks_of_all_profiles / f"{name}.lock"
 
+    @property
+    def round(self) -> Path:
+        """The round of training that is in progress (:mod:`collabench.study.growth`)."""
+        return self.state / "round.json"
+
     def progress(self, name: str) -> Path:
         return self.state / "progress" / f"{name}.json"
 

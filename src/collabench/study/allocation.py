@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import fmean
 
 from collabench.config.configuration import Configuration
 from collabench.core.errors import ResultError
@@ -31,10 +32,14 @@ SCHEDULER_MEGABYTES = 1000
 @dataclass(frozen=True)
 class Needs:
     """The expected needs of one run: seconds, and bytes of the host's memory (None if only the GPU's memory is
-    known)."""
+    known).
+
+    seconds: of the longest finished run, or predicted. usual_seconds: the mean of the finished runs, or predicted.
+    """
 
     seconds: float
     memory: float | None
+    usual_seconds: float
 
 
 @dataclass(frozen=True)
@@ -47,14 +52,14 @@ class Allocation:
 
 def needs_of_run(study: Study, configuration: Configuration, device_type: str) -> Needs | None:
     """The needs of a run on a device of type ``cpu`` or ``cuda``; None without a finished run or an estimate."""
-    seconds, memory = _measured(study, configuration, device_type)
+    times, memory = _measured(study, configuration, device_type)
     prediction = _prediction(study, configuration, device_type)
     if prediction is not None:
-        seconds = prediction.seconds if seconds is None else seconds
+        times = times or [prediction.seconds]
         memory = prediction.memory_bytes + _data_bytes(prediction) if memory is None else memory
-    if seconds is None:
+    if not times:
         return None
-    return Needs(seconds, None if device_type == "cuda" else memory)
+    return Needs(max(times), None if device_type == "cuda" else memory, fmean(times))
 
 
 def allocation(needs: Needs, runs: int) -> Allocation:
@@ -70,8 +75,8 @@ def without_needs(study: Study, device_type: str) -> int:
     return sum(needs_of_run(study, c, device_type) is None for c in study.plan.configurations.values())
 
 
-def _measured(study: Study, configuration: Configuration, device_type: str) -> tuple[float | None, float | None]:
-    """The longest time in seconds and the largest memory of the finished runs; None without finished runs."""
+def _measured(study: Study, configuration: Configuration, device_type: str) -> tuple[list[float], float | None]:
+    """The times of the finished runs in seconds, and their largest memory; None if it is unknown."""
     records = []
     for path in (study.workspace.measured / configuration.id).glob("seed-*.json"):
         try:
@@ -83,7 +88,7 @@ def _measured(study: Study, configuration: Configuration, device_type: str) -> t
         if record.device_type == device_type:
             records.append(record)
     return (
-        max((record.train_seconds + record.evaluate_seconds for record in records), default=None),
+        [record.train_seconds + record.evaluate_seconds for record in records],
         max((r.peak_memory_bytes for r in records if r.peak_memory_bytes is not None), default=None),
     )
 

@@ -10,7 +10,7 @@ Not included: reading images from files during training (ImageNet), which runs i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -105,24 +105,7 @@ def estimate(study: Study, resources: Resources, *, again: bool = False) -> Esti
 
     Raises ConfigError if the shape of a data set is known neither from its files nor from its source.
     """
-    import torch
-
-    from collabench.training.device import choose_device, describe
-
-    device = describe(choose_device(resources.device))
-    forms = {name: _dataset_shape(study, c) for name, c in study.plan.configurations.items()}
-    predictions: dict[str, Prediction] = {}
-    for name, form in forms.items() if not again else ():
-        path = study.workspace.estimate(name)
-        if path.exists():
-            known = read_json(path, Prediction)
-            same = (known.device, known.workers, known.torch, known.form)
-            if same == (device, resources.workers, torch.__version__, form):
-                predictions[name] = known
-    missing = {name: c for name, c in study.plan.configurations.items() if name not in predictions}
-    for prediction in predict_all(missing, forms, resources):
-        predictions[prediction.configuration_id] = prediction
-        write_json(study.workspace.estimate(prediction.configuration_id), prediction)
+    predictions = predictions_of(study, study.plan.configurations, resources, again=again)
     runs = study.plan.seeds_of()
     return Estimate(
         study,
@@ -132,6 +115,34 @@ def estimate(study: Study, resources: Resources, *, again: bool = False) -> Esti
         },
         resources.workers,
     )
+
+
+def predictions_of(
+    study: Study, configurations: Mapping[str, Configuration], resources: Resources, *, again: bool = False
+) -> dict[str, Prediction]:
+    """Configuration id → what one run of it will cost: as predicted before on this machine, or timed now.
+
+    Raises ConfigError as :func:`estimate` does.
+    """
+    import torch
+
+    from collabench.training.device import choose_device, describe
+
+    device = describe(choose_device(resources.device))
+    forms = {name: _dataset_shape(study, c) for name, c in configurations.items()}
+    predictions: dict[str, Prediction] = {}
+    for name, form in forms.items() if not again else ():
+        path = study.workspace.estimate(name)
+        if path.exists():
+            known = read_json(path, Prediction)
+            same = (known.device, known.workers, known.torch, known.form)
+            if same == (device, resources.workers, torch.__version__, form):
+                predictions[name] = known
+    missing = {name: c for name, c in configurations.items() if name not in predictions}
+    for prediction in predict_all(missing, forms, resources):
+        predictions[prediction.configuration_id] = prediction
+        write_json(study.workspace.estimate(prediction.configuration_id), prediction)
+    return predictions
 
 
 def _dataset_shape(study: Study, configuration: Configuration) -> DatasetShape:

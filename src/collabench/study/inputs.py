@@ -140,9 +140,10 @@ class Inputs:
         return list(lines.values())
 
     def noise_files(self) -> dict[str, list[Run]]:
-        """Noise key → one run for each static noise file that is needed."""
+        """Noise key → one run for each static noise file that is needed, or may be as the study grows: drawn at once,
+        the files depend on the configuration alone, never on results."""
         needed: dict[str, dict[int, Run]] = {}
-        for run in self._plan.runs:
+        for run in self._plan.possible:
             noise = run.configuration.noise
             if noise.is_static:
                 needed.setdefault(noise_key(run.configuration.dataset, noise), {}).setdefault(run.data_seed, run)

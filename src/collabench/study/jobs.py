@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,9 +53,13 @@ class Jobs:
 
     @cached_property
     def _jobs(self) -> list[Job]:
-        grouped: dict[tuple[str, int], list[Run]] = {}
+        grouped: dict[tuple[str, int, int], list[Run]] = {}
+        growth, first = self._plan.growth, self._plan.first_seed
+        edges = growth.edges if growth is not None else ()
         for run in self._plan.runs:  # in order: earlier blocks of seeds first, required runs first
-            grouped.setdefault((run.configuration.id, run.seed // self._block), []).append(run)
+            # No job crosses the end of a look, so that a study that grows keeps the jobs that it has.
+            look = bisect_right(edges, run.data_seed - first)
+            grouped.setdefault((run.configuration.id, look, run.seed // self._block), []).append(run)
         job_of = {run.id: _job_id(runs) for runs in grouped.values() for run in runs}
         jobs = []
         for position, runs in enumerate(grouped.values()):

@@ -19,6 +19,7 @@ from collabench.core.text import printable
 from collabench.storage.files import read_json
 from collabench.storage.locks import is_held
 from collabench.storage.results import RESULT, InProgress, load_measured
+from collabench.study.growth import Round, only, round_in_progress
 from collabench.study.study import Study
 
 PLAIN_SECONDS = 10.0
@@ -32,7 +33,8 @@ class Watcher:
     """Reads the progress files of training processes, however they were started.
 
     runs: the runs that are waited for. workers: number of runs side by side. note: one line on what is done while no
-    run is trained. clock: returns seconds.
+    run is trained. rounds: the present round's number and all runs that are waited for by then, if that has changed
+    since it was asked last, else None. clock: returns seconds.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Watcher:
         workers: int,
         runs: Sequence[Run] | None = None,
         note: Callable[[], str] = lambda: "",
+        rounds: Callable[[], tuple[int, Sequence[Run]] | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._workspace, self._workers, self._note = study.workspace, max(1, workers), note
@@ -48,7 +51,16 @@ class Watcher:
         self._left = {run.id: run for run in self._runs}
         self._seconds: dict[str, list[float]] = {}  # by configuration, of the runs that ended while this object watched
         self._clock, self._nothing_until = clock, clock()  # the last time at which no run had started
+        self._rounds, self._round = rounds, 1
         self._take_finished(timed=False)
+
+    def _take_round(self) -> None:
+        """Wait for the runs of the present round instead, if it is another one."""
+        if (found := self._rounds()) is not None:
+            self._round, self._runs = found[0], list(found[1])
+            self._left = {run.id: run for run in self._runs if run.id in self._left} | {
+                run.id: run for run in self._runs if not (self._workspace.folder(run) / RESULT).exists()
+            }
 
     def _take_finished(self, *, timed: bool = True) -> None:
         workspace = self._workspace
@@ -112,6 +124,7 @@ class Watcher:
 
     def study_line(self) -> str:
         """The number of finished runs and the time left for all."""
+        self._take_round()
         self._take_finished()
         return self._study_line(self._running())
 
@@ -125,10 +138,12 @@ class Watcher:
         else:
             ahead = "time left unknown until a run has begun"
         done = len(self._runs) - len(self._left)
-        return f"{done} of {len(self._runs)} runs done{f', {len(failed)} failed' if failed else ''}, {ahead}"
+        which = f"round {self._round}: " if self._round > 1 else ""
+        return f"{which}{done} of {len(self._runs)} runs done{f', {len(failed)} failed' if failed else ''}, {ahead}"
 
     def lines(self) -> list[str]:
         """One line for the study and one for each run in progress, or for what is done instead."""
+        self._take_round()
         self._take_finished()
         running = self._running()
         numbers = {run.id: number for number, run in enumerate(self._runs, 1)}
@@ -143,6 +158,22 @@ class Watcher:
         if not running and (note := self._note()):
             lines.append(f"  {note}")
         return lines
+
+
+def rounds_of(study: Study, part: Callable[[Study], Sequence[Run]]) -> Callable[[], tuple[int, Sequence[Run]] | None]:
+    """What a :class:`Watcher` asks for the rounds of a study that another process schedules. part: the study's runs that
+    are waited for."""
+    last: Round | None = None
+
+    def ask() -> tuple[int, Sequence[Run]] | None:
+        nonlocal last
+        current = round_in_progress(study.workspace)
+        if current is None or current == last:
+            return None
+        last, now = current, study.grown()
+        return current.number, part(now.with_growth(only(now.plan.growth, current.blocks)))
+
+    return ask
 
 
 def _duration(seconds: float) -> str:

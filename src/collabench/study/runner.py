@@ -36,6 +36,11 @@ class Outcome:
     linked: list[Run] = field(default_factory=list)
     failed: list[tuple[Run, str]] = field(default_factory=list)
 
+    def extend(self, other: Outcome) -> None:
+        """Add what happened to further runs."""
+        for one in fields(other):
+            getattr(self, one.name).extend(getattr(other, one.name))
+
     def add(self, other: Outcome, run: Run, finished: Callable[[Run, str], None]) -> None:
         """Add the outcome of ``run`` and of what it required. ``finished`` is called with the runs' states."""
         for one in fields(other):

@@ -2,9 +2,12 @@
 
 A part consists of whole configurations with all their seeds. A configuration is in the same part as those that it
 requires (teachers, ensemble members), so that no run is in two parts and each part can be trained alone. The parts
-depend on the plan only, never on what a host has stored or measured: every host computes the same parts. They are
-balanced by the work that the plan implies: images of all epochs and seeds times the operations of the plain network. A
+depend on the tables only, never on what a host has stored or measured: every host computes the same parts. They are
+balanced by the work that the tables imply: images of all epochs and seeds times the operations of the plain network. A
 method's additional work is not counted.
+
+A claim that compares configurations of several parts is decided where all of their results are. A host that has
+imported the others' results goes on with its part of what the claims then need.
 """
 
 from __future__ import annotations
@@ -64,6 +67,7 @@ def parts(plan: Plan, count: int) -> list[set[str]]:
     Groups of configurations that require each other are assigned, largest first, to the part with the least work so
     far. No part then has more work than the mean plus the largest group.
     """
+    plan = plan.of_tables
     seeds = {name: len(numbers) for name, numbers in plan.seeds_of().items()}
     works = {name: seeds[name] * work_of_run(c) for name, c in plan.configurations.items()}
     groups = _groups(plan)

@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING
 from collabench.config.compatibility import check_files
 from collabench.config.configuration import Configuration, Run
 from collabench.config.params import Params, load_params, profile_of
-from collabench.config.plan import Plan, make_plan
+from collabench.config.plan import Growth, Plan, grow, make_plan
 from collabench.core.errors import ConfigError, Log
 from collabench.papers.tables import load_papers, plan_cells
 from collabench.storage import archives
 from collabench.storage.files import remove_abandoned
-from collabench.storage.results import (
-    RESULT,
-)
+from collabench.storage.results import RESULT
 from collabench.storage.workspace import Workspace
+from collabench.study import growth as growing
 from collabench.study.inputs import Inputs
 from collabench.study.jobs import Jobs
 from collabench.study.status import RunStatus, explain_missing, status_of
 
 if TYPE_CHECKING:
-    pass
+    from collabench.report.looks import ClaimState
 
 
 def load_study(root: Path, profile: str, *, planned: bool = False) -> Study:
     """Load the study of a profile below the project's root, and unpack results that arrived in archives.
 
-    planned: the calling process has made this plan and has found that its parts fit each other. Raises ConfigError (one
-    line).
+    The plan has the seeds that undecided claims need (:mod:`collabench.study.growth`), or those that the process which
+    scheduled this one has found. planned: the calling process has made this plan and has found that its parts fit each
+    other. Raises ConfigError (one line).
     """
     workspace = Workspace(root, profile)
     params = load_params(workspace.params)
@@ -51,16 +51,46 @@ def load_study(root: Path, profile: str, *, planned: bool = False) -> Study:
     )
     plan = make_plan(params, profile, plan_cells(papers, wanted.seed_range()), known_to_fit)
     archives.unpack(root)
-    return Study(params, plan, workspace)
+    scheduled = growing.from_environment(profile)
+    study = Study(params, plan, workspace)
+    return study.grown() if scheduled is None else study.with_growth(scheduled)
 
 
 class Study:
-    """A profile with its plan, jobs and inputs."""
+    """A profile with its plan, jobs and inputs.
 
-    def __init__(self, params: Params, plan: Plan, workspace: Workspace) -> None:
-        self.params, self.plan, self.workspace = params, plan, workspace
+    claims: how far each claim of a sequential design is, if this process has looked at the results.
+    """
+
+    def __init__(
+        self, params: Params, plan: Plan, workspace: Workspace, claims: tuple[ClaimState, ...] = ()
+    ) -> None:
+        self.params, self.plan, self.workspace, self.claims = params, plan, workspace, claims
         self.jobs = Jobs(plan, workspace, self.profile.seeds_per_job)
         self.inputs = Inputs(plan, workspace)
+
+    def grown(self) -> Study:
+        """This study with the seeds that its claims need by the results that are on disk now."""
+        states = growing.states_of(self.params, self.plan.of_tables, self.workspace)
+        study = Study(self.params, self.plan, self.workspace, states)
+        return study.with_growth(growing.growth_of(states, self.plan.of_tables))
+
+    def with_growth(self, growth: Growth | None) -> Study:
+        """This study with the seeds of ``growth`` beside those of its tables."""
+        plan = grow(self.plan, growth, self.profile.seeds_per_job)
+        return Study(self.params, plan, self.workspace, self.claims)
+
+    @property
+    def ahead(self) -> list[Run]:
+        """The runs that undecided claims wait for and that are not there."""
+        ahead = (run for run in self.plan.runs if run.id in self.plan.ahead)
+        return [run for run in ahead if not (self.workspace.folder(run) / RESULT).exists()]
+
+    @property
+    def expected(self) -> list[Run]:
+        """The runs without which the study is not whole, and those that are there beyond them."""
+        ahead = {run.id for run in self.ahead}
+        return [run for run in self.plan.runs if run.id not in ahead]
 
     @property
     def profile(self):
@@ -78,6 +108,7 @@ class Study:
         if self.workspace.home.is_dir():
             for folder in (self.workspace.home, self.workspace.locks_of_all_profiles):
                 remove_abandoned(folder)
+            self.workspace.round.unlink(missing_ok=True)
             self.inputs.drop_damaged(log)
             if results:
                 self.jobs.drop_stale_markers(log)
