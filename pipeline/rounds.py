@@ -7,7 +7,6 @@ results of the earlier ones. A kill at any moment leaves results from which the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from collabench.core.errors import Log
 from collabench.core.resources import Resources
@@ -17,14 +16,12 @@ from collabench.study.study import Study
 from pipeline import plan
 
 
-def train(
-    study: Study, resources: Resources, run: Callable[[Study], int], log: Log = partial(print, flush=True)
-) -> int:
+def train(study: Study, resources: Resources, run: Callable[[Study], int], log: Log) -> int:
     """Train the study round by round, until its claims need nothing more or the hours are over.
 
-    run: schedules the jobs of one round; its exit code. Returns the first code that is not 0. Claims that need no failed
-    run go on all the same. On a host that has a part of the study, the rounds end when another part's results are
-    needed.
+    run: schedules the jobs of one round; its exit code. Returns the first code that is not 0. Claims that need no
+    failed run go on all the same. On a host that has a part of the study, the rounds end when another part's results
+    are needed.
     """
     number, worst, begun = 0, 0, set[str]()
     while True:

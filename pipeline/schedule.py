@@ -55,7 +55,7 @@ def _schedule(study: Study, resources: Resources, target: str, further: Sequence
             plan.report_marker(study).unlink(missing_ok=True)  # a stage that DVC starts has a reason
         run = partial(_run, resources=resources, target=target, further=further)
         if target == "train" and not {"-n", "--dry-run"} & set(further):
-            code = rounds.train(study, resources, run)
+            code = rounds.train(study, resources, run, partial(print, flush=True))
         elif target == "train":
             code = run(study)
         else:  # what undecided claims still need is for another time

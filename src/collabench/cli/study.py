@@ -18,8 +18,8 @@ from collabench.core.errors import CollabenchError
 if TYPE_CHECKING:
     from collabench.config.configuration import Run
     from collabench.core.resources import Resources
-    from collabench.study.progress import Watcher
     from collabench.study.other_code import OtherCode
+    from collabench.study.progress import Watcher
     from collabench.study.runner import Outcome
     from collabench.study.study import Study
 

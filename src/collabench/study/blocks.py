@@ -76,9 +76,7 @@ def seconds_of(study: Study, device_type: str, runs: Iterable[Run] | None = None
 
     runs: the runs in question; the default are those that the undecided claims' next looks need.
     """
-    needs = {
-        name: needs_of_run(study, one, device_type) for name, one in _configurations_of(study, runs).items()
-    }
+    needs = {name: needs_of_run(study, one, device_type) for name, one in _configurations_of(study, runs).items()}
     return {name: found.usual_seconds for name, found in needs.items() if found is not None}
 
 
@@ -120,9 +118,7 @@ def clock_seconds(runs: Sequence[Run], seconds: Mapping[str, float], workers: in
     return Span(workers).with_further(sum(times), max(times, default=0.0))
 
 
-def next_blocks(
-    study: Study, seconds: Mapping[str, float], workers: int = 1, left: float | None = None
-) -> list[Block]:
+def next_blocks(study: Study, seconds: Mapping[str, float], workers: int = 1, left: float | None = None) -> list[Block]:
     """The blocks of the study's undecided claims, in the order in which they are trained.
 
     seconds: configuration id → seconds of one run. left: seconds on the clock; the blocks end within them. None: all.
@@ -163,9 +159,7 @@ def _missing(study: Study, state: ClaimState) -> list[Run]:
 
 def _runs_of(study: Study, state: ClaimState) -> list[Run]:
     seeds = study.profile.seed_range(state.wanted)
-    return with_required(
-        Run(study.plan.configurations[name], seed) for seed in seeds for name in state.configurations
-    )
+    return with_required(Run(study.plan.configurations[name], seed) for seed in seeds for name in state.configurations)
 
 
 def describe(blocks: Sequence[Block]) -> str:

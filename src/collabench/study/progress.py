@@ -161,8 +161,10 @@ class Watcher:
 
 
 def rounds_of(study: Study, part: Callable[[Study], Sequence[Run]]) -> Callable[[], tuple[int, Sequence[Run]] | None]:
-    """What a :class:`Watcher` asks for the rounds of a study that another process schedules. part: the study's runs that
-    are waited for."""
+    """What a :class:`Watcher` asks for the rounds of a study that another process schedules.
+
+    part: the study's runs that are waited for.
+    """
     last: Round | None = None
 
     def ask() -> tuple[int, Sequence[Run]] | None:

@@ -62,9 +62,7 @@ class Study:
     claims: how far each claim of a sequential design is, if this process has looked at the results.
     """
 
-    def __init__(
-        self, params: Params, plan: Plan, workspace: Workspace, claims: tuple[ClaimState, ...] = ()
-    ) -> None:
+    def __init__(self, params: Params, plan: Plan, workspace: Workspace, claims: tuple[ClaimState, ...] = ()) -> None:
         self.params, self.plan, self.workspace, self.claims = params, plan, workspace, claims
         self.jobs = Jobs(plan, workspace, self.profile.seeds_per_job)
         self.inputs = Inputs(plan, workspace)
