@@ -50,6 +50,96 @@ def test_a_mistake_gives_one_line_with_file_and_place(study, changes, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "design,message",
+    [
+        ("{looks: [6, 12], spend: [0.5]}", r"designs.small: spend: 2 shares are needed, one a look"),
+        ("{looks: [6, 6], spend: [0.5, 0.5]}", r"designs.small: looks must rise"),
+        ("{looks: [6, 12], spend: [0.6, 0.5]}", r"the shares add up to 1.1; at most 1 can be spent"),
+        ("{looks: [5, 12], spend: [0.5, 0.5]}", r"designs.small.looks.0: the first look is at 5 seeds, .* have 6"),
+        ("{looks: [6, 1000], spend: [0.5, 0.5], error: 0.3}", r"designs.small.error: "),
+        ("{looks: [6], spend: [1], fresh_from: [small]}", r"designs.small.fresh_from.0: a profile cannot be fresh"),
+        ("{looks: [6], spend: [1], fresh_from: [large]}", r"'large' is not defined under profiles"),
+        ("{looks: [6, 1001], spend: [0.5, 0.5]}", r"designs.small.looks.1: "),
+    ],
+)
+def test_a_design_is_checked(study, design, message):
+    declare(study, claim())
+    path = study.workspace.papers / CLAIMS
+    path.write_text(f"designs:\n  small: {design}\n" + path.read_text())
+    with pytest.raises(ConfigError, match=message) as error:
+        load_claims(study.workspace.papers, study.params)
+    assert re.match(rf"^{re.escape(str(path))}:2: \S", str(error.value)) and "\n" not in str(error.value)
+
+
+def test_a_replication_uses_no_seed_of_the_study_that_it_repeats(tmp_path):
+    """Up to its last look, and not only up to the seeds of its tables."""
+    study = study_in(tmp_path)
+    declare(study, claim())
+    path = study.workspace.papers / CLAIMS
+    again = study.params.profiles["small"].model_copy(update={"first_seed": 12})
+    study.params.profiles["again"] = again
+    text = (
+        path.read_text()
+        .replace(
+            "\nclaims:",
+            """
+  fresh: {profile: again, dataset: digits-500, noise: [uniform20], model: resnet8, recipe: forty}
+claims:""",
+        )
+        .replace('"scopes": ["noisy"]', '"scopes": ["noisy", "fresh"]')
+    )
+    designs = (
+        "designs:\n  small: {{looks: [6, {last}], spend: [0.5, 0.5]}}\n"
+        "  again: {{looks: [6], spend: [1], fresh_from: [small]}}\n"
+    )
+    path.write_text(designs.format(last=12) + text)
+    assert set(load_claims(study.workspace.papers, study.params).designs) == {"small", "again"}
+    path.write_text(designs.format(last=14) + text)
+    with pytest.raises(ConfigError, match=r"again and small share the seeds 12 to 13; choose another first_seed"):
+        load_claims(study.workspace.papers, study.params)
+
+
+def test_superiority_and_non_inferiority_of_one_difference_are_one_test_and_costs_a_family_of_their_own(study):
+    pair = [{"method": "simple-2", "baseline": "individual"}]
+    three = [*pair, {"method": "simple-4", "baseline": "individual"}]
+    declare(
+        study,
+        claim(compare=pair),
+        claim(id="no-worse", hypothesis="no_worse", smallest_effect=None, margin=0.5, compare=pair),
+        claim(id="other-side", hypothesis="higher", compare=pair),
+        claim(id="all", compare=three),
+        claim(id="each", combine="each", compare=three),
+        claim(id="time", quantity="train_seconds", compare=pair),
+        claim(id="network", quantity="network", hypothesis="same", smallest_effect=None, compare=pair),
+    )
+    found = load_claims(study.workspace.papers, study.params)
+    # lower and no worse: one; higher: one; all parts together: one; each: simple-2 again, and simple-4
+    assert found.family_size("song2018", "small") == 4
+    assert found.family_size("song2018", "small", costs=True) == 1
+    assert [test.compared for test in found.tests(found.claims[4], "small")] == [
+        "simple-2 against individual", "simple-4 against individual",
+    ]  # fmt: skip
+
+
+def test_what_is_claimed_of_collaborative_learning_in_general_is_tested_on_every_graph_that_shares_layers(claims):
+    general = [one for one in claims.claims if "ollaborative learning" in one.statement and one.paper == "song2018"]
+    assert len(general) == 3
+    for one in general:
+        assert one.combine == "each"
+        assert {pair.method for pair in one.compare} == {"simple-2", "simple-4", "hierarchical-4"}
+
+
+def test_every_scope_of_a_test_of_errors_says_how_its_smallest_effect_was_found(claims):
+    params = load_params(ROOT / "params.yaml")
+    for one in claims.claims:
+        for name in one.scopes:
+            scope = claims.scopes[name]
+            if one.quantity == "error" and one.hypothesis != "no_worse" and one.smallest_effect is None:
+                assert scope.smallest_effect, name
+                assert scope.pilot or params.profiles[scope.profile].device == "cuda", name
+
+
 def test_a_scope_must_name_what_params_define(study):
     declare(study, claim())
     path = study.workspace.papers / CLAIMS

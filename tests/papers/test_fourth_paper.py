@@ -85,9 +85,7 @@ def test_it_is_in_every_page_of_the_report(study):
         assert (built.folder / f"{paper}.md").exists() and f"[{paper}.md]" in overview
     claims = (built.folder / "claims.md").read_text()
     assert f"## {NAME}\n" in claims and "Two heads have lower error than one." in claims
-    assert f"families: {NAME}: 1" in claims.replace(
-        "Tests declared for this profile, those of costs included", "families"
-    )
+    assert f"the size of each paper's family: {NAME}: 1" in claims
 
 
 def test_a_claim_of_a_paper_without_a_folder_is_refused(study):

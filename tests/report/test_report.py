@@ -167,19 +167,37 @@ def test_a_family_spans_tables_and_counts_a_shared_comparison_once(tmp_path):
     assert smallest.holm_p == pytest.approx(min(1, 4 * smallest.difference.p))
 
 
-def test_ranks_need_six_conditions(tmp_path):
+ORDER = {"individual": 0.02, "label-smoothing": 0.01, "simple-2": 0.0}
+
+
+def ordered(run):
+    """The methods in one order everywhere, more apart with noise."""
+    return 0.1 + run.configuration.noise.rate + ORDER[run.configuration.names["method"]]
+
+
+def test_conditions_on_the_same_images_are_one_block_of_friedmans_test(tmp_path):
     profile = ONE_TABLE.replace("[uniform20]", "[clean, uniform10, uniform20, uniform30, uniform40, uniform50]")
-    study = fabricated.make_study(tmp_path, profile)
-    order = {"individual": 0.02, "label-smoothing": 0.01, "simple-2": 0.0}
-    fabricated.write_results(
-        study, errors=lambda r: 0.1 + r.configuration.noise.rate + order[r.configuration.names["method"]]
-    )
+    study = fabricated.make_study(tmp_path, profile.replace("datasets: [digits-500]", "datasets: [digits-500, digits]"))
+    fabricated.write_results(study, errors=ordered)
     built = build(study)
     (ranks,) = built.report.tables[0].ranks
-    assert ranks.friedman.average_ranks == (3, 2, 1)
+    assert (ranks.friedman.blocks, ranks.friedman.p) == (1, None)  # twelve conditions, one set of images
+    page = (built.folder / "graphs.md").read_text()
+    assert "not computed (1 of at least 6 blocks). A block is a data set." in page
+    assert not (built.folder / "figures" / "graphs-ranks-1.svg").exists()
+    assert (built.folder / "figures" / "graphs-error-against-noise-1.svg").exists()
+
+
+def test_ranks_need_six_data_sets(tmp_path):
+    sets = "[digits-500, cifar10, cifar100, stl10, imagenet32, cifar10-jpeg]"
+    profile = ONE_TABLE.replace("[digits-500]", sets).replace("[uniform20]", "[clean, uniform20]")
+    study = fabricated.make_study(tmp_path, profile)
+    fabricated.write_results(study, errors=ordered)
+    built = build(study)
+    (ranks,) = built.report.tables[0].ranks
+    assert (ranks.friedman.blocks, ranks.friedman.average_ranks) == (6, (3, 2, 1))
     assert ranks.friedman.statistic == pytest.approx(12)  # 12 N / (k (k+1)) * sum (R - 2)^2 = 12*6/12*2
     assert (built.folder / "figures" / "graphs-ranks-1.svg").exists()
-    assert (built.folder / "figures" / "graphs-error-against-noise-1.svg").exists()
 
 
 def test_one_condition_has_no_ranks(study):

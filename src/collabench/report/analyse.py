@@ -10,7 +10,7 @@ import numpy as np
 from collabench.config.configuration import CONDITION
 from collabench.config.params import Params
 from collabench.config.plan import Cell
-from collabench.config.sections import TableConfig
+from collabench.config.sections import DatasetConfig, TableConfig
 from collabench.report import titles
 from collabench.report.collect import Collected
 from collabench.report.content import (
@@ -57,7 +57,7 @@ def analyse(
                 name=name,
                 title=(declared[name].title if name in declared else None) or name,
                 conditions=tuple(_distinct_titles(conditions)),
-                ranks=tuple(_ranks(conditions)),
+                ranks=tuple(_ranks(conditions, {key: _images(value) for key, value in params.datasets.items()})),
             )
             for name, conditions in tables.items()
         ),
@@ -257,18 +257,30 @@ def _distinct_titles(conditions: list[Condition]) -> list[Condition]:
     ]
 
 
-def _ranks(conditions: list[Condition]) -> list[Ranks]:
-    """Friedman's test for each recipe: blocks are data set, noise and backbone."""
+def _ranks(conditions: list[Condition], images: Mapping[str, str]) -> list[Ranks]:
+    """Friedman's test for each recipe. A block is a data set: the mean over its conditions.
+
+    Conditions on the same images are no further blocks: they share data, split and seeds, so that their ranks are one
+    piece of evidence repeated. images: name of a data set → what identifies its images.
+    """
     by_recipe: dict[str, list[Condition]] = {}
     for condition in conditions:
         by_recipe.setdefault(condition.names["recipe"], []).append(condition)
     found = []
-    for recipe, blocks in by_recipe.items():
-        methods = tuple(row.method for row in blocks[0].rows)
-        means = [[row.error.mean for row in block.rows if row.error and not row.missing] for block in blocks]
-        if any(len(row) < len(methods) for row in means):
+    for recipe, same in by_recipe.items():
+        methods = tuple(row.method for row in same[0].rows)
+        blocks: dict[str, list[list[float]]] = {}
+        for condition in same:
+            means = [row.error.mean for row in condition.rows if row.error and not row.missing]
+            blocks.setdefault(images[condition.names["dataset"]], []).append(means)
+        if any(len(means) < len(methods) for block in blocks.values() for means in block):
             test = Friedman(len(blocks), len(methods), (), None, None, None, "not computed: runs are missing")
         else:
-            test = friedman(means, LEVEL)
+            test = friedman([np.mean(block, axis=0) for block in blocks.values()], LEVEL)
         found.append(Ranks(recipe=recipe, methods=methods, friedman=test))
     return found
+
+
+def _images(dataset: DatasetConfig) -> str:
+    """What identifies the images that a data set is drawn from, whatever the subset."""
+    return f"{dataset.source} {dataset.sha256 or ''}"

@@ -152,7 +152,7 @@ class Condition(Record):
 
 
 class Ranks(Record):
-    """Friedman's test over a table's conditions with one recipe. Blocks are conditions, never seeds."""
+    """Friedman's test over a table's data sets with one recipe. Blocks are data sets, never seeds."""
 
     recipe: str
     methods: tuple[str, ...]

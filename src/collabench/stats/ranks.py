@@ -1,4 +1,4 @@
-"""Friedman's test, average ranks and Nemenyi's critical difference over data sets, backbones and noise."""
+"""Friedman's test, average ranks and Nemenyi's critical difference over data sets."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Friedman:
 def friedman(values: ArrayLike, level: float = 0.95) -> Friedman:
     """Compare methods over blocks: values (blocks, methods), lower is better.
 
-    A block is a combination of data set, backbone and noise. Its values are the methods' means over the seeds. Seeds
-    are not blocks: the seeds of one combination share its data and difficulty, so that counting them as blocks would
-    treat repetition as evidence from other problems. The test is not computed for fewer than six blocks (the chi-square
+    A block is a data set. Its values are the methods' means over seeds, backbones and noise. Seeds, backbones and noise
+    on the same images are not blocks: they share its data and difficulty, so that counting them as blocks would treat
+    repetition as evidence from other problems. The test is not computed for fewer than six blocks (the chi-square
     approximation and the diagram would mean little) or fewer than three methods (compare two methods as a pair).
     Demšar (2006), "Statistical comparisons of classifiers over multiple data sets": CD = q √(k (k+1) / (6 N)), where q
     is the upper quantile of the studentised range divided by √2.

@@ -332,7 +332,7 @@ def critical_difference(ranks: Ranks) -> Figure | None:
         axes.plot([rank - reach / 2, rank + reach / 2], [position] * 2, color=QUIET, linewidth=3, zorder=1)
         axes.plot(rank, position, "D", markersize=4.5, color=MAIN, zorder=2)
     axes.set_xlabel(
-        f"average rank over {ranks.friedman.blocks} conditions (1: lowest error)\n"
+        f"average rank over {ranks.friedman.blocks} data sets (1: lowest error)\n"
         f"bars: critical difference {reach:.2f}; where two overlap, they are not told apart"
     )
     return figure

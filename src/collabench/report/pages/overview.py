@@ -251,16 +251,20 @@ def _tests(condition: Condition) -> str:
 
 def _ranks(ranks: Ranks, several: bool) -> list[str]:
     test = ranks.friedman
-    title = "## Average ranks over conditions" + (f", recipe `{ranks.recipe}`" if several else "")
+    title = "## Average ranks over data sets" + (f", recipe `{ranks.recipe}`" if several else "")
     if test.reason is not None:
         reason = test.reason.removeprefix("not computed: ")
-        return [title, f"Friedman's test and critical difference: not computed ({reason}; blocks are combinations of "
-                "data set, backbone and noise, never seeds)."]  # fmt: skip
+        return [
+            title,
+            f"Friedman's test, average ranks and critical difference: not computed ({reason}). A block is a data set. "
+            "Noise, backbones and seeds on the same images are no further blocks: they share data and split, and would "
+            "count one piece of evidence several times.",
+        ]
     return [
         title,
         markdown(tables.ranks_table(ranks)),
-        f"Ranks of the mean test errors after the last epoch within {test.blocks} blocks (combinations of data set, "
-        f"backbone and noise, never seeds); 1 is the lowest error. Friedman's test: p {_equals(test.p)}. Nemenyi's "
+        f"Ranks of the mean test errors after the last epoch within {test.blocks} blocks (data sets, never noise "
+        f"or backbones on the same images, never seeds); 1 is the lowest error. Friedman's test: p {_equals(test.p)}. Nemenyi's "
         f"critical difference at 5 %: {tables.number(test.critical_difference)} ranks; methods that lie closer are not "
         "told apart.",
     ]
