@@ -263,9 +263,10 @@ def _ranks(ranks: Ranks, several: bool) -> list[str]:
     return [
         title,
         markdown(tables.ranks_table(ranks)),
-        f"Ranks of the mean test errors after the last epoch within {test.blocks} blocks (data sets, never noise "
-        f"or backbones on the same images, never seeds); 1 is the lowest error. Friedman's test: p {_equals(test.p)}. Nemenyi's "
-        f"critical difference at 5 %: {tables.number(test.critical_difference)} ranks; methods that lie closer are not "
+        f"Ranks of the mean test errors after the last epoch within {test.blocks} blocks (data sets, never noise, "
+        "backbones or seeds on the same images); 1 is the lowest error. Friedman's test: p "
+        f"{_equals(test.p)}. Nemenyi's critical difference at 5 %: {tables.number(test.critical_difference)} ranks; "
+        "methods that lie closer are not "
         "told apart.",
     ]
 
