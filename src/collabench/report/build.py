@@ -61,6 +61,9 @@ def build_report(
     report = add_across_images(report, collected, workspace)
     on_results = evaluate(claims, params, collected, workspace, "results", partial=partial)
     on_costs = evaluate(claims, params, collected, workspace, "costs", partial=partial)
+    further = {run.id for run in plan.due} - {run.id for run in plan.of_tables.runs}
+    waiting = sum(scope.is_open for scope in on_results.verdicts(tested=True))
+    report = report.model_copy(update={"further_runs": len(further), "open_tests": waiting})
     target = report_folder(workspace, partial=partial)
     costs = target / COSTS if partial else workspace.costs
     with whole_folder(target) as folder:

@@ -102,6 +102,11 @@ class ScopeVerdict(Record):
         """Whether a further look could still decide."""
         return self.verdict == "inconclusive" and not self.stopped and self.look < len(self.looks)
 
+    @property
+    def state(self) -> str:
+        """The verdict in one word: a test that was stopped for futility is not open, and an open one is undecided."""
+        return "stopped" if self.stopped else "open" if self.is_open else self.verdict
+
 
 class ClaimVerdict(Record):
     """A claim with its verdicts in this profile.

@@ -174,7 +174,11 @@ class MissingRun(Record):
 
 
 class Report(Record):
-    """All tables of a profile. level: of every interval. runs: number of distinct runs that the tables need."""
+    """All tables of a profile. level: of every interval. runs: number of distinct runs that the tables need.
+
+    further_runs: number of the runs with seeds that no table shows, which claims have used. open_tests: number of tests
+    whose next look needs seeds that are not there; the study was stopped before them.
+    """
 
     schema_version: Literal[1] = SCHEMA
     profile: str
@@ -182,5 +186,7 @@ class Report(Record):
     partial: bool
     level: float
     runs: int
+    further_runs: int = 0
+    open_tests: int = 0
     missing: tuple[MissingRun, ...]
     tables: tuple[Table, ...]

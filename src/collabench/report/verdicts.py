@@ -247,7 +247,7 @@ def _line(scopes: list[ScopeVerdict], unrun: Sequence[str], profiles: Iterable[s
     for scope in scopes:
         place = ", ".join([*([scope.compared] if scope.compared else []), *scope.where[:3]])
         analogue = "an analogue: " if scope.is_analogue else ""
-        grouped.setdefault("stopped" if scope.stopped else scope.verdict, []).append(analogue + place)
+        grouped.setdefault(scope.state, []).append(analogue + place)
     if unrun:
         grouped.setdefault("not run", []).append(", ".join(unrun))
     told = [f"{verdict} on {', and on '.join(places)}" for verdict, places in grouped.items()]

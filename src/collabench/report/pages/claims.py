@@ -25,9 +25,10 @@ at which numbers of seeds a test is looked at and which share of the 5 % each lo
 freezes the verdict. **Supported**: the interval lies wholly on the claimed side. **Refuted**: it lies wholly on the
 other side, or wholly inside the smallest effect of interest. **Inconclusive**: neither. **Stopped**: at any truth
 within one standard error of the estimate the last look would decide nothing, so that no more seeds are trained. **Not
-run**: without runs. “No worse” needs the interval to stay within the margin. A claim with several parts needs all of
-them, and one part refutes it only at a level corrected for their number. Estimates are method minus baseline. An
-estimate that was frozen at an early look overstates the effect on average.
+run**: without runs. **Open**: a further look could decide, and its seeds are not trained yet. “No worse” needs the
+interval to stay within the margin. A claim with several parts needs all of them, and one part refutes it only at a
+level corrected for their number. Estimates are method minus baseline. An estimate that was frozen at an early look
+overstates the effect on average.
 
 A verdict holds for its scope (data set, noise, backbone, epochs) and for training randomness on a fixed test set.
 *Analogue*: data set or backbone are not the paper's. Here every method has the weights that its paper states or this
@@ -102,18 +103,13 @@ def counted(report: ClaimReport) -> str:
         verdicts = [scope for claim in claims for scope in claim.scopes]
         if not verdicts:
             continue
-        states = [_state(scope) for scope in verdicts]
-        counts = ", ".join(f"{states.count(word)} {word}" for word in (*WORDS, "stopped") if word in states)
+        states = [scope.state for scope in verdicts]
+        counts = ", ".join(f"{states.count(word)} {word}" for word in (*WORDS, "stopped", "open") if word in states)
         told.append(
             f"{_of(len(verdicts), noun)} {'on' if tested else 'of networks, without a test, on'} "
             f"{_of(len(claims), 'claim')}: {counts}"
         )
     return "; ".join(told)
-
-
-def _state(scope: ScopeVerdict) -> str:
-    """The verdict in one word: a test that was stopped for futility is none that is still open."""
-    return "stopped" if scope.stopped else scope.verdict
 
 
 def _of(count: int, noun: str) -> str:
@@ -146,7 +142,7 @@ def _verdicts(claim: ClaimVerdict, everywhere: list[bool]) -> str:
         own += ["hypothesis younger than its runs"] if scope.declared_after_runs and claim.unit else []
         if scope.compared is not None:
             own.insert(0, scope.compared)
-        grouped.setdefault(f"**{_state(scope)}**" + (", analogue" if scope.is_analogue else ""), []).append(
+        grouped.setdefault(f"**{scope.state}**" + (", analogue" if scope.is_analogue else ""), []).append(
             ", ".join(own)
         )
     return "; ".join(
@@ -197,7 +193,7 @@ def _lines_of(claims: list[ClaimVerdict]) -> str:
 
 
 def _emphasised(line: str) -> str:
-    return re.sub(r"\b(supported|refuted|inconclusive|stopped|not run) (on|in)\b", r"**\1** \2", line)
+    return re.sub(r"\b(supported|refuted|inconclusive|stopped|open|not run) (on|in)\b", r"**\1** \2", line)
 
 
 def _claim(claim: ClaimVerdict) -> list[str]:
@@ -217,7 +213,7 @@ def _scope(claim: ClaimVerdict, scope: ScopeVerdict) -> list[str]:
     note = f" ({scope.note})" if scope.note else ""
     of = f"{scope.compared}, " if scope.compared else ""
     analogue = "an analogue: " if scope.is_analogue else ""
-    lines = [f"**{_state(scope)}** on {analogue}{of}{', '.join(scope.where)}{late}{p}{note}."]
+    lines = [f"**{scope.state}** on {analogue}{of}{', '.join(scope.where)}{late}{p}{note}."]
     if scope.verdict == "not run":
         return lines
     if not claim.unit:

@@ -54,6 +54,20 @@ def write_report(
 # ------------------------------------------------------------------------------------------------- the overview
 
 
+def _grown(report: Report) -> list[str]:
+    """What claims have needed beyond the tables, and what they still need."""
+    lines = []
+    if report.further_runs:
+        lines.append(f"{report.further_runs} further runs, with seeds that no table shows, decide claims.")
+    if report.open_tests:
+        number = "1 test" if report.open_tests == 1 else f"{report.open_tests} tests"
+        lines.append(
+            f"The study was stopped before the next look of {number} on claims: `collabench reproduce -p "
+            f"{report.profile}` goes on."
+        )
+    return [" ".join(lines)] if lines else []
+
+
 def _overview(report: Report, collected: Collected, papers: Sequence[str], claims: Sequence[str]) -> str:
     configurations = {cell.configuration.id for cell in collected.plan.cells}
     seeds = sorted({len(cell.seeds) for cell in collected.plan.cells})
@@ -65,6 +79,7 @@ def _overview(report: Report, collected: Collected, papers: Sequence[str], claim
         "errors after the last epoch in percent, means over seeds; in brackets the difference to the baseline in "
         "percentage points, paired by seed (negative is lower error).",
         *_missing(report),
+        *_grown(report),
         *claims,
     ]
     for table in report.tables:
