@@ -55,7 +55,8 @@ def consensus(logits: Tensor, temperature: float) -> Tensor:
     if heads < 2:
         raise ValueError("a consensus needs at least two heads")
     # Gathered instead of "sum minus own", which loses digits if one head's logits are far larger than the others'.
-    others = torch.tensor([[j for j in range(heads) if j != h] for h in range(heads)], device=logits.device)
+    head = torch.arange(heads, device=logits.device)
+    others = head[:-1] + (head[:-1] >= head[:, None])  # made on the device: a GPU does not wait for a copy
     return torch.softmax(logits[others].mean(dim=1) / temperature, dim=-1)
 
 

@@ -1,0 +1,36 @@
+"""Every method on a pretended CUDA device: the losses of the CPU, and nothing in a step that a GPU would wait for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support import pretended_gpu
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(pretended_gpu.why_not() is not None, reason=str(pretended_gpu.why_not())),
+]
+
+#: What an epoch waits for, whatever its number of steps: order, shifts and labels go to the device, losses come back.
+AN_EPOCHS = {"!H2D copy 1d": 4, "!D2H copy 1d": 1}
+
+#: Rounding grows in training, most where batch normalisation divides by small deviations.
+CLOSE = {"float32": 1e-2, "bfloat16": 5e-2}
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory):
+    return pretended_gpu.build(tmp_path_factory.mktemp("pretended"))
+
+
+@pytest.mark.parametrize("precision", CLOSE)
+def test_every_method_trains_as_on_the_cpu_and_no_step_waits(device, precision):
+    done = pretended_gpu.run(device, "tests.support.pretended_gpu.compare", precision)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == 28
+    assert {one["name"]: one["losses"] for one in found if one["losses"] > CLOSE[precision]} == {}
+    waits = {one["name"]: one["waits"] for one in found if one["waits"] != AN_EPOCHS}
+    assert waits == {"ensemble": {}}, "an ensemble does not train; of the others a step waits for the device"
