@@ -50,7 +50,7 @@ test: $(ENVIRONMENT) ## the fast tests
 	@$(PYTEST) -m "not slow"
 
 test-slow: $(ENVIRONMENT) ## the other tests
-	@$(PYTEST) -m slow
+	@$(PYTEST) -m slow --durations=25 --durations-min=5
 
 test-all: $(ENVIRONMENT) ## all tests
 	@$(PYTEST)
