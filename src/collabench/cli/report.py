@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,9 @@ def report(
         bool, typer.Option("--partial", help="From the runs that there are; written elsewhere, shows n.")
     ] = False,
     accept: Annotated[bool, typer.Option("--accept", help="Make the new report the one in reports/.")] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Only write the page of all profiles, from the reports that there are.")
+    ] = False,
     exact: Exact = False,
 ) -> None:
     """Build tables and figures from the results and print the tables."""
@@ -30,6 +34,11 @@ def report(
     from collabench.report.pages.terminal import terminal_summary
     from collabench.study.other_code import runs_of_other_code
 
+    if html:
+        if partial or accept or exact:
+            raise CollabenchError("--html writes pages from reports and builds none; leave the other options out")
+        print("\n".join(write_pages(root.resolve())))
+        return
     if partial and accept:
         raise CollabenchError("--accept is for the report of a finished study; leave --accept or --partial out")
     study = open_study(root, profile)
@@ -41,6 +50,28 @@ def report(
     if accept:
         accepted.accept(study.workspace)
     compare_with_accepted(study, exact)
+
+
+def write_pages(root: Path) -> list[str]:
+    """Write the pages that join all profiles. Returns one line for each report that they leave out, then where they
+    are.
+
+    ``reports/index.html`` and ``reports/README.md`` show what is accepted. Where a report that was built here differs
+    from the accepted one, ``artifacts/index.html`` shows what was built here.
+    """
+    from collabench.report.gather import built_differs
+    from collabench.report.html.data import read_everything
+    from collabench.report.html.page import write_page
+    from collabench.storage.workspace import Workspace
+
+    workspace = Workspace(root, "")
+    accepted = read_everything(root)
+    lines = [f"left out of the page: {problem}" for problem in accepted.found.problems]
+    lines.append(f"All profiles on one page: {write_page(accepted, workspace.page)}")
+    if built_differs(root, accepted.params.profiles):
+        built = read_everything(root, built=True)
+        lines.append(f"The same page with what was built here: {write_page(built, workspace.built_page)}")
+    return lines
 
 
 def compare_with_accepted(study: Study, exact: bool = False) -> None:
@@ -64,15 +95,16 @@ def comparison_with_accepted(study: Study) -> tuple[str, bool]:
     page = f"Tables and figures: {workspace.accepted_report / 'README.md'}"
     if not workspace.accepted_report.exists():
         accept(workspace)
-        return f"No report was accepted before: this one is now.\n{page}", True
+        return "\n".join(["No report was accepted before: this one is now.", page, *write_pages(workspace.root)]), True
     found = compare_reports(workspace)
     if found.same_bytes:
-        return "\n".join([*found.lines, page]), True
+        return "\n".join([*found.lines, page, *write_pages(workspace.root)]), True
     write_atomically(workspace.differences, ("\n".join(found.details) + "\n").encode())
     command = f"`collabench report -p {workspace.profile} --accept`"
     where = [
         f"Every difference: {workspace.differences}",
         f"The new tables: {workspace.report / 'README.md'}; {command} adopts them.",
+        *write_pages(workspace.root),
     ]
     return "\n".join([*found.lines, *where]), False
 

@@ -46,6 +46,7 @@ def build_report(
     from collabench.papers.claims import load_claims
     from collabench.report.across_images import add_across_images
     from collabench.report.analyse import analyse
+    from collabench.report.cells import CELLS, cells_of
     from collabench.report.comparison import write_origin
     from collabench.report.pages import claims as claims_page
     from collabench.report.pages.costs import write_costs
@@ -53,6 +54,7 @@ def build_report(
     from collabench.report.pages.papers import write_papers
     from collabench.report.published import published_values, read_papers
     from collabench.report.verdicts import evaluate
+    from collabench.storage.files import write_json
 
     collected = collect(plan, workspace, partial=partial)
     papers = read_papers(params, workspace)
@@ -70,6 +72,7 @@ def build_report(
         pages = write_papers(folder, papers, report, collected)
         write_report(folder, report, collected, pages, claims_page.overview(on_results, on_costs))
         claims_page.write_claims(folder, on_results)
+        write_json(folder / CELLS, cells_of(collected))
         if partial:
             (folder / COSTS).mkdir()
             write_costs(folder / COSTS, report, collected)

@@ -42,7 +42,7 @@ def evaluate(
     damaged (unless ``partial``).
     """
     profile = collected.plan.profile
-    where = {name: _describe(scope, params) for name, scope in claims.scopes.items()}
+    where = describe_scopes(claims, params)
     chosen = [claim for claim in claims.claims if claim.is_cost == (kind == "costs")]
 
     def read(run: Run, workspace: Workspace) -> Result | None:
@@ -290,6 +290,11 @@ def _hypothesis(claim: Claim) -> str:
     if len(claim.compare) > 1:
         needed = {"mean": " (mean of all)", "all": " (all are needed)", "each": " (a test each)"}[claim.combine]
     return f"{quantity}: {relation}. Compared{needed}: {compared}"
+
+
+def describe_scopes(claims: Claims, params: Params) -> dict[str, titles.Parts]:
+    """Scope → data set, noise, backbone and recipe in words, without the method."""
+    return {name: _describe(scope, params) for name, scope in claims.scopes.items()}
 
 
 def _describe(scope: ClaimScope, params: Params) -> titles.Parts:

@@ -15,6 +15,8 @@
       state/                                checkpoints, failures, locks, progress, logs: never shared
         set-aside/                          what no table needs any longer, in folders as above
     reports/<profile>/                      the accepted report, in git
+    reports/index.html, reports/README.md   the pages of all profiles, from the accepted reports, in git
+    artifacts/index.html                    the same page with what was built here, where that differs
     reports/accepted-code.json              which code was accepted as computing the same, in git
 """
 
@@ -102,6 +104,20 @@ class Workspace:
     @property
     def accepted_report(self) -> Path:
         return self.root / "reports" / self.profile
+
+    @property
+    def page(self) -> Path:
+        """The page of all profiles, from the accepted reports."""
+        return self.root / "reports" / "index.html"
+
+    @property
+    def built_page(self) -> Path:
+        """The page of all profiles with what was built here in place of what is accepted."""
+        return self.root / "artifacts" / "index.html"
+
+    def with_accepted_report(self) -> list[str]:
+        """The profiles with an accepted report, by name."""
+        return sorted(path.parent.name for path in (self.root / "reports").glob("*/report.json"))
 
     @property
     def memo(self) -> Path:

@@ -58,7 +58,7 @@ def _key(workspace: Workspace) -> str:
     found = hashlib.sha256(f"{workspace.root} {arithmetic.chosen()}".encode())
     source = sorted(path for path in PACKAGE.rglob("*.py"))
     reports = (workspace.accepted_report, workspace.report, workspace.costs)
-    settings = (workspace.params, workspace.accepted_code)
+    settings = (workspace.params, workspace.accepted_code, workspace.page)
     for path in (
         *settings,
         *_files(workspace.papers),

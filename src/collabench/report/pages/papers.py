@@ -141,7 +141,7 @@ def _table(
 ) -> list[str]:
     """One table of the page. quoted: table → quoted numbers about unknown values."""
     content = table.content
-    lines = [f"{heading} {markdown_text(content.title)}", f"{_metrics(table)}. {_protocol(table)}".strip()]
+    lines = [f"{heading} {markdown_text(content.title)}", f"{metrics_of(table)}. {protocol_of(table)}".strip()]
     if content.reported_by:
         lines.append(f"Reported by {content.reported_by}.")
     lines.append(_grid(table, measured, marked))
@@ -168,13 +168,13 @@ def _key(cell: PublishedCell) -> tuple[str, str, str]:
     return cell.table, cell.row, cell.column
 
 
-def _metrics(table: Table) -> str:
+def metrics_of(table: Table) -> str:
     metrics = list(dict.fromkeys(cell.metric for cell in table.cells.values()))
     text = ", ".join(METRICS[metric] for metric in metrics)
     return text[0].upper() + text[1:]
 
 
-def _protocol(table: Table) -> str:
+def protocol_of(table: Table) -> str:
     protocol = table.content.protocol
     if not any(cell.metric.endswith("_error") for cell in table.cells.values()):
         return ""
@@ -253,7 +253,7 @@ def _described(table: Table) -> str:
     rows = "; ".join(" · ".join(row.labels) for row in table.content.rows.values())
     columns = "; ".join(column.title for column in table.content.columns.values())
     reason = f" No run: {table.content.not_run}." if table.content.not_run else ""
-    metrics = _metrics(table)
+    metrics = metrics_of(table)
     metrics = metrics[0].lower() + metrics[1:]
     source = table.content.source.describe()
     title = markdown_text(table.content.title)

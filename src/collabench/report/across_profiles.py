@@ -1,0 +1,123 @@
+"""The papers' claims over all profiles: each claim with every scope in which some profile tests it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from collabench.config.params import Params
+from collabench.papers.citations import cited
+from collabench.papers.claims import Claim, Claims
+from collabench.papers.tables import Paper
+from collabench.report.claim_records import ClaimVerdict, ScopeVerdict
+from collabench.report.gather import Gathered
+from collabench.report.standing import STANDINGS, Kind, Standing, bound, kind_of, standing, standing_of_part
+from collabench.report.titles import Parts
+from collabench.report.verdicts import describe_scopes
+
+
+@dataclass(frozen=True)
+class ScopeTest:
+    """A claim in one scope of one profile. parts: the standing of each of the verdict's comparisons."""
+
+    profile: str
+    verdict: ScopeVerdict
+    standing: Standing
+    parts: tuple[Standing, ...]
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A scope without a report. profile: the one whose tables would hold its runs; None if no profile does."""
+
+    where: Parts
+    profile: str | None
+    published: bool
+
+
+@dataclass(frozen=True)
+class ClaimEverywhere:
+    """A claim with all of its tests, and the declared scopes that no report holds.
+
+    source: as a paper is cited. quote: words of the text. bound: the value that separates the two sides, in ``unit``.
+    side: where the claim's side lies, seen from the bound; None for the equality of networks. smallest_effect: of
+    interest, in ``unit``; for costs a share.
+    """
+
+    id: str
+    paper: str
+    statement: str
+    source: str
+    quote: str
+    reading: str | None
+    hypothesis: str
+    unit: str
+    kind: Kind
+    side: str | None
+    bound: float | None
+    smallest_effect: float | None
+    tests: tuple[ScopeTest, ...]
+    not_run: tuple[NotRun, ...]
+
+
+def join_claims(
+    claims: Claims, params: Params, papers: Mapping[str, Paper], reports: Sequence[Gathered]
+) -> tuple[ClaimEverywhere, ...]:
+    """Every declared claim, in the order of ``papers/claims.yaml``.
+
+    Words and claimed side are those declared now; verdicts are those of the reports. A verdict on a claim that is no
+    longer declared is left out, since nothing says any more what it was about.
+    """
+    where = describe_scopes(claims, params)
+    found: dict[str, list[tuple[Gathered, ClaimVerdict]]] = {}
+    for report in reports:
+        for verdicts in (report.results, report.costs):
+            for claim in verdicts.here() if verdicts else ():
+                found.setdefault(claim.id, []).append((report, claim))
+    return tuple(_everywhere(claim, claims, papers, found.get(claim.id, []), where) for claim in claims.claims)
+
+
+def _everywhere(
+    claim: Claim,
+    claims: Claims,
+    papers: Mapping[str, Paper],
+    verdicts: Sequence[tuple[Gathered, ClaimVerdict]],
+    where: Mapping[str, Parts],
+) -> ClaimEverywhere:
+    tests = tuple(
+        ScopeTest(
+            report.name, scope, standing(scope, claim), tuple(standing_of_part(part, claim) for part in scope.parts)
+        )
+        for report, verdict in verdicts
+        for scope in verdict.scopes
+    )
+    has_runs = {test.verdict.scope for test in tests}
+    words = next((verdict for _, verdict in verdicts), None)
+    about = papers[claim.paper].about if claim.paper in papers else None
+    return ClaimEverywhere(
+        id=claim.id,
+        paper=claim.paper,
+        statement=claim.statement,
+        source=claim.source.place if about is None else cited(about, claim.source.file, claim.source.place),
+        quote=claim.source.words,
+        reading=claim.reading,
+        hypothesis=words.hypothesis if words else "",
+        unit=words.unit if words else "",
+        kind=kind_of(claim),
+        side=None if not claim.is_tested else "above" if claim.hypothesis == "higher" else "below",
+        bound=bound(claim) if claim.is_tested else None,
+        smallest_effect=claim.smallest_effect,
+        tests=tests,
+        not_run=tuple(
+            NotRun(where[name], claims.scopes[name].profile, claims.scopes[name].published)
+            for name in claim.scopes
+            if name not in has_runs
+        ),
+    )
+
+
+def count(claims: Iterable[ClaimEverywhere], kind: Kind | None = None) -> Counter[Standing]:
+    """How many tests stand where, over the claims of one kind or of all."""
+    found = Counter(test.standing for claim in claims if kind in (None, claim.kind) for test in claim.tests)
+    return Counter({name: found[name] for name in STANDINGS if found[name]})

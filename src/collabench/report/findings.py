@@ -1,0 +1,90 @@
+"""The lead of a report: what was found, in plain sentences that are made from the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from collabench.report.across_profiles import ClaimEverywhere, count
+from collabench.report.standing import DECIDED, Standing
+
+#: Number of statements that a sentence quotes; it counts the others.
+_QUOTED = 3
+
+
+def findings(claims: Sequence[ClaimEverywhere], names: dict[str, str]) -> list[str]:
+    """Five sentences: how much is decided, what is supported, what is refuted, where the open tests point, and on what.
+
+    names: paper → how it is cited. Fewer sentences if no claim is declared or run.
+    """
+    statistical = [claim for claim in claims if claim.kind == "statistical"]
+    counts = count(statistical)
+    counts.pop("not run", None)
+    tested = sum(counts.values())
+    if not tested:
+        return ["No claim of a paper has been tested yet."]
+    decided = sum(counts[name] for name in DECIDED)
+    with_tests = sum(any(test.standing != "not run" for test in claim.tests) for claim in statistical)
+    return [
+        f"{_share(decided, tested, 'test')} of {_number(with_tests, 'claim')} about test error "
+        f"{'is' if decided == 1 else 'are'} decided: {counts['supported']} for the claim, {counts['refuted']} against "
+        "it.",
+        _told(statistical, names, "supported", "Supported"),
+        _told(statistical, names, "refuted", "Refuted"),
+        _undecided(counts, tested - decided),
+        _where(claims),
+    ]
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _share(part: int, whole: int, noun: str) -> str:
+    return f"{part} of {_number(whole, noun)}"
+
+
+def _told(claims: Sequence[ClaimEverywhere], names: dict[str, str], wanted: Standing, word: str) -> str:
+    """``Supported: “An ensemble … one of them.” (Song & Chai 2018; digits, clean labels).``"""
+    told = []
+    for claim in claims:
+        places = [", ".join(test.verdict.where[:3]) for test in claim.tests if test.standing == wanted]
+        if places:
+            more = f" and {_number(len(places) - 1, 'other scope')}" if len(places) > 1 else ""
+            told.append(f"“{claim.statement}” ({names.get(claim.paper, claim.paper)}, on {places[0]}{more})")
+    if not told:
+        return f"{word}: none of the claims about test error."
+    left = len(told) - _QUOTED
+    return f"{word}: {'; '.join(told[:_QUOTED])}" + (f"; and {_number(left, 'other claim')}." if left > 0 else ".")
+
+
+def _undecided(counts: dict[Standing, int], undecided: int) -> str:
+    if not undecided:
+        return "No test is undecided."
+    towards, against, stopped = (counts.get(name, 0) for name in ("leans for", "leans against", "stopped"))
+    text = (
+        f"Of the {_number(undecided, 'undecided test')}, {towards} {_verb(towards, 'lean')} towards the claim and "
+        f"{against} {_verb(against, 'lean')} against it, by the interval that is not widened for the number of tests"
+    )
+    was = "was" if stopped == 1 else "were"
+    return text + (f"; {stopped} {was} stopped, because more seeds would not decide." if stopped else ".")
+
+
+def _verb(count: int, verb: str) -> str:
+    return verb + ("s" if count == 1 else "")
+
+
+def _where(claims: Sequence[ClaimEverywhere]) -> str:
+    """On which data sets the tests ran, and how many of the papers' own settings are among them."""
+    ran = [test for claim in claims for test in claim.tests if test.standing != "not run"]
+    data = list(dict.fromkeys(test.verdict.where[0] for test in ran))
+    own = sum(test.verdict.published for test in ran)
+    left = sum(scope.published for claim in claims for scope in claim.not_run)
+    left += sum(test.verdict.published for claim in claims for test in claim.tests if test.standing == "not run")
+    return (
+        f"The tests ran on {_listed(data)}; of the {own + left} tests on a paper's own data set and backbone "
+        f"{own or 'none'} {'has' if own < 2 else 'have'} been run."
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and on ".join(words)

@@ -1,0 +1,139 @@
+"""All that the page shows, as plain data for its script.
+
+Records are passed on as they are: no figure is computed twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from collabench.config.params import Params, load_params
+from collabench.core.text import printable
+from collabench.papers.citations import citation, cited
+from collabench.papers.claims import Claims, load_claims
+from collabench.papers.tables import Paper, load_papers
+from collabench.report.across_profiles import ClaimEverywhere, ScopeTest, count, join_claims
+from collabench.report.findings import findings
+from collabench.report.gather import AllReports, Gathered, gather
+from collabench.report.html.papers import papers_data
+from collabench.report.standing import STANDINGS
+from collabench.storage.workspace import Workspace
+
+
+@dataclasses.dataclass(frozen=True)
+class Everything:
+    """The reports of all profiles, and what joins them."""
+
+    params: Params
+    claims: tuple[ClaimEverywhere, ...]
+    declared: Claims
+    papers: Mapping[str, Paper]
+    found: AllReports
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Paper → how it is cited."""
+        return {name: citation(paper.about) for name, paper in self.papers.items()}
+
+    @property
+    def lead(self) -> list[str]:
+        """The sentences of the lead, as they may be shown."""
+        return [printable(sentence) for sentence in findings(self.claims, self.names)]
+
+
+def read_everything(root: Path, *, built: bool = False) -> Everything:
+    """Read ``params.yaml``, ``papers/`` and the reports below ``root``. Raises ConfigError (one line).
+
+    built: prefer what was built here to what is accepted.
+    """
+    workspace = Workspace(root, "")
+    params = load_params(workspace.params)
+    folder = workspace.papers
+    there = folder.is_dir()
+    papers = load_papers(folder, params, resolved=False) if there else {}
+    claims = load_claims(folder, params) if there else Claims(scopes={}, claims=())
+    found = gather(root, params.profiles, list(papers), built=built)
+    return Everything(params, join_claims(claims, params, papers, found.reports), claims, papers, found)
+
+
+def page_data(everything: Everything) -> dict[str, Any]:
+    """The data of the page, JSON-ready."""
+    return {
+        "schema": 1,
+        "lead": everything.lead,
+        "standings": list(STANDINGS),
+        "problems": list(everything.found.problems),
+        "papers": papers_data(everything.papers, everything.found.reports),
+        "counts": {
+            paper: dict(count([claim for claim in everything.claims if claim.paper == paper], "statistical"))
+            for paper in everything.papers
+        },
+        "claims": [_claim(claim) for claim in everything.claims],
+        "untested": [
+            {
+                "paper": one.paper,
+                "statement": one.statement,
+                "source": cited(everything.papers[one.paper].about, one.source.file, one.source.place),
+                "reason": one.reason,
+            }
+            for one in everything.declared.untested
+        ],
+        "profiles": [_profile(report) for report in everything.found.reports],
+    }
+
+
+def _claim(claim: ClaimEverywhere) -> dict[str, Any]:
+    plain = {field.name: getattr(claim, field.name) for field in dataclasses.fields(claim)}
+    return plain | {
+        "tests": [_test(test) for test in claim.tests],
+        "not_run": [dataclasses.asdict(scope) for scope in claim.not_run],
+    }
+
+
+def _test(test: ScopeTest) -> dict[str, Any]:
+    verdict = test.verdict.model_dump(mode="json", exclude_none=True)
+    parts = [part | {"standing": stands} for part, stands in zip(verdict["parts"], test.parts, strict=True)]
+    return verdict | {"profile": test.profile, "standing": test.standing, "parts": parts}
+
+
+def _profile(report: Gathered) -> dict[str, Any]:
+    families = report.results.families if report.results else {}
+    return {
+        "name": report.name,
+        "profile": report.profile,
+        "accepted": report.accepted,
+        "report": report.report.model_dump(mode="json", exclude_none=True),
+        "families": families,
+        "runs": report.runs,
+        "prices": {"/".join(key): price for key, price in report.prices.items()},
+        "origin": report.origin.model_dump(mode="json") if report.origin else None,
+        "digests": report.digests,
+        "cells": _cells(report),
+    }
+
+
+def _cells(report: Gathered) -> dict[str, Any] | None:
+    if report.cells is None:
+        return None
+    return {name: cell.model_dump(mode="json") for name, cell in report.cells.cells.items()}
+
+
+def as_script(data: dict[str, Any]) -> str:
+    """JSON for a ``<script>`` element: nothing in it can end the element, begin a comment, or steer the text's
+    direction."""
+    text = json.dumps(_printable(data), ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(child) for key, child in value.items()}
+    return [_printable(child) for child in value] if isinstance(value, list | tuple) else value

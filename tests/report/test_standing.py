@@ -1,0 +1,124 @@
+"""Where a claim stands, and the sentences made of it: intervals written by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from collabench.papers.claims import Claim
+from collabench.report.across_profiles import ClaimEverywhere, NotRun, ScopeTest, count
+from collabench.report.claim_records import PartVerdict, ScopeVerdict
+from collabench.report.findings import findings
+from collabench.report.standing import standing, standing_of_part
+
+WHERE = ("digits", "clean labels", "ResNet-8", "40 epochs")
+
+
+def declared(hypothesis="lower", quantity="error", **fields):
+    sizes = {"no_worse": {"margin": 0.5}, "same": {}}.get(hypothesis, {"smallest_effect": 0.1})
+    return Claim.model_validate(
+        {
+            "id": "c", "paper": "p", "statement": "S.", "scopes": ("s",),
+            "quantity": quantity, "hypothesis": hypothesis,
+            "source": {"file": "000_1e20208135b2abb2.txt", "place": "P", "words": "W"},
+            "compare": ({"method": "a", "baseline": "b"},), **sizes, **fields,
+        }
+    )  # fmt: skip
+
+
+def part(low, high, verdict="inconclusive"):
+    middle = None if low is None else (low + high) / 2
+    return PartVerdict(compared="a against b", n=8, estimate=middle, low=low, high=high, verdict=verdict)
+
+
+def scope(*parts, verdict="inconclusive", note=None, published=False):
+    return ScopeVerdict(
+        scope="s", where=WHERE, published=published, declared_after_runs=False, verdict=verdict, parts=parts, note=note
+    )
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "quantity", "interval", "expected"),
+    [
+        ("lower", "error", (-2.0, -0.1), "leans for"),
+        ("lower", "error", (-2.0, 0.1), "open"),
+        ("lower", "error", (0.1, 2.0), "leans against"),
+        ("higher", "error", (0.1, 2.0), "leans for"),
+        ("higher", "error", (-2.0, -0.1), "leans against"),
+        ("no_worse", "error", (-1.0, 0.4), "leans for"),  # below the margin of 0.5
+        ("no_worse", "error", (0.1, 0.6), "open"),
+        ("no_worse", "error", (0.6, 0.9), "leans against"),
+        ("lower", "train_seconds", (0.5, 0.9), "leans for"),  # ratios: 1 is no difference
+        ("lower", "train_seconds", (1.1, 1.9), "leans against"),
+        ("no_worse", "train_seconds", (1.1, 1.4), "leans for"),  # at most 50 % more
+        ("lower", "error", (None, None), "open"),
+    ],
+)
+def test_an_open_claim_leans_where_its_plain_interval_lies(hypothesis, quantity, interval, expected):
+    claim = declared(hypothesis, quantity)
+    assert standing(scope(part(*interval)), claim) == expected
+    assert standing_of_part(part(*interval), claim) == expected
+
+
+@pytest.mark.parametrize("verdict", ["supported", "refuted", "not run"])
+def test_a_verdict_is_what_it_is(verdict):
+    assert standing(scope(part(0.1, 2.0), verdict=verdict), declared()) == verdict
+
+
+def test_all_parts_must_lean_for_a_claim_and_one_leans_against_it():
+    assert standing(scope(part(-2, -1), part(-2, 1)), declared()) == "open"
+    assert standing(scope(part(-2, -1), part(-2, -1)), declared()) == "leans for"
+    assert standing(scope(part(-2, -1), part(1, 2)), declared()) == "leans against"
+
+
+def test_what_cannot_be_compared_leans_nowhere():
+    claim = declared("lower", "train_seconds")
+    assert standing(scope(part(0.5, 0.9), note="measured on different devices"), claim) == "open"
+    assert standing(scope(part(-2, -1)), None) == "open"
+
+
+def everywhere(name, *tests, kind="statistical", not_run=()):
+    return ClaimEverywhere(
+        id=name, paper="p", statement=f"{name}.", source="P", quote="W", reading=None, hypothesis="", unit="points",
+        kind=kind, side="below", bound=0.0, smallest_effect=0.1, not_run=not_run,
+        tests=tuple(ScopeTest("small", scope(verdict=verdict), stands, ()) for verdict, stands in tests),
+    )  # fmt: skip
+
+
+UNRUN = NotRun(WHERE, "paper", published=True)
+
+
+def test_the_lead_counts_and_names_verdicts():
+    claims = [
+        everywhere("A", ("supported", "supported"), ("inconclusive", "leans for")),
+        everywhere("B", ("refuted", "refuted"), not_run=(UNRUN,)),
+        everywhere("C", ("inconclusive", "open"), ("inconclusive", "stopped"), ("inconclusive", "leans against")),
+        everywhere("D", ("supported", "supported"), kind="equality", not_run=(UNRUN,)),
+    ]
+    decided, supported, refuted, undecided, where = findings(claims, {"p": "Some Body 2020"})
+    assert decided == "2 of 6 tests of 3 claims about test error are decided: 1 for the claim, 1 against it."
+    assert supported == "Supported: “A.” (Some Body 2020, on digits, clean labels, ResNet-8)."
+    assert refuted == "Refuted: “B.” (Some Body 2020, on digits, clean labels, ResNet-8)."
+    assert undecided.startswith("Of the 4 undecided tests, 1 leans towards the claim and 1 leans against it")
+    assert "1 was stopped" in undecided
+    assert where == (
+        "The tests ran on digits; of the 2 tests on a paper's own data set and backbone none has been run."
+    )
+
+
+def test_the_lead_names_three_claims_and_counts_the_others():
+    claims = [everywhere(name, ("supported", "supported"), ("supported", "supported")) for name in "ABCDE"]
+    lead = findings(claims, {})
+    assert lead[1].count("“") == 3 and lead[1].endswith("; and 2 other claims.")
+    assert "and 1 other scope" in lead[1]
+    assert lead[2] == "Refuted: none of the claims about test error."
+    assert lead[3] == "No test is undecided."
+
+
+def test_without_tests_the_lead_says_so():
+    assert findings([everywhere("A", not_run=(UNRUN,))], {}) == ["No claim of a paper has been tested yet."]
+
+
+def test_counts_are_in_the_order_in_which_they_are_shown():
+    claims = [everywhere("A", ("refuted", "refuted"), ("inconclusive", "open"), ("supported", "supported"))]
+    assert list(count(claims).items()) == [("supported", 1), ("open", 1), ("refuted", 1)]
+    assert not count(claims, "cost")
