@@ -83,7 +83,7 @@ def test_every_figure_of_a_verdict_is_that_of_the_claims_file(project, data):
     for one in data["claims"]:
         for test in one["tests"]:
             test = dict(test)
-            assert (test.pop("profile"), test.pop("standing")) == ("small", test["verdict"])
+            assert (test.pop("profile"), test.pop("standing"), test.pop("early")) == ("small", test["verdict"], False)
             test["parts"] = [{k: v for k, v in part.items() if k != "standing"} for part in test["parts"]]
             found[one["id"], test["scope"]] = test
     assert found == expected and len(found) == 2

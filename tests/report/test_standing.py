@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collabench.papers.claims import Claim
+from collabench.papers.claim_schema import Claim
 from collabench.report.across_profiles import ClaimEverywhere, NotRun, ScopeTest, count
 from collabench.report.claim_records import PartVerdict, ScopeVerdict
 from collabench.report.findings import findings
@@ -109,7 +109,7 @@ def test_the_lead_names_three_claims_and_counts_the_others():
     claims = [everywhere(name, ("supported", "supported"), ("supported", "supported")) for name in "ABCDE"]
     lead = findings(claims, {})
     assert lead[1].count("“") == 3 and lead[1].endswith("; and 2 other claims.")
-    assert "and 1 other scope" in lead[1]
+    assert "and 1 other test" in lead[1]
     assert lead[2] == "Refuted: none of the claims about test error."
     assert lead[3] == "No test is undecided."
 

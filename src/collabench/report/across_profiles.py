@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from collabench.config.params import Params
 from collabench.papers.citations import cited
-from collabench.papers.claims import Claim, Claims
+from collabench.papers.claim_schema import Claim, Claims
 from collabench.papers.tables import Paper
 from collabench.report.claim_records import ClaimVerdict, ScopeVerdict
 from collabench.report.gather import Gathered

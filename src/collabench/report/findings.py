@@ -49,7 +49,7 @@ def _told(claims: Sequence[ClaimEverywhere], names: dict[str, str], wanted: Stan
     for claim in claims:
         places = [", ".join(test.verdict.where[:3]) for test in claim.tests if test.standing == wanted]
         if places:
-            more = f" and {_number(len(places) - 1, 'other scope')}" if len(places) > 1 else ""
+            more = f" and {_number(len(places) - 1, 'other test')}" if len(places) > 1 else ""
             told.append(f"“{claim.statement}” ({names.get(claim.paper, claim.paper)}, on {places[0]}{more})")
     if not told:
         return f"{word}: none of the claims about test error."

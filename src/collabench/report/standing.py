@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from collabench.papers.claims import Claim
+from collabench.papers.claim_schema import Claim
 from collabench.report.claim_records import PartVerdict, ScopeVerdict
 
 Standing = Literal["supported", "leans for", "open", "leans against", "refuted", "stopped", "not run"]
@@ -36,7 +36,7 @@ def standing(scope: ScopeVerdict, claim: Claim | None) -> Standing:
     """
     if scope.verdict in ("supported", "refuted", "not run"):
         return scope.verdict
-    if getattr(scope, "stopped", False):
+    if scope.stopped:
         return "stopped"
     if claim is None or not claim.is_tested or scope.note is not None:
         return "open"

@@ -14,12 +14,14 @@ from typing import Any
 from collabench.config.params import Params, load_params
 from collabench.core.text import printable
 from collabench.papers.citations import citation, cited
-from collabench.papers.claims import Claims, load_claims
+from collabench.papers.claim_schema import Claims
+from collabench.papers.claims import load_claims
 from collabench.papers.tables import Paper, load_papers
 from collabench.report.across_profiles import ClaimEverywhere, ScopeTest, count, join_claims
 from collabench.report.findings import findings
 from collabench.report.gather import AllReports, Gathered, gather
 from collabench.report.html.papers import papers_data
+from collabench.report.pages.claims import UNTUNED
 from collabench.report.standing import STANDINGS
 from collabench.storage.workspace import Workspace
 
@@ -65,6 +67,7 @@ def page_data(everything: Everything) -> dict[str, Any]:
     return {
         "schema": 1,
         "lead": everything.lead,
+        "untuned": UNTUNED,
         "standings": list(STANDINGS),
         "problems": list(everything.found.problems),
         "papers": papers_data(everything.papers, everything.found.reports),
@@ -97,7 +100,8 @@ def _claim(claim: ClaimEverywhere) -> dict[str, Any]:
 def _test(test: ScopeTest) -> dict[str, Any]:
     verdict = test.verdict.model_dump(mode="json", exclude_none=True)
     parts = [part | {"standing": stands} for part, stands in zip(verdict["parts"], test.parts, strict=True)]
-    return verdict | {"profile": test.profile, "standing": test.standing, "parts": parts}
+    about = {"profile": test.profile, "standing": test.standing, "parts": parts, "early": test.verdict.is_early}
+    return verdict | about
 
 
 def _profile(report: Gathered) -> dict[str, Any]:

@@ -20,23 +20,30 @@ function partLine(part, claim) {
   ];
 }
 
-/** What a sequential design adds, where the report records it. */
+/** The look that decided or came last, what it spent of the error, and what a reader must know beside the verdict. */
 function lookWords(test) {
-  if (!test.look) return "";
-  return (
-    `look ${test.look}${test.looks ? ` of ${test.looks}` : ""}` +
-    (test.spent === undefined ? "" : `, error spent ${number(100 * test.spent, 2)} %`)
-  );
+  if (!test.look) return [];
+  const spent =
+    test.error === undefined ? "" : `; ${short(100 * test.spent)} % of ${short(100 * test.error)} % of error spent`;
+  return [
+    `look ${test.look} of ${test.looks.length}, at ${test.n} seeds${spent}`,
+    test.stopped ? `stopped: it would need more than ${test.looks[test.looks.length - 1]} seeds` : "",
+    test.early ? "decided early, so the estimate overstates the effect on average" : "",
+    test.smallest_effect === undefined ? "" : `smallest effect of interest ${short(test.smallest_effect)}`,
+  ];
 }
 
 function testBlock(test, claim, at) {
   const parts = test.parts || [],
     known = parts.filter((part) => part.estimate !== undefined);
   const remarks = [
-    test.published ? "the paper's own data set and backbone" : "",
+    test.published
+      ? "the paper's own data set and backbone"
+      : "an analogue: data set or backbone are not the paper's",
     test.declared_after_runs && claim.unit ? "hypothesis written down after these runs" : "",
-    lookWords(test),
-    test.holm_p === undefined ? "" : `Holm p ${pValue(test.holm_p)}`,
+    ...lookWords(test),
+    test.adjusted_p === undefined ? "" : `p of support over looks and family ${pValue(test.adjusted_p)}`,
+    test.standing === "refuted" && claim.kind === "statistical" ? DATA.untuned : "",
     test.note || "",
   ].filter(Boolean);
   return el(
@@ -47,10 +54,13 @@ function testBlock(test, claim, at) {
       {},
       chip(test.standing),
       " ",
+      test.compared ? `${test.compared}: ` : "",
       scopeWords(test),
       el("span", { class: "muted" }, ` · ${test.where[3]} · profile ${test.profile}`),
     ),
-    remarks.length ? el("p", { class: "small muted" }, `${remarks.join("; ")}.`) : null,
+    remarks.length
+      ? el("p", { class: "small muted" }, `${remarks.map((remark) => remark.replace(/\.$/, "")).join("; ")}.`)
+      : null,
     el(
       "ul",
       { class: "plain parts" },

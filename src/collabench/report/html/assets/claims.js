@@ -59,7 +59,7 @@ function verdicts() {
             el(
               "span",
               { class: "small muted" },
-              `${cite(claim.paper)}; ${places[0]}${places.length > 1 ? ` and ${count(places.length - 1, "other scope")}` : ""}`,
+              `${cite(claim.paper)}; ${places[0]}${places.length > 1 ? ` and ${count(places.length - 1, "other test")}` : ""}`,
             ),
           ),
         );
@@ -190,7 +190,7 @@ function claimCard(claim, open) {
               );
               return chip(
                 standing,
-                `${standing}: ${places.length === 1 ? places[0] : `${counts.get(standing)} scopes`}`,
+                `${standing}: ${places.length === 1 ? places[0] : `${counts.get(standing)} tests`}`,
               );
             }),
           claim.tests.length ? null : chip("not run"),

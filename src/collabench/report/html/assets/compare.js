@@ -38,7 +38,10 @@ function sideOf(side, wanted) {
 function verdictsOf(side) {
   return new Map(
     (side.claims || []).flatMap((claim) =>
-      claim.scopes.map((scope) => [`${claim.id} · ${scope.scope}`, { claim, scope }]),
+      claim.scopes.map((scope) => [
+        [claim.id, scope.compared, scope.scope].filter(Boolean).join(" · "),
+        { claim, scope },
+      ]),
     ),
   );
 }
