@@ -25,6 +25,7 @@ localrules: report, train, noise, datasets, prepare_dataset, draw_noise, build_r
 onsuccess:
     if not workflow.dag_settings.until and not workflow.dag_settings.omit_from:  # asked for a part of the targets only
         plan.require_complete(STUDY, [rule.name for rule in workflow.dag.targetrules])
+        plan.tell_what_waits(STUDY)
 
 
 rule report:

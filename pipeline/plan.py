@@ -24,6 +24,8 @@ MANIFEST = "manifest.json"
 
 #: The study of this process, once it was loaded or chosen.
 _chosen: list[tuple[Study, Resources]] = []
+#: Whether nothing schedules further rounds: Snakemake was called by itself.
+_alone: list[bool] = []
 
 
 def load(root: Path, profile: str) -> tuple[Study, Resources]:
@@ -40,12 +42,15 @@ def load(root: Path, profile: str) -> tuple[Study, Resources]:
         if study.claims:
             found = next_blocks(study, seconds_of(study, resources.device))
             study = with_blocks(study, [block.numbers for block in found])
+        scheduled = growing.from_environment(profile) is not None  # a cluster's job, on its node
         choose_study(study, resources)
+        _alone[:] = [] if scheduled else [True]
     return _chosen[0]
 
 
 def choose_study(study: Study, resources: Resources) -> None:
     """Have the Snakefile and its jobs plan with this study, whatever results are added meanwhile."""
+    _alone.clear()
     _chosen[:] = [(study, resources)]
     os.environ.update(growing.environment(study.workspace.profile, study.plan.growth))
 
@@ -98,6 +103,13 @@ def lacks_failed_runs_only(study: Study) -> bool:
         elif missing:
             return False
     return bool(failed)
+
+
+def tell_what_waits(study: Study) -> None:
+    """Say, where Snakemake was called by itself, that claims need a further round."""
+    waiting = sum(state.open for state in study.grown().claims) if _alone and study.plan.growth else 0
+    if waiting:
+        print(f"{waiting} claims are undecided and need more seeds: start again", flush=True)
 
 
 def jobs_of_part(study: Study) -> list[Job]:

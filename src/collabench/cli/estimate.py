@@ -39,6 +39,8 @@ def describe_estimate(found: Estimate, budget_hours: float | None = None) -> str
     text = [tabulate(rows, head, disable_numparse=True)]
     tables = [*dict.fromkeys(cell.table for cell in found.study.plan.cells)]
     parts = {table: found.table_runs(table) for table in tables} | {"all, shared runs once": found.study.plan.runs}
+    if found.study.plan.growth is not None:
+        parts["all looks of every claim, at most"] = found.study.plan.possible
     text.append(
         tabulate(
             [

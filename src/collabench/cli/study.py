@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -220,8 +221,8 @@ def limit_hours(study: Study, wanted: Sequence[Run], available: Resources, hours
         seconds = blocks.clock_seconds(due, blocks.timed_seconds_of(study, available, due), available.workers)
         if seconds > 3600 * hours:
             raise CollabenchError(
-                f"--hours {hours:g}: the tables alone need about {seconds / 3600:.2g} hours on {available.workers} "
-                f"processes, for {len(due)} runs; claims are extended in the time after that"
+                f"--hours {hours:g}: the tables alone need about {math.ceil(100 * seconds / 3600) / 100:g} hours on "
+                f"{available.workers} processes, for {len(due)} runs; claims are extended in the time after that"
             )
 
 

@@ -26,6 +26,8 @@ UNTIL = "COLLABENCH_UNTIL"
 
 #: Factor on the time of training: processes start, and data are opened.
 TIME_MARGIN = 1.1
+#: Seconds that a round takes beside training: the study is loaded, and Snakemake starts.
+ROUND_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Block:
 
 
 class Span:
-    """How long chosen runs take on ``workers`` processes, at most: the bound of list scheduling, with a margin."""
+    """How long a round of chosen runs takes on ``workers`` processes, at most: the bound of list scheduling, with a
+    margin."""
 
     def __init__(self, workers: int) -> None:
         self._workers, self._total, self._longest = max(1, workers), 0.0, 0.0
@@ -68,7 +71,7 @@ class Span:
     def with_further(self, seconds: float, longest: float) -> float:
         """Seconds on the clock with these further runs."""
         total, longest = self._total + seconds, max(self._longest, longest)
-        return TIME_MARGIN * (total / self._workers + (1 - 1 / self._workers) * longest)
+        return ROUND_SECONDS + TIME_MARGIN * (total / self._workers + (1 - 1 / self._workers) * longest)
 
 
 def seconds_of(study: Study, device_type: str, runs: Iterable[Run] | None = None) -> dict[str, float]:
@@ -104,8 +107,9 @@ def blocks_of_round(study: Study, resources: Resources, part: Set[str]) -> list[
     left = seconds_left()
     if left is None:
         return next_blocks(study, seconds_of(study, resources.device))
+    workspace = study.workspace
     due = [run for run in study.plan.due if run.configuration.id in part]
-    if any(not (study.workspace.folder(run) / RESULT).exists() for run in due):
+    if any(not (workspace.folder(run) / RESULT).exists() and not workspace.failure(run.id).exists() for run in due):
         return []
     seconds = timed_seconds_of(study, resources)
     here = {name: found if name in part else 0.0 for name, found in seconds.items()}
