@@ -21,14 +21,14 @@ def write_images(folder: Path, count: int, size: tuple[int, int]) -> None:
     have."""
     generator = torch.Generator().manual_seed(0)
     width, height = size
-    (folder / "train" / "a").mkdir(parents=True)
-    (folder / "test" / "a").mkdir(parents=True)
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        (folder / place).mkdir(parents=True)
     for number in range(count):
         coarse = torch.rand(1, 3, max(2, height // 24), max(2, width // 24), generator=generator)
         smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")[0]
         pixels = (smooth + 0.03 * torch.randn(smooth.shape, generator=generator)).clamp(0, 1).mul(255).byte()
-        split = "train" if number else "test"
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / split / "a" / f"{number}.jpg", quality=90)
+        place = folder / ("train" if number > 1 else "test") / "ab"[number % 2]
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(place / f"{number}.jpg", quality=90)
 
 
 def rate(
@@ -37,8 +37,8 @@ def rate(
     """Images per second of wall time and of processor time (of all threads together), and kilobytes of a file."""
     files = find_images(folder, ("train", "test"))
     positions = [position for position, split in enumerate(files.splits.tolist()) if split == 0]
-    packed = {f"train_{name}": tensor for name, tensor in pack_files(files, positions).items()}
-    images = unpack_files(folder, packed, "train", resize)
+    packed = pack_files(files, {"train": positions}, False, lambda line: None)
+    images = unpack_files(folder, packed, "train", resize, False)
     normalisation = ((0.5,) * 3, (0.25,) * 3)
     stream = StreamedBatches(images, *normalisation, augmentation, batch_size, 0, torch.device("cpu"))
     labels: Tensor = torch.zeros(len(images), dtype=torch.long)

@@ -15,6 +15,9 @@ from collabench.study.jobs import Job
 from collabench.study.shards import from_environment, runs_of
 from collabench.study.study import Study, load_study
 
+#: Names the profile to the Snakefile and to its jobs, as it is written; without it, ``--config profile=`` does.
+PROFILE = "COLLABENCH_PROFILE"
+
 #: The noise stage's marker: there exactly if every static noise file of its key is.
 NOISE_MARKER = "drawn"
 
@@ -58,6 +61,11 @@ def choose_study(study: Study, resources: Resources) -> None:
 def with_blocks(study: Study, blocks: Sequence[Mapping[str, int]] = ()) -> Study:
     """The study with these blocks of seeds beyond what looks have used."""
     return study.with_growth(growing.only(study.plan.growth, blocks))
+
+
+def profile_of(config: Mapping[str, object]) -> str:
+    """The profile that Snakemake is to schedule."""
+    return os.environ.get(PROFILE) or str(config.get("profile", "default"))
 
 
 def drop_stale_markers(study: Study) -> None:

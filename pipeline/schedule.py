@@ -69,6 +69,7 @@ def _schedule(study: Study, resources: Resources, target: str, further: Sequence
 
 def _run(study: Study, *, resources: Resources, target: str, further: Sequence[str]) -> int:
     """Run Snakemake on what is missing of the target in the study that was chosen; its exit code."""
+    os.environ[plan.PROFILE] = study.workspace.profile  # on a command line Snakemake reads a number where it can
     code = snakemake(
         [
             target,

@@ -19,11 +19,12 @@ from collabench.config.configuration import noise_key
 from pipeline import plan
 from snakemake.exceptions import WorkflowError
 
+os.environ.pop("PYTHONSAFEPATH", None)  # what jobs run lies in the project's folder, not among the packages
 if not on_cluster():  # a job of Snakemake alone ends with it, too; a cluster's job is on another host
     os.environ.setdefault(ANCESTOR, this_process())
 
 try:
-    STUDY, RESOURCES = plan.load(ROOT, str(config.get("profile", "default")))
+    STUDY, RESOURCES = plan.load(ROOT, plan.profile_of(config))
 except CollabenchError as error:
     raise WorkflowError(str(error)) from None
 

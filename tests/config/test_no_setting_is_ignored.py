@@ -207,8 +207,8 @@ class Sources:
         self.official = {"cifar10": official_formats.write_cifar10(folder / "cifar10", 10)}
         pins = {
             "imagenet32": official_formats.write_imagenet32(folder / "imagenet32", 4, test_images=9),
-            "imagenet": official_formats.write_imagenet(folder / "imagenet", 4, train=5, test=3),
-            "images": official_formats.write_images(folder / "images", train=9, test=5),
+            "imagenet": official_formats.write_imagenet(folder / "imagenet", 4, train=5, test=3, turned=True),
+            "images": official_formats.write_images(folder / "images", train=9, test=5, turned=True),
         }
         self.placed = {source: {"path": str(folder / source), "sha256": pin} for source, pin in pins.items()}
 

@@ -1,19 +1,18 @@
-"""Archives and pickles that mean harm, or are damaged."""
+"""Archives that mean harm, are damaged, or are not what their name or their end says."""
 
 from __future__ import annotations
 
 import io
-import pickle
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from collabench.core.errors import DataError
-from collabench.data.archives import members, read_pickle
-from tests.support.official_formats import python2_pickle
+from collabench.data.archives import members
 
 LARGEST = 1_000_000
 
@@ -136,64 +135,102 @@ def test_missing_archive(tmp_path):
         read_all(tmp_path / "none.tar")
 
 
-# ------------------------------------------------------------------------------------------------------ pickles
+# --------------------------------------------------------------------------------------------- what an archive is
 
 
-class Evil:
-    def __init__(self, function: object, *arguments: object) -> None:
-        self.call = (function, arguments)
-
-    def __reduce__(self) -> tuple:
-        return self.call
-
-
-TRACE = Path("evil-was-here")
+def zipped(*names: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"of the zip")
+    return content.getvalue()
 
 
 @pytest.mark.parametrize(
-    "evil",
-    [
-        Evil(__import__("os").system, f"touch {TRACE}"),
-        Evil(eval, f"open('{TRACE}', 'w')"),
-        Evil(getattr, {}, "keys"),
-        Evil(np.load, "x"),
-        Evil(np.ndarray, (10,)),
-        Evil(bytearray, 10**9),
-    ],
-    ids=lambda evil: str(getattr(evil.call[0], "__name__", "")),
+    "last", [zipped("train/x/0.png", "test/x/0.png"), zipped("word/document.xml"), b"PK\x05\x06" + bytes(18)]
 )
-@pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_pickles_that_call_something_are_refused(evil, protocol, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"batch_1: not a pickle of plain data and arrays .*; refused"):
-        read_pickle(pickle.dumps({"data": evil}, protocol=protocol), "batch_1")
-    assert not TRACE.exists()
+def test_a_tar_is_a_tar_whatever_its_last_member_is(tmp_path, last):
+    path = write_tar(
+        tmp_path / "a.zip", (tarfile.TarInfo("train/a.png"), b"one"), (tarfile.TarInfo("notes.docx"), last)
+    )
+    assert zipfile.is_zipfile(path)
+    assert read_all(path) == {"train/a.png": b"one", "notes.docx": last}
 
 
-def test_arrays_of_objects_are_refused():
-    with pytest.raises(DataError, match="arrays of type 'O8' are not read"):
-        read_pickle(pickle.dumps({"data": np.array([{}], dtype=object)}, protocol=3), "batch")
+def test_a_zip_is_a_zip_under_any_name(tmp_path):
+    (tmp_path / "data").write_bytes(zipped("train/a.png"))
+    assert read_all(tmp_path / "data") == {"train/a.png": b"of the zip"}
+    (tmp_path / "two").write_bytes(zipped("train/a.png") + zipped("train/b.png"))
+    with pytest.raises(DataError, match="two: holds other bytes before its first member"):
+        read_all(tmp_path / "two")
 
 
-def test_arrays_whose_content_does_not_fit_their_shape_are_refused():
-    content = pickle.dumps({"data": np.zeros((2, 3), dtype=np.uint8)}, protocol=3)
-    shorter = content.replace(b"K\x02K\x03\x86", b"K\x09K\x09\x86")
-    assert shorter != content
-    with pytest.raises(DataError, match="batch: not a pickle"):
-        read_pickle(shorter, "batch")
+@pytest.mark.parametrize(
+    ("kind", "first"), [("7z", b"7z\xbc\xaf\x27\x1c"), ("rar", b"Rar!\x1a\x07\x01"), ("zstd", b"\x28\xb5\x2f\xfd")]
+)
+def test_other_archives_are_refused_with_what_to_do(tmp_path, kind, first):
+    (tmp_path / "data.tar").write_bytes(first + bytes(600))
+    with pytest.raises(
+        DataError, match=rf"data\.tar: a {kind} archive, which is not read; pack the files as \.tar\.xz"
+    ):
+        read_all(tmp_path / "data.tar")
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int64", ">i4", "float32", "float64"])
-def test_arrays_of_both_pythons_are_read(dtype):
-    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
-    for content in (python2_pickle({b"data": array}), pickle.dumps({"data": array}, protocol=3)):
-        read = read_pickle(content, "batch")["data"]
-        assert read.dtype == array.dtype and np.array_equal(read, array)
-    column_major = np.asfortranarray(array)
-    assert np.array_equal(read_pickle(pickle.dumps({"data": column_major}, protocol=3), "batch")["data"], array)
+# ----------------------------------------------------------------------------------------- how a zip writes its names
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80", b"garbage", pickle.dumps([1]), pickle.dumps({"a": 1})[:-3]])
-def test_damaged_pickles_are_named(content):
-    with pytest.raises(DataError, match="batch: "):
-        read_pickle(content, "batch")
+def write_names(path: Path, *members_of: zipfile.ZipInfo, written: dict[bytes, bytes] | None = None) -> Path:
+    """A zip of these members. written: names as zipfile would write them → as they are to stand in it, in bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for member in members_of:
+            archive.writestr(member, b"x")
+    content = path.read_bytes()
+    for before, after in (written or {}).items():
+        assert len(before) == len(after) and content.count(before) == 2
+        content = content.replace(before, after)
+    path.write_bytes(content)
+    return path
+
+
+def of_dos(name: str) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name)
+    member.create_system = 0
+    return member
+
+
+def test_backslashes_of_powershell_separate_folders(tmp_path):
+    path = write_names(tmp_path / "a.zip", of_dos("pets\\train\\"), of_dos("pets\\train\\cat\\1.png"))
+    assert read_all(path) == {"pets/train/cat/1.png": b"x"}
+    assert [name for name, _, _ in members(path, LARGEST, folders=True)] == ["pets/train/", "pets/train/cat/1.png"]
+    with pytest.raises(DataError, match="leads out of the archive"):
+        read_all(write_names(tmp_path / "b.zip", of_dos("a\\..\\..\\out")))
+
+
+def test_names_in_utf8_are_read_with_and_without_their_flag(tmp_path):
+    name = "train/café/1.png"
+    plain = {b"train/cafXX/1.png": name.encode()}
+    for number, path in enumerate(
+        (
+            write_names(tmp_path / "a.zip", zipfile.ZipInfo(name)),
+            write_names(tmp_path / "b.zip", zipfile.ZipInfo("train/cafXX/1.png"), written=plain),
+        )
+    ):
+        assert read_all(path) == {name: b"x"}, number
+
+
+def test_the_unicode_path_of_info_zip_is_read(tmp_path):
+    member, written = zipfile.ZipInfo("train/cafX/1.png"), "train/café/1.png".encode("cp437")
+    field = b"\x01" + zlib.crc32(written).to_bytes(4, "little") + "train/café/1.png".encode()
+    member.extra = b"up" + len(field).to_bytes(2, "little") + field
+    path = write_names(tmp_path / "a.zip", member, written={b"train/cafX/1.png": written})
+    assert read_all(path) == {"train/café/1.png": b"x"}
+
+
+@pytest.mark.parametrize("code_page", ["cp850", "latin-1", "gbk"])
+def test_names_in_a_code_page_are_refused_with_what_to_do(tmp_path, code_page):
+    letters = "金毛犬" if code_page == "gbk" else "é"
+    written = f"train/{letters}/1.png".encode(code_page)
+    plain = b"train/" + b"X" * (len(written) - len(b"train//1.png")) + b"/1.png"
+    path = write_names(tmp_path / "a.zip", zipfile.ZipInfo(plain.decode()), written={plain: written})
+    with pytest.raises(DataError, match=r"a\.zip: .* not written in UTF-8.*unpack the archive and give the folder"):
+        read_all(path)

@@ -17,9 +17,9 @@ from PIL import Image
 from collabench import data
 from collabench.config.sections import Augmentation, DatasetConfig
 from collabench.core.errors import DataError
-from collabench.data import sources
+from collabench.data import official
 from collabench.data.normalisation import statistics
-from collabench.data.sources import OFFICIAL
+from collabench.data.official import OFFICIAL
 from collabench.models.torchvision_import import import_torchvision
 from tests.support import official_formats as formats
 from tests.support.project import ROOT
@@ -110,11 +110,15 @@ def test_official_addresses_and_checksums_are_torchvisions():
         assert OFFICIAL[source].url == its_class.url
         assert OFFICIAL[source].checksum == f"md5:{its_class.tgz_md5}"
         assert OFFICIAL[source].name == its_class.filename
-    folder, train, test, meta, _, names_key = sources._CIFAR["cifar10"]
-    assert (folder, meta, names_key) == (
-        datasets.CIFAR10.base_folder, datasets.CIFAR10.meta["filename"], datasets.CIFAR10.meta["key"],
-    )  # fmt: skip
-    assert [*train, test] == [name for name, _ in (*datasets.CIFAR10.train_list, *datasets.CIFAR10.test_list)]
+        assert OFFICIAL[source].folder == its_class.base_folder
+        checksums = dict([*its_class.train_list, *its_class.test_list])
+        if source == "stl10":
+            del checksums["unlabeled_X.bin"]  # is not read
+        else:
+            checksums[its_class.meta["filename"]] = its_class.meta["md5"]
+            assert its_class.meta["key"] == official._CIFAR[source][-1]
+        assert OFFICIAL[source].files == {name: f"md5:{md5}" for name, md5 in checksums.items()}
+        assert set(official._names(source)) == OFFICIAL[source].files.keys()
 
 
 @pytest.mark.parametrize("source", ["cifar10", "cifar100", "stl10"])
@@ -146,13 +150,42 @@ def test_read_as_torchvision_reads_them(tmp_path, source, monkeypatch):
         assert tuple(theirs.classes) == dataset.classes
 
 
+@pytest.mark.parametrize("source", ["cifar10", "cifar100", "stl10"])
+@pytest.mark.parametrize("within", [False, True])
+def test_the_unpacked_files_give_the_same_as_the_archive(tmp_path, source, within):
+    official = getattr(formats, f"write_{source}")(tmp_path / "mirror")
+    config = DatasetConfig(source=source, path=str(tmp_path / "mirror"))
+    packed = prepared(tmp_path / "packed", config, official={source: official})
+    with tarfile.open(tmp_path / "mirror" / official.name) as archive:
+        archive.extractall(tmp_path / "unpacked")  # made by this test
+    path = tmp_path / "unpacked" / (official.folder if within else "")
+    config = DatasetConfig(source=source, path=str(path))
+    assert prepared(tmp_path, config, official={source: official}).digest == packed.digest
+    file = tmp_path / "unpacked" / official.folder / sorted(official.files)[-1]
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(DataError, match=f"{file.name}: damaged or another file .*; unpack it again"):
+        prepared(tmp_path / "damaged", config, official={source: official})
+    file.unlink()
+    with pytest.raises(DataError, match=f"{official.folder}: holds no {file.name}, which belongs to the unpacked"):
+        prepared(tmp_path / "missing", config, official={source: official})
+
+
+@pytest.mark.parametrize(("version", "name"), [("binary", "cifar-10-batches-bin"), ("Matlab", "data_batch_1.mat")])
+def test_other_versions_of_cifar_are_refused_with_what_to_do(tmp_path, version, name):
+    (tmp_path / "placed" / name).mkdir(parents=True)
+    with pytest.raises(
+        DataError, match=rf"{name}: the {version} version, .*cifar-10-python\.tar\.gz.*cifar-10-batches-py"
+    ):
+        prepared(tmp_path, DatasetConfig(source="cifar10", path=str(tmp_path / "placed")))
+
+
 def test_official_archive_with_other_content_is_refused(tmp_path):
     """An archive whose checksum is the expected one and whose content is not."""
     path = tmp_path / "mirror" / OFFICIAL["cifar10"].name
     formats.write_tar_gz(path, {"cifar-10-batches-py/data_batch_1": b"x"})
     config = DatasetConfig(source="cifar10", path=str(path.parent))
     with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz: holds no cifar-10-batches-py/data_batch_2"):
-        prepared(tmp_path, config, official={"cifar10": formats.official_of(path, OFFICIAL["cifar10"].url)})
+        prepared(tmp_path, config, official={"cifar10": formats.official_of(path, "cifar10")})
     assert files_in(tmp_path / "prepared") == []
 
 
@@ -236,7 +269,9 @@ def test_images_must_be_pinned_and_fit_their_pin(tmp_path):
 
 def test_mixed_sizes_need_a_resize(tmp_path):
     formats.write_images(tmp_path / "pets", sizes_differ=True)
-    with pytest.raises(DataError, match=r"train/cat/0001\.png is 15 x 12 pixels, others are 12 x 10: .* resize$"):
+    with pytest.raises(
+        DataError, match=r"train/cat/0001\.png is 15 x 12 pixels, others are 12 x 10; .*: give the data set a resize$"
+    ):
         prepared(tmp_path, pinned(tmp_path, source="images", path=str(tmp_path / "pets")))
     assert files_in(tmp_path / "prepared") == []
     dataset = prepared(tmp_path, pinned(tmp_path, source="images", path=str(tmp_path / "pets"), resize=8))
@@ -263,7 +298,10 @@ def test_mixed_sizes_need_a_resize(tmp_path):
             r"train/dog/x\.png is not a readable file .*\(a broken link",
         ),
         (lambda f: (f / "train/dog/more").mkdir(), "train/dog/more/ lies in a folder within its class"),
-        (lambda f: (f / b"train/dog/\xff.png".decode(errors="surrogateescape")).touch(), r"\\udcff\.png' is not UTF-8"),
+        (
+            lambda f: (f / b"train/dog/\xff.png".decode(errors="surrogateescape")).touch(),
+            r"\\udcff\.png' has a name that is not UTF-8",
+        ),
         (lambda f: save_deep(f / "train/dog/x.png", np.uint16), r"x\.png: has more than 8 bits a pixel"),
         (lambda f: save_deep(f / "train/dog/x.tif", np.float32), r"x\.tif: has more than 8 bits a pixel"),
         (lambda f: [shutil.rmtree(f / s / "dog") for s in ("train", "test")], r"one class only \('cat'\)"),

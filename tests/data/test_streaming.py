@@ -26,7 +26,7 @@ def imagenet(tmp_path) -> data.Dataset:
     sha256 = formats.write_imagenet(tmp_path / "data/imagenet", classes=3, train=5, test=2)
     config = DatasetConfig(source="imagenet", path="data/imagenet", sha256=sha256)
     data.prepare(config, tmp_path / "data", tmp_path / "artifacts/key", root=tmp_path)
-    return data.load(tmp_path / "artifacts/key")
+    return data.load(tmp_path / "artifacts/key", tmp_path / "data/imagenet")
 
 
 def pixels(dataset: data.Dataset, batch: torch.Tensor) -> np.ndarray:
@@ -99,7 +99,7 @@ def test_large_folders_are_streamed_and_small_ones_are_arrays(tmp_path):
     config = DatasetConfig(source="images", path=str(tmp_path / "pets"), sha256=sha256, resize=8)
     for folder, limit in (("array", 10**6), ("streamed", 1000)):
         data.prepare(config, tmp_path, tmp_path / folder, max_array_bytes=limit)
-    array, streamed = data.load(tmp_path / "array"), data.load(tmp_path / "streamed")
+    array, streamed = data.load(tmp_path / "array"), data.load(tmp_path / "streamed", tmp_path / "pets")
     assert isinstance(array.train_images, torch.Tensor) and isinstance(streamed.train_images, StreamedImages)
     assert array.form.shape == streamed.form.shape == (3, 8, 8)
     assert array.mean == streamed.mean and array.std == streamed.std
@@ -144,9 +144,22 @@ def test_files_that_changed_are_named(imagenet, tmp_path, damage):
         list(data.open_batches(imagenet, CROP, 4, 0, "cpu").epoch(0, torch.arange(15)))
 
 
-def test_a_project_can_be_moved(imagenet, tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    for name in ("data", "artifacts"):
-        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
-    dataset = data.load(tmp_path / "elsewhere/artifacts/key")
-    assert len(list(data.open_evaluation_batches(dataset, "test", CROP, 4, "cpu"))) == 2
+def test_images_that_moved_are_read_where_the_configuration_says(tmp_path):
+    """Another disk, or another machine to which the prepared data set was pulled: what is prepared names no place."""
+    sha256 = formats.write_imagenet(tmp_path / "old disk/imagenet", classes=3, train=2, test=1)
+    config = DatasetConfig(source="imagenet", path=str(tmp_path / "old disk/imagenet"), sha256=sha256)
+    data.prepare(config, tmp_path, tmp_path / "key")
+    content = b"".join(path.read_bytes() for path in (tmp_path / "key").iterdir())
+    assert b"disk" not in content and str(tmp_path).encode() not in content
+    (tmp_path / "old disk").rename(tmp_path / "new disk")
+    with pytest.raises(DataError, match=r"old disk/imagenet: does not exist\. Place there"):
+        data.prepare(config, tmp_path, tmp_path / "key")
+    assert "does not exist" in (data.what_is_missing(config, None, tmp_path / "key") or "")
+    moved = config.model_copy(update={"path": str(tmp_path / "new disk/imagenet")})
+    lines: list[str] = []
+    data.prepare(moved, tmp_path, tmp_path / "key", lines.append)
+    dataset = data.load(tmp_path / "key", data.path_of(moved, tmp_path))
+    assert lines == [] and data.what_is_missing(moved, None, tmp_path / "key") is None
+    assert len(list(data.open_evaluation_batches(dataset, "test", CROP, 4, "cpu"))) == 1
+    with pytest.raises(ValueError, match="without the folder"):
+        data.load(tmp_path / "key").train_images.open(0)

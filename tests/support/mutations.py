@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import PlainValidator
 from pydantic.fields import FieldInfo
 
+from collabench.config.sections import AS_WRITTEN
 from collabench.core.record import Record
 
 KeyPath = tuple[str | int, ...]
@@ -63,16 +64,20 @@ CONSTRAINTS = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern")
 
 @dataclass(frozen=True)
 class Member:
-    """One type that a field can have, with its constraints. plain: a function of the project's own reads the value."""
+    """One type that a field can have, with its constraints. plain: a function of the project's own reads the value.
+    as_written: every scalar is text."""
 
     kind: Any
     constraints: dict[str, Any]
     plain: bool = False
+    as_written: bool = False
 
     @property
     def accepts(self) -> set[str]:
         """The YAML types that it takes at all."""
         origin = get_origin(self.kind) or self.kind
+        if self.as_written:
+            return {"text", "whole number", "fraction", "bool", "null"}
         if self.plain or origin is Any:
             return {"text", "whole number", "fraction"}
         if origin is Literal:
@@ -101,7 +106,8 @@ def members(kind: Any, metadata: tuple[Any, ...] = ()) -> list[Member]:
             for name in CONSTRAINTS:
                 if getattr(inner, name, None) is not None:
                     constraints[name] = getattr(inner, name)
-    return [Member(kind, constraints, any(isinstance(item, PlainValidator) for item in metadata))]
+    plain = any(isinstance(item, PlainValidator) for item in metadata)
+    return [Member(kind, constraints, plain, any(item is AS_WRITTEN for item in metadata))]
 
 
 def is_record(kind: Any) -> bool:
@@ -156,7 +162,7 @@ def faults(kind: Any, value: Any, path: KeyPath = (), field: tuple[type[Record],
             required = name == "mapping" and all(is_record(m.kind) for m in alternatives if "mapping" in m.accepts)
             if not required:
                 yield fault(f"empty: {name}", sample, False)
-    if not any(is_record(member.kind) for member in alternatives):
+    if not any(is_record(member.kind) or member.as_written for member in alternatives):
         for text in NOT_FINITE:
             yield fault(f"not finite: {text}", Written(text), True)
         yield fault("a number of 30 digits", Written(TOO_LARGE), True)

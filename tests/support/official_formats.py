@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from collabench.config.sections import DatasetConfig
 from collabench.data import source_digest
 from collabench.data.download import Official
-from collabench.data.sources import IMAGENET32_TEST, IMAGENET32_TRAIN, OFFICIAL
+from collabench.data.official import OFFICIAL
+from collabench.data.sources import IMAGENET32_TEST, IMAGENET32_TRAIN
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 STL10_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
@@ -57,9 +58,20 @@ def write_tar_gz(path: Path, contents: dict[str, bytes]) -> None:
             archive.addfile(member, io.BytesIO(content))
 
 
-def official_of(path: Path, url: str) -> Official:
-    """The file at ``path`` as the official one: ``url`` and the MD5 that it has."""
-    return Official(url, "md5:" + hashlib.md5(path.read_bytes()).hexdigest())
+def md5(content: bytes) -> str:
+    return "md5:" + hashlib.md5(content).hexdigest()
+
+
+def official_of(path: Path, source: str) -> Official:
+    """The archive at ``path`` as the official one of a source, with the checksums that it and its members have."""
+    known = OFFICIAL[source]
+    with tarfile.open(path) as archive:
+        files = {
+            Path(member.name).name: md5(archive.extractfile(member).read())
+            for member in archive
+            if Path(member.name).name in known.files
+        }
+    return Official(known.url, md5(path.read_bytes()), known.folder, files)
 
 
 def labels_of(count: int, classes: int) -> np.ndarray:
@@ -87,10 +99,9 @@ def write_cifar10(folder: Path, images_per_batch: int = 20, classes: tuple[str, 
     contents["cifar-10-batches-py/batches.meta"] = python2_pickle(
         {b"num_cases_per_batch": images_per_batch, b"label_names": [c.encode() for c in classes], b"num_vis": 3072}
     )
-    url = OFFICIAL["cifar10"].url
-    path = folder / url.rpartition("/")[2]
+    path = folder / OFFICIAL["cifar10"].name
     write_tar_gz(path, contents)
-    return official_of(path, url)
+    return official_of(path, "cifar10")
 
 
 def write_cifar100(folder: Path, train_images: int = 200, test_images: int = 100) -> Official:
@@ -111,10 +122,9 @@ def write_cifar100(folder: Path, train_images: int = 200, test_images: int = 100
             b"coarse_label_names": [f"coarse_{n:02d}".encode() for n in range(20)],
         }
     )
-    url = OFFICIAL["cifar100"].url
-    path = folder / url.rpartition("/")[2]
+    path = folder / OFFICIAL["cifar100"].name
     write_tar_gz(path, contents)
-    return official_of(path, url)
+    return official_of(path, "cifar100")
 
 
 def write_stl10(folder: Path, train_images: int = 20, test_images: int = 20) -> Official:
@@ -123,10 +133,9 @@ def write_stl10(folder: Path, train_images: int = 20, test_images: int = 20) -> 
     for number, (name, count) in enumerate((("train", train_images), ("test", test_images))):
         contents[f"stl10_binary/{name}_X.bin"] = pixels_of(count, 3 * 96 * 96, number).tobytes()
         contents[f"stl10_binary/{name}_y.bin"] = (labels_of(count, 10) + 1).astype(np.uint8).tobytes()
-    url = OFFICIAL["stl10"].url
-    path = folder / url.rpartition("/")[2]
+    path = folder / OFFICIAL["stl10"].name
     write_tar_gz(path, contents)
-    return official_of(path, url)
+    return official_of(path, "stl10")
 
 
 def write_imagenet32(folder: Path, images_per_batch: int = 100, *, npz: bool = True, test_images: int = 1000) -> str:
@@ -157,24 +166,28 @@ def write_images(
     ending: str = "png",
     splits: tuple[str, str] = ("train", "test"),
     sizes_differ: bool = False,
+    turned: bool = False,
 ) -> str:
     """``<split>/<class>/NNNN.<ending>``, ``train`` and ``test`` images per class, of ``size`` (width, height).
 
-    Returns the SHA-256 to pin.
+    turned: their EXIF data say that they are to be turned by 90 degrees. Returns the SHA-256 to pin.
     """
     generator = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
     for split, count in zip(splits, (train, test), strict=True):
         for name in classes:
             (folder / split / name).mkdir(parents=True, exist_ok=True)
             for number in range(count):
                 width, height = size[0] + 3 * number * sizes_differ, size[1] + 2 * number * sizes_differ
                 pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{number:04d}.{ending}")
+                path = folder / split / name / f"{number:04d}.{ending}"
+                Image.fromarray(pixels).save(path, **({"exif": exif} if turned else {}))
     source = "imagenet" if splits[1] == "val" else "images"
     return source_digest(DatasetConfig(source=source, path=str(folder)))
 
 
-def write_imagenet(folder: Path, classes: int = 1000, *, train: int = 1, test: int = 1) -> str:
+def write_imagenet(folder: Path, classes: int = 1000, *, train: int = 1, test: int = 1, turned: bool = False) -> str:
     """``train/<wnid>/*.JPEG`` and ``val/<wnid>/*.JPEG`` of mixed sizes. Returns the SHA-256 to pin."""
     return write_images(
         folder,
@@ -185,4 +198,5 @@ def write_imagenet(folder: Path, classes: int = 1000, *, train: int = 1, test: i
         ending="JPEG",
         splits=("train", "val"),
         sizes_differ=True,
+        turned=turned,
     )

@@ -39,4 +39,6 @@ def data_digest(name: Annotated[str, typer.Argument(help="Of a data set in param
     params = load_params(root / "params.yaml")
     if name not in params.datasets:
         raise CollabenchError(f"{name!r} is not a data set of params.yaml; there are {', '.join(params.datasets)}")
-    print(f"sha256: {data.source_digest(params.datasets[name], root.resolve())}")
+    root = root.resolve()
+    bad_files = root / "artifacts" / f"{name}-bad-files.txt"
+    print(f"sha256: {data.source_digest(params.datasets[name], root, bad_files)}")

@@ -17,7 +17,7 @@ from collabench.config.sections import (
     RecipeConfig,
 )
 from collabench.config.validation import validate
-from collabench.config.yaml_file import Document, KeyPath, read_yaml
+from collabench.config.yaml_file import Document, KeyPath, is_text_everywhere, read_yaml
 from collabench.core import arithmetic
 from collabench.core.errors import ConfigError
 from collabench.core.record import Record
@@ -44,15 +44,24 @@ _SECTION_OF = {
     "baseline": "methods",
 }  # fmt: skip
 
+#: Names of classes, which are those of the user's folders.
+_TEXTS: tuple[KeyPath, ...] = (("noise", "*", "pairs", "*"),)
+
 
 def load_params(path: Path) -> Params:
     """Read and check ``params.yaml``. Raises ConfigError (one line)."""
     if not path.exists() and path.parent.is_dir():
         raise ConfigError(f"{path}: does not exist; call collabench in the project's folder, or name it with --root")
-    document = read_yaml(path)
+    document = read_yaml(path, texts=_TEXTS)
     params: Params = validate(document, Params, document.value)
     params._document = document
     for profile_name, profile in params.profiles.items():
+        if not is_text_everywhere(profile_name):
+            raise document.error(
+                ("profiles", profile_name),
+                "DVC and other readers of YAML or of a command line would take this name for a number, a date or a "
+                f"truth value; give the profile another one, such as study-{profile_name}",
+            )
         for index, table in enumerate(profile.tables):
             for field, section in _SECTION_OF.items():
                 names = getattr(table, field)

@@ -7,9 +7,10 @@ gives one :class:`~collabench.core.errors.ConfigError` with file, line, key and 
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from collabench.config.batch_sizes import LastBatch
 from collabench.config.known_datasets import DECODED_SOURCES, PINNED_SOURCES
@@ -20,6 +21,23 @@ from collabench.models import FAMILIES, ModelSettings
 # ------------------------------------------------------------------------------------------------ the sections
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+
+
+class _AsWritten:
+    """The type of :data:`AS_WRITTEN`."""
+
+
+#: Marks a text that ``params.yaml`` holds as it is written, without quotes too: ``1e3`` and ``null`` are text there.
+AS_WRITTEN = _AsWritten()
+
+#: The name of a class: of a folder, in any language and of any form (``golden retriever``, ``café``, ``007``, ``yes``),
+#: or of an official list. It is kept in Unicode's composed form, since a Mac may write its folder in another.
+ClassName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\r\n\x85\u2028\u2029]*$"),
+    AfterValidator(lambda name: unicodedata.normalize("NFC", name)),
+    AS_WRITTEN,
+]
 #: Text on one line.
 Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\r\n\x85\u2028\u2029]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -30,7 +48,8 @@ class DatasetConfig(Record):
 
     ``train_images`` and ``test_images`` choose stratified subsets. ``split_seed`` determines them; the split is the
     same for every run, so that the test set is fixed. ``test_on_rest``: every image outside the training set is a test
-    image.
+    image. ``exif_orientation``: whether images that were stored turned or mirrored are turned as their EXIF data say
+    (``applied``), or kept as they are stored (Pillow turns TIFF files always).
     """
 
     source: Literal["digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet", "images"]
@@ -39,6 +58,7 @@ class DatasetConfig(Record):
     sha256: Sha256 | None = None
     mirrors: Annotated[tuple[str, ...], NO_REPEATS] = ()
     resize: int | None = Field(default=None, ge=4, le=1024)
+    exif_orientation: Annotated[Literal["ignored", "applied"], LATER] = "ignored"
     train_images: int | None = Field(default=None, ge=2, le=100_000_000)
     test_images: int | None = Field(default=None, ge=2, le=100_000_000)
     test_on_rest: bool = False
@@ -51,6 +71,9 @@ class DatasetConfig(Record):
         if self.source not in DECODED_SOURCES and self.resize is not None:
             raise ValueError(f"resize is for images that are decoded from files; those of {self.source!r} are kept as "
                              "they are; remove it")  # fmt: skip
+        if self.source not in DECODED_SOURCES and self.upright:
+            raise ValueError(f"exif_orientation is for images that are decoded from files, not for {self.source!r}; "
+                             "remove it")  # fmt: skip
         if self.source == "digits" and self.path is not None:
             raise ValueError("digits is embedded and has no path; remove it")
         if self.source not in PINNED_SOURCES and self.path is None:
@@ -65,6 +88,11 @@ class DatasetConfig(Record):
         if self.split_seed and self.train_images is None and self.test_images is None:
             raise ValueError("split_seed decides which images are used: it belongs to train_images or test_images")
         return self
+
+    @property
+    def upright(self) -> bool:
+        """Whether images are turned as their EXIF orientation says."""
+        return self.exif_orientation == "applied"
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change a run's numbers: all but the path, the mirrors and the title."""
@@ -83,7 +111,7 @@ class NoiseConfig(Record):
     when: Literal["static", "per_epoch"] = "static"
     count: Literal["exact", "bernoulli"] = "exact"
     hit: Literal["redrawn", "fixed"] = "redrawn"
-    pairs: dict[Name, Name] | None = None
+    pairs: dict[ClassName, ClassName] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,9 +124,10 @@ def _shown_part(part: str | int) -> str:
     return text if text.isprintable() and 0 < len(text) <= 80 and " " not in text else shorten(text)
 
 
-def read_yaml(path: Path) -> Document:
+def read_yaml(path: Path, texts: tuple[KeyPath, ...] = ()) -> Document:
     """Read one YAML file. All keys are text.
 
+    texts: where values are text as they are written, even ``1e3`` or ``null``; ``*`` stands for any key.
     Raises ConfigError (one line) for a file that is missing, not UTF-8 or not YAML, that has a duplicate key, refers to
     itself, is too large, or has a tag for anything other than plain data.
     """
@@ -145,9 +147,9 @@ def read_yaml(path: Path) -> Document:
         raise ConfigError(f"{path}:{line}: not UTF-8 text (byte 0x{raw[error.start]:02x})") from None
     for loader in _LOADERS[:-1]:
         with suppress(yaml.YAMLError):
-            return _parse(path, text, loader)
+            return _parse(path, text, loader, texts)
     try:  # the slow loader explains more clearly what is wrong
-        return _parse(path, text, _Loader)
+        return _parse(path, text, _Loader, texts)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -160,21 +162,27 @@ def read_yaml(path: Path) -> Document:
         ) from None
 
 
-def _parse(path: Path, text: str, loader_class: type[Any]) -> Document:
+def _parse(path: Path, text: str, loader_class: type[Any], texts: tuple[KeyPath, ...]) -> Document:
     loader = loader_class(text)
     try:
         node = loader.get_single_node()
         if node is None:
             raise ConfigError(f"{path}:1: the file is empty")
         lines: dict[KeyPath, int] = {}
-        _check_nodes(path, node, (), lines, frozenset(), [0])
+        _check_nodes(path, node, (), lines, frozenset(), [0], texts)
         return Document(path, loader.construct_document(node), lines)
     finally:
         loader.dispose()
 
 
 def _check_nodes(
-    path: Path, node: yaml.Node, key_path: KeyPath, lines: dict[KeyPath, int], parents: frozenset[int], count: list[int]
+    path: Path,
+    node: yaml.Node,
+    key_path: KeyPath,
+    lines: dict[KeyPath, int],
+    parents: frozenset[int],
+    count: list[int],
+    texts: tuple[KeyPath, ...],
 ) -> None:
     """Fill ``lines``, make every key text, and reject what is not plain data.
 
@@ -211,17 +219,42 @@ def _check_nodes(
             if hidden := _HIDDEN.search(key):
                 raise refuse(f"the character {hidden[0]!r} cannot stand here, nor be written as an escape", key_line)
             text = yaml.ScalarNode(f"{_TAG}str", key, key_node.start_mark, key_node.end_mark)
+            if any(_fits(pattern, (*key_path, key)) for pattern in texts) and isinstance(value_node, yaml.ScalarNode):
+                marks = value_node.start_mark, value_node.end_mark
+                value_node = yaml.ScalarNode(f"{_TAG}str", value_node.value, *marks)
             node.value[position] = (text, value_node)
-            _check_nodes(path, value_node, (*key_path, key), lines, parents, count)
+            _check_nodes(path, value_node, (*key_path, key), lines, parents, count, texts)
     elif isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
         for index, child in enumerate(node.value):
-            _check_nodes(path, child, (*key_path, index), lines, parents, count)
+            _check_nodes(path, child, (*key_path, index), lines, parents, count, texts)
     elif not isinstance(node, yaml.ScalarNode) or node.tag not in (*_SCALARS, f"{_TAG}str"):
         raise refuse(f"the tag {shorten(node.tag)} is not supported; remove it")
     elif node.tag in _SCALARS and not _SCALARS[node.tag][0].fullmatch(node.value):
         raise refuse(f"{shorten(node.value)} is not of type {node.tag.removeprefix(_TAG)}, as tagged; remove the tag")
     elif node.tag == f"{_TAG}int" and len(node.value) > _MAX_DIGITS:
         raise refuse(f"the number {node.value[:12]}… is too large; in quotes, if it is text")
+
+
+def _fits(pattern: KeyPath, key_path: KeyPath) -> bool:
+    return len(pattern) == len(key_path) and all(
+        wanted in ("*", part) for wanted, part in zip(pattern, key_path, strict=True)
+    )
+
+
+def is_text_everywhere(name: str) -> bool:
+    """Whether every reader of YAML, and of a command line, takes a plain word for text: not for a number, a truth
+    value, a date or nothing."""
+    if name.lower() in ("y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"):
+        return False
+    parsers: tuple[Callable[[str], Any], ...] = (int, float, lambda text: int(text, 0))
+    for parse in parsers:
+        with suppress(ValueError):
+            parse(name)
+            return False
+    try:
+        return isinstance(yaml.safe_load(name), str)  # YAML 1.1
+    except (yaml.YAMLError, ValueError):  # 2024-13-01 is no date
+        return False
 
 
 def shorten(value: Any) -> str:

@@ -7,9 +7,11 @@ decoded when needed.
 
 from collabench.data.dataset import (
     Dataset,
+    is_pinned_source,
     load,
     open_batches,
     open_evaluation_batches,
+    path_of,
     prepare,
     source_digest,
     what_is_missing,
@@ -24,9 +26,11 @@ __all__ = [
     "Dataset",
     "Manifest",
     "NoisyLabels",
+    "is_pinned_source",
     "load",
     "open_batches",
     "open_evaluation_batches",
+    "path_of",
     "pixel_statistics",
     "prepare",
     "source_digest",

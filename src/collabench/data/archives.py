@@ -1,8 +1,8 @@
-"""Safe reading of archives and pickles from elsewhere.
+"""Safe reading of archives from elsewhere.
 
 Archives are read member by member in memory; nothing is extracted to disk. An archive is rejected if a member is a link
-or a device, has an absolute path or a path with ``..``, or unpacks to more than is allowed. Pickles can only produce
-plain data and numeric arrays.
+or a device, has an absolute path or a path with ``..``, or unpacks to more than is allowed. The first bytes of a file
+say what it is: its end may belong to a member, such as a zip within a tar.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import bz2
 import gzip
 import io
 import lzma
-import pickle
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -20,9 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, NoReturn
-
-import numpy as np
+from typing import IO, Any, NoReturn
 
 from collabench.core.errors import DataError
 from collabench.core.regular import open_file
@@ -36,6 +34,25 @@ _OPENERS: tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...] = (
     (b"BZh", bz2.BZ2File),
     (b"\xfd7zXZ\x00", lzma.LZMAFile),
 )
+
+#: First bytes of a zip: of its first member, of one without members.
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+
+#: First bytes of what is no archive of data here → its name.
+_OTHER_KINDS = {
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!\x1a\x07": "rar",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x1f\x9d": "compress (.Z)",
+    b"PK\x07\x08": "split zip",
+}
+
+#: Numbers of systems in a zip's members whose programs separate folders by a backslash, against the format's rule:
+#: MS-DOS (also written by .NET and so by PowerShell), OS/2, Windows.
+_BACKSLASH_SYSTEMS = (0, 6, 10, 11, 14)
+
+#: A zip's extra field with a member's name in UTF-8, and its flag of a name that is in UTF-8.
+_UNICODE_PATH, _IS_UTF8 = 0x7075, 0x800
 
 #: Exceptions that damaged compressed data raises.
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError,
@@ -72,21 +89,36 @@ class _Bounded(io.RawIOBase):
         return True
 
 
-def is_archive(path: Path) -> bool:
-    """Whether the file's name has the ending of a zip or tar archive."""
-    return path.name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"))
-
-
-def members(path: Path, largest: int) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+def members(path: Path, largest: int, *, folders: bool = False) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
     """The regular files of a tar or zip archive, in order: name (without ``./``), size, and a function that reads it.
 
     The function must be called before the next member is requested. largest: maximum size of one member in bytes.
-    Raises DataError, naming the archive, if it is missing, damaged or truncated, or contains a member that is not
-    allowed.
+    folders: also the members that are folders, whose names end with a slash.
+    Raises DataError, naming the archive, if it is missing, damaged or truncated, of another kind than tar and zip, or
+    contains a member that is not allowed.
     """
     with _naming_archive(path):
-        open_file(path).close()  # of a pipe or a device the end would be waited for
-        yield from _zip_members(path, largest) if zipfile.is_zipfile(path) else _tar_members(path, largest)
+        found = _zip_members(path, largest) if _is_zip(path) else _tar_members(path, largest)
+        for name, size, content in found:
+            if folders or not name.endswith("/"):
+                yield name, size, content
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether a file is a zip, by its first bytes; else it is a tar. Raises DataError if it is neither."""
+    with open_file(path) as file:  # of a pipe or a device the end would be waited for
+        head = file.read(tarfile.BLOCKSIZE)
+    if head.startswith(_ZIP):
+        return True
+    for magic, kind in _OTHER_KINDS.items():
+        if head.startswith(magic):
+            raise DataError(
+                f"{path}: a {kind} archive, which is not read; pack the files as .tar.xz or .zip, or unpack them and "
+                "give the folder"
+            )
+    if not head.startswith(tuple(magic for magic, _ in _OPENERS)):
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")  # raises an error of tarfile's, unless it is a header
+    return False
 
 
 @contextmanager
@@ -96,7 +128,7 @@ def _naming_archive(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"{path}: is missing") from None
     except _DAMAGE as error:
-        raise DataError(f"{path}: damaged or not an archive ({_one_line(error)})") from None
+        raise DataError(f"{path}: damaged or not an archive of the kind tar or zip ({one_line(error)})") from None
 
 
 def _tar_members(path: Path, largest: int) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
@@ -105,13 +137,15 @@ def _tar_members(path: Path, largest: int) -> Iterator[tuple[str, int, Callable[
         file.seek(0)
         opener = next((opener for magic, opener in _OPENERS if head.startswith(magic)), lambda plain: plain)
         unpacked = _Bounded(opener(file), path, largest)
-        with tarfile.open(fileobj=unpacked, mode="r:") as archive:
+        # UTF-8 in every locale
+        with tarfile.open(fileobj=unpacked, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             count = 0
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined] # undocumented: tarfile would keep every header
                 count += 1
                 _check_name(path, member.name, count)
                 if member.isdir():
+                    yield f"{_plain(member.name)}/", 0, bytes
                     continue
                 if not member.isreg() or member.issparse() or member.size < 0:
                     raise DataError(f"{path}: {_clean(member.name)} is a link or a device, or has holes; refused")
@@ -133,17 +167,47 @@ def _read_exactly(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path)
 def _zip_members(path: Path, largest: int) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
     with zipfile.ZipFile(path) as archive:
         total = 0
+        if min((member.header_offset for member in archive.infolist()), default=0) > 0:
+            raise DataError(f"{path}: holds other bytes before its first member, such as another zip; refused")
         for count, member in enumerate(archive.infolist(), start=1):
-            _check_name(path, member.filename, count)
-            if member.is_dir():
+            name = _zip_name(path, member)
+            _check_name(path, name, count)
+            if name.endswith("/"):
+                yield f"{_plain(name)}/", 0, bytes
                 continue
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
-                raise DataError(f"{path}: {_clean(member.filename)} is a link or a device; refused")
+                raise DataError(f"{path}: {_clean(name)} is a link or a device; refused")
             total += member.file_size
             if member.file_size > largest or total > MAX_UNPACKED_BYTES:
-                raise DataError(f"{path}: {_clean(member.filename)} unpacks to more than {largest:,} bytes; refused")
-            yield _plain(member.filename), member.file_size, partial(_read_zip, archive, member, path)
+                raise DataError(f"{path}: {_clean(name)} unpacks to more than {largest:,} bytes; refused")
+            yield _plain(name), member.file_size, partial(_read_zip, archive, member, path)
+
+
+def _zip_name(path: Path, member: zipfile.ZipInfo) -> str:
+    """The name of a member, with slashes. Raises DataError if it is written in a code page, of which a zip does not say
+    which one."""
+    name = member.orig_filename
+    if not member.flag_bits & _IS_UTF8 and not name.isascii():
+        written = name.encode("cp437")  # as zipfile has decoded it
+        try:
+            name = _unicode_path(member.extra, written) or written.decode("utf-8")
+        except UnicodeDecodeError:
+            raise DataError(
+                f"{path}: the name of the member {_clean(name)} is not written in UTF-8, so that it cannot be known; "
+                "unpack the archive and give the folder, or pack it again as .tar, or as .zip with names in UTF-8"
+            ) from None
+    return name.replace("\\", "/") if member.create_system in _BACKSLASH_SYSTEMS else name
+
+
+def _unicode_path(extra: bytes, written: bytes) -> str | None:
+    """The name of Info-ZIP's Unicode path field, if there is one that belongs to the name as it is written."""
+    while len(extra) >= 4:
+        kind, length = struct.unpack("<HH", extra[:4])
+        field, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == _UNICODE_PATH and field[:1] == b"\x01" and field[1:5] == zlib.crc32(written).to_bytes(4, "little"):
+            return field[5:].decode("utf-8")
+    return None
 
 
 def _read_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bytes:
@@ -171,98 +235,8 @@ def _clean(name: str) -> str:
     return repr(name if len(name) <= 120 else name[:117] + "…")
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-# ------------------------------------------------------------------------------------------------------ pickles
-
-
-class _ArrayType:
-    """Stands for ``numpy.ndarray`` in a pickle: an argument of ``_reconstruct`` that cannot be called."""
-
-
-class _DataType:
-    """Stands for ``numpy.dtype`` in a pickle: one of a few numeric types, without numpy's own constructor."""
-
-    _ALLOWED = frozenset(kind + size for kind in "iu" for size in "1248") | {"f4", "f8", "b1"}
-
-    def __init__(self, code: object, align: object = False, copy: object = True) -> None:
-        text = code.decode("ascii", "replace") if isinstance(code, bytes) else code
-        if text not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"arrays of type {text!r} are not read")
-        self.code = text
-        self.order: Literal["=", "<", ">", "|"] = "="
-
-    def __setstate__(self, state: object) -> None:
-        # (version, byte order, subarray, names, fields, element size, alignment, flags); plain types have no further
-        # entries.
-        if not isinstance(state, tuple) or len(state) < 8 or state[2:5] != (None, None, None):
-            raise pickle.UnpicklingError("an array type that is not plain")
-        order = state[1].decode("ascii", "replace") if isinstance(state[1], bytes) else state[1]
-        orders: dict[object, Literal["=", "<", ">", "|"]] = {"=": "=", "<": "<", ">": ">", "|": "|"}
-        if not isinstance(order, str) or order not in orders:
-            raise pickle.UnpicklingError("an array type of unknown byte order")
-        self.order = orders[order]
-
-
-class _Array:
-    """An array that is being read. Python code checks its state and makes the ndarray, not numpy's unpickling code."""
-
-    value: np.ndarray | None = None
-
-    def __setstate__(self, state: object) -> None:
-        if not isinstance(state, tuple) or len(state) != 5:
-            raise pickle.UnpicklingError("an array without plain content")
-        _, shape, kind, column_major, content = state
-        if not isinstance(kind, _DataType) or not isinstance(content, bytes) or not isinstance(shape, tuple):
-            raise pickle.UnpicklingError("an array without plain content")
-        array = np.frombuffer(content, dtype=np.dtype(kind.code).newbyteorder(kind.order))
-        self.value = array.reshape(shape, order="F" if column_major else "C")
-
-
-def _reconstruct(subtype: object, shape: object, code: object) -> _Array:
-    if subtype is not _ArrayType or shape != (0,):
-        raise pickle.UnpicklingError("an array of a kind that is not read")
-    return _Array()
-
-
-_KNOWN = {
-    ("numpy", "ndarray"): _ArrayType,
-    ("numpy", "dtype"): _DataType,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-}
-
-
-class _RestrictedReader(pickle.Unpickler):
-    """Reads plain Python data and numeric arrays. A pickle can call nothing outside this module."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _KNOWN[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which no data set needs") from None
-
-
-def read_pickle(content: bytes, name: str) -> dict[str, Any]:
-    """The dictionary, with text keys, in a pickle of plain data and numeric arrays (files of CIFAR and ImageNet32).
-
-    Byte strings of Python 2 stay bytes. Raises DataError, naming the file (``name``), for a pickle that is damaged or
-    asks for anything else. Nothing that the pickle names is imported or called.
-    """
-    try:
-        value = _RestrictedReader(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # an unpickler can be made to raise almost anything
-        raise DataError(f"{name}: not a pickle of plain data and arrays ({_one_line(error)}); refused") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{name}: holds a {type(value).__name__}, not a dictionary; refused")
-    return {
-        key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key): (
-            item.value if isinstance(item, _Array) else item
-        )
-        for key, item in value.items()
-    }
 
 
 @contextmanager
@@ -275,4 +249,4 @@ def naming(name: str) -> Iterator[None]:
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
-        raise DataError(f"{name}: not in the official format ({_one_line(error)})") from None
+        raise DataError(f"{name}: not in the official format ({one_line(error)})") from None

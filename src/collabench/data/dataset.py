@@ -3,7 +3,7 @@
 Its prepared form is a folder with ``arrays.safetensors`` and ``manifest.json``, both with checksums. Images up to a
 size limit are stored as one uint8 array per split. Larger image folders stay where they are, and so does ImageNet
 unless ``resize`` is given, because its images have many sizes. The arrays then contain labels, file names, sizes and
-checksums, and images are decoded when they are needed.
+checksums, and images are decoded when they are needed, from the folder that the configuration names.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from torch import Tensor
 
 from collabench.config.batch_sizes import LastBatch
 from collabench.config.dataset_shape import DatasetShape
-from collabench.config.known_datasets import KNOWN
 from collabench.config.sections import Augmentation, DatasetConfig
 from collabench.core.distributed import WHOLE, Part
 from collabench.core.errors import DataError
-from collabench.core.seeding import numpy_generator
 from collabench.data import batches, streaming
 from collabench.data.download import Log, Official
+from collabench.data.images import BadFiles, open_image
 from collabench.data.manifest import MANIFEST, Manifest
 from collabench.data.normalisation import pixel_statistics
-from collabench.data.sources import OFFICIAL, Source, digest_of_source, not_placed, open_source
-from collabench.data.splits import rest_of, stratified_subset
+from collabench.data.official import OFFICIAL
+from collabench.data.sources import Source, check_placed, digest_of_source, fits_pin, not_placed, open_source
+from collabench.data.subset import choose, title_of
 from collabench.data.tensors import read_tensors, write_tensors
 from collabench.storage.files import read_json, write_json
 
@@ -95,32 +95,53 @@ def prepare(
     root: Path | None = None,
     official: Mapping[str, Official] = OFFICIAL,
     max_array_bytes: int = MAX_ARRAY_BYTES,
+    bad_files: Path | None = None,
 ) -> Manifest:
     """Prepare a data set in ``folder``, unless it exists there undamaged.
 
     downloads: folder for official archives. progress: called with one line at a time. root: base of a relative ``path``
-    of the configuration. official: addresses and checksums by source (for generated files). Raises DataError (one
-    line). Files are written atomically.
+    of the configuration. official: addresses and checksums by source (for generated files). bad_files: where bad images
+    are listed if they are more than a message names. Raises DataError (one line), BadFiles for images that cannot be
+    used: every image is decoded. Files are written atomically.
     """
     log = progress or (lambda line: None)
-    existing = _existing(config, folder, log)
+    existing = _existing(config, folder, root, log)
     if existing is not None:
         return existing
-    source = open_source(config, downloads, _path_of(config, root), log, official)
-    train, test = _choose(config, source)
+    try:
+        manifest = _prepare(config, downloads, folder, log, root, official, max_array_bytes)
+    except BadFiles as error:
+        raise error.listed_in(bad_files) from None
+    if bad_files is not None:
+        bad_files.unlink(missing_ok=True)
+    log(f"{manifest.title}: {manifest.train_images:,} training and {manifest.test_images:,} test images in {folder}")
+    return manifest
+
+
+def _prepare(
+    config: DatasetConfig,
+    downloads: Path,
+    folder: Path,
+    log: Log,
+    root: Path | None,
+    official: Mapping[str, Official],
+    max_array_bytes: int,
+) -> Manifest:
+    source = open_source(config, downloads, path_of(config, root), log, official)
+    train, test = choose(config, source.train_labels, source.test_labels)
     streamed = source.files is not None and config.source == "imagenet" and config.resize is None
     if not streamed and source.shape is not None:
         size = (len(train) + len(test)) * math.prod(source.shape)
         streamed = size > max_array_bytes
     elif not streamed:
-        streamed = _decoded_size(source, len(train) + len(test)) > max_array_bytes
+        streamed = _decoded_size(config, source, train, len(train) + len(test)) > max_array_bytes
     if streamed and (source.files is None or source.files.from_archive):
         raise DataError(
             f"{config.path or config.source}: more than {max_array_bytes:,} bytes of pixels are read from files, not "
             "kept as an array; unpack the archive and give the folder as path, or use fewer images or a smaller resize"
         )
     if streamed:
-        tensors, image_shape, mean, std = _streamed_form(config, source, train, test)
+        tensors, image_shape, mean, std = _streamed_form(config, source, train, test, log)
     else:
         tensors = _array_form(config, source, train, test)
         height, width, channels = tensors["train_images"].shape[1:]
@@ -129,7 +150,7 @@ def prepare(
     metadata = {"format": FORMAT, "content": "data set", "classes": list(source.classes)}
     digest = write_tensors(folder / ARRAYS, tensors, metadata)
     manifest = Manifest(
-        title=_title_of(config),
+        title=title_of(config),
         identity=config.identity(),
         digest=digest,
         classes=source.classes,
@@ -138,53 +159,62 @@ def prepare(
         image_shape=image_shape,
         mean=mean,
         std=std,
-        streamed_from=_location(config, root, folder) if streamed else None,
+        streamed=streamed,
         resize=config.resize,
     )
     write_json(folder / MANIFEST, manifest)
-    log(f"{manifest.title}: {manifest.train_images:,} training and {manifest.test_images:,} test images in {folder}")
     return manifest
 
 
-def source_digest(config: DatasetConfig, root: Path | None = None) -> str:
+def source_digest(config: DatasetConfig, root: Path | None = None, bad_files: Path | None = None) -> str:
     """The ``sha256`` for the configuration of a data set whose files the user provides.
 
     For an archive it is the file's SHA-256. For a folder it is the SHA-256 over the sorted lines ``<relative path>
-    <bytes> <SHA-256 of the content>`` of the files that are used. Raises DataError if there is none, or if none is
-    needed.
+    <bytes> <SHA-256 of the content>`` of the files that are used, so that another image may change without it.
+    bad_files: as of :func:`prepare`. Raises DataError if there is none, or if none is needed.
     """
-    path = _path_of(config, root)
+    path = path_of(config, root)
     if path is None or config.source in OFFICIAL:
         raise DataError(f"the source {config.source!r} is pinned by the program; it takes no sha256")
-    return digest_of_source(config, path)
+    try:
+        return digest_of_source(config, path)
+    except BadFiles as error:
+        raise error.listed_in(bad_files) from None
 
 
-def what_is_missing(config: DatasetConfig, root: Path | None = None) -> str | None:
-    """One line on files that only the user can provide or must still pin (without reading them); None if complete."""
-    path = _path_of(config, root)
-    return None if path is None or config.source in OFFICIAL else not_placed(config, path)
+def is_pinned_source(config: DatasetConfig, root: Path | None = None) -> bool:
+    """Whether the files that the user provides are those of the configuration's ``sha256``. Reads all that are used."""
+    path = path_of(config, root)
+    assert path is not None, "the configuration asks for a path"
+    return fits_pin(config, path, digest_of_source(config, path))
 
 
-def _path_of(config: DatasetConfig, root: Path | None) -> Path | None:
+def what_is_missing(config: DatasetConfig, root: Path | None = None, prepared: Path | None = None) -> str | None:
+    """One line on files that only the user can provide or must still pin (without reading them); None if complete.
+
+    prepared: folder in which the data set may be prepared. The images of a streamed one are needed all the same.
+    """
+    path = path_of(config, root)
+    if path is None or config.source in OFFICIAL:
+        return None
+    if prepared is not None and (prepared / MANIFEST).exists():
+        try:
+            if not read_json(prepared / MANIFEST, Manifest, DataError).streamed:
+                return None
+        except DataError:  # it is prepared again
+            pass
+    return not_placed(config, path)
+
+
+def path_of(config: DatasetConfig, root: Path | None) -> Path | None:
+    """Where the configuration says that the files lie. root: base of a relative path."""
     if config.path is None:
         return None
-    path = Path(config.path).expanduser()
+    path = Path(os.fsdecode(config.path.encode())).expanduser()  # UTF-8 in every locale
     return path if root is None else root / path
 
 
-def _title_of(config: DatasetConfig) -> str:
-    known = KNOWN.get(config.source)
-    return config.title or (known.title if known else Path(config.path or config.source).name)
-
-
-def _location(config: DatasetConfig, root: Path | None, folder: Path) -> str:
-    """A relative path of the configuration, relative to the prepared folder, so that a project can be moved."""
-    path = _path_of(config, root)
-    assert path is not None, "only folders are streamed"
-    return str(path) if Path(config.path or "").is_absolute() else os.path.relpath(path.absolute(), folder.absolute())
-
-
-def _existing(config: DatasetConfig, folder: Path, log: Log) -> Manifest | None:
+def _existing(config: DatasetConfig, folder: Path, root: Path | None, log: Log) -> Manifest | None:
     if not (folder / MANIFEST).exists() and not (folder / ARRAYS).exists():
         return None
     try:
@@ -194,40 +224,14 @@ def _existing(config: DatasetConfig, folder: Path, log: Log) -> Manifest | None:
     except DataError as error:
         log(f"{error}; preparing it again")
         return None
-    if manifest.title != _title_of(config):
-        manifest = manifest.model_copy(update={"title": _title_of(config)})
+    if manifest.streamed:
+        path = path_of(config, root)
+        assert path is not None, "only folders are streamed"
+        check_placed(config, path)
+    if manifest.title != title_of(config):
+        manifest = manifest.model_copy(update={"title": title_of(config)})
         write_json(folder / MANIFEST, manifest)
     return manifest
-
-
-def _choose(config: DatasetConfig, source: Source) -> tuple[Tensor, Tensor]:
-    """Indices of the chosen images in the source's splits (``test_on_rest``: in both splits, one after the other)."""
-    try:
-        if config.test_on_rest:
-            labels = torch.cat([source.train_labels, source.test_labels])
-            assert config.train_images is not None, "the configuration asks for train_images"
-            if config.train_images >= len(labels):
-                raise DataError(f"test_on_rest: {config.train_images} of {len(labels)} images leave none to test on")
-            train = stratified_subset(labels, config.train_images, _split_generator(config, "train"))
-            test = rest_of(len(labels), train)
-            if config.test_images is not None:
-                test = test[stratified_subset(labels[test], config.test_images, _split_generator(config, "test"))]
-            return train, test
-        chosen = []
-        for split, labels, count in (
-            ("train", source.train_labels, config.train_images),
-            ("test", source.test_labels, config.test_images),
-        ):
-            everything = torch.arange(len(labels))
-            subset = everything if count is None else stratified_subset(labels, count, _split_generator(config, split))
-            chosen.append(subset)
-        return chosen[0], chosen[1]
-    except DataError as error:
-        raise DataError(f"{_title_of(config)}: train_images or test_images: {error}") from None
-
-
-def _split_generator(config: DatasetConfig, split: str):
-    return numpy_generator(config.split_seed, "split", split)
 
 
 def _array_form(config: DatasetConfig, source: Source, train: Tensor, test: Tensor) -> dict[str, Tensor]:
@@ -246,32 +250,31 @@ def _array_form(config: DatasetConfig, source: Source, train: Tensor, test: Tens
     }
 
 
-def _decoded_size(source: Source, count: int) -> int:
+def _decoded_size(config: DatasetConfig, source: Source, train: Tensor, count: int) -> int:
     """Total bytes of the decoded images, if all have the size of the first one."""
-    assert source.files is not None
-    _, content = next(iter(source.files.read([0])))
-    from collabench.data.images import open_image
-
-    first = open_image(content, f"{source.files.path}: {source.files.names[0]}")
-    return count * first.width * first.height * 3
+    files = source.files
+    assert files is not None
+    first = int((files.splits == 0).nonzero()[:, 0][train[0]])
+    try:
+        image = open_image(next(iter(files.read([first])))[1], files.names[first], config.upright)
+    except DataError:  # which is named with all others when they are decoded
+        return 0
+    return count * image.width * image.height * 3
 
 
 def _streamed_form(
-    config: DatasetConfig, source: Source, train: Tensor, test: Tensor
+    config: DatasetConfig, source: Source, train: Tensor, test: Tensor, log: Log
 ) -> tuple[dict[str, Tensor], tuple[int, int, int], tuple[float, ...], tuple[float, ...]]:
     files = source.files
     assert files is not None, "only image files are streamed"
-    tensors: dict[str, Tensor] = {}
-    for number, (split, chosen, labels) in enumerate(
-        (("train", train, source.train_labels), ("test", test, source.test_labels))
-    ):
-        positions = (files.splits == number).nonzero()[:, 0][chosen]
-        tensors[f"{split}_labels"] = labels[chosen]
-        tensors |= {
-            f"{split}_{part}": tensor for part, tensor in streaming.pack_files(files, positions.tolist()).items()
-        }
+    positions = {
+        split: (files.splits == number).nonzero()[:, 0][chosen].tolist()
+        for number, (split, chosen) in enumerate((("train", train), ("test", test)))
+    }
+    tensors = streaming.pack_files(files, positions, config.upright, log)
+    tensors |= {"train_labels": source.train_labels[train], "test_labels": source.test_labels[test]}
     side = config.resize or streaming.NOMINAL_SIDE
-    images = streaming.unpack_files(files.path, tensors, "train", config.resize)
+    images = streaming.unpack_files(files.path, tensors, "train", config.resize, config.upright)
     return tensors, (3, side, side), *pixel_statistics(images, tensors["train_labels"])
 
 
@@ -280,26 +283,28 @@ def _read(folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
     tensors, metadata, digest = read_tensors(folder / ARRAYS)
     if metadata.get("format") != FORMAT or metadata.get("content") != "data set":
         raise DataError(f"{folder / ARRAYS}: does not hold a data set of format {FORMAT} (written by another version?)")
-    if manifest.streamed_from is not None and "train_checksums" not in tensors:
+    if manifest.streamed and "train_checksums" not in tensors:
         raise DataError(f"{folder / ARRAYS}: holds no checksums of the images (written by another version?)")
     if digest != manifest.digest or metadata["classes"] != list(manifest.classes):
         raise DataError(f"{folder / ARRAYS}: does not belong to {MANIFEST} beside it")
     return manifest, tensors
 
 
-def load(folder: Path) -> Dataset:
+def load(folder: Path, images_at: Path | None = None) -> Dataset:
     """Open a prepared data set. Arrays are memory-mapped and verified.
 
+    images_at: the folder of a streamed data set's images (:func:`path_of`). Where it lies is no part of what is
+    prepared, since it differs between machines. Without it the images cannot be read, and the rest can.
     Raises DataError, naming the file, if a file is missing or damaged, or if the two files do not belong together.
     """
     manifest, tensors = _read(folder)
     images: list[Tensor | streaming.StreamedImages] = []
     for split in ("train", "test"):
-        if manifest.streamed_from is None:
+        if not manifest.streamed:
             images.append(tensors[f"{split}_images"])
         else:
-            location = (folder / manifest.streamed_from).resolve()  # resolved, so that messages have a readable path
-            images.append(streaming.unpack_files(location, tensors, split, manifest.resize))
+            upright = manifest.identity.get("exif_orientation") == "applied"
+            images.append(streaming.unpack_files(images_at, tensors, split, manifest.resize, upright))
     return Dataset(
         train_images=images[0],
         train_labels=tensors["train_labels"],

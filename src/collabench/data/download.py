@@ -12,8 +12,8 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from collabench.core.errors import DataError, Log
@@ -30,10 +30,15 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Official:
-    """An official file: its address and its checksum, ``md5:…`` or ``sha256:…``."""
+    """An official file: its address and its checksum, ``md5:…`` or ``sha256:…``.
+
+    folder, files: where its files lie once it is unpacked, and the checksum of each that is read.
+    """
 
     url: str
     checksum: str
+    folder: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

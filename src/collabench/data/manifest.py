@@ -12,8 +12,9 @@ MANIFEST = "manifest.json"
 
 class Manifest(Record):
     """A prepared data set. identity: the configuration's. digest: SHA-256 of the arrays' content. mean, std: per
-    channel over the training split, of pixels in [0, 1]. image_shape: (channels, height, width). streamed_from: the
-    folder of a streamed data set's images, relative to this file or absolute; else None."""
+    channel over the training split, of pixels in [0, 1]. image_shape: (channels, height, width). streamed: the
+    images are read from the user's files, whose names and checksums are stored; where they lie is the configuration's
+    to say."""
 
     schema_version: Literal[1] = 1
     title: str
@@ -25,7 +26,7 @@ class Manifest(Record):
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    streamed_from: str | None = None
+    streamed: bool = False
     resize: int | None = None
 
     @property

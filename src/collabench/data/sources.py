@@ -1,8 +1,4 @@
-"""The sources of images: one function per source, each returning a :class:`Source`.
-
-Checksums are verified before anything is unpacked or read. Official addresses and checksums are those of torchvision's
-data set classes.
-"""
+"""The sources of images: one function per source, each returning a :class:`Source`. Checksums are verified first."""
 
 from __future__ import annotations
 
@@ -19,22 +15,13 @@ from collabench.core.errors import DataError
 from collabench.core.regular import open_file, read_file
 from collabench.core.seeding import numpy_generator
 from collabench.data import images
-from collabench.data.archives import members, naming, read_pickle
-from collabench.data.download import Log, Official, obtain
+from collabench.data.archives import naming
+from collabench.data.download import Log, Official
+from collabench.data.official import OFFICIAL, planes, read_official
+from collabench.data.pickles import read_pickle
 from collabench.data.splits import rest_of, stratified_subset
+from collabench.data.subset import choose
 from collabench.storage.files import sha256_of
-
-OFFICIAL = {
-    "cifar10": Official(
-        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a"
-    ),
-    "cifar100": Official(
-        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85"
-    ),
-    "stl10": Official(
-        "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz", "md5:91f7769df0f17e558f3565bffb0c7dfb"
-    ),
-}
 
 IMAGENET32_TRAIN = tuple(f"train_data_batch_{number}" for number in range(1, 11))
 IMAGENET32_TEST = "val_data"
@@ -67,9 +54,11 @@ def open_source(
     if config.source == "digits":
         return _digits()
     if config.source in ("cifar10", "cifar100", "stl10"):
-        archive = obtain(official[config.source], downloads, path, config.mirrors, log)
-        log(f"{config.source}: reading {archive.name}")
-        return _stl10(archive) if config.source == "stl10" else _cifar(archive, config.source)
+        classes, train, test = read_official(
+            config.source, official[config.source], downloads, path, config.mirrors, log
+        )
+        with naming(config.source):
+            return _in_memory(classes, train, test)
     assert path is not None, "the configuration asks for a path"
     _check_pin(config, path, log)
     if config.source == "imagenet32":
@@ -80,7 +69,7 @@ def open_source(
     def read(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
         log(f"{path}: decoding {len(train) + len(test):,} images")
         wanted = torch.cat([splits[0][train], splits[1][test]])
-        decoded = images.decode(files, wanted, config.resize)
+        decoded = images.decode(files, wanted, config.resize, config.upright, log)
         return decoded[: len(train)], decoded[len(train) :]
 
     return Source(
@@ -100,19 +89,38 @@ def _split_folders(config: DatasetConfig) -> tuple[str, str]:
 # ---------------------------------------------------------------------------------------------- pinned by the user
 
 
-def digest_of_source(config: DatasetConfig, path: Path) -> str:
+def digest_of_source(config: DatasetConfig, path: Path, *, whole: bool = False) -> str:
     """The ``sha256`` that the configuration should contain.
 
     For an archive it is the file's SHA-256, for a folder :func:`collabench.data.images.digest_of_files` over the files
-    that are used.
+    that are used: those of a subset, if the configuration asks for one, with the names of all classes.
+    whole: over all files of a folder, also of a subset.
     """
     if config.source == "imagenet32":
         return images.digest_of_files(path, [file.name for file in _imagenet32_files(path)])
     if path.is_file():
         return sha256_of(path)
-    if not path.exists():
-        raise DataError(_where_to_get(config, path))
-    return images.digest_of_files(path, images.find_images(path, _split_folders(config)).names)
+    check_placed(config, path)
+    files = images.find_images(path, _split_folders(config))
+    if whole or not _is_subset(config):
+        return images.digest_of_files(path, files.names)
+    numbers = [(files.splits == split).nonzero()[:, 0] for split in (0, 1)]
+    chosen = choose(config, *(files.labels[split] for split in numbers))
+    used = torch.cat([split[index] for split, index in zip(numbers, chosen, strict=True)])
+    return images.digest_of_files(path, [files.names[number] for number in used.tolist()], files.classes)
+
+
+def _is_subset(config: DatasetConfig) -> bool:
+    return config.train_images is not None or config.test_images is not None
+
+
+def fits_pin(config: DatasetConfig, path: Path, actual: str) -> bool:
+    """Whether the pinned ``sha256`` is that of the files: ``actual`` is :func:`digest_of_source`. A subset of a folder
+    may also be pinned by the checksum of the whole folder, which several subsets then share."""
+    if actual == config.sha256:
+        return True
+    several = config.source != "imagenet32" and path.is_dir() and _is_subset(config)
+    return several and digest_of_source(config, path, whole=True) == config.sha256
 
 
 def not_placed(config: DatasetConfig, path: Path) -> str | None:
@@ -124,14 +132,19 @@ def not_placed(config: DatasetConfig, path: Path) -> str | None:
     return None
 
 
-def _check_pin(config: DatasetConfig, path: Path, log: Log) -> None:
+def check_placed(config: DatasetConfig, path: Path) -> None:
+    """Raise DataError, with what to do, if there is nothing at the path of files that the user provides."""
     if not path.exists():
         raise DataError(_where_to_get(config, path))
+
+
+def _check_pin(config: DatasetConfig, path: Path, log: Log) -> None:
+    check_placed(config, path)
     log(f"{path}: computing its checksum")
     actual = digest_of_source(config, path)
     if config.sha256 is None:
         raise DataError(f"{path}: is not pinned; if it is what you want, add to the data set: sha256: {actual}")
-    if actual != config.sha256:
+    if not fits_pin(config, path, actual):
         raise DataError(f"{path}: damaged or another version (sha256 {actual}, the configuration says {config.sha256})")
 
 
@@ -191,77 +204,6 @@ def _in_memory(classes: tuple[str, ...], train: tuple[Tensor, Tensor], test: tup
 def _check_labels(labels: Tensor, classes: int) -> None:
     if len(labels) == 0 or labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"labels outside 1 to {classes}, or none")
-
-
-def _planes(flat: np.ndarray, side: int) -> Tensor:
-    """Flat rows of three colour planes → (N, side, side, 3)."""
-    if not isinstance(flat, np.ndarray) or flat.dtype != np.uint8 or flat.ndim != 2 or flat.shape[1] != 3 * side * side:
-        raise ValueError(f"data is not uint8 with {3 * side * side} columns")
-    return torch.from_numpy(np.ascontiguousarray(flat.reshape(-1, 3, side, side).transpose(0, 2, 3, 1)))
-
-
-# ----------------------------------------------------------------------------------------------- CIFAR and STL-10
-
-_CIFAR = {
-    # folder, training files, test file, file of names, key of labels, key of names
-    "cifar10": ("cifar-10-batches-py", tuple(f"data_batch_{n}" for n in range(1, 6)), "test_batch", "batches.meta",
-                "labels", "label_names"),
-    "cifar100": ("cifar-100-python", ("train",), "test", "meta", "fine_labels", "fine_label_names"),
-}  # fmt: skip
-
-
-def _read_members(archive: Path, names: tuple[str, ...], largest: int) -> dict[str, bytes]:
-    """The contents of the named members of an archive. Raises DataError, naming missing members."""
-    contents = {}
-    for name, _, content in members(archive, largest):
-        if name in names:
-            contents[name] = content()
-        if len(contents) == len(names):  # the following members are not needed (and are large in STL-10)
-            break
-    for name in names:
-        if name not in contents:
-            raise DataError(f"{archive}: holds no {name}")
-    return contents
-
-
-def _cifar(archive: Path, source: str) -> Source:
-    folder, train_files, test_file, meta, label_key, names_key = _CIFAR[source]
-    wanted = tuple(f"{folder}/{name}" for name in (*train_files, test_file, meta))
-    contents = _read_members(archive, wanted, 400_000_000)
-
-    def read(names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        batches = [read_pickle(contents.pop(f"{folder}/{name}"), f"{archive}: {name}") for name in names]
-        pixels = torch.cat([_planes(batch["data"], 32) for batch in batches])
-        labels = torch.tensor([label for batch in batches for label in batch[label_key]], dtype=torch.int64)
-        if len(pixels) != len(labels):
-            raise ValueError(f"{len(pixels)} images and {len(labels)} labels")
-        return pixels, labels
-
-    with naming(str(archive)):
-        names = read_pickle(contents[f"{folder}/{meta}"], f"{archive}: {meta}")[names_key]
-        classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
-        return _in_memory(classes, read(train_files), read((test_file,)))
-
-
-def _stl10(archive: Path) -> Source:
-    """Images are stored column by column, labels from 1 on. The 100,000 unlabelled images are not used."""
-    folder = "stl10_binary"
-    wanted = tuple(
-        f"{folder}/{n}" for n in ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "class_names.txt")
-    )
-    contents = _read_members(archive, wanted, 4 * 10**9)
-
-    def read(split: str) -> tuple[Tensor, Tensor]:
-        flat = np.frombuffer(contents.pop(f"{folder}/{split}_X.bin"), dtype=np.uint8)
-        pixels = torch.from_numpy(np.ascontiguousarray(flat.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)))
-        labels = np.frombuffer(contents.pop(f"{folder}/{split}_y.bin"), dtype=np.uint8).astype(np.int64) - 1
-        if len(pixels) != len(labels):
-            raise ValueError(f"{len(pixels)} images and {len(labels)} labels")
-        return pixels, torch.from_numpy(labels)
-
-    with naming(str(archive)):
-        classes = tuple(contents[f"{folder}/class_names.txt"].decode("ascii").split())
-        return _in_memory(classes, read("train"), read("test"))
 
 
 # --------------------------------------------------------------------------------------------------- ImageNet32
@@ -337,4 +279,4 @@ def _imagenet32_pixels(file: Path, rows: Tensor) -> Tensor:
     flat, _ = _imagenet32_batch(file)
     assert flat is not None
     with naming(str(file)):
-        return _planes(flat[rows.numpy()], 32)
+        return planes(flat[rows.numpy()], 32)

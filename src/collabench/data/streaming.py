@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +23,7 @@ from torch import Tensor
 from collabench.config.batch_sizes import LastBatch
 from collabench.config.sections import Augmentation
 from collabench.core.distributed import WHOLE, Part
-from collabench.core.errors import DataError
+from collabench.core.errors import DataError, Log
 from collabench.core.seeding import numpy_generator
 from collabench.data.batches import (
     Batching,
@@ -32,13 +32,25 @@ from collabench.data.batches import (
     random_crop_boxes,
     resized_side,
 )
-from collabench.data.images import ImageFiles, centre_crop, open_image, read_image_file
+from collabench.data.images import (
+    BadFiles,
+    ImageFiles,
+    centre_crop,
+    is_turned,
+    open_image,
+    place_of,
+    read_image_file,
+    tell_turned,
+)
 
 #: Nominal side of ImageNet's images, which have many sizes. Statistics are computed at this side.
 NOMINAL_SIDE = 224
 
 #: Number of batches that are decoded ahead of the one in use.
 AHEAD = 3
+
+#: Number of files that are handed to the threads at once when a data set is prepared.
+_CHECKED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -48,16 +60,18 @@ class StreamedImages:
     root: their folder. names: UTF-8 paths below it, each ending with a newline, concatenated, uint8. ends: end of each
     path in ``names`` (exclusive, with its newline), int64 (all,). sizes: bytes of each file, int64 (all,). checksums:
     CRC-32 of each file when the data set was prepared, int64 (all,). index: numbers of these images among all files,
-    int64 (N,). resize: side of the square to which images are resized, if any.
+    int64 (N,). resize: side of the square to which images are resized, if any. upright: whether images are turned as
+    their EXIF orientation says. root is None where the place of the images is not known and only the rest is read.
     """
 
-    root: Path
+    root: Path | None
     names: Tensor
     ends: Tensor
     sizes: Tensor
     checksums: Tensor
     index: Tensor
     resize: int | None
+    upright: bool = False
 
     def __len__(self) -> int:
         return len(self.index)
@@ -80,8 +94,11 @@ class StreamedImages:
         """Decode one image as RGB. Raises DataError, naming the file, if it is missing, is damaged or has changed."""
         names, ends, sizes, checksums, index = self._arrays
         number = index[position]
-        path = self.root / bytes(names[ends[number - 1] if number else 0 : ends[number] - 1]).decode()
-        return open_image(read_image_file(path, int(sizes[number]), int(checksums[number])), str(path))
+        if self.root is None:
+            raise ValueError("these images were opened without the folder that holds them")
+        path = place_of(self.root, bytes(names[ends[number - 1] if number else 0 : ends[number] - 1]).decode())
+        content = read_image_file(path, int(sizes[number]), int(checksums[number]))
+        return open_image(content, str(path), self.upright)
 
     @cached_property
     def _arrays(self) -> tuple[np.ndarray, ...]:
@@ -89,29 +106,56 @@ class StreamedImages:
         return tuple(part.numpy() for part in (self.names, self.ends, self.sizes, self.checksums, self.index))
 
 
-def pack_files(files: ImageFiles, positions: Sequence[int]) -> dict[str, Tensor]:
-    """Names, sizes and checksums of the files as tensors ``files``, ``ends``, ``sizes``, ``checksums``. Reads all
-    files."""
+def pack_files(files: ImageFiles, positions: Mapping[str, Sequence[int]], upright: bool, log: Log) -> dict[str, Tensor]:
+    """Names, sizes and checksums of the files of each split, as tensors ``<split>_files``, ``_ends``, ``_sizes`` and
+    ``_checksums``.
 
-    def checksum(position: int) -> int:
-        return zlib.crc32(read_image_file(files.path / files.names[position], files.sizes[position]))
+    positions: split → its files. Reads and decodes all of them. Raises BadFiles, naming every one that cannot be
+    decoded.
+    """
 
-    lines = [f"{files.names[position]}\n".encode() for position in positions]
+    def check(position: int) -> tuple[int, bool, str]:
+        """CRC-32 of a file, whether its EXIF data turn it, and what is wrong with it."""
+        name = files.names[position]
+        content = read_image_file(place_of(files.path, name), files.sizes[position])
+        try:
+            open_image(content, name, upright)
+            return zlib.crc32(content), is_turned(content), ""
+        except DataError as error:
+            return 0, False, str(error)
+
+    log(f"{files.path}: decoding {sum(map(len, positions.values())):,} images")
+    tensors: dict[str, Tensor] = {}
+    bad: list[str] = []
+    turned = 0
     with ThreadPoolExecutor(_threads()) as pool:
-        checksums = list(pool.map(checksum, positions))
-    return {
-        "files": torch.from_numpy(np.frombuffer(b"".join(lines), dtype=np.uint8).copy()),
-        "ends": torch.tensor([len(line) for line in lines], dtype=torch.int64).cumsum(0),
-        "sizes": torch.tensor([files.sizes[position] for position in positions], dtype=torch.int64),
-        "checksums": torch.tensor(checksums, dtype=torch.int64),
-    }
+        for split, chosen in positions.items():
+            checksums: list[int] = []
+            for first in range(0, len(chosen), _CHECKED_AT_ONCE):
+                for checksum, is_one, problem in pool.map(check, chosen[first : first + _CHECKED_AT_ONCE]):
+                    checksums.append(checksum)
+                    turned += is_one
+                    bad += [problem] * bool(problem)
+            lines = [f"{files.names[position]}\n".encode() for position in chosen]
+            tensors |= {
+                f"{split}_files": torch.from_numpy(np.frombuffer(b"".join(lines), dtype=np.uint8).copy()),
+                f"{split}_ends": torch.tensor([len(line) for line in lines], dtype=torch.int64).cumsum(0),
+                f"{split}_sizes": torch.tensor([files.sizes[position] for position in chosen], dtype=torch.int64),
+                f"{split}_checksums": torch.tensor(checksums, dtype=torch.int64),
+            }
+    if bad:
+        raise BadFiles(files.path, bad)
+    tell_turned(turned, upright, files.path, log)
+    return tensors
 
 
-def unpack_files(root: Path, tensors: dict[str, Tensor], split: str, resize: int | None) -> StreamedImages:
+def unpack_files(
+    root: Path | None, tensors: dict[str, Tensor], split: str, resize: int | None, upright: bool
+) -> StreamedImages:
     """The images of a split from the tensors of :func:`pack_files`."""
     sizes = tensors[f"{split}_sizes"]
     names, ends, checksums = (tensors[f"{split}_{part}"] for part in ("files", "ends", "checksums"))
-    return StreamedImages(root, names, ends, sizes, checksums, torch.arange(len(sizes)), resize)
+    return StreamedImages(root, names, ends, sizes, checksums, torch.arange(len(sizes)), resize, upright)
 
 
 def decode_centre(images: StreamedImages, positions: Sequence[int], side: int) -> Tensor:
@@ -155,8 +199,8 @@ class StreamedBatches:
     ) -> None:
         if augmentation.random_resized_crop is None and images.resize is None:
             raise DataError(
-                f"{images.root}: its images are read from files and have many sizes: the recipe needs "
-                "augmentation.random_resized_crop, or the data set a resize"
+                f"{images.root or 'the data set'}: its images are read from files and have many sizes: the recipe "
+                "needs augmentation.random_resized_crop, or the data set a resize"
             )
         self._batching = Batching(len(images), batch_size, last_batch, part)
         self.seed, self.augmentation, self.count = seed, augmentation, len(images)

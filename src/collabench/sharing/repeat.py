@@ -199,7 +199,7 @@ def temporary_copy(study: Study, folders: Sequence[str], runs: Sequence[Run] = (
     """Create a temporary workspace with links to these folders of the study and to the results of these runs."""
     real = study.workspace
     with temporary_folder("verify") as place:
-        copy = Workspace(place, real.profile)
+        copy = Workspace(place, real.profile, real.base_of_data)
         copy.home.mkdir(parents=True)
         for path in (real.params, real.papers, real.root / "reports"):
             if path.exists():

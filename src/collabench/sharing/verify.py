@@ -108,16 +108,14 @@ def _verify_datasets(study: Study, found: Verification) -> dict[str, Dataset]:
     for key, configuration in configurations.items():
         folder = study.workspace.datasets / key
         try:
-            dataset = data.load(folder)
+            images_at = data.path_of(configuration.dataset, study.workspace.base_of_data)
+            dataset = data.load(folder, images_at)
             manifest = read_json(folder / data.MANIFEST, data.Manifest)
             if digest(manifest.identity) != digest(configuration.dataset.identity()):
                 raise CollabenchError(f"{folder / data.MANIFEST}: holds another data set than params.yaml asks for")
-            if manifest.streamed_from is not None:  # its images are outside the files that were hashed so far
-                pinned = configuration.dataset.sha256
-                if data.source_digest(configuration.dataset, study.workspace.root) != pinned:
-                    raise CollabenchError(
-                        f"{folder / manifest.streamed_from}: its images are not those of the pinned sha256"
-                    )
+            # streamed images are outside the files that were hashed so far
+            if manifest.streamed and not data.is_pinned_source(configuration.dataset, study.workspace.base_of_data):
+                raise CollabenchError(f"{images_at}: its images are not those of the pinned sha256")
             if (manifest.mean, manifest.std) != data.pixel_statistics(dataset.train_images, dataset.train_labels):
                 raise CollabenchError(f"{folder / data.MANIFEST}: mean or std are not those of the training images")
             found.hashed["data sets"] += 1

@@ -34,10 +34,19 @@ _ASIDE = "state/set-aside"
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths of one profile below ``root``."""
+    """Paths of one profile below ``root``.
+
+    project: the folder of the project, if ``root`` is that of a temporary copy.
+    """
 
     root: Path
     profile: str
+    project: Path | None = None
+
+    @property
+    def base_of_data(self) -> Path:
+        """The folder to which relative paths of data sets refer."""
+        return self.project or self.root
 
     @property
     def params(self) -> Path:

@@ -43,10 +43,10 @@ class Inputs:
 
         missing = {}
         for key, configuration in self._by_dataset().items():
-            if not (self._workspace.datasets / key).exists():
-                line = data.what_is_missing(configuration.dataset, self._workspace.root)
-                if line is not None:
-                    missing[key] = f"data set {configuration.names['dataset']}: {line}"
+            folder = self._workspace.datasets / key
+            line = data.what_is_missing(configuration.dataset, self._workspace.base_of_data, folder)
+            if line is not None:
+                missing[key] = f"data set {configuration.names['dataset']}: {line}"
         return missing
 
     def without_missing_data(self, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
@@ -82,7 +82,12 @@ class Inputs:
             if not folder.exists():
                 self._link_dataset(key, folder)
             data.prepare(
-                configuration.dataset, self._workspace.downloads, folder, progress=log, root=self._workspace.root
+                configuration.dataset,
+                self._workspace.downloads,
+                folder,
+                progress=log,
+                root=self._workspace.base_of_data,
+                bad_files=self._workspace.state / f"{key}-bad-files.txt",
             )
 
     def _changed(self, what: str) -> ConfigError:
@@ -106,11 +111,15 @@ class Inputs:
 
         key = dataset_key(configuration.dataset)
         if self._loaded is None or self._loaded[0] != key:
+            folder, images_at = (
+                self._workspace.datasets / key,
+                data.path_of(configuration.dataset, self._workspace.base_of_data),
+            )
             try:
-                loaded = data.load(self._workspace.datasets / key)
+                loaded = data.load(folder, images_at)
             except DataError:
                 self.prepare_dataset(key, configuration, log)  # logs what was wrong
-                loaded = data.load(self._workspace.datasets / key)
+                loaded = data.load(folder, images_at)
             self._loaded = (key, loaded)
         return self._loaded[1]
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from snakemake.cli import parse_config
 
+from collabench.config.params import load_params
 from collabench.core.errors import ConfigError
+from collabench.core.resources import Resources
 from collabench.papers.claims import check_papers
 from collabench.report.build import build_report
+from collabench.storage.workspace import Workspace
 from collabench.study import pool
 from collabench.study.study import load_study
+from pipeline import plan, schedule
 from tests.support.tiny import PARAMS, PROFILE, tiny_project, tiny_study, trained
 
 ROOT = Path(__file__).parents[3]
@@ -66,3 +72,40 @@ def test_a_study_whose_params_change_while_children_start_says_so(tmp_path):
     for ask in (lambda: changed.inputs.prepare_dataset("gone"), lambda: changed.inputs.prepare_noise(print, ["gone"])):
         with pytest.raises(ConfigError, match="was changed while the study began"):
             ask()
+
+
+@pytest.mark.parametrize("name", ["007", "1e3", "true", "No", "2024_10", "2024-10-01", "0x1f", "nan", "null"])
+def test_a_profile_that_other_readers_take_for_no_text_is_refused_at_load(tmp_path, name):
+    path = tiny_project(tmp_path) / "params.yaml"
+    path.write_text(path.read_text().replace(f"\n  {PROFILE}:", f"\n  {name}:"))
+    line = path.read_text()[: path.read_text().index(f"\n  {name}:") + 1].count("\n") + 1
+    with pytest.raises(ConfigError, match=rf"params\.yaml:{line}: profiles\.{name}: .* such as study-{name}"):
+        load_study(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["2024_10", "007", "1e3", "a.b", "1+2"])
+def test_the_name_of_a_profile_reaches_the_snakefile_as_it_is_written(name, monkeypatch):
+    """Snakemake reads the values on its command line as numbers where it can."""
+    seen: list[str] = []
+
+    def snakefile(arguments: list[str]) -> int:
+        config = parse_config([arguments[arguments.index("--config") + 1]])
+        seen.append(plan.profile_of(config))
+        return 1
+
+    monkeypatch.setenv(plan.PROFILE, "another")
+    monkeypatch.setattr(schedule, "snakemake", snakefile)
+    study = SimpleNamespace(workspace=Workspace(Path(), name))
+    assert schedule._run(study, resources=Resources(1, (), 1, "test"), target="train", further=()) == 1
+    assert seen == [name]
+
+
+def test_names_of_classes_are_read_as_they_are_written(tmp_path):
+    path = tiny_project(tmp_path) / "params.yaml"
+    pairs = "{golden retriever: café, yes: null, 007: 1e3, true: 2024-10-01, ~: 0x1f, 'quoted': \"1.50\"}"
+    path.write_text(
+        path.read_text().replace("\nmodels:", f"\n  odd: {{kind: asymmetric, rate: 0.4, pairs: {pairs}}}\nmodels:")
+    )
+    assert load_params(path).noise["odd"].pairs == {
+        "golden retriever": "café", "yes": "null", "007": "1e3", "true": "2024-10-01", "~": "0x1f", "quoted": "1.50",
+    }  # fmt: skip

@@ -15,7 +15,8 @@ import torch
 
 from collabench.config.params import load_params
 from collabench.core.errors import ConfigError, DataError, ResultError
-from collabench.data.archives import members, read_pickle
+from collabench.data.archives import members
+from collabench.data.pickles import read_pickle
 from collabench.training import checkpoint
 from tests.support.params import params_yaml, profile, table
 from tests.support.project import ROOT
@@ -23,7 +24,7 @@ from tests.support.project import ROOT
 SOURCES = sorted(path for part in ("src", "pipeline") for path in (ROOT / part).rglob("*.py"))
 
 #: The one reader of foreign pickles, whose Unpickler finds no function but its own.
-PICKLES = ROOT / "src/collabench/data/archives.py"
+PICKLES = ROOT / "src/collabench/data/pickles.py"
 
 #: Calls that execute what they are given, or hand it to a shell.
 FORBIDDEN = {

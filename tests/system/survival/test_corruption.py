@@ -314,7 +314,7 @@ def test_a_streamed_image_that_changed_is_refused_by_name(tmp_path, at):
     sha256 = official_formats.write_imagenet(tmp_path / "data/imagenet", classes=2, train=2, test=1)
     config = DatasetConfig(source="imagenet", path="data/imagenet", sha256=sha256)
     data.prepare(config, tmp_path / "data", tmp_path / "artifacts/key", root=tmp_path)
-    dataset = data.load(tmp_path / "artifacts/key")
+    dataset = data.load(tmp_path / "artifacts/key", tmp_path / "data/imagenet")
     path = sorted((tmp_path / "data/imagenet/train").glob("*/*.JPEG"))[1]
     size = path.stat().st_size
     flip_a_bit(path, at)

@@ -47,7 +47,7 @@ def open_dataset(tmp_path_factory):
             else:
                 official = {source: getattr(official_formats, f"write_{source}")(place)}
             data.prepare(config, place, folder / f"{source}-prepared", root=folder, official=official)
-            known[source] = data.load(folder / f"{source}-prepared")
+            known[source] = data.load(folder / f"{source}-prepared", data.path_of(config, folder))
         return known[source]
 
     return open_source
