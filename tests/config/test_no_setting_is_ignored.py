@@ -75,6 +75,7 @@ CANNOT = {
 
 #: (section, field) → why some of its bases may take another value without a change, beside those in which it matters.
 WITHOUT_EFFECT: dict[tuple[str, str], str] = {
+    ("methods.fang2021", "input_descriptor"): "pixels are the default for images of one channel",
     ("recipes", "last_batch"): "matters where the images of an epoch leave a tiny last batch",
     ("methods.dml", "networks"): "beside peers it may say how many there are; another number is refused",
     ("methods.wang2018", "networks"): "beside peers it may say how many there are; another number is refused",

@@ -79,6 +79,17 @@ def test_default_pairs_of_cifar10_by_name_whatever_the_order():
     assert half.corruption == 0.2
 
 
+def test_which_classes_flip():
+    asymmetric = NoiseConfig(kind="asymmetric", rate=0.4)
+    assert noise.flips(asymmetric, CIFAR10) == {
+        "bird": "airplane", "cat": "dog", "deer": "horse", "dog": "cat", "truck": "automobile"
+    }  # fmt: skip
+    assert noise.flips(asymmetric, LETTERS) == {"a": "b", "b": "c", "c": "d", "d": "a"}
+    chosen = asymmetric.model_copy(update={"pairs": {"d": "a"}})
+    assert noise.flips(chosen, LETTERS) == {"d": "a"}
+    assert noise.flips(NoiseConfig(kind="uniform", rate=0.4), LETTERS) is None
+
+
 def test_pairs_of_the_configuration():
     drawn = noise.draw(NoiseConfig(kind="asymmetric", rate=1.0, pairs={"a": "c"}), torch.arange(4), LETTERS, 0)
     assert drawn.noisy.tolist() == [2, 1, 2, 3]

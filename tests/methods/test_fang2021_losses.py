@@ -84,13 +84,19 @@ def extreme(*shape: int, scale: float) -> Tensor:
 @pytest.mark.parametrize("predictions", [1, 2, 4, 5])
 @pytest.mark.parametrize(
     "values",
-    [{}, {"out_alpha": 0.3, "out_temperature": 3.0}, {"out_temperature_squared": True, "out_temperature": 5.0}],
+    [
+        {},
+        {"out_alpha": 0.3, "out_temperature": 3.0},
+        {"out_temperature_squared": True, "out_temperature": 5.0},
+        {"out_gradient_through_target": True, "out_alpha": 0.3, "out_temperature": 3.0},
+    ],
 )
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_out(images, classes, predictions, values, smoothing):
     labels = draw_labels(images, classes)
     alpha, temperature = values.get("out_alpha", 0.5), values.get("out_temperature", 2.0)
     squared = values.get("out_temperature_squared", False)
+    constant = not values.get("out_gradient_through_target", False)
 
     def fast(z: Tensor) -> Tensor:
         found = terms(Outputs(None, z, None, None), labels, losses=("out",), label_smoothing=smoothing, **values)
@@ -98,7 +104,7 @@ def test_out(images, classes, predictions, values, smoothing):
         return found["out"]
 
     def reference(z: list):
-        return slow.out_loss(z, labels.tolist(), alpha, temperature, squared, smoothing)
+        return slow.out_loss(z, labels.tolist(), alpha, temperature, squared, smoothing, constant)
 
     compare(fast, reference, draw(predictions, images, classes))
 
@@ -125,6 +131,22 @@ def test_out_added_leaves_the_cross_entropy_beside_it():
     )
     alone = terms(Outputs(None, z, None, None), labels, losses=("out",))
     assert list(alone) == ["out"] and alone["out"].item() == found["out"].item()
+
+
+def test_the_gradient_through_the_target_is_the_only_difference_between_the_two_readings():
+    """Values are equal. Of two predictions z and z', the target's part of the gradient of the soft term with respect to
+    z' is q_k (c_k - sum_j q_j c_j) / T with q = softmax(z' / T) and c = -log softmax(z / T)."""
+    labels, z = draw_labels(3, 4), draw(2, 3, 4).requires_grad_()
+    found = {}
+    for through in (False, True):
+        _, soft = out_terms(z, labels, 2.0, gradient_through_target=through)
+        found[through] = (soft.item(), gradient(soft, z))
+    assert found[True][0] == found[False][0]
+    q = torch.softmax(z.detach() / 2, dim=-1)
+    costs = -torch.log_softmax(z.detach() / 2, dim=-1).flip(0)  # of the other prediction
+    expected = q * (costs - (q * costs).sum(dim=-1, keepdim=True)) / 2 / (2 * 3)
+    assert expected.abs().max() > 1e-3
+    assert torch.allclose(found[True][1] - found[False][1], expected, atol=1e-15)
 
 
 def test_one_prediction_has_no_soft_part_and_its_hard_part_weight_1():
@@ -363,6 +385,32 @@ def test_pull_push(shape, centre, descriptor, layers):
     drawn = [draw(*shape, seed=layer) for layer in range(layers)]
     compare(lambda *maps: fast(*maps)["pull"], lambda *maps: reference(*maps)[0], *drawn)
     compare(lambda *maps: fast(*maps)["push"], lambda *maps: reference(*maps)[1], *drawn)
+
+
+def test_one_channel_has_one_deviation_whose_similarities_have_rank_one():
+    """Why images of one channel are described by their pixels: the other similarities are signs."""
+    images = draw(6, 1, 3, 3, seed=2)
+    by_deviations, by_pixels = similarities(deviations(images)), similarities(images.flatten(1))
+    assert torch.linalg.matrix_rank(by_deviations) == 1 and torch.linalg.matrix_rank(by_pixels) == 5
+    above = (deviations(images) > deviations(images).mean()).double() * 2 - 1
+    assert torch.allclose(by_deviations, above @ above.T)
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(1, "pixels"), (3, "std")])
+def test_what_describes_the_input_depends_on_its_channels(channels, expected):
+    images, labels = draw(5, channels, 4, 4, seed=9), draw_labels(5, 4)
+    described = [deviations(draw(5, 3, 4, 4))]
+    outputs = Outputs(None, None, None, described)
+    default, chosen = (
+        terms(outputs, labels, images, losses=("pull_push",), **values)
+        for values in ({}, {"input_descriptor": expected})
+    )
+    assert default["push"].item() == chosen["push"].item()
+    settings = Settings(method="fang2021", losses=("pull_push",))
+    filled = settings.for_images((channels, 4, 4))
+    assert filled.input_descriptor == expected and filled.for_images((4 - channels, 4, 4)) == filled
+    without = Settings(method="fang2021", losses=("out",))
+    assert without.for_images((channels, 4, 4)) == without and without.identity()["input_descriptor"] == "std"
 
 
 def odd_maps(kind: str) -> Tensor:
@@ -606,7 +654,10 @@ class SlowNetwork:
         if "out" in settings.losses:
             masks = [masks_of(drawn.pop(0), settings.out_branches**level) for level in range(2)]
             predictions = slow.predictions_under_masks(features, layers, masks)
-            terms["out"] = slow.out_loss(predictions, labels, settings.out_alpha, settings.out_temperature)
+            terms["out"] = slow.out_loss(
+                predictions, labels, settings.out_alpha, settings.out_temperature,
+                constant_targets=not settings.out_gradient_through_target,
+            )  # fmt: skip
         assert not drawn
         if "mid" in settings.losses:
             z = [self.local_logits(layer, maps) for layer, maps in enumerate(local)]
@@ -622,6 +673,7 @@ class SlowNetwork:
             terms["pull"], terms["push"] = slow.pull_push_loss(
                 projected, slow.scalars(images), labels, 3,
                 (settings.pull_first, settings.pull_last), (settings.push_first, settings.push_last),
+                by=settings.input_descriptor or "pixels",  # of one channel
             )  # fmt: skip
         if "kernel" in settings.losses:
             terms["kernel"] = settings.kernel_weight * sum(slow.kernel_loss(weights[name]) for name in self.kernels())
@@ -657,10 +709,11 @@ WHOLE = [
     {"losses": ("out",)},
     {"losses": ("out",), "out_added": True, "out_branches": 3},
     {"losses": ("out",), "out_shared_masks": True},
+    {"losses": ("out",), "out_gradient_through_target": True},
     {"losses": ("mid",), "mid_side": 2, "mid_channels": 1},
     {"losses": ("mid",), "mid_include_output": True},
     {"losses": ("pull_push",), "pull_last": 0.5, "push_first": 0.4},
-    {"losses": ("pull_push",), "projection_kernel": 1, "projection_channels": 3},
+    {"losses": ("pull_push",), "projection_kernel": 1, "projection_channels": 3, "input_descriptor": "std"},
     {"losses": ("kernel",), "kernel_groups": 1, "kernel_weight": 0.5},
     {"losses": ("kernel",), "kernel_groups": None},
     {"mid_side": 2},

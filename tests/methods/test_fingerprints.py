@@ -39,7 +39,7 @@ CONSTANTS = [
     ("fang2021, out", "collabench.models.classifier", "PROBABILITY", lambda p: p + 0.01),
     ("fang2021", "collabench.methods.fang2021", "kernel_term", lambda f: lambda weight: 1.001 * f(weight)),
     ("fang2021", "collabench.methods.fang2021", "deviations", lambda f: lambda maps: f(maps) + 1e-2 * f(maps) ** 2),
-    ("fang2021, mid", "collabench.methods.fang2021", "ceil", lambda f: lambda x: f(x) + 1),
+    ("fang2021, mid", "collabench.methods._local_layers", "ceil", lambda f: lambda x: f(x) + 1),
     ("kd, ensemble", "collabench.methods.kd", "teacher_log_probabilities", lambda f: lambda *a: 1.01 * f(*a)),
     ("okddip", "collabench.methods.okddip", "kullback_leibler", lambda f: lambda *a: 1.01 * f(*a)),
     ("one", "collabench.methods.one", "kullback_leibler", lambda f: lambda *a: 1.01 * f(*a)),

@@ -50,7 +50,8 @@ SWITCHES = [
     ("song2018", {}, {"splits": ({"after": "stem", "branches": 2}, {"after": "stage2", "branches": 2})}, RESIDUAL),
     *(("fang2021", OUT, change, VGG) for change in (
         {"out_branches": 3}, {"out_temperature": 3.0}, {"out_alpha": 0.4}, {"out_temperature_squared": True},
-        {"out_shared_masks": True}, {"out_added": True}, {"label_smoothing": 0.1},
+        {"out_gradient_through_target": True}, {"out_shared_masks": True}, {"out_added": True},
+        {"label_smoothing": 0.1},
     )),
     *(("fang2021", MID, change, SMALL_RESNET) for change in (
         {"mid_alpha": 0.1}, {"mid_beta": 0.1}, {"mid_temperature": 3.0}, {"mid_include_own": True},
@@ -59,7 +60,7 @@ SWITCHES = [
     ("fang2021", MID | {"mid_include_own": True}, {"mid_divisor": "printed"}, SMALL_RESNET),
     *(("fang2021", PULL, change, SMALL_RESNET) for change in (
         {"pull_first": 0.005}, {"pull_last": 0.02}, {"push_first": 0.02}, {"push_last": 0.005},
-        {"projection_kernel": 1}, {"projection_channels": 3}, {"centre": "sample"}, {"input_descriptor": "pixels"},
+        {"projection_kernel": 1}, {"projection_channels": 3}, {"centre": "sample"}, {"input_descriptor": "std"},
     )),
     *(("fang2021", KERNEL, change, SMALL_RESNET) for change in (
         {"kernel_weight": 0.1}, {"kernel_groups": 1}, {"kernel_groups": None}, {"kernel_shortcuts": True},

@@ -10,14 +10,15 @@ import pytest
 
 from collabench.config.configuration import member_seed
 from collabench.config.plan import resolve
+from collabench.config.sections import NoiseConfig
 from collabench.core.errors import ConfigError, ResultError
 from collabench.report import titles
 from collabench.report.accepted import accept, compare
 from collabench.report.build import build_report
-from collabench.report.content import Report
+from collabench.report.content import Condition, Noise, Report
 from collabench.report.explain import explain_cells
 from collabench.report.folders import whole_folder
-from collabench.report.pages import tables
+from collabench.report.pages import overview, tables
 from collabench.report.pages.terminal import terminal_summary
 from collabench.report.published import PublishedValue, stand_beside
 from collabench.storage.files import read_json, write_json
@@ -129,7 +130,10 @@ def test_the_page_shows_percent_with_two_decimals_scope_noise_and_rules(study):
     assert "digits, 500 training images, 20 % uniform noise, ResNet-8 (width 16), 40 epochs" in page
     for section in page.split("\n### ")[1:-1]:  # every table says which epoch it shows
         assert "Rule: " in section or "after the last epoch" in section, section.splitlines()[0]
-    assert "rate asked for 20 %" in page and "18.00 % of the training labels are wrong" in page
+    assert (
+        "asked for: 20 % of the labels are drawn anew over all classes" in page
+        and "18.00 % of the training labels are wrong" in page
+    )
     line = next(line for line in page.splitlines() if line.startswith("| simple-2"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[:7] == ["simple-2", "10.50 ± 1.05", "[9.40, 11.60]", "6", "−2.00", "[−2.94, −1.06]", "0.003"]
@@ -528,7 +532,37 @@ def test_titles_name_the_scope(study):
     assert "ResNet-18 (width 64)" in title(dataset="cifar10-jpeg-5000", model="resnet18")
     assert "VGG-16 (width 128)" in title(dataset="cifar10-jpeg-5000", model="vgg16-2x")
     assert "vgg16-small (width 16)" in title(model="vgg16-small")
-    assert "30 % uniform noise, drawn anew every epoch" in title(noise="uniform30-per-epoch")
+    assert "30 % uniform noise, images and labels drawn anew every epoch" in title(noise="uniform30-per-epoch")
+    fixed = "50 % uniform noise, labels drawn anew every epoch, always for the same images"
+    assert fixed in title(noise="uniform50-per-epoch-fixed")
+    assert "40 % asymmetric noise, ResNet" in title(noise="asymmetric40")  # every class flips
+    assert "40 % asymmetric noise of the 5 classes that flip" in title(noise="asymmetric40", dataset="cifar10")
+    folder = title(noise="asymmetric40", dataset="cifar10-jpeg-5000")  # whose files name the classes
+    assert "40 % asymmetric noise of the classes that flip" in folder
+
+
+def test_pages_say_what_the_rate_of_asymmetric_noise_counts():
+    realised = {"corruption": 20.0, "corruption_low": 20.0, "corruption_high": 20.0}
+    noise = Noise(
+        kind="asymmetric", when="static", drawn=titles.drawn(NoiseConfig(kind="asymmetric", rate=0.4)), rate=40.0,
+        flips={"a|b": "cat"}, classes=4, **realised,
+    )  # fmt: skip
+    condition = Condition(
+        title="t", scope=("d", "n", "m", "r"), names={}, baseline=None, family="f", family_size=0, train_images=None,
+        test_images=None, noise=noise, rows=(),
+    )  # fmt: skip
+    assert overview._noise(condition) == (
+        "Label noise: asymmetric, drawn once for each seed; asked for: 40 % of the images of the 1 of 4 classes that "
+        "flip (a\\|b → cat); realised: 20.00 % of the training labels are wrong (mean over runs; 20.00 to 20.00 %)."
+    )
+
+
+def test_readings_stand_beneath_every_table(study):
+    build(study)
+    page = (study.workspace.report / "graphs.md").read_text()
+    assert "simple-2: the consensus is a constant; the available texts do not say whether gradients flow" in page
+    shown = [("b", ("one",)), ("a", ("one", "two")), ("b", ("one",))]
+    assert tables.told_readings(shown) == ["b, a: one.", "a: two."]
 
 
 def test_numbers_are_formatted_without_a_negative_zero():

@@ -222,7 +222,7 @@ def test_the_card_says_what_how_and_whence(study, tmp_path):
     for text in (
         f"| test error of this network | {100 * results[1].last.error:.2f} %",
         f"mean {found.mean:.2f} %, standard deviation {found.sd:.2f}, n = 2; {interval}",
-        "uniform, rate 0.2, drawn once",
+        "uniform, drawn once for each seed; asked for: 20 % of the labels are drawn anew",
         f"{100 * results[1].noise.corruption:.2f} % of the training labels were wrong",
         '"epochs": 1',
         "160 training and 100 test images",

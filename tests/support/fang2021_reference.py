@@ -47,15 +47,21 @@ def log_softmax(z: Sequence[Tensor], temperature: float) -> list[Tensor]:
     return [value / temperature - largest - total.log() for value in z]
 
 
-def softmax_of_mean(logits: Sequence[Sequence[Scalar]], divisor: float, temperature: float) -> list[float]:
-    """softmax(1/divisor sum_j z^(j); T) of one image, a constant."""
+def softmax_of_mean(
+    logits: Sequence[Sequence[Scalar]], divisor: float, temperature: float, constant: bool = True
+) -> list:
+    """softmax(1/divisor sum_j z^(j); T) of one image."""
+    if not constant:
+        return [
+            value.exp() for value in log_softmax([sum(one) / divisor for one in zip(*logits, strict=True)], temperature)
+        ]
     mean = [sum(number(z[k]) for z in logits) / divisor for k in range(len(logits[0]))]
     largest = max(value / temperature for value in mean)
     exponentials = [math.exp(value / temperature - largest) for value in mean]
     return [e / sum(exponentials) for e in exponentials]
 
 
-def cross_entropy(q: Sequence[float], z: Sequence[Tensor], temperature: float) -> Tensor:
+def cross_entropy(q: Sequence[Scalar], z: Sequence[Tensor], temperature: float) -> Tensor:
     """-sum_k q_k log softmax(z; T)_k of one image."""
     logs, total = log_softmax(z, temperature), 0.0
     for k in range(len(z)):
@@ -79,7 +85,13 @@ def mean_cross_entropy(z: list, labels: list[int], smoothing: float = 0.0) -> Te
 
 
 def out_loss(
-    z: list, labels: list[int], alpha: float, temperature: float, squared: bool = False, smoothing: float = 0.0
+    z: list,
+    labels: list[int],
+    alpha: float,
+    temperature: float,
+    squared: bool = False,
+    smoothing: float = 0.0,
+    constant_targets: bool = True,
 ) -> Tensor:
     """Eq. 4 of predictions z[i][image][class]; with one prediction there is no soft part, and alpha is 1."""
     predictions, images, total = len(z), len(labels), 0.0
@@ -89,7 +101,8 @@ def out_loss(
             if predictions == 1:
                 total = total + hard / images
                 continue
-            q = softmax_of_mean([z[j][b] for j in range(predictions) if j != i], predictions - 1, temperature)
+            others = [z[j][b] for j in range(predictions) if j != i]
+            q = softmax_of_mean(others, predictions - 1, temperature, constant_targets)
             soft = cross_entropy(q, z[i][b], temperature)
             factor = temperature * temperature if squared else 1.0
             total = total + (alpha * hard + (1 - alpha) * factor * soft) / images / predictions

@@ -72,13 +72,15 @@ CASES: dict[str, tuple[dict, dict]] = {
     "wang2018, private": ({"memory": "private", "consensus_weight": 1.0}, RESIDUAL),
     "wang2018, peer": ({"peers": ("other",), "consensus_weight": 1.0}, RESIDUAL),
     "wang2018, resnet": ({"consensus_weight": 1.0}, SMALL_RESNET),
-    "fang2021": ({}, VGG),
-    "fang2021, resnet": ({"kernel_shortcuts": True}, SMALL_RESNET),
+    "fang2021": ({"input_descriptor": "std"}, VGG),  # images of one channel have pixels by default
+    "fang2021, resnet": ({"kernel_shortcuts": True, "input_descriptor": "std"}, SMALL_RESNET),
+    "fang2021, one channel": ({}, VGG),
     "fang2021, out": ({"losses": ("out",), "out_added": True, "out_temperature_squared": True}, VGG),
+    "fang2021, out, through target": ({"losses": ("out",), "out_gradient_through_target": True}, VGG),
     "fang2021, out, shared masks": ({"losses": ("out",), "out_shared_masks": True, "out_branches": 3}, VGG),
     "fang2021, mid": ({"losses": ("mid",), "mid_include_own": True, "mid_divisor": "printed"}, SMALL_RESNET),
     "fang2021, mid, output": ({"losses": ("mid",), "mid_include_output": True}, VGG),
-    "fang2021, pull and push": ({"losses": ("pull_push",), "centre": "sample"}, SMALL_RESNET),
+    "fang2021, pull and push, sample": ({"losses": ("pull_push",), "centre": "sample"}, SMALL_RESNET),
     "fang2021, pull and push, pixels": ({"losses": ("pull_push",), "input_descriptor": "pixels"}, VGG),
     "fang2021, kernel": ({"losses": ("kernel",), "kernel_groups": None}, SMALL_RESNET),
 }  # fmt: skip

@@ -84,6 +84,20 @@ KNOWN: dict[str, KnownDataset] = {
 }  # fmt: skip
 
 
+#: Similar classes of CIFAR-10 (docs/methods.md: truck→automobile, bird→airplane, deer→horse, cat↔dog).
+CIFAR10_PAIRS = {"truck": "automobile", "bird": "airplane", "deer": "horse", "cat": "dog", "dog": "cat"}
+
+
+def look_alikes(classes: tuple[str, ...]) -> dict[str, str]:
+    """Class → the class that asymmetric noise mistakes it for, unless a configuration names the pairs.
+
+    :data:`CIFAR10_PAIRS` if the classes are CIFAR-10's (by name), else the next class, cyclically.
+    """
+    if len(classes) == 10 and CIFAR10_PAIRS.keys() | set(CIFAR10_PAIRS.values()) <= set(classes):
+        return CIFAR10_PAIRS
+    return dict(zip(classes, (*classes[1:], *classes[:1]), strict=True))
+
+
 def terms_of(source: str) -> Terms:
     """The terms of a data set's source; unknown for files that a user provides."""
     known = KNOWN.get(source)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from collabench.config.configuration import Configuration, RequiredRun, Run
+from collabench.config.dataset_shape import shape_or_assumed
 from collabench.config.params import Params
 from collabench.config.sections import ProfileConfig
 from collabench.core.errors import ConfigError
@@ -42,7 +43,8 @@ def resolve(
     """
     from collabench.config.compatibility import check
 
-    settings = params.methods[method]
+    shape = shape_or_assumed(params.datasets[dataset]).network_shape(params.recipes[recipe])
+    settings = params.methods[method].for_images(shape)
     requires = tuple(
         RequiredRun(
             configuration=resolve(

@@ -28,15 +28,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from collabench.config.known_datasets import look_alikes
 from collabench.config.sections import NoiseConfig
 from collabench.core.errors import DataError
 from collabench.core.seeding import numpy_generator
 from collabench.data.tensors import read_tensors, write_tensors
 
 FORMAT = 1
-
-#: Similar classes of CIFAR-10 (docs/methods.md: truck→automobile, bird→airplane, deer→horse, cat↔dog).
-CIFAR10_PAIRS = {"truck": "automobile", "bird": "airplane", "deer": "horse", "cat": "dog", "dog": "cat"}
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,10 @@ class NoisyLabels:
 def partners(classes: tuple[str, ...], pairs: Mapping[str, str] | None = None) -> np.ndarray:
     """For each class the index of its partner, -1 for none; int64 (m,).
 
-    Without ``pairs``: :data:`CIFAR10_PAIRS` if the classes are CIFAR-10's (by name), else the next class, cyclically.
-    Raises DataError for a name that is not a class.
+    Without ``pairs``: :func:`collabench.config.known_datasets.look_alikes`. Raises DataError for a name that is not a
+    class.
     """
-    if pairs is None:
-        if len(classes) != 10 or not CIFAR10_PAIRS.keys() | set(CIFAR10_PAIRS.values()) <= set(classes):
-            return np.roll(np.arange(len(classes)), -1)
-        pairs = CIFAR10_PAIRS
+    pairs = look_alikes(classes) if pairs is None else pairs
     number = {name: index for index, name in enumerate(classes)}
     found = np.full(len(classes), -1)
     for wrong in (name for pair in pairs.items() for name in pair if name not in number):
@@ -76,6 +71,15 @@ def partners(classes: tuple[str, ...], pairs: Mapping[str, str] | None = None) -
     if (found < 0).all():
         raise DataError("pairs: names no pair, so no label could be wrong; remove it or name some")
     return found
+
+
+def flips(config: NoiseConfig, classes: tuple[str, ...]) -> dict[str, str] | None:
+    """Class → the class that its images are mistaken for, of the classes that asymmetric noise hits; None for another
+    kind."""
+    if config.kind != "asymmetric":
+        return None
+    found = partners(classes, config.pairs)
+    return {classes[source]: classes[target] for source, target in enumerate(found) if target >= 0}
 
 
 def transition_matrix(config: NoiseConfig, classes: tuple[str, ...]) -> Tensor:

@@ -19,12 +19,16 @@ from collabench.models.convolution.products import matmul
 
 
 def out_terms(
-    logits: Tensor, labels: Tensor, temperature: float, label_smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    temperature: float,
+    label_smoothing: float = 0.0,
+    gradient_through_target: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Hard and soft part of L_out (eq. 4), means over the predictions, without their weights.
 
     ``hard = mean_i CE(onehot(y), z^(i); 1)``; ``soft = mean_i CE(q^(i), z^(i); T)`` with ``q^(i) = softmax(mean over
-    j != i of z^(j); T)``, a constant. One prediction has no soft part (None).
+    j != i of z^(j); T)``, a constant unless ``gradient_through_target``. One prediction has no soft part (None).
 
     Args:
         logits: (P, B, m) of P predictions.
@@ -33,7 +37,8 @@ def out_terms(
     hard = hard_cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), label_smoothing)
     if len(logits) == 1:
         return hard, None
-    return hard, soft_cross_entropy(consensus(logits.detach(), temperature), logits, temperature)
+    source = logits if gradient_through_target else logits.detach()
+    return hard, soft_cross_entropy(consensus(source, temperature), logits, temperature)
 
 
 def mid_targets(

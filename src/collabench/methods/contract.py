@@ -75,6 +75,18 @@ class MethodSettings(Record):
         """
         return {}
 
+    def for_images(self, input_shape: tuple[int, int, int]) -> Self:
+        """These settings with the defaults filled in that depend on the images (C, H, W).
+
+        The plan calls it for every configuration, so that identities say what is computed.
+        """
+        return self
+
+    def readings(self) -> tuple[str, ...]:
+        """How these settings read what a paper's text leaves open: sentences without a full stop, which stand wherever
+        results of them are shown."""
+        return ()
+
     def without_effect(self) -> dict[str, str]:
         """The settings that nothing reads beside the others, each with what it belongs to.
 

@@ -14,9 +14,10 @@ losses is minimised; L_out replaces the cross entropy::
     L_kernel = sum over convolutions  ||C - diag(C)||_F,  C the covariance of the standardised filters             (10)
 
 L_mid and L_pull_push are local: the loss of layer i changes only the weights of layer i (its convolution and batch
-normalisation; a shortcut's weights belong to the layer that adds it) and of its local classifier or projection. Targets
-q are constants. Local classifiers and projections are dropped at deployment. Terms, all weighted: ``hard`` (cross
-entropy), ``out``, ``mid``, ``pull``, ``push`` (never above 0), ``kernel``.
+normalisation; a shortcut's weights belong to the layer that adds it) and of its local classifier or projection. The
+text does not say whether gradients flow through the targets q. Those of L_mid are constants, because it is local; those
+of L_out are constants by default. Local classifiers and projections are dropped at deployment. Terms, all weighted:
+``hard`` (cross entropy), ``out``, ``mid``, ``pull``, ``push`` (never above 0), ``kernel``.
 
 ============================ =========================================================================================
 ``losses``                   a set of ``out``, ``mid``, ``pull_push``, ``kernel``, not empty; default: all four
@@ -24,6 +25,8 @@ entropy), ``out``, ``mid``, ``pull``, ``push`` (never above 0), ``kernel``.
 ``out_temperature``          T = 2 (published)
 ``out_alpha``                0.5 (published). With K = 1 there is no soft part, and the hard part has weight 1
 ``out_temperature_squared``  factor T^2 on the soft part; default: off, as printed
+``out_gradient_through_      on: the gradient also flows through q^(i) of L_out; default: off (a constant)
+target``
 ``out_shared_masks``         on: the branches of a dropout layer share their K masks; default: off (independent masks)
 ``out_added``                on: L_out is added to the cross entropy, which then has a pass with masks of its own;
                              default: off (L_out replaces the cross entropy)
@@ -42,10 +45,11 @@ entropy), ``out``, ``mid``, ``pull``, ``push`` (never above 0), ``kernel``.
 ``push_last``
 ``projection_kernel``        side of g_i's kernel: default 3
 ``projection_channels``      channels of g_i's output: default as many as the layer's
-``centre``                   vectors are centred over the ``batch`` (default) or over each ``sample``. Centring over a
-                             sample leaves nothing of a vector of one number: images of one channel (digits) then need
-                             ``pixels``, or S(x) is 0
-``input_descriptor``         x is described by deviations (``std``, as printed, default) or by its ``pixels``
+``centre``                   vectors are centred over the ``batch`` (default) or over each ``sample``
+``input_descriptor``         x is described by deviations (``std``, as printed) or by its ``pixels``. Default: ``std``;
+                             ``pixels`` for images of one channel (digits). Their one deviation is one number an image:
+                             S(x) then has rank 1, and says of two images only whether both have more contrast than the
+                             batch's mean, or both less
 ``kernel_weight``            0.01 (default of this project)
 ``kernel_groups``            the last 2 groups of convolutions (published); null: all
 ``kernel_shortcuts``         on: the shortcuts' convolutions count; default: off
@@ -56,15 +60,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from math import ceil
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from collabench.core import distributed
-from collabench.core.record import NO_BOOL
+from collabench.core.record import LATER, NO_BOOL
 from collabench.methods import contract
 from collabench.methods._hierarchical_dropout import hidden_stages, hierarchical_predictions
 from collabench.methods._intra_model import (
@@ -76,6 +79,7 @@ from collabench.methods._intra_model import (
     out_terms,
     similarities,
 )
+from collabench.methods._local_layers import local_classifier, projection
 from collabench.methods.losses import hard_cross_entropy
 from collabench.models import Backbone
 from collabench.models.intermediate import (
@@ -104,6 +108,7 @@ class Settings(contract.MethodSettings):
     out_temperature: float = Field(default=2.0, ge=0.01, le=1000.0)
     out_alpha: float = Field(default=0.5, ge=0.0, le=1.0)
     out_temperature_squared: bool = False
+    out_gradient_through_target: Annotated[bool, LATER] = False
     out_shared_masks: bool = False
     out_added: bool = False
     mid_alpha: float = Field(default=0.05, ge=0.0, le=1000.0)
@@ -121,7 +126,7 @@ class Settings(contract.MethodSettings):
     projection_kernel: Annotated[Literal[1, 3, 5], NO_BOOL] = 3
     projection_channels: int | None = Field(default=None, ge=1, le=4096)
     centre: Literal["batch", "sample"] = "batch"
-    input_descriptor: Literal["std", "pixels"] = "std"
+    input_descriptor: Literal["std", "pixels"] | None = None
     kernel_weight: float = Field(default=0.01, ge=0.0, le=1000.0)
     kernel_groups: int | None = Field(default=2, ge=1, le=64)
     kernel_shortcuts: bool = False
@@ -140,7 +145,10 @@ class Settings(contract.MethodSettings):
                 for name, field in type(self).model_fields.items():
                     if name.startswith(beginnings) and getattr(self, name) != field.default:
                         raise ValueError(f"{name} belongs to the loss {loss}, which losses does not name")
-        of_soft_part = ("out_alpha", "out_temperature", "out_temperature_squared", "out_shared_masks")
+        of_soft_part = (
+            "out_alpha", "out_temperature", "out_temperature_squared", "out_gradient_through_target",
+            "out_shared_masks",
+        )  # fmt: skip
         changed = [name for name in of_soft_part if getattr(self, name) != type(self).model_fields[name].default]
         if self.out_branches == 1 and changed:
             raise ValueError(f"{changed[0]} belongs to out_branches above 1: one prediction has no other to learn from")
@@ -150,10 +158,38 @@ class Settings(contract.MethodSettings):
             raise ValueError("the weight of pull rises (or stays) from first to last layer, that of push falls")
         return self
 
+    def descriptor(self, channels: int) -> Literal["std", "pixels"]:
+        """What describes images of so many channels in S(x)."""
+        return self.input_descriptor or ("pixels" if channels == 1 else "std")
+
+    def for_images(self, input_shape: tuple[int, int, int]) -> Self:
+        if "pull_push" not in self.losses:
+            return self
+        return self.model_copy(update={"input_descriptor": self.descriptor(input_shape[0])})
+
+    def identity(self) -> dict[str, Any]:
+        # Without the loss the descriptor has no effect. It stands in the identity as it did when it had one default.
+        return super().identity() | ({} if "pull_push" in self.losses else {"input_descriptor": "std"})
+
+    def readings(self) -> tuple[str, ...]:
+        found = []
+        if "out" in self.losses and self.out_branches > 1 and self.out_alpha < 1:
+            found.append(
+                "the gradient of L_out also flows through its targets, of which the text says nothing"
+                if self.out_gradient_through_target
+                else "the targets of L_out are constants; the text does not say whether gradients flow through them"
+            )
+        if "pull_push" in self.losses and self.input_descriptor == "pixels":
+            found.append(
+                "L_pull_push describes the input by its pixels, not by the deviations of its channels as printed"
+            )
+        return tuple(found)
+
     def without_effect(self) -> dict[str, str]:
         found: dict[str, str] = {}
         if self.out_alpha == 1:
-            found |= dict.fromkeys(("out_temperature", "out_temperature_squared"), "out_alpha below 1")
+            of_soft_part = ("out_temperature", "out_temperature_squared", "out_gradient_through_target")
+            found |= dict.fromkeys(of_soft_part, "out_alpha below 1")
         if self.mid_beta == 0:
             found |= dict.fromkeys(("mid_include_own", "mid_divisor", "mid_include_output"), "mid_beta above 0")
         if self.kernel_weight == 0:
@@ -188,9 +224,13 @@ class Settings(contract.MethodSettings):
                 if self.centre == "sample" and (self.projection_channels or channels) == 1:
                     raise ValueError("centre: sample leaves nothing of the one deviation that describes the layer "
                                      f"{layer}: it needs projections of at least 2 channels")  # fmt: skip
-            _, height, width = input_shape
-            if min(height, width) < 2 and self.input_descriptor == "std":
+            channels, height, width = input_shape
+            by_deviations = self.descriptor(channels) == "std"
+            if min(height, width) < 2 and by_deviations:
                 raise ValueError(f"images of {height}x{width} have no deviation: choose input_descriptor: pixels")
+            if channels == 1 and by_deviations and self.centre == "sample":
+                raise ValueError("centre: sample leaves nothing of the one deviation that describes an image of one "
+                                 "channel: choose input_descriptor: pixels")  # fmt: skip
 
 
 def _last(groups: dict[str, dict[str, IntermediateLayer]], count: int | None) -> list[IntermediateLayer]:
@@ -262,28 +302,6 @@ class IntraModelNetwork(nn.Module):
         return [*(layer.conv.weight for layer in layers), *(layer.shortcut_conv.weight for layer in convolved)]
 
 
-def local_classifier(shape: tuple[int, int, int], side: int, channels: int, classes: int) -> nn.Sequential:
-    """The local classifier of a layer whose output has the ``shape`` (C, H, W).
-
-    Max pooling to at most ``side`` pixels a side, a 3x3 convolution and a fully connected layer.
-    """
-    width, *sides = shape
-    strides = [ceil(length / side) for length in sides]
-    pooled = [length // stride for length, stride in zip(sides, strides, strict=True)]
-    channels = min(channels, width)
-    return nn.Sequential(
-        nn.MaxPool2d(tuple(strides)) if max(strides) > 1 else nn.Identity(),
-        nn.Conv2d(width, channels, 3, padding=1),
-        nn.Flatten(),
-        nn.Linear(channels * pooled[0] * pooled[1], classes),
-    )
-
-
-def projection(channels_in: int, channels: int | None, kernel: int) -> nn.Conv2d:
-    """g_i: one convolution that keeps the map's size. It has no bias, because a bias changes no deviation."""
-    return nn.Conv2d(channels_in, channels or channels_in, kernel, padding=kernel // 2, bias=False)
-
-
 class Method(contract.Method[IntraModelNetwork]):
     settings: Settings
 
@@ -314,7 +332,10 @@ class Method(contract.Method[IntraModelNetwork]):
         if outputs.logits is not None:
             terms["hard"] = hard_cross_entropy(outputs.logits, labels, settings.label_smoothing)
         if outputs.predictions is not None:
-            hard, soft = out_terms(outputs.predictions, labels, settings.out_temperature, settings.label_smoothing)
+            hard, soft = out_terms(
+                outputs.predictions, labels, settings.out_temperature, settings.label_smoothing,
+                settings.out_gradient_through_target,
+            )  # fmt: skip
             factor = settings.out_temperature**2 if settings.out_temperature_squared else 1.0
             weight = settings.out_alpha
             terms["out"] = hard if soft is None else weight * hard + (1 - weight) * factor * soft
@@ -337,7 +358,8 @@ class Method(contract.Method[IntraModelNetwork]):
         Samples are compared over the whole batch, also if several processes share it.
         """
         settings, images = self.settings, batch.images
-        described = deviations(images) if settings.input_descriptor == "std" else images.flatten(1)
+        by_deviations = settings.descriptor(images.shape[1]) == "std"
+        described = deviations(images) if by_deviations else images.flatten(1)
         described, labels = distributed.whole_batch(described), distributed.whole_batch(batch.labels)
         targets = nn.functional.one_hot(labels, self.context.classes).to(described.dtype)
         of_images, of_targets = similarities(described, settings.centre), similarities(targets, settings.centre)

@@ -20,8 +20,9 @@ With one head J = CE(onehot(y), z; 1). Terms: ``hard`` and, with several heads, 
 ``beta``                     0.5 (published in Fang & Lin as the authors' setting)
 ``temperature``              2 (default of this project)
 ``temperature_squared``      factor T^2 on the soft term: on (published, "balance objectives"); off: Fang & Lin's eq. 3
-``gradient_through_target``  off: q is a constant (default); on: the gradient also flows through q. With alternating
-                             heads and new targets it then reaches what the head shares with the others
+``gradient_through_target``  off: q is a constant (default of this project: the available texts do not say); on: the
+                             gradient also flows through q. With alternating heads and new targets it then reaches what
+                             the head shares with the others
 ``scaling``                  ``backprop_rescaling``: losses summed over heads, the gradient divided by the number of
                              branches at every split; ``loss_scaling``: losses averaged over heads; ``none``: summed
 ``optimisation``             ``simultaneous``: one step on all heads; ``alternating``: one step per head within a
@@ -122,6 +123,13 @@ class Settings(contract.MethodSettings):
             points = fitting[0]
         branches = self.heads if self.graph == "simple_ilr" else 2
         return tuple(Split(point, branches) for point in points)
+
+    def readings(self) -> tuple[str, ...]:
+        if len(self.passes()) == 1 or self.beta == 1:
+            return ()
+        if self.gradient_through_target:
+            return ("gradients also flow through the consensus, of which the available texts say nothing",)
+        return ("the consensus is a constant; the available texts do not say whether gradients flow through it",)
 
     def without_effect(self) -> dict[str, str]:
         of_soft_term = ("temperature", "temperature_squared", "gradient_through_target", "refresh_targets")

@@ -102,6 +102,9 @@ def _condition(
         noise=Noise(
             kind=configuration.noise.kind,
             when=configuration.noise.when,
+            drawn=titles.drawn(configuration.noise),
+            flips=every[0].noise.flips if every else None,
+            classes=every[0].noise.classes if every else None,
             rate=100 * configuration.noise.rate,
             corruption=float(np.mean(corruption)) if corruption else None,
             corruption_low=min(corruption, default=None),
@@ -117,6 +120,7 @@ def _row(cell: Cell, results: dict[int, Result], baseline: dict[int, Result]) ->
         configuration_id=cell.configuration.id,
         seeds=tuple(results),
         missing=len(cell.seeds) - len(results),
+        readings=cell.configuration.method.readings(),
     )
     if not results:
         return empty

@@ -94,14 +94,16 @@ class Published(Record):
 class Row(Record):
     """A method in one condition.
 
-    seeds: of the existing runs. difference: over the seeds that the baseline also has; None for the baseline and
-    without common seeds. holm_p: adjusted within the condition's family.
+    seeds: of the existing runs. readings: how the method's settings read what its paper leaves open.
+    difference: over the seeds that the baseline also has; None for the baseline and without common seeds.
+    holm_p: adjusted within the condition's family.
     """
 
     method: str
     configuration_id: str
     seeds: tuple[int, ...]
     missing: int
+    readings: tuple[str, ...] = ()
     error: Summary | None = None
     difference: Paired | None = None
     holm_p: float | None = None
@@ -118,11 +120,17 @@ class Row(Record):
 
 
 class Noise(Record):
-    """corruption: share of wrong training labels (percent) that was realised: mean, lowest and highest over runs."""
+    """corruption: share of wrong training labels (percent) that was realised: mean, lowest and highest over runs.
+
+    drawn: when, in words. flips, classes: of asymmetric noise, as in :class:`collabench.storage.results.NoiseRealised`.
+    """
 
     kind: str
     when: str
+    drawn: str
     rate: float
+    flips: dict[str, str] | None = None
+    classes: int | None = None
     corruption: float | None = None
     corruption_low: float | None = None
     corruption_high: float | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from collabench.config.configuration import Configuration
-from collabench.config.known_datasets import KNOWN
+from collabench.config.known_datasets import KNOWN, look_alikes
 from collabench.config.sections import DatasetConfig, ModelConfig, NoiseConfig, RecipeConfig
 
 _FAMILIES = {"cifar_resnet": "ResNet", "densenet": "DenseNet", "vgg": "VGG", "resnet": "ResNet"}
@@ -20,18 +22,54 @@ def scope(configuration: Configuration) -> Parts:
     """Data set, noise, backbone and recipe of a configuration in words. Joined by commas they are a title."""
     return (
         dataset(configuration.names["dataset"], configuration.dataset),
-        noise(configuration.noise),
+        noise(configuration.noise, configuration.dataset),
         model(configuration.names["model"], configuration.model),
         recipe(configuration.recipe),
     )
 
 
-def noise(settings: NoiseConfig) -> str:
-    """``20 % uniform noise, drawn anew every epoch``, or ``clean labels``."""
+def noise(settings: NoiseConfig, data: DatasetConfig) -> str:
+    """``20 % uniform noise, images and labels drawn anew every epoch``, or ``clean labels``."""
     if settings.kind == "none":
         return "clean labels"
-    anew = "" if settings.is_static else ", drawn anew every epoch"
-    return f"{percent(settings.rate)} {settings.kind} noise{anew}"
+    anew = "" if settings.is_static else f", {drawn(settings)}"
+    return f"{percent(settings.rate)} {settings.kind} noise{_of_classes(settings, data)}{anew}"
+
+
+def drawn(settings: NoiseConfig) -> str:
+    """When noisy labels are drawn, and which images they hit."""
+    if settings.is_static:
+        return "drawn once for each seed"
+    if settings.hit == "fixed":
+        return "labels drawn anew every epoch, always for the same images"
+    return "images and labels drawn anew every epoch"
+
+
+def counted(kind: str, flips: Mapping[str, str] | None, classes: int | None) -> str:
+    """What the rate of label noise counts, after the number. The names of classes are not escaped.
+
+    flips, classes: as in :class:`collabench.storage.results.NoiseRealised`.
+    """
+    if kind == "uniform":
+        return "of the labels are drawn anew over all classes, the right one included"
+    if kind == "symmetric":
+        return "of the labels become another class"
+    if flips is None:
+        return "of the images of the classes that flip"
+    pairs = ", ".join(f"{source} → {target}" for source, target in flips.items())
+    return f"of the images of the {len(flips)} of {classes} classes that flip ({pairs})"
+
+
+def _of_classes(settings: NoiseConfig, data: DatasetConfig) -> str:
+    """`` of the 5 classes that flip``: the images that the rate of asymmetric noise counts, unless it is all of
+    them."""
+    if settings.kind != "asymmetric":
+        return ""
+    known = KNOWN.get(data.source)
+    flipping = settings.pairs if settings.pairs is not None else look_alikes(known.class_names) if known else None
+    if flipping and known and len(flipping) == known.classes:
+        return ""
+    return f" of the {len(flipping)} classes that flip" if flipping else " of the classes that flip"
 
 
 def dataset(name: str, settings: DatasetConfig) -> str:

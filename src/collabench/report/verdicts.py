@@ -298,9 +298,10 @@ def describe_scopes(claims: Claims, params: Params) -> dict[str, titles.Parts]:
 
 
 def _describe(scope: ClaimScope, params: Params) -> titles.Parts:
-    noise = " / ".join(titles.noise(params.noise[name]) for name in scope.noise)
+    dataset = params.datasets[scope.dataset]
+    noise = " / ".join(titles.noise(params.noise[name], dataset) for name in scope.noise)
     return (
-        titles.dataset(scope.dataset, params.datasets[scope.dataset]),
+        titles.dataset(scope.dataset, dataset),
         noise,
         titles.model(scope.model, params.models[scope.model]),
         titles.recipe(params.recipes[scope.recipe]) + (", top-5 error" if scope.metric == "top5_error" else ""),

@@ -16,6 +16,7 @@ from collabench.config.configuration import READINGS, Configuration, Run, datase
 from collabench.config.known_datasets import terms_of
 from collabench.core.errors import ConfigError, ResultError
 from collabench.core.text import markdown_cell, markdown_text
+from collabench.report import titles
 from collabench.storage.files import read_json, write_atomically
 from collabench.storage.results import RESULT, WEIGHTS, Measured, Result, load_measured, load_result, load_weights
 
@@ -251,12 +252,14 @@ def _card(
     noisy = (
         "none"
         if noise.kind == "none"
-        else f"{noise.kind}, rate {noise.rate:g}, drawn {'once' if noise.is_static else 'every epoch'}; "
-        f"{100 * result.noise.corruption:.2f} % of the training labels were wrong"
+        else f"{noise.kind}, {titles.drawn(noise)}; asked for: {titles.percent(noise.rate)} "
+        + markdown_text(titles.counted(noise.kind, result.noise.flips, result.noise.classes))
+        + f"; {100 * result.noise.corruption:.2f} % of the training labels were wrong"
     )
     trained = [
         ("method", f"{names['method']}: {_settings(configuration.method)}"),
         *([("reading", READINGS[configuration.method.method])] if configuration.method.method in READINGS else []),
+        *(("reading", reading) for reading in configuration.method.readings()),
         ("recipe", f"{names['recipe']}: {_settings(configuration.recipe)}"),
         ("label noise", noisy),
         ("seed", str(run.seed)),

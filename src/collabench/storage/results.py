@@ -59,11 +59,19 @@ class Curves(Record):
 
 
 class NoiseRealised(Record):
-    """Share of training labels that differ from the clean ones: static noise, or the mean over epochs."""
+    """The label noise that a run saw.
+
+    rate: asked for. corruption: share of training labels that differ from the clean ones: static noise, or the mean
+    over epochs.
+    flips, classes: asymmetric noise only: class → the class that its images are mistaken for, and the number of all
+    classes. The rate counts the images of the classes that flip, the corruption counts all images.
+    """
 
     kind: str
     rate: float
     corruption: float = Field(ge=0, le=1)
+    flips: dict[str, str] | None = Field(default=None, exclude_if=lambda value: value is None)
+    classes: int | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Result(Record):

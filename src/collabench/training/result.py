@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from collabench import data
 from collabench.config.configuration import Run
+from collabench.data import noise
 from collabench.storage.results import TOP5_CLASSES, Curves, Measured, Metrics, NoiseRealised, Result
 from collabench.training.evaluation import Final, evaluation_sample
 from collabench.training.history import History
@@ -58,6 +59,8 @@ def make_result(
             kind=configuration.noise.kind,
             rate=configuration.noise.rate,
             corruption=sum(history.corruption) / len(history.corruption),
+            flips=(flips := noise.flips(configuration.noise, dataset.classes)),
+            classes=None if flips is None else len(dataset.classes),
         ),
         last=final.heads[0],
         best_error=min(evaluated) if every_epoch else None,

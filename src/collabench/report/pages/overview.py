@@ -7,6 +7,7 @@ from pathlib import Path
 
 from collabench.config.configuration import READINGS
 from collabench.core.text import markdown_text
+from collabench.report import titles
 from collabench.report.collect import Collected
 from collabench.report.content import Condition, Ranks, Report, Table
 from collabench.report.folders import CONTENT, OVERVIEW
@@ -167,13 +168,14 @@ def _table_page(report: Report, table: Table, drawn: dict[str, dict[str, str]]) 
 
 
 def reading_note(table: Table) -> list[str]:
-    """The statement that must accompany results of a method whose paper is not available."""
+    """The statements that must accompany results of a method whose paper is not available, and of settings that read
+    what a paper's text leaves open."""
     notes = []
+    rows = [row for condition in table.conditions for row in condition.rows]
     for method, reading in READINGS.items():
-        rows = [row for condition in table.conditions for row in condition.rows]
         shown = sorted({row.method for row in rows if f"-{method}-" in row.configuration_id})
         notes += [f"{', '.join(shown)}: {reading}."] if shown else []
-    return notes
+    return notes + tables.told_readings((row.method, row.readings) for row in rows)
 
 
 def _figure(caption: str, name: str) -> str:
@@ -239,14 +241,15 @@ def _noise(condition: Condition) -> str:
     noise = condition.noise
     if noise.kind == "none":
         return "Training labels: clean."
-    when = "drawn anew every epoch" if noise.when == "per_epoch" else "drawn once per seed"
     realised = "no run yet"
     if noise.corruption is not None:
         realised = (
             f"{noise.corruption:.2f} % of the training labels are wrong "
             f"(mean over runs; {noise.corruption_low:.2f} to {noise.corruption_high:.2f} %)"
         )
-    return f"Label noise: {noise.kind}, {when}; rate asked for {noise.rate:.10g} %; realised: {realised}."
+    counted = markdown_text(titles.counted(noise.kind, noise.flips, noise.classes))
+    asked = f"asked for: {noise.rate:.10g} % {counted}"
+    return f"Label noise: {noise.kind}, {noise.drawn}; {asked}; realised: {realised}."
 
 
 def _tests(condition: Condition) -> str:

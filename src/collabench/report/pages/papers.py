@@ -15,6 +15,7 @@ from collabench.core.text import markdown_cell, markdown_text
 from collabench.papers.arithmetic import QuoteCheck, check_quotes, repeated, suspects
 from collabench.papers.schema import METRICS, UNKNOWN
 from collabench.papers.tables import Paper, PublishedCell, Table
+from collabench.report import titles
 from collabench.report.content import Report
 from collabench.report.folders import OVERVIEW
 from collabench.report.pages import tables as formats
@@ -152,6 +153,7 @@ def _table(
         notes.append(content.note)
     if content.chosen_here:
         notes.append(f"Not stated by the sources, chosen here: {content.chosen_here}.")
+    notes += _readings(table)
     notes += _not_run(table)
     unrecorded = [cell for cell in table.cells.values() if (m := measured.get(_key(cell))) and m.n and m.error is None]
     if unrecorded:
@@ -189,6 +191,16 @@ def protocol_of(table: Table) -> str:
         "unknown": "epoch not stated (the last is assumed)",
     }
     return f"As published: {runs}; {epochs[protocol.epoch]}; {protocol.split} split."
+
+
+def _readings(table: Table) -> list[str]:
+    """How the runs of this project read what the paper leaves open: noise of every epoch, and methods."""
+    configurations = [cell.configuration for cell in table.cells.values() if cell.configuration is not None]
+    anew = {titles.drawn(c.noise): None for c in configurations if c.noise.when == "per_epoch"}
+    return [
+        *(f"Label noise in our runs: {drawn}." for drawn in anew),
+        *formats.told_readings((c.names["method"], c.method.readings()) for c in configurations),
+    ]
 
 
 def _not_run(table: Table) -> list[str]:

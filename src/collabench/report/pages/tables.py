@@ -235,6 +235,18 @@ def findings(condition: Condition) -> str:
     return "; ".join(f"{title}: {', '.join(methods)}" for title, methods in groups if methods)
 
 
+def told_readings(shown: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
+    """One sentence for each reading, after the names of the methods that it is about.
+
+    shown: name of a method, and the readings of its settings (:meth:`collabench.methods.MethodSettings.readings`).
+    """
+    methods: dict[str, dict[str, None]] = {}
+    for name, readings in shown:
+        for reading in readings:
+            methods.setdefault(reading, {})[name] = None
+    return [f"{', '.join(names)}: {reading}." for reading, names in methods.items()]
+
+
 # ---------------------------------------------------------------------------------------------------- numbers
 
 
