@@ -65,8 +65,8 @@ def test_without_a_target_make_lists_them(folder):
         (["test"], "python: -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m not slow threads=1"),
         (
             ["test-slow"],
-            "python: -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m slow --durations=25 --durations-min=5 "
-            "threads=1",
+            "python: -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m slow "
+            "--durations=25 --durations-min=5 threads=1",
         ),
         (["test-all"], "python: -m pytest -q -n auto --dist loadfile --no-loadscope-reorder threads=1"),
         (["bench"], "python: -m benchmarks threads=1"),
