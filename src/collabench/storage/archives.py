@@ -23,7 +23,7 @@ from typing import IO, Protocol
 
 from collabench.core.errors import ResultError, one_line
 from collabench.core.regular import open_file, read_file
-from collabench.storage.files import UNWRITABLE, folder_beside, replacing, sha256_of, unwritable, write_atomically
+from collabench.storage.files import UNWRITABLE, folder_beside, move, replacing, sha256_of, unwritable, write_atomically
 from collabench.storage.locks import holding
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS
 from collabench.storage.workspace import Workspace
@@ -328,10 +328,10 @@ def _unpack(path: Path, folder: Path, temporary: Path, log: Callable[[str], None
             for member in missing:
                 (temporary / member.name).write_bytes(_content(archive, member))
             if parent and not (folder / parent).exists():
-                os.rename(temporary / parent, folder / parent)
+                move(temporary / parent, folder / parent)
             else:
                 for member in missing:
-                    os.replace(temporary / member.name, folder / member.name)
+                    move(temporary / member.name, folder / member.name)
 
 
 @contextmanager

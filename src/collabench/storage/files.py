@@ -109,9 +109,13 @@ def _sync(path: Path) -> None:
 
 def remove_abandoned(folder: Path, pattern: str = "**/.*.tmp") -> list[Path]:
     """Remove the folders of :func:`folder_beside` below ``folder`` whose owners have ended. Returns the removed
-    folders."""
+    folders.
+
+    A folder that lies directly in ``folder`` may be a link to another disk; ``**`` alone follows no links.
+    """
     removed = []
-    for path in sorted(folder.glob(pattern)):
+    linked = [path for path in folder.iterdir() if path.is_symlink() and path.is_dir()] if folder.is_dir() else []
+    for path in sorted(path for place in (folder, *linked) for path in place.glob(pattern)):
         with suppress(OSError):  # removed meanwhile, or its owner holds the lock
             handle = os.open(path, os.O_RDONLY)
             try:

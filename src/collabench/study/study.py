@@ -104,7 +104,7 @@ class Study:
         moment.
         """
         if self.workspace.home.is_dir():
-            for folder in (self.workspace.home, self.workspace.locks_of_all_profiles):
+            for folder in (self.workspace.home, self.workspace.state, self.workspace.locks_of_all_profiles):
                 remove_abandoned(folder)
             self.workspace.round.unlink(missing_ok=True)
             self.inputs.drop_damaged(log)

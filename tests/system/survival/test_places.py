@@ -21,7 +21,8 @@ from collabench.data.download import checksum_of
 from collabench.data.sources import _imagenet32_batch
 from collabench.data.tensors import read_tensors
 from collabench.methods.kd import read_weights
-from collabench.storage.files import move
+from collabench.storage.archives import pack_runs, unpack
+from collabench.storage.files import folder_beside, move
 from collabench.storage.temporary import remove_abandoned_temporaries, temporary_folder
 from collabench.study.cleanup import set_aside
 from collabench.study.study import load_study
@@ -110,6 +111,31 @@ def test_what_no_table_needs_is_set_aside_on_another_file_system(tmp_path, elsew
     assert set_aside(load_study(root, "tiny"), print)
     after = contents(elsewhere / "state" / "set-aside" / "runs")
     assert after == {name: content for name, content in before.items() if not name.endswith(".done")}
+
+
+@pytest.mark.parametrize("linked", ["runs", "state", "state/checkpoints"])
+def test_what_a_killed_process_left_behind_a_link_is_cleared(tmp_path, elsewhere, linked):
+    study = tiny_study(tmp_path / "project", noise="clean", seeds=1)
+    (study.workspace.home / linked).parent.mkdir(parents=True, exist_ok=True)
+    (study.workspace.home / linked).symlink_to(elsewhere)
+    left, used = (elsewhere / "configuration" / f".{name}.tmp" for name in ("left", "used"))
+    left.mkdir(parents=True)
+    with folder_beside(used) as living:
+        study.mend(print)
+        assert not left.exists() and living.exists()
+
+
+def test_an_archive_is_unpacked_to_a_configuration_on_another_file_system(tmp_path, elsewhere):
+    study = trained(tiny_study(tmp_path / "project", noise="clean", seeds=1))
+    pack_runs(study.workspace)
+    before = contents(study.workspace.runs)
+    (configuration,) = (path for path in study.workspace.runs.iterdir() if path.is_dir())
+    shutil.rmtree(configuration)
+    configuration.symlink_to(elsewhere)
+    (study.workspace.state / "unpacked.json").unlink(missing_ok=True)
+    unpack(tmp_path / "project")
+    found = {f"{configuration.name}/{name}": content for name, content in contents(elsewhere).items()}
+    assert found == before
 
 
 # ------------------------------------------------------------------------------------------------------ dvc.lock

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from collabench.storage.files import read_json
 from collabench.storage.results import Measured
-from tests.support.project import contents
+from tests.support.project import ROOT, contents
 from tests.support.running import COLLABENCH, environment
 from tests.support.tiny import PROFILE, tiny_project
-
-pytestmark = pytest.mark.slow
 
 HOSTILE = {
     "figures": {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MPLCONFIGDIR": "/nonexistent"},
@@ -46,6 +47,7 @@ def expected(tmp_path_factory) -> dict[str, bytes]:
     return made(project(tmp_path_factory.mktemp("plain")), {})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_the_same_bytes_in_hostile_surroundings(tmp_path, expected, kind):
@@ -57,3 +59,15 @@ def test_the_same_bytes_in_hostile_surroundings(tmp_path, expected, kind):
     assert [name for name in found if found[name] != expected[name]] == []
     measured = [read_json(path, Measured) for path in (root / "artifacts").rglob("measured/*/*.json")]
     assert measured and all(one.commit is None and one.commit_unknown for one in measured)
+
+
+@pytest.mark.parametrize("stage", ["datasets", "noise", "train", "report"])
+def test_the_commands_of_dvc_find_the_workflow_under_pythonsafepath(stage):
+    """As DVC starts them by itself: in a shell, in the project's folder."""
+    command = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["do"]["cmd"]
+    python, module, _ = command.partition(" -m pipeline.snakemake ")
+    assert module
+    variables = os.environ | {"PYTHONSAFEPATH": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    asked = f"{python} -c 'import os, pipeline; print(pipeline.__file__, os.environ.get(\"PYTHONSAFEPATH\"))'"
+    done = subprocess.run(asked, shell=True, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.stdout == f"{ROOT / 'pipeline' / '__init__.py'} None\n", done.stderr
