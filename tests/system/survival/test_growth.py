@@ -20,6 +20,7 @@ from collabench.study.growth import round_in_progress
 from collabench.study.study import Study, load_study
 from tests.support.growing import FIRST_SEED, LOOKS, growing_project
 from tests.support.kills import wait_for_training
+from tests.support.project import dvc, stages, use_remote
 from tests.support.running import (
     COLLABENCH,
     PROFILE,
@@ -224,6 +225,27 @@ def test_an_import_takes_all_seeds_and_what_claims_do_not_need_is_set_aside(whol
     assert "0 trained" in finish(folder, "run", "--cores", "2")
     finish(folder, *REPRODUCE)
     assert_same(folder, whole)
+
+
+def test_a_pull_brings_every_seed(whole, tmp_path):
+    remote = {"url": str(tmp_path / "remote")}
+    shared = shutil.copytree(whole, tmp_path / "shared")
+    use_remote(shared, remote)
+    finish(shared, "share")
+    clone = growing_project(tmp_path / "clone", workflow=True)
+    shutil.copy(shared / "dvc.lock", clone / "dvc.lock")
+    use_remote(clone, remote)
+    dvc(clone, "pull", *stages(PROFILE))
+    study = study_in(clone)
+    assert states(study) == states(study_in(whole)) and not study.ahead
+    finish(clone, *REPRODUCE)
+    assert_same(clone, whole)
+
+
+def test_on_a_cluster_hours_are_refused(tmp_path):
+    folder = growing_project(tmp_path / "project", workflow=True)
+    output = finish(folder, "reproduce", "--slurm", "--hours", "1", expect=2)
+    assert "--hours: on a cluster the queue decides when a job begins; leave it out" in output
 
 
 def test_a_run_that_fails_holds_up_only_the_claims_that_need_it(tmp_path):
