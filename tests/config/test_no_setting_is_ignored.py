@@ -56,8 +56,8 @@ from tests.support.mutations import members
 from tests.support.networks import make
 from tests.support.synthetic import blobs, configuration_of, model_of
 
-#: Of digits, which the configurations name; of the batches that a method sees, and how many.
-SHAPE, CLASSES, IMAGES, STEPS = (1, 8, 8), 10, 6, 1
+#: Of digits, which the configurations name; of the batches that a method sees, and how many, each in an epoch.
+SHAPE, CLASSES, IMAGES, STEPS = (1, 8, 8), 10, 6, 2
 
 #: (section, field) → why it changes no number.
 CANNOT = {
@@ -320,9 +320,9 @@ def learned(model: dict[str, Any]) -> Callable[[MethodSettings], Any]:
             optimizer.step()
 
         terms = []
-        for _ in range(STEPS if method.trains else 0):
+        for epoch in range(STEPS if method.trains else 0):
             images = torch.randn(IMAGES, *SHAPE, generator=draws)
-            batch = Batch(images, torch.randint(0, CLASSES, (IMAGES,), generator=draws), draws)
+            batch = Batch(images, torch.randint(0, CLASSES, (IMAGES,), generator=draws), draws, epoch)
             terms.append({name: term.item() for name, term in method.step(built, batch, update).items()})
             assert all(map(math.isfinite, terms[-1].values()))
         built.eval()
@@ -452,10 +452,21 @@ METHOD_BASES: dict[str, tuple[tuple[dict[str, Any], dict[str, Any]], ...]] = {
         ({"weight": 1.0}, VGG),
         ({"teacher_model": "second"}, VGG),
     ),
-    "dml": (({}, VGG), ({"weight": 0.0}, VGG), ({"optimisation": "in_turn"}, VGG), ({"peers": ("first",)}, VGG)),
+    "dml": (
+        ({}, VGG),
+        ({"weight": 0.0}, VGG),
+        ({"optimisation": "in_turn"}, VGG),
+        ({"networks": 3}, VGG),
+        ({"peers": ("first",)}, VGG),
+    ),
+    "auxiliary": (({}, VGG), ({"after": "every"}, VGG)),
     "wang2018": (({}, VGG), ({"consensus_weight": 1.0, "networks": 3}, VGG), ({"peers": ("first", "second")}, VGG)),
-    "one": (({}, VGG), ({"weight": 0.0}, VGG)),
-    "okddip": (({}, VGG), ({"peer_weight": 0.0, "leader_weight": 0.0}, VGG)),
+    "one": (({}, VGG), ({"weight": 0.0}, VGG), ({"ramp_epochs": 3}, VGG)),
+    "okddip": (
+        ({}, VGG),
+        ({"peer_weight": 0.0, "leader_weight": 0.0}, VGG),
+        ({"ramp_epochs": 3, "attention_divisor": 2}, VGG),
+    ),
     "fang2021": (
         ({}, VGG),
         ({"losses": ("out",), "out_alpha": 1.0}, VGG),
@@ -470,7 +481,8 @@ METHOD_VALUES: dict[str, tuple[Any, ...]] = {
     "split_after": (("block1",), ("block1", "block3"), "block1"),
     "splits": (({"after": "block2", "branches": 2},), ({"after": "block1", "branches": 3},)),
     "heads": (2, 3, 8),
-    "after": (("block1",), ("block1", "block2")),
+    "after": (("block1",), ("block2",), "every"),
+    "ramp_of": (None, 3),
     "peers": (("first",), ("second",), ("second", "first")),
     "losses": (("out",), ("mid", "kernel")),
     "of": ("other",),
@@ -512,7 +524,11 @@ MODEL_BASES: dict[str, tuple[tuple[int, int, int], str, tuple[dict[str, Any], ..
     "cifar_resnet": (SHAPE, "cpu", ({"depth": 8, "width": 3},)),
     "densenet": (
         SHAPE, "cpu",
-        ({"depth": 10, "growth": 3}, {"depth": 10, "growth": 3, "bottleneck": True, "compression": 0.5}),
+        (
+            {"depth": 10, "growth": 3},
+            {"depth": 10, "growth": 3, "bottleneck": True, "compression": 0.5},
+            {"depth": 10, "growth": 3, "dropout": 0.2},
+        ),
     ),
     "vgg": ((1, 32, 32), "cpu", ({"depth": 11, "width": 2, "hidden": 4}, {"blocks": (1, 1), "width": 4, "poolings": 1,
     "hidden": 4})),

@@ -43,9 +43,9 @@ MODELS = {
     "custom": (CUSTOM, SMALL),
     "torchvision": ({"family": "torchvision_model", "name": "resnet18"}, LARGE),
 }
-#: What a method needs on a backbone that has none of its default split points.
+#: What a method needs on a backbone that has none of its default split points and no intermediate stage.
 SPLIT = {"song2018": {"graph": "simple_ilr", "split_after": ("body",)}, "one": {"split_after": "body"},
-    "okddip": {"split_after": "body"}}  # fmt: skip
+    "okddip": {"split_after": "body"}, "auxiliary": {"after": ("body",)}}  # fmt: skip
 
 
 def run_on(model: str, method: str, recipe: dict | None = None, models: dict | None = None, **values) -> Run:

@@ -39,7 +39,7 @@ WITHOUT_EXTRA_LOSS = {
     "dml, in turn, fixed": {"weight": 0.0, "optimisation": "in_turn", "refresh_targets": False},
     "dml, three, gradient": {"weight": 0.0, "networks": 3, "gradient_through_target": True},
     "dml, peers": {"weight": 0.0, "peers": ("other",)},
-    "auxiliary": {"weight": 0.0},
+    "auxiliary": {"weight": 0.0, "after": "every"},
     "one": {"weight": 0.0, "ensemble_weight": 0.0, "split_after": "input"},
     "okddip": {"peer_weight": 0.0, "leader_weight": 0.0, "split_after": "input"},
 }

@@ -69,10 +69,38 @@ def test_auxiliary_reaches_its_classifiers_and_the_stages_below():
     check(terms["auxiliary"], network, lambda name: not name.startswith(above))
 
 
-def test_auxiliary_classifiers_stand_after_every_stage_with_weights_by_default():
+def test_auxiliary_classifiers_stand_after_intermediate_stages_by_default():
     _, network = terms_of("auxiliary")
+    assert network.stages == ("stage1", "stage2")
+    assert [c.in_features for c in network.classifiers] == [4, 8]
+    _, network = terms_of("auxiliary", after="every")
     assert network.stages == ("stem", "stage1", "stage2", "stage3")
     assert [c.in_features for c in network.classifiers] == [4, 4, 8, 16]
+
+
+@pytest.mark.parametrize(
+    "model,shape,expected",
+    [
+        ({"family": "densenet", "depth": 10, "growth": 3}, (1, 8, 8), ["transition1", "transition2"]),
+        ({"family": "vgg", "depth": 16, "width": 2}, (3, 32, 32), ["block1", "block2"]),
+        ({"family": "resnet", "depth": 18, "width": 2}, (3, 32, 32), ["stage1", "stage2"]),
+        ({"family": "vgg", "blocks": (1, 1), "width": 4, "poolings": 1, "hidden": 8}, (1, 8, 8), ["block1"]),
+    ],
+    ids=lambda value: value.get("family") if isinstance(value, dict) else None,
+)
+def test_intermediate_stages_are_the_split_points(model, shape, expected):
+    backbone = build_backbone(model_of(model), shape, 4, 0)
+    assert list(settings_of("auxiliary").widths(backbone, shape)) == expected
+
+
+def test_a_backbone_without_known_split_points_has_no_auxiliary_classifier_on_its_stem_and_its_final_features():
+    maps = {name: nn.Conv2d(1, 1, 3) for name in ("first", "second", "third")}
+    end = {"flatten": nn.Flatten(), "classifier": nn.Linear(4, 4)}
+    chain = Backbone(maps | end)
+    assert list(settings_of("auxiliary").widths(chain, (1, 8, 8))) == ["second"]
+    short = Backbone({"first": nn.Conv2d(1, 1, 5), "second": nn.Conv2d(1, 1, 3)} | end)
+    with pytest.raises(ValueError, match=r"^no intermediate stage of this backbone puts out a map: name stages in af"):
+        settings_of("auxiliary").widths(short, (1, 8, 8))
 
 
 def test_a_pool_that_keeps_its_map_gets_no_auxiliary_classifier():
@@ -85,7 +113,7 @@ def test_a_pool_that_keeps_its_map_gets_no_auxiliary_classifier():
             "classifier": nn.Linear(5, 4),
         }
     )
-    assert settings_of("auxiliary").widths(backbone, (1, 8, 8)) == {"stem": 6}
+    assert settings_of("auxiliary", after="every").widths(backbone, (1, 8, 8)) == {"stem": 6}
     assert settings_of("auxiliary", after=("hidden", "pool")).widths(backbone, (1, 8, 8)) == {"pool": 6, "hidden": 5}
     assert backbone.training
 

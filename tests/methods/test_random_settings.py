@@ -29,6 +29,7 @@ CUSTOM = {
 MODELS = (
     *SMALL_MODELS,
     {"family": "densenet", "depth": 10, "growth": 3},
+    {"family": "densenet", "depth": 10, "growth": 3, "dropout": 0.2},
     {"family": "densenet", "depth": 10, "growth": 3, "bottleneck": True, "compression": 0.5},
     {"family": "vgg", "blocks": (1,), "width": 1, "poolings": 0, "hidden": 3},
     {"family": "vgg", "blocks": (1, 1, 1, 1), "width": 2, "poolings": 3, "hidden": 4},
@@ -43,6 +44,7 @@ STAGES = (
     "stage2",
     "block1",
     "block2",
+    "activation1",
     "transition1",
     "pool",
     "hidden1",
@@ -69,6 +71,10 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "out_branches": (1, 2, 3),
     "kernel_groups": (None, 1, 2),
     "projection_channels": (None, 1, 3),
+    "attention_divisor": (None, 1, 3),
+    "ramp_epochs": (0, 1, 5),
+    "ramp_of": (None, 1, 300),
+    "auxiliary.after": (*SEVERAL, None, "every"),
     **dict.fromkeys(("attention_width", "n_slots", "width", "mid_side", "mid_channels"), (1, 3, 64)),
 }  # fmt: skip
 #: What names something else, and has tests of its own.

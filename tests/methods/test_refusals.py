@@ -183,14 +183,17 @@ def test_a_peer_that_the_images_do_not_fit_is_refused_before_anything_runs(tmp_p
 
 
 def test_the_runs_of_a_plan(tmp_path):
-    """Teachers come first and are shared with the table's own rows; further members have seeds of their own."""
-    plan = plan_of(tmp_path, "{method: kd, teacher_members: 2}")
-    ids = [run.id for run in plan.runs]
-    students = [run for run in plan.runs if run.configuration.method.method == "kd"]
-    assert len(students) == 2 and len(ids) == 2 + 2 + 2
-    for run in students:
-        assert all(ids.index(required.id) < ids.index(run.id) for required in run.requires())
-        assert run.requires()[0].seed == run.seed and run.requires()[1].seed >= 100_000
+    """Teachers come first and have seeds of their own. With the student's initial weights, the first one is the
+    table's own row."""
+    for same in (False, True):
+        plan = plan_of(tmp_path, f"{{method: kd, teacher_members: 2, same_initialisation: {str(same).lower()}}}")
+        ids = [run.id for run in plan.runs]
+        students = [run for run in plan.runs if run.configuration.method.method == "kd"]
+        assert len(students) == 2 and len(ids) == 2 + 2 + (2 if same else 4)
+        for run in students:
+            assert all(ids.index(required.id) < ids.index(run.id) for required in run.requires())
+            first, second = run.requires()
+            assert (first.seed == run.seed) is same and second.seed >= 100_000 and (first.seed >= 100_000) is not same
 
 
 def test_peers_enter_the_identity_by_what_they_are(tmp_path):

@@ -46,7 +46,14 @@ SWITCHES = [
     ),
     ("song2018", FOUR | {"optimisation": "alternating"}, {"refresh_targets": False}, RESIDUAL),
     ("song2018", FOUR | {"optimisation": "alternating"}, {"gradient_through_target": True}, RESIDUAL),
-    ("song2018", FOUR, {"split_after": ("block1", "block2")}, DENSENET),  # before the transitions instead of after them
+    # before the transitions instead of after them, and within them
+    ("song2018", FOUR, {"split_after": ("block1", "block2")}, DENSENET),
+    (
+        "song2018",
+        FOUR | {"split_after": ("block1", "block2")},
+        {"split_after": ("activation1", "activation2")},
+        DENSENET,
+    ),
     ("song2018", {}, {"splits": ({"after": "stem", "branches": 2}, {"after": "stage2", "branches": 2})}, RESIDUAL),
     *(("fang2021", OUT, change, VGG) for change in (
         {"out_branches": 3}, {"out_temperature": 3.0}, {"out_alpha": 0.4}, {"out_temperature_squared": True},
@@ -80,17 +87,22 @@ SWITCHES = [
     ("dml", {}, {"networks": 3}, RESIDUAL),
     ("dml", {}, {"peers": ("other",)}, RESIDUAL),
     ("dml", {"peers": ("other", "third")}, {"peers": ("third", "third")}, RESIDUAL),
+    ("dml", {"networks": 3}, {"over_others": "sum"}, RESIDUAL),
     ("dml", {}, {"gradient_through_target": True}, RESIDUAL),
     ("dml", {}, {"optimisation": "in_turn"}, RESIDUAL),
     ("dml", {"optimisation": "in_turn"}, {"refresh_targets": False}, RESIDUAL),
     ("auxiliary", {}, {"weight": 0.1}, RESIDUAL),
-    ("auxiliary", {}, {"after": ("stage1", "stage2")}, RESIDUAL),
+    ("auxiliary", {}, {"after": ("stage1",)}, RESIDUAL),
+    ("auxiliary", {}, {"after": "every"}, RESIDUAL),
     ("one", {}, {"heads": 2}, RESIDUAL),
     ("one", {}, {"split_after": "stage1"}, RESIDUAL),
     ("one", {}, {"weight": 0.5}, RESIDUAL),
     ("one", {}, {"ensemble_weight": 0.5}, RESIDUAL),
     ("one", {}, {"temperature": 2.0}, RESIDUAL),
     ("one", {}, {"gradient_through_target": True}, RESIDUAL),
+    ("one", {}, {"gate": "normalised"}, RESIDUAL),
+    ("one", {}, {"ramp_epochs": 2}, RESIDUAL),
+    ("one", {"ramp_epochs": 2}, {"ramp_of": 3}, RESIDUAL),
     ("okddip", {}, {"heads": 3}, RESIDUAL),
     ("okddip", {}, {"split_after": "stage1"}, RESIDUAL),
     ("okddip", {}, {"peer_weight": 0.5}, RESIDUAL),
@@ -98,6 +110,10 @@ SWITCHES = [
     ("okddip", {}, {"temperature": 2.0}, RESIDUAL),
     ("okddip", {}, {"attention_width": 8}, RESIDUAL),
     ("okddip", {}, {"gradient_through_target": True}, RESIDUAL),
+    ("okddip", {}, {"target_average": "logits"}, RESIDUAL),
+    ("okddip", {}, {"attention_divisor": 4}, RESIDUAL),
+    ("okddip", {}, {"ramp_epochs": 2}, RESIDUAL),
+    ("okddip", {"ramp_epochs": 2}, {"ramp_of": 3}, RESIDUAL),
     ("wang2018", {}, {"networks": 3}, RESIDUAL),
     ("wang2018", {}, {"peers": ("other",)}, RESIDUAL),
     ("wang2018", {}, {"n_slots": 8}, RESIDUAL),
@@ -138,7 +154,7 @@ def test_every_setting_of_every_method_is_among_the_switches():
         tried.setdefault(method, set()).update(change)
     #: What has tests of its own: tests/methods/test_teachers.py and test_deployment.py.
     elsewhere = {
-        "kd": {"teacher", "teacher_model", "teacher_recipe", "teacher_file", "teacher_sha256"},
+        "kd": {"teacher", "teacher_model", "teacher_recipe", "teacher_file", "teacher_sha256", "same_initialisation"},
         "wang2018": {"deployment"},
     }
     for method in METHODS:

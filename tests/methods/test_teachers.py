@@ -40,8 +40,9 @@ def student(path: str, sha256: str, weight: float = 0.9) -> Run:
 
 def test_the_required_runs():
     settings = settings_of("kd", teacher="one-4", teacher_model="big", teacher_recipe="long", teacher_members=3)
-    assert settings.requires() == tuple(Requirement("one-4", "big", "long", member) for member in range(3))
-    assert settings_of("kd").requires() == (Requirement("individual"),)
+    assert settings.requires() == tuple(Requirement("one-4", "big", "long", member) for member in (1, 2, 3))
+    assert settings_of("kd").requires() == (Requirement("individual", member=1),)
+    assert settings_of("kd", same_initialisation=True).requires() == (Requirement("individual", member=0),)
     assert set(settings.references()) == {
         ("teacher", "methods", "one-4"),
         ("teacher_model", "models", "big"),

@@ -39,6 +39,7 @@ TOLERANCE = 2e-5
 
 RESIDUAL, VGG, SMALL_RESNET = SMALL_MODELS
 OTHER = {"family": "cifar_resnet", "depth": 8, "width": 3}
+DENSENET = {"family": "densenet", "depth": 10, "growth": 3, "dropout": 0.2}
 
 #: Name → the method's settings and the model.
 CASES: dict[str, tuple[dict, dict]] = {
@@ -55,18 +56,29 @@ CASES: dict[str, tuple[dict, dict]] = {
     "song2018, alternating": ({"optimisation": "alternating"}, RESIDUAL),
     "song2018, alternating, fixed": ({"optimisation": "alternating", "refresh_targets": False}, RESIDUAL),
     "song2018, vgg": ({}, VGG),
+    "song2018, as reimplemented": (
+        {"temperature_squared": False, "gradient_through_target": True, "split_after": ("activation1", "activation2")},
+        DENSENET,
+    ),
     "kd": ({}, RESIDUAL),
     "kd, ensemble": ({"teacher_members": 2}, RESIDUAL),
     "kd, ensemble, logits": ({"teacher_members": 2, "teacher_average": "logits"}, RESIDUAL),
     "dml": ({}, RESIDUAL),
     "dml, peer": ({"peers": ("other",), "gradient_through_target": True}, RESIDUAL),
     "dml, in turn": ({"networks": 3, "optimisation": "in_turn"}, RESIDUAL),
+    "dml, as published": ({"networks": 4, "optimisation": "in_turn", "over_others": "sum"}, RESIDUAL),
     "dml, in turn, vgg": ({"networks": 3, "optimisation": "in_turn"}, VGG),
     "auxiliary": ({}, RESIDUAL),
+    "auxiliary, every": ({"after": "every"}, RESIDUAL),
     "one": ({}, RESIDUAL),
     "one, through target": ({"gradient_through_target": True}, RESIDUAL),
+    "one, as published": ({"heads": 3, "gate": "normalised", "ramp_epochs": 2}, RESIDUAL),
     "okddip": ({}, RESIDUAL),
     "okddip, through target": ({"gradient_through_target": True}, RESIDUAL),
+    "okddip, as published": (
+        {"target_average": "logits", "attention_divisor": 8, "ramp_epochs": 2, "gradient_through_target": True},
+        RESIDUAL,
+    ),
     "okddip, resnet": ({"split_after": "stage1"}, SMALL_RESNET),
     "wang2018": ({}, RESIDUAL),
     "wang2018, private": ({"memory": "private", "consensus_weight": 1.0}, RESIDUAL),
@@ -108,10 +120,8 @@ def fingerprint(case: str, rounding: float = 0.0, **changed: object) -> dict:
     requires = tuple(RequiredRun(configuration=plain, member=r.member) for r in settings.requires())
     run = Run(configuration_of(settings, model, requires=requires, peer_models={"other": model_of(OTHER)}), SEED)
     teachers = [
-        build_backbone(model, SHAPE, CLASSES, stream_seed(SEED + 1 + 10_000 * required.member, "init", 0))
-        .double()
-        .eval()
-        for required in run.configuration.requires
+        build_backbone(model, SHAPE, CLASSES, stream_seed(SEED + 1 + 10_000 * number, "init", 0)).double().eval()
+        for number, required in enumerate(run.configuration.requires)
     ]
     method = make_method(run.configuration, make_context(run.configuration, SHAPE, CLASSES, SEED, teachers))
     network = method.build().double().train()
@@ -127,8 +137,8 @@ def fingerprint(case: str, rounding: float = 0.0, **changed: object) -> dict:
     losses: dict[str, list[float]] = {}
     if method.trains:
         update = sgd_step(network)
-        for x, y in zip(images, labels, strict=True):
-            for term, value in method.step(network, Batch(x, y, generators[0]), update).items():
+        for epoch, (x, y) in enumerate(zip(images, labels, strict=True)):
+            for term, value in method.step(network, Batch(x, y, generators[0], epoch), update).items():
                 losses.setdefault(term, []).append(_rounded(value.item()))
     with torch.no_grad():
         predicted = method.predict(network.eval(), images[0])

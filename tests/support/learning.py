@@ -36,8 +36,8 @@ ROWS = {
     "resnet8": (
         "individual", "label-smoothing", "ensemble-2", "multi-instance-2", "simple-2", "hierarchical-4",
         "hierarchical-4-loss-scaling", "hierarchical-4-no-scaling", "hierarchical-4-alternating", "kd", "dml",
-        "dml-in-turn",
-        "auxiliary", "one-4", "okddip-4", "wang2018", "wang2018-private", "wang2018-consensus",
+        "dml-as-published", "dml-4-as-published", "auxiliary", "one-4", "one-as-published", "okddip-4",
+        "okddip-as-published", "wang2018", "wang2018-private", "wang2018-consensus",
     ),
     "vgg16-small": (
         "individual", "fang2021-out", "fang2021-mid", "fang2021-pull-push", "fang2021-kernel",

@@ -43,7 +43,14 @@ CASES: dict[str, tuple[str, dict, dict, tuple[int, int, int]]] = {
     "dml": ("dml", {}, RESNET8, DIGITS),
     "auxiliary": ("auxiliary", {}, RESNET8, DIGITS),
     "one": ("one", {}, RESNET8, DIGITS),
+    "one-as-published": ("one", {"heads": 3, "gate": "normalised", "ramp_epochs": 2}, RESNET8, DIGITS),
     "okddip": ("okddip", {}, RESNET8, DIGITS),
+    "okddip-as-published": (
+        "okddip",
+        {"target_average": "logits", "attention_divisor": 8, "ramp_epochs": 2, "gradient_through_target": True},
+        RESNET8,
+        DIGITS,
+    ),
     "wang2018": ("wang2018", {"consensus_weight": 1.0}, RESNET8, DIGITS),
     "fang2021-vgg": ("fang2021", {}, VGG, DIGITS),
     "fang2021-resnet18": ("fang2021", {"kernel_shortcuts": True, "kernel_groups": None}, RESNET18, DIGITS),
@@ -61,8 +68,8 @@ def digest(name: str, epochs: int = 1, images: int = 64) -> str:
     recipe = {"epochs": epochs, "batch_size": 32, "arithmetic": "portable"}
     run = Run(configuration_of(settings, model, requires=requires, **recipe), SEED)
     teachers = [
-        build_backbone(model, shape, CLASSES, stream_seed(SEED + 1 + 10_000 * required.member, "init", 0))
-        for required in run.configuration.requires
+        build_backbone(model, shape, CLASSES, stream_seed(SEED + 1 + 10_000 * number, "init", 0))
+        for number, required in enumerate(run.configuration.requires)
     ]
     trained = train_run(run, blobs(images, 40, shape), device=torch.device("cpu"), teachers=teachers)
     found = hashlib.sha256()

@@ -12,17 +12,23 @@ from collabench.models import Backbone
 from collabench.models.tree import INPUT, TrainingTree, check_splits, simple_tree
 
 
+def default_split_points(backbone: Backbone) -> tuple[str, ...]:
+    """Those of Song & Chai's split points that the backbone has, in order; none if it has other stages."""
+    fitting = (points for points in DEFAULT_SPLIT_POINTS if set(points) <= set(backbone.stage_names))
+    return next(fitting, ())
+
+
 def split_point(backbone: Backbone, split_after: str | None) -> str:
     """``split_after``, or the default: the last of Song & Chai's split points that the backbone has.
 
     Raises ValueError (one line) if the backbone has no such stage.
     """
     if split_after is None:
-        fitting = [points[-1] for points in DEFAULT_SPLIT_POINTS if set(points) <= set(backbone.stage_names)]
-        if not fitting:
+        points = default_split_points(backbone)
+        if not points:
             choices = ", ".join((INPUT, *backbone.stage_names[:-1]))
             raise ValueError(f"no default split point for this backbone: name one in split_after, from {choices}")
-        return fitting[0]
+        return points[-1]
     check_splits(backbone.stage_names, simple_tree(split_after, 2))
     return split_after
 

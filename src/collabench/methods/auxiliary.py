@@ -9,20 +9,25 @@ project:
 
 ============================ =========================================================================================
 ``weight``                   w = 0.3; with 0 the network trains as in individual learning, bit for bit
-``after``                    stages that get a classifier; default: every stage with weights whose output is a map
+``after``                    stages that get a classifier. Default: the intermediate ones, which are song2018's split
+                             points (``stage1`` and ``stage2``, ``transition1`` and ``transition2``, ``layer1`` and
+                             ``layer2``, ``block1`` and ``block2``) but for the final features; on another backbone
+                             every stage with weights whose output is a map, but the first (the stem) and the last
+                             (the final features). ``every``: every stage with weights whose output is a map
 ============================ =========================================================================================
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from collabench.methods import contract
+from collabench.methods._branches import default_split_points
 from collabench.methods._features import pooled, stage_outputs
 from collabench.methods.losses import hard_cross_entropy
 from collabench.models import Backbone
@@ -31,15 +36,22 @@ from collabench.models import Backbone
 class Settings(contract.MethodSettings):
     method: Literal["auxiliary"]
     weight: float = Field(default=0.3, ge=0.0, le=1000.0)
-    after: tuple[str, ...] | None = Field(default=None, min_length=1)
+    after: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["every"] | None = None
+
+    def revisions(self) -> dict[str, int]:
+        # 1: the default was what is now called every.
+        return {"after": 2} if self.after is None else {}
 
     def widths(self, backbone: Backbone, input_shape: tuple[int, int, int]) -> dict[str, int]:
         """Stage → width of the input of its auxiliary classifier. Raises ValueError for stages that do not exist."""
         outputs = stage_outputs(backbone, input_shape)
-        if self.after is None:
-            chosen = [stage for stage, output in outputs.items() if output.is_map and output.is_trained]
+        if self.after is None or self.after == "every":
+            maps = [stage for stage, output in outputs.items() if output.is_map and output.is_trained]
+            inner = [stage for stage in default_split_points(backbone) if stage not in maps[-1:]] or maps[1:-1]
+            chosen = maps if self.after else inner
             if not chosen:
-                raise ValueError("no stage of this backbone puts out a map: name stages in after")
+                raise ValueError(f"no {'' if self.after else 'intermediate '}stage of this backbone puts out a map: "
+                                 "name stages in after")  # fmt: skip
         else:
             chosen = list(self.after)
             unknown = [stage for stage in chosen if stage not in outputs]

@@ -120,11 +120,13 @@ class Batch:
     images: (B, C, H, W) float, normalised.
     labels: (B,) int64, noisy if the run has noise.
     generator: the dropout stream of the first copy, on the training device, for a method's own random decisions.
+    epoch: the number of epochs that were finished before: 0 in the first one.
     """
 
     images: Tensor
     labels: Tensor
     generator: torch.Generator
+    epoch: int = 0
 
 
 class Update(Protocol):

@@ -9,12 +9,14 @@ Terms: ``hard``, ``distillation``. No text of this paper is at hand: all values 
 ======================= ==============================================================================================
 ``weight``              w = 0.9; with 0 training equals individual learning bit for bit
 ``temperature``         T = 4
-``teacher``             the method of ``params.yaml`` that trains the teacher first, on the same data, noise and seed
+``teacher``             the method of ``params.yaml`` that trains the teacher first, on the same data and noise
                         (``individual``; an ensemble's entry makes its mean prediction the teacher)
 ``teacher_model``       the teacher's model (default: the student's)
 ``teacher_recipe``      the teacher's recipe (default: the student's)
-``teacher_members``     1; with k > 1 the teacher is an ensemble of k such runs: one of this run's seed, the others of
-                        seeds of their own
+``teacher_members``     1; with k > 1 the teacher is an ensemble of k such runs
+``same_initialisation`` off (default): every teacher has initial weights, data order and augmentation of its own. On:
+                        the first teacher is the run of the student's own seed, so that a student of the same model
+                        starts from the initial weights that its teacher started from
 ``teacher_average``     how the members become one teacher: ``probabilities`` (default),
                         q = mean_j softmax(z_j; T), or ``logits``, q = softmax(mean_j z_j; T)
 ``teacher_file``        instead of a run: a safetensors file with the weights of ``teacher_model``. A path that is not
@@ -32,7 +34,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import safetensors.torch
 import torch
@@ -41,6 +43,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from collabench.core.errors import ConfigError
+from collabench.core.record import LATER
 from collabench.core.regular import read_file
 from collabench.methods import contract
 from collabench.methods.losses import hard_cross_entropy, kullback_leibler, log_probabilities
@@ -55,6 +58,7 @@ class Settings(contract.MethodSettings):
     teacher_model: str | None = None
     teacher_recipe: str | None = None
     teacher_members: int = Field(default=1, ge=1, le=64)
+    same_initialisation: Annotated[bool, LATER] = False
     teacher_average: Literal["probabilities", "logits"] = "probabilities"
     teacher_file: str | None = Field(default=None, min_length=1)
     teacher_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
@@ -63,7 +67,7 @@ class Settings(contract.MethodSettings):
     def _consistent(self) -> Self:
         if (self.teacher_file is None) != (self.teacher_sha256 is None):
             raise ValueError("teacher_file and teacher_sha256 go together")
-        shapes_a_run = ("teacher", "teacher_recipe", "teacher_members", "teacher_average")
+        shapes_a_run = ("teacher", "teacher_recipe", "teacher_members", "same_initialisation", "teacher_average")
         changed = [name for name in shapes_a_run if getattr(self, name) != type(self).model_fields[name].default]
         if self.teacher_file is not None and changed:
             raise ValueError(f"teacher_file is the whole teacher: remove {', '.join(changed)}")
@@ -85,9 +89,10 @@ class Settings(contract.MethodSettings):
     def requires(self) -> tuple[contract.Requirement, ...]:
         if self.teacher_file is not None:
             return ()
+        first = 0 if self.same_initialisation else 1  # member 0 has the seed of this run
         return tuple(
             contract.Requirement(self.teacher, self.teacher_model, self.teacher_recipe, member)
-            for member in range(self.teacher_members)
+            for member in range(first, first + self.teacher_members)
         )
 
     def with_absolute_paths(self, folder: Path) -> Self:
@@ -104,7 +109,8 @@ class Settings(contract.MethodSettings):
 
     def identity(self) -> dict[str, Any]:
         # The required runs and the named model are part of the run's identity themselves.
-        return self.identity_fields(exclude=("teacher", "teacher_model", "teacher_recipe", "teacher_file"))
+        named = ("teacher", "teacher_model", "teacher_recipe", "teacher_file", "same_initialisation")
+        return self.identity_fields(exclude=named)
 
 
 class Method(contract.Method[Backbone]):

@@ -32,6 +32,10 @@ With one head J = CE(onehot(y), z; 1). Terms: ``hard`` and, with several heads, 
                              step; off: the logits from before the batch's first step are used
 ============================ =========================================================================================
 
+The authors published no code. Where an independent reimplementation (the repository qq456cvb/Collaborative-Learning)
+differs from the defaults, the entry ``hierarchical-4-as-reimplemented`` of ``params.yaml`` has its values: no T^2, a
+gradient through q, splits of a DenseNet before the transition's convolution (``activation1``, ``activation2``).
+
 The first head is deployed. It is chosen before training, because choosing the best head on test data would be a leak.
 """
 

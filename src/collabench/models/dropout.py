@@ -36,6 +36,9 @@ class SeededDropout(nn.Module):
         self.generator: torch.Generator | None = None
         self.copy = 0
 
+    def extra_repr(self) -> str:
+        return f"probability={self.probability}, leading={self.leading}"
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.probability == 0:
             return x

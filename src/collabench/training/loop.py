@@ -256,7 +256,7 @@ class _Trainer:
         self.network.train()
         for images, targets in self.batches.epoch(epoch, labels, history.step):
             with self.computing(), distributed.batch_of(self.batches.sizes[history.step]):
-                terms = self.method.step(self.network, Batch(images, targets, self.generators[0]), self._update)
+                terms = self.method.step(self.network, Batch(images, targets, self.generators[0], epoch), self._update)
             names = list(terms)
             # Summed at every step, so that every process knows all that a checkpoint holds.
             values = distributed.summed(torch.stack([term.detach() for term in terms.values()]).double() * len(targets))
