@@ -104,12 +104,21 @@ def test_the_ramp_multiplies_the_distillation_terms_alone(method, terms):
 
 @pytest.mark.parametrize("method", ["one", "okddip"])
 @pytest.mark.parametrize("after", [4, 7])
-def test_a_run_that_is_interrupted_within_its_ramp_ends_with_the_same_bytes(method, after, tmp_path):
+def test_a_run_that_is_interrupted_within_its_ramp_ends_with_the_same_bytes(method, after, tmp_path, monkeypatch):
     """In the second and in the third of four epochs; and the trainer counts epochs as the ramp does."""
-    run = run_of(method, recipe={"epochs": 4}, **RAMP)
+    run, seen = run_of(method, recipe={"epochs": 4}, **RAMP), []
+    losses = METHODS[method].Method.losses
+
+    def remember(self, network, batch):
+        seen.append(batch.epoch)
+        return losses(self, network, batch)
+
+    monkeypatch.setattr(METHODS[method].Method, "losses", remember)
     whole = train(run)
+    assert seen == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     found = resumed(partial(train, run), after, tmp_path / "run.ckpt")
     assert same(found.weights, whole.weights) and found.result == whole.result
+    assert seen == 2 * [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     # A run of one epoch has r = exp(-5) throughout, like one whose weights are so much smaller.
     once = {"epochs": 1}
     names = ("weight",) if method == "one" else ("peer_weight", "leader_weight")

@@ -21,7 +21,7 @@ recipes:
   brief: {{epochs: 1, batch_size: 20, learning_rate: 0.05}}
 methods:
   individual: {{method: individual}}
-  kd: {{method: kd}}
+  kd: {{method: kd, same_initialisation: true}}
 profiles:
   tiny:
     description: a study of seconds

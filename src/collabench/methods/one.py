@@ -38,6 +38,7 @@ with beta 1 and no scaling, and with ``split_after: input`` branch 0 equals indi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Literal
 
@@ -82,7 +83,7 @@ def normalised_gate(width: int, heads: int) -> nn.Module:
 
 
 #: ``gate`` → the layers between the pooled features and the softmax.
-GATES = {"linear": nn.Linear, "normalised": normalised_gate}
+GATES: dict[str, Callable[[int, int], nn.Module]] = {"linear": nn.Linear, "normalised": normalised_gate}
 
 
 class GatedBranches(nn.Module):

@@ -32,7 +32,7 @@ PARAMS = """
     seeds_per_job: 2
     tables:
       - {name: students, datasets: [digits-tiny], noise: [uniform20], models: [resnet8], recipes: [smoke],
-          methods: [individual, kd]}
+          methods: [individual, kd-same-initialisation]}
 """
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # two minutes, on cores that have nothing else to do
