@@ -14,7 +14,7 @@ from collabench.core.errors import ConfigError, ResultError
 from collabench.stats import Design, Hypothesis, Part, chance_of_decision, evaluate_looks, is_futile, single_look
 from collabench.stats.sequential import segments
 
-LOOKS = Design((4, 8, 16), (0.2, 0.3, 0.5))
+LOOKS = Design((4, 8, 16), (0.2, 0.3, 0.5), 0.05)
 LOWER = Hypothesis("below", smallest_effect=0.5)
 
 
@@ -48,7 +48,7 @@ def test_a_design_that_spends_too_much_or_does_not_rise_is_refused(looks, spend,
 def test_levels_and_spending_by_hand():
     assert LOOKS.level(1) == pytest.approx(1 - 2 * 0.05 * 0.2) and LOOKS.level(3) == pytest.approx(0.95)
     assert [LOOKS.spent(look) for look in (1, 2, 3)] == pytest.approx([0.01, 0.025, 0.05])
-    assert Design((2, 3, 4, 5), (0.1, 0.2, 0.3, 0.4)).spent(4) == pytest.approx(
+    assert Design((2, 3, 4, 5), (0.1, 0.2, 0.3, 0.4), 0.05).spent(4) == pytest.approx(
         0.05
     )  # 0.1 + 0.2 + 0.3 + 0.4 > 1 in floats
 
@@ -78,21 +78,23 @@ def test_adjusted_p_is_the_smallest_over_the_looks():
 
 def test_one_part_refutes_at_a_level_that_is_corrected_for_the_number_of_parts():
     good, bad = wave(-9.0, 1.0), wave(1.6, 1.0)
-    two = evaluate_looks(LOWER, [good, bad], single_look(16), family=1)
+    two = evaluate_looks(LOWER, [good, bad], single_look(16, 0.05), family=1)
     assert two.verdict == "refuted"
     assert two.parts[1].level == pytest.approx(1 - 2 * 0.05 / 2)  # two parts
     assert two.parts[0].level == pytest.approx(1 - 2 * 0.05)
     # 0.5 · t(97.5 %) > bound > 0.5 · t(95 %): alone it is refuted, as one of two it is not
     half = [stats.t.isf(tail, 15) * math.sqrt(16 / 15) / 4 for tail in (0.05, 0.025)]
     middling = wave(sum(half) / 2, 1.0)
-    assert evaluate_looks(LOWER, [middling], single_look(16), family=1).verdict == "refuted"
-    assert evaluate_looks(LOWER, [good, middling], single_look(16), family=1).verdict == "inconclusive"
+    assert evaluate_looks(LOWER, [middling], single_look(16, 0.05), family=1).verdict == "refuted"
+    assert evaluate_looks(LOWER, [good, middling], single_look(16, 0.05), family=1).verdict == "inconclusive"
 
 
 def test_all_parts_support_without_a_correction_for_their_number():
     half = stats.t.isf(0.05, 15) * math.sqrt(16 / 15) / 4
     sample = wave(-1.01 * half, 1.0)
-    assert evaluate_looks(Hypothesis("below", 0.001), [sample] * 5, single_look(16), family=1).verdict == "supported"
+    assert (
+        evaluate_looks(Hypothesis("below", 0.001), [sample] * 5, single_look(16, 0.05), family=1).verdict == "supported"
+    )
 
 
 def test_incomplete_looks_are_not_evaluated():

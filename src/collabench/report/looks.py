@@ -14,7 +14,7 @@ from collabench.config.configuration import Run
 from collabench.config.params import Params
 from collabench.config.plan import Plan
 from collabench.core.errors import ResultError
-from collabench.papers.claim_schema import Claims, ClaimTest
+from collabench.papers.claim_schema import ERROR, Claims, ClaimTest
 from collabench.report.claim_values import ClaimRuns, Differences, differences_of
 from collabench.report.collect import Collected
 from collabench.stats import Design, Hypothesis, Outcome, Part, chance_of_decision, evaluate_looks, single_look
@@ -182,7 +182,7 @@ class Looks:
             return design, self._profile.seed_range(design.looks[-1])
         cells = [set(cell.seeds) for cell in self.runs.cells(test) if cell is not None]
         seeds = tuple(sorted(set.intersection(*cells))) if cells else ()
-        return single_look(max(len(seeds), 1), declared.error if declared else 0.05), seeds
+        return single_look(max(len(seeds), 1), declared.error if declared else ERROR), seeds
 
 
 def hypothesis_of(test: ClaimTest) -> Hypothesis:

@@ -22,7 +22,7 @@ from collabench.report.claim_values import Differences, why_not_comparable
 from collabench.report.collect import Collected
 from collabench.report.content import LEVEL, rounded
 from collabench.report.looks import Looked, Looks
-from collabench.stats import PartOutcome, all_parts, equality, one_sample, simultaneous_level
+from collabench.stats import Part, PartOutcome, all_parts, equality, simultaneous_level
 from collabench.storage.results import RESULT, Result, load_result
 from collabench.storage.workspace import Workspace
 
@@ -147,14 +147,11 @@ def _part(looked: Looked, index: int, found: Differences, compared: str, effect:
     if found.missing is not None:
         return PartVerdict(compared=compared, n=0, published_effect=effect, verdict="not run", note=found.missing)
     hypothesis = looked.hypothesis
-    if looked.outcome.look:
-        at_look = looked.outcome.parts[index]
-    else:  # not enough for a look: what is there is shown, and decides nothing
-        size = float(found.sizes.max())
-        test = one_sample(found.values, LEVEL, size)
-        against = test if hypothesis.margin is None else hypothesis.test(found.values, LEVEL, size)
-        at_look = PartOutcome(test, against, (None, None), LEVEL, "inconclusive")
-    test, against = at_look.test, at_look.against
+    n = looked.outcome.n or found.values.size  # not enough for a look: what is there is shown, and decides nothing
+    test, against = Part(found.values, found.sizes).first(n, hypothesis, sensitivity=True)
+    decided: PartOutcome | None = looked.outcome.parts[index] if looked.outcome.look else None
+    interval = (None, None) if decided is None else decided.interval
+    verdict = "inconclusive" if decided is None else decided.verdict
     # Costs are compared as ratios, that is, as differences of logarithms.
     to_unit: Callable[[float], float] = math.exp if looked.test.claim.is_cost else float
     needed, note = None, None
@@ -162,7 +159,7 @@ def _part(looked: Looked, index: int, found: Differences, compared: str, effect:
         note = "one seed has no interval"
     elif not test.sd:
         note = "all differences are equal, so that there is no interval"
-    elif at_look.verdict == "inconclusive":
+    elif verdict == "inconclusive":
         last = simultaneous_level(looked.design.level(len(looked.design.looks)), looked.family)
         plan = hypothesis.seeds_needed(effect, test, last)
         needed, note = plan.seeds, plan.reason
@@ -172,14 +169,14 @@ def _part(looked: Looked, index: int, found: Differences, compared: str, effect:
         estimate=to_unit(test.difference),
         low=_mapped(to_unit, test.low),
         high=_mapped(to_unit, test.high),
-        adjusted_low=_mapped(to_unit, at_look.interval[0]),
-        adjusted_high=_mapped(to_unit, at_look.interval[1]),
-        adjusted_level=at_look.level if at_look.interval[0] is not None else None,
+        adjusted_low=_mapped(to_unit, interval[0]),
+        adjusted_high=_mapped(to_unit, interval[1]),
+        adjusted_level=decided.level if decided is not None and interval[0] is not None else None,
         p=against.p,
         sign_flip_p=against.sign_flip_p,
         published_effect=effect,
         seeds_needed=needed,
-        verdict=at_look.verdict,
+        verdict=verdict,
         note=note,
     )
 

@@ -27,10 +27,12 @@ class Hypothesis:
     smallest_effect: float | None = None
     margin: float | None = None
 
-    def test(self, differences: ArrayLike, level: float, magnitude: float | None = None) -> Paired:
-        """The test of the differences against zero, or against the margin."""
+    def test(
+        self, differences: ArrayLike, level: float, magnitude: float | None = None, *, sensitivity: bool = True
+    ) -> Paired:
+        """The test of the differences against zero, or against the margin (see :func:`one_sample`)."""
         shift = 0.0 if self.margin is None else self.margin if self.side == "below" else -self.margin
-        return one_sample(np.asarray(differences) - shift, level, magnitude)
+        return one_sample(np.asarray(differences) - shift, level, magnitude, sensitivity=sensitivity)
 
     def decide(self, interval: tuple[float, float] | tuple[None, None]) -> Verdict:
         """The verdict that an interval of the difference gives."""

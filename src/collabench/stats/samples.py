@@ -28,6 +28,8 @@ EXACT_PAIRS = 20
 RANDOM_FLIPS = 9_999
 """With more pairs the sign-flip test draws this many assignments, from a fixed seed."""
 
+_FLIPS_AT_ONCE = 1_000
+
 _ROUNDING = 2.0**-40
 """Differences below this share of the values' magnitude are rounding errors of the subtraction."""
 
@@ -161,10 +163,13 @@ def paired(treatment: ArrayLike, baseline: ArrayLike, level: float = 0.95) -> Pa
     )
 
 
-def one_sample(differences: ArrayLike, level: float = 0.95, magnitude: float | None = None) -> Paired:
+def one_sample(
+    differences: ArrayLike, level: float = 0.95, magnitude: float | None = None, *, sensitivity: bool = True
+) -> Paired:
     """As :func:`paired`, for values that are compared with zero: differences, or slopes per seed.
 
-    magnitude: the size of the numbers that were subtracted (default: the largest absolute difference).
+    magnitude: the size of the numbers that were subtracted (default: the largest absolute difference). sensitivity:
+    also compute the sign-flip test and the detectable difference, which take most of the time and decide nothing.
     """
     sample = as_sample(differences, "differences")
     student = student_t(sample, level, magnitude)
@@ -179,10 +184,10 @@ def one_sample(differences: ArrayLike, level: float = 0.95, magnitude: float | N
         level=level,
         t=_defined(student.t),
         p=_defined(student.p),
-        sign_flip_p=float(sign_flip(sample, magnitude)) if sign_flip_minimum(n) <= 1 - level else None,
+        sign_flip_p=float(sign_flip(sample, magnitude)) if sensitivity and sign_flip_minimum(n) <= 1 - level else None,
         sign_flip_minimum=sign_flip_minimum(n),
         effect_size=correction * mean / sd if sd and correction is not None else None,
-        detectable=detectable_difference(n, sd, level) if sd else None,
+        detectable=detectable_difference(n, sd, level) if sd and sensitivity else None,
     )
 
 
@@ -207,8 +212,9 @@ def sign_flip(differences: ArrayLike, magnitude: ArrayLike | None = None) -> Flo
     if n > EXACT_PAIRS:
         generator = np.random.Generator(np.random.Philox(key=0))
         reached = np.ones(reach.shape)
-        for _ in range(RANDOM_FLIPS):
-            reached += np.abs(differences @ (2.0 * generator.integers(0, 2, n) - 1.0)) >= reach
+        for start in range(0, RANDOM_FLIPS, _FLIPS_AT_ONCE):
+            signs = 2.0 * generator.integers(0, 2, (min(_FLIPS_AT_ONCE, RANDOM_FLIPS - start), n)) - 1.0
+            reached += (np.abs(differences @ signs.T) >= reach[..., None]).sum(axis=-1)
         return reached / (RANDOM_FLIPS + 1)
     sums = differences[..., :1]  # the first sign is kept: the other half of the assignments has the same absolute sums
     for index in range(1, n):

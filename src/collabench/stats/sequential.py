@@ -38,7 +38,7 @@ class Design:
 
     looks: tuple[int, ...]
     spend: tuple[float, ...]
-    error: float = 0.05
+    error: float
 
     def __post_init__(self) -> None:
         if not self.looks or self.looks[0] < 1 or list(self.looks) != sorted(set(self.looks)):
@@ -48,7 +48,7 @@ class Design:
         if not all(share > 0 for share in self.spend) or math.fsum(self.spend) > 1 + 1e-12:
             raise ConfigError(f"spend: shares above 0 that add up to at most 1 are needed, got {list(self.spend)}")
         if not 0 < self.error < 0.25:
-            raise ConfigError(f"error: a share between 0 and 0.25 is needed, such as 0.05, got {self.error}")
+            raise ConfigError(f"error: a share between 0 and 0.25 is needed, such as 0.04, got {self.error}")
 
     def level(self, look: int) -> float:
         """Level of the interval at a look (1 is the first), before it is widened for the family: 1 - 2 α w_k."""
@@ -59,7 +59,7 @@ class Design:
         return self.error * math.fsum(self.spend[:look])
 
 
-def single_look(seeds: int, error: float = 0.05) -> Design:
+def single_look(seeds: int, error: float) -> Design:
     """The design that decides once, with all of its error."""
     return Design((seeds,), (1.0,), error)
 
@@ -71,11 +71,16 @@ class Part:
     differences: Floats
     sizes: Floats
 
-    def first(self, seeds: int, hypothesis: Hypothesis) -> tuple[Paired, Paired]:
-        """The tests of the first ``seeds`` differences against zero, and against the margin if there is one."""
+    def first(self, seeds: int, hypothesis: Hypothesis, *, sensitivity: bool = False) -> tuple[Paired, Paired]:
+        """The tests of the first ``seeds`` differences against zero, and against the margin if there is one.
+
+        sensitivity: as for :func:`one_sample`. Looks need none.
+        """
         values, size = self.differences[:seeds], float(np.max(self.sizes[:seeds]))
-        plain = one_sample(values, PLAIN_LEVEL, size)
-        return plain, plain if hypothesis.margin is None else hypothesis.test(values, PLAIN_LEVEL, size)
+        plain = one_sample(values, PLAIN_LEVEL, size, sensitivity=sensitivity)
+        if hypothesis.margin is None:
+            return plain, plain
+        return plain, hypothesis.test(values, PLAIN_LEVEL, size, sensitivity=sensitivity)
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,15 @@ WORDS = ("supported", "refuted", "inconclusive", "not run")
 
 HOW_DECIDED = """\
 The interval decides. It is a t interval of the paired difference over seeds. All tests of one paper in this profile
-are a family, and the rate of wrong verdicts in a family is at most 5 %. `papers/claims.yaml` declares before the runs
-at which numbers of seeds a test is looked at and which share of the 5 % each look spends. The first look that decides
-freezes the verdict. **Supported**: the interval lies wholly on the claimed side. **Refuted**: it lies wholly on the
-other side, or wholly inside the smallest effect of interest. **Inconclusive**: neither. **Stopped**: at any truth
-within one standard error of the estimate the last look would decide nothing, so that no more seeds are trained. **Not
-run**: without runs. **Open**: a further look could decide, and its seeds are not trained yet. “No worse” needs the
-interval to stay within the margin. A claim with several parts needs all of them, and one part refutes it only at a
-level corrected for their number. Estimates are method minus baseline. An estimate that was frozen at an early look
-overstates the effect on average.
+are a family. A family holds a wrong verdict in at most 5 % of studies; it spends 4 %, because skewed differences raise
+that rate. `papers/claims.yaml` declares before the runs at which numbers of seeds a test is looked at and which share
+of the error each look spends. The first look that decides freezes the verdict. **Supported**: the interval lies wholly
+on the claimed side. **Refuted**: it lies wholly on the other side, or wholly inside the smallest effect of interest.
+**Inconclusive**: neither. **Stopped**: at any truth within one standard error of the estimate the last look would
+decide nothing, so that no more seeds are trained. **Not run**: without runs. “No worse” needs the interval to stay
+within the margin. A claim with several parts needs all of them, and one part refutes it only at a level corrected for
+their number. Estimates are method minus baseline. An estimate that was frozen at an early look overstates the effect on
+average.
 
 A verdict holds for its scope (data set, noise, backbone, epochs) and for training randomness on a fixed test set.
 *Analogue*: data set or backbone are not the paper's. Here every method has the weights that its paper states or this
@@ -70,8 +70,8 @@ def overview(results: ClaimReport, costs: ClaimReport) -> list[str]:
     if results.here():
         shared, frame = verdict_table(results)
         lines += [
-            f"{counted(results)}. Verdicts hold for their scope only; at most 5 % of a paper's families of tests hold "
-            f"a wrong one. Rules, intervals and the claims not run here: [{PAGE}]({PAGE}).",
+            f"{counted(results)}. Verdicts hold for their scope only; a paper's family of tests holds a wrong one in "
+            f"at most 5 % of studies. Rules, intervals and the claims not run here: [{PAGE}]({PAGE}).",
             *([f"On {shared}:"] if shared else []),
             safe_cells(frame).to_markdown(index=False, disable_numparse=True),
             *_caveats(results),
