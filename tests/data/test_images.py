@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 
 from collabench import data
 from collabench.config.sections import Augmentation, DatasetConfig, NoiseConfig
-from collabench.core.errors import DataError
+from collabench.core.errors import DataError, StorageError
 from collabench.data import images, noise
 from collabench.data.images import BadFiles, centre_crop
 from tests.support import official_formats as formats
@@ -138,6 +138,21 @@ def test_the_crop_within_the_resize_is_the_crop_after_it(monkeypatch):
             patch.setattr(images, "MAX_PIXELS", 1)
             within = np.asarray(centre_crop(image, shorter, 16)).astype(int)
         assert np.abs(whole - within).max() <= 1
+
+
+@pytest.mark.parametrize("form", LIMITS)
+def test_shortage_of_memory_blames_no_image(tmp_path, form, monkeypatch):
+    formats.write_images(tmp_path / "pets")
+    config = pinned(tmp_path / "pets", resize=8)
+
+    def short(image: Image.Image, *_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", short)
+    with pytest.raises(
+        StorageError, match=r"short of memory while pets was prepared \(train/cat/0000\.png: does not fit"
+    ):
+        prepared(tmp_path, config, form)
 
 
 def test_too_many_pixels_are_refused_by_name(tmp_path):

@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 from collabench.cli.app import app
 from collabench.config.configuration import Run
 from collabench.data import noise
-from collabench.sharing.repeat import TOLERANCE_WITHOUT_SPREAD
+from collabench.sharing.repeat import TOLERANCE_WITHOUT_SPREAD, temporary_copy
 from collabench.sharing.verify import verify
 from collabench.storage.files import read_json, sha256_of, write_json
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Measured, Result
 from collabench.study.study import Study, load_study
-from tests.support import trained_study
+from tests.support import official_formats, trained_study
 from tests.support.project import contents
+from tests.support.tiny import PROFILE, tiny_project
 
 ALL = 100
 
@@ -229,3 +230,17 @@ def test_the_command_names_what_differs_and_ends_with_exit_code_1(study):
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 1 and "1 differences" in done.stdout
     assert f"DIFFERS  {folder / WEIGHTS}" in done.stdout and run.configuration.label in done.stdout
+
+
+def test_a_repetition_reads_streamed_images_where_the_study_does(tmp_path):
+    """A path of the configuration is relative to the project, not to the temporary copy."""
+    pin = official_formats.write_imagenet(tmp_path / "photos", classes=2, train=3, test=1)
+    path = tiny_project(tmp_path, noise="clean") / "params.yaml"
+    before, after = "source: digits, train_images: 60, test_images: 50", "source: imagenet, path: photos, sha256: "
+    text = path.read_text().replace(before, f"{after}{pin}")
+    path.write_text(text.replace("learning_rate: 0.05", "learning_rate: 0.05, augmentation: {random_resized_crop: 32}"))
+    study = load_study(tmp_path, PROFILE)
+    study.inputs.prepare_datasets()
+    with temporary_copy(study, ("datasets",)) as copy:
+        dataset = Study(study.params, study.plan, copy).inputs.dataset(study.plan.runs[0].configuration)
+        assert dataset.train_images.open(0).size == (60, 48)

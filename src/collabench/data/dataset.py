@@ -22,7 +22,8 @@ from collabench.config.batch_sizes import LastBatch
 from collabench.config.dataset_shape import DatasetShape
 from collabench.config.sections import Augmentation, DatasetConfig
 from collabench.core.distributed import WHOLE, Part
-from collabench.core.errors import DataError
+from collabench.core.errors import DataError, StorageError
+from collabench.core.resources import is_shortage_of_memory
 from collabench.data import batches, streaming
 from collabench.data.download import Log, Official
 from collabench.data.images import BadFiles, open_image
@@ -112,6 +113,13 @@ def prepare(
         manifest = _prepare(config, downloads, folder, log, root, official, max_array_bytes)
     except BadFiles as error:
         raise error.listed_in(bad_files) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_shortage_of_memory(error):
+            raise
+        raise StorageError(
+            f"short of memory while {title_of(config)} was prepared ({str(error) or 'MemoryError'}); give it fewer or "
+            "smaller images, or more memory"
+        ) from None
     if bad_files is not None:
         bad_files.unlink(missing_ok=True)
     log(f"{manifest.title}: {manifest.train_images:,} training and {manifest.test_images:,} test images in {folder}")
