@@ -218,7 +218,7 @@ def test_two_hosts_share_it_and_go_on_when_they_have_each_others_results(whole, 
         assert_same(host, whole)
 
 
-def test_an_import_takes_all_seeds_and_what_claims_do_not_need_is_set_aside(whole, tmp_path):
+def test_an_import_takes_all_seeds(whole, tmp_path):
     folder = growing_project(tmp_path / "project", workflow=True)
     output = finish(folder, "import", str(whole))
     assert f"{seeds_in(whole)} runs imported" in output and "the study is complete" in output

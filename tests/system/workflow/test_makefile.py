@@ -36,7 +36,9 @@ def folder(tmp_path) -> Path:
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     plain = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "OMP_"))}
     environment = {
-        key: value for key, value in plain.items() if key not in ("PROFILE", "CORES", "GPUS", "PYTHON", "TORCH")
+        key: value
+        for key, value in plain.items()
+        if key not in ("PROFILE", "CORES", "GPUS", "HOURS", "PYTHON", "TORCH")
     }
     return subprocess.run(
         ["make", *arguments], cwd=folder, env=environment, text=True, capture_output=True, check=False
@@ -59,6 +61,10 @@ def test_without_a_target_make_lists_them(folder):
         (
             ["reproduce", "PROFILE=digits", "CORES=2", "GPUS=0,1"],
             "collabench: reproduce --profile digits --cores 2 --gpus 0,1 threads=",
+        ),
+        (
+            ["reproduce", "HOURS=0.5"],
+            "collabench: reproduce --profile default --cores  --gpus  --hours 0.5 threads=",
         ),
         (["smoke", "CORES=2"], "collabench: reproduce --profile smoke --cores 2 --gpus  threads="),
         (["share", "PROFILE=smoke"], "collabench: share --profile smoke threads="),
