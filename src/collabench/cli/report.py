@@ -62,11 +62,13 @@ def write_pages(root: Path) -> list[str]:
     from collabench.report.gather import built_differs
     from collabench.report.html.data import read_everything
     from collabench.report.html.page import write_page
+    from collabench.report.pages.all_profiles import write_all_profiles
     from collabench.storage.workspace import Workspace
 
     workspace = Workspace(root, "")
     accepted = read_everything(root)
     lines = [f"left out of the page: {problem}" for problem in accepted.found.problems]
+    write_all_profiles(accepted, workspace.page.with_name("README.md"))
     lines.append(f"All profiles on one page: {write_page(accepted, workspace.page)}")
     if built_differs(root, accepted.params.profiles):
         built = read_everything(root, built=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from collabench.papers.schema import About
+from collabench.papers.claim_schema import ClaimSource
+from collabench.papers.schema import About, Source
 
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 
@@ -24,3 +26,15 @@ def cited(about: About, file: str, place: str = "") -> str:
     kind = about.sources.get(file, file)
     text = citation(about) if kind.startswith(_WHOLE) and "which quotes" not in kind else f"{citation(about)} ({kind})"
     return f"{text}, {place}" if place else text
+
+
+def cited_table(about: About, source: Source) -> str:
+    """The place of a published table: its heading, or the words of the text."""
+    return cited(about, source.file, source.table or f"“{source.words}”")
+
+
+def cited_claim(abouts: Mapping[str, About], paper: str, source: ClaimSource) -> str:
+    """The place of a claim, with its words. abouts: paper → ``paper.yaml``. Without an entry the file is named."""
+    if paper not in abouts:
+        return str(source)
+    return f"{cited(abouts[paper], source.file, source.place)}: “{source.words}”"

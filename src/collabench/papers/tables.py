@@ -102,13 +102,13 @@ def paper_names(folder: Path) -> list[str]:
 
 def papers_not_run(folder: Path) -> dict[str, str]:
     """Papers whose configurations this project cannot run, with the reason."""
-    reasons = {}
-    for name in paper_names(folder):
-        document = read_yaml(folder / name / PAPER)
-        about = validate(document, About, document.value)
-        if about.not_run is not None:
-            reasons[name] = about.not_run
-    return reasons
+    return {name: about.not_run for name, about in read_abouts(folder).items() if about.not_run is not None}
+
+
+def read_abouts(folder: Path) -> dict[str, About]:
+    """``paper.yaml`` of every paper. Raises ConfigError (one line)."""
+    documents = {name: read_yaml(folder / name / PAPER) for name in paper_names(folder)}
+    return {name: validate(document, About, document.value) for name, document in documents.items()}
 
 
 def load_papers(

@@ -10,8 +10,7 @@ from collabench.config.params import Params
 from collabench.papers.citations import cited
 from collabench.papers.claim_schema import Claim, Claims
 from collabench.papers.tables import Paper
-from collabench.report.claim_records import ClaimVerdict, ScopeVerdict
-from collabench.report.gather import Gathered
+from collabench.report.claim_records import ClaimReport, ClaimVerdict, ScopeVerdict
 from collabench.report.standing import STANDINGS, Kind, Standing, bound, kind_of, standing, standing_of_part
 from collabench.report.titles import Parts
 from collabench.report.verdicts import describe_scopes
@@ -62,19 +61,22 @@ class ClaimEverywhere:
 
 
 def join_claims(
-    claims: Claims, params: Params, papers: Mapping[str, Paper], reports: Sequence[Gathered]
+    claims: Claims,
+    params: Params,
+    papers: Mapping[str, Paper],
+    reports: Iterable[tuple[str, ClaimReport]],
 ) -> tuple[ClaimEverywhere, ...]:
     """Every declared claim, in the order of ``papers/claims.yaml``.
 
+    reports: verdicts, each with the name of its profile as it is shown.
     Words and claimed side are those declared now; verdicts are those of the reports. A verdict on a claim that is no
     longer declared is left out, since nothing says any more what it was about.
     """
     where = describe_scopes(claims, params)
-    found: dict[str, list[tuple[Gathered, ClaimVerdict]]] = {}
-    for report in reports:
-        for verdicts in (report.results, report.costs):
-            for claim in verdicts.here() if verdicts else ():
-                found.setdefault(claim.id, []).append((report, claim))
+    found: dict[str, list[tuple[str, ClaimVerdict]]] = {}
+    for profile, report in reports:
+        for claim in report.here():
+            found.setdefault(claim.id, []).append((profile, claim))
     return tuple(_everywhere(claim, claims, papers, found.get(claim.id, []), where) for claim in claims.claims)
 
 
@@ -82,14 +84,12 @@ def _everywhere(
     claim: Claim,
     claims: Claims,
     papers: Mapping[str, Paper],
-    verdicts: Sequence[tuple[Gathered, ClaimVerdict]],
+    verdicts: Sequence[tuple[str, ClaimVerdict]],
     where: Mapping[str, Parts],
 ) -> ClaimEverywhere:
     tests = tuple(
-        ScopeTest(
-            report.name, scope, standing(scope, claim), tuple(standing_of_part(part, claim) for part in scope.parts)
-        )
-        for report, verdict in verdicts
+        ScopeTest(profile, scope, standing(scope, claim), tuple(standing_of_part(part, claim) for part in scope.parts))
+        for profile, verdict in verdicts
         for scope in verdict.scopes
     )
     has_runs = {test.verdict.scope for test in tests}

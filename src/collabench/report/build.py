@@ -45,11 +45,13 @@ def build_report(
     """
     from collabench.papers.claims import load_claims
     from collabench.report.across_images import add_across_images
+    from collabench.report.across_profiles import join_claims
     from collabench.report.analyse import analyse
     from collabench.report.cells import CELLS, cells_of
     from collabench.report.comparison import write_origin
     from collabench.report.pages import claims as claims_page
     from collabench.report.pages.costs import write_costs
+    from collabench.report.pages.lead import write_lead
     from collabench.report.pages.overview import write_report
     from collabench.report.pages.papers import write_papers
     from collabench.report.published import published_values, read_papers
@@ -70,7 +72,9 @@ def build_report(
     costs = target / COSTS if partial else workspace.costs
     with whole_folder(target) as folder:
         pages = write_papers(folder, papers, report, collected)
-        write_report(folder, report, collected, pages, claims_page.overview(on_results, on_costs))
+        joined = join_claims(claims, params, papers, [(plan.profile, on_results)])
+        lead = write_lead(folder, joined, papers)
+        write_report(folder, report, collected, pages, claims_page.overview(on_results, on_costs), lead)
         claims_page.write_claims(folder, on_results)
         write_json(folder / CELLS, cells_of(collected))
         if partial:

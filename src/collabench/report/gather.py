@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ class AllReports:
 
     reports: tuple[Gathered, ...]
     problems: tuple[str, ...] = field(default=())
+
+    def verdicts(self) -> Iterator[tuple[str, ClaimReport]]:
+        """All verdicts on claims, each with the name of its report."""
+        for report in self.reports:
+            yield from ((report.name, one) for one in (report.results, report.costs) if one is not None)
 
 
 def gather(root: Path, profiles: Iterable[str], papers: Sequence[str] = (), *, built: bool = False) -> AllReports:

@@ -15,7 +15,9 @@ from collabench.config.configuration import Run
 from collabench.config.params import Params
 from collabench.config.plan import Plan
 from collabench.core.errors import ResultError
+from collabench.papers.citations import cited_claim
 from collabench.papers.claim_schema import Claim, Claims, ClaimScope, ClaimTest, Compared
+from collabench.papers.tables import read_abouts
 from collabench.report import titles
 from collabench.report.claim_records import UNITS, ClaimReport, ClaimVerdict, PartVerdict, ScopeVerdict
 from collabench.report.claim_values import Differences, why_not_comparable
@@ -55,6 +57,7 @@ def evaluate(
             return None
 
     looks = Looks(claims, params, collected, workspace, read)
+    abouts = read_abouts(workspace.papers)
     papers = dict.fromkeys(claim.paper for claim in claims.claims)
     families = {paper: claims.family_size(paper, profile, costs=kind == "costs") for paper in papers}
     report = ClaimReport(
@@ -66,6 +69,7 @@ def evaluate(
         claims=tuple(
             _claim(
                 claim,
+                cited_claim(abouts, claim.paper, claim.source),
                 claims,
                 [_scope(test, where[test.scope_name], looks) for test in claims.tests(claim, profile)],
                 where,
@@ -211,7 +215,13 @@ def _same_network(scope: ClaimScope, compared: Compared, looks: Looks) -> PartVe
 
 
 def _claim(
-    claim: Claim, claims: Claims, scopes: list[ScopeVerdict], where: dict[str, titles.Parts], plan: Plan, params: Params
+    claim: Claim,
+    source: str,
+    claims: Claims,
+    scopes: list[ScopeVerdict],
+    where: dict[str, titles.Parts],
+    plan: Plan,
+    params: Params,
 ) -> ClaimVerdict:
     others = [name for name in claim.scopes if claims.scopes[name].profile != plan.profile]
     elsewhere = tuple(
@@ -224,7 +234,7 @@ def _claim(
         id=claim.id,
         paper=claim.paper,
         statement=claim.statement,
-        source=str(claim.source),
+        source=source,
         reading=claim.reading,
         hypothesis=_hypothesis(claim),
         unit=UNITS[claim.quantity],

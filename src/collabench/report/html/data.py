@@ -59,7 +59,7 @@ def read_everything(root: Path, *, built: bool = False) -> Everything:
     papers = load_papers(folder, params, resolved=False) if there else {}
     claims = load_claims(folder, params) if there else Claims(scopes={}, claims=())
     found = gather(root, params.profiles, list(papers), built=built)
-    return Everything(params, join_claims(claims, params, papers, found.reports), claims, papers, found)
+    return Everything(params, join_claims(claims, params, papers, found.verdicts()), claims, papers, found)
 
 
 def page_data(everything: Everything) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from collabench.config.configuration import READINGS
 from collabench.papers.arithmetic import check_quotes, repeated, suspects
-from collabench.papers.citations import citation, cited
+from collabench.papers.citations import citation, cited, cited_table
 from collabench.papers.schema import METRICS
 from collabench.papers.tables import Paper, PublishedCell, Table
 from collabench.report.gather import Gathered
@@ -98,7 +98,7 @@ def _table(paper: Paper, table: Table, measured: Measured, misprints: set[tuple[
         "note": content.note,
         "chosen_here": content.chosen_here,
         "axes": content.axes and f"x: {content.axes.x}; y: {content.axes.y}; a row is a series",
-        "source": cited(paper.about, content.source.file, content.source.table or f"“{content.source.words}”"),
+        "source": cited_table(paper.about, content.source),
         "not_run": [{"reason": reason, "cells": n, "of": len(table.cells)} for reason, n in reasons.items()],
         "row_titles": list(content.row_titles),
         "columns": [column.title for column in content.columns.values()],

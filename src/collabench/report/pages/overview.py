@@ -36,19 +36,25 @@ _SELECTED = (
 
 
 def write_report(
-    folder: Path, report: Report, collected: Collected, papers: Sequence[str] = (), claims: Sequence[str] = ()
+    folder: Path,
+    report: Report,
+    collected: Collected,
+    papers: Sequence[str] = (),
+    claims: Sequence[str] = (),
+    lead: Sequence[str] = (),
 ) -> None:
     """Write the report's files into a folder.
 
-    papers: one line of the overview for the page of each paper. claims: the overview's section on claims.
+    papers: one line of the overview for the page of each paper. claims: the overview's section on claims. lead: what
+    the overview begins with.
     """
-    (folder / "figures").mkdir()
+    (folder / "figures").mkdir(exist_ok=True)
     for table in report.tables:
         drawn = figures.draw_table(folder / "figures", table, collected)
         (folder / f"{table.name}.md").write_text(_table_page(report, table, drawn), encoding="utf-8")
         write_csv(folder / f"{table.name}.csv", tables.numbers(table))
     write_csv(folder / "runs.csv", collected.frame)
-    (folder / OVERVIEW).write_text(_overview(report, collected, papers, claims), encoding="utf-8")
+    (folder / OVERVIEW).write_text(_overview(report, collected, papers, claims, lead), encoding="utf-8")
     write_json(folder / CONTENT, report)
 
 
@@ -69,17 +75,20 @@ def _grown(report: Report) -> list[str]:
     return [" ".join(lines)] if lines else []
 
 
-def _overview(report: Report, collected: Collected, papers: Sequence[str], claims: Sequence[str]) -> str:
+def _overview(
+    report: Report, collected: Collected, papers: Sequence[str], claims: Sequence[str], lead: Sequence[str]
+) -> str:
     configurations = {cell.configuration.id for cell in collected.plan.cells}
     seeds = sorted({len(cell.seeds) for cell in collected.plan.cells})
     each = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     lines = [
         f"# Report of the profile `{report.profile}`" + (" (partial)" if report.partial else ""),
+        *_missing(report),
+        *lead,
         f"{report.description[0].upper()}{report.description[1:].rstrip('.')}.",
         f"{report.runs} training runs: {len(configurations)} configurations with {each} seeds each. Errors are test "
         "errors after the last epoch in percent, means over seeds; in brackets the difference to the baseline in "
         "percentage points, paired by seed (negative is lower error).",
-        *_missing(report),
         *_grown(report),
         *claims,
     ]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from collabench.config.configuration import PARTS
 from collabench.core.text import markdown_cell, markdown_text
 from collabench.papers.arithmetic import QuoteCheck, check_quotes, repeated, suspects
-from collabench.papers.schema import METRICS, UNKNOWN
+from collabench.papers.citations import cited, cited_table
+from collabench.papers.schema import METRICS, UNKNOWN, About
 from collabench.papers.tables import Paper, PublishedCell, Table
 from collabench.report import titles
 from collabench.report.content import Report
@@ -99,18 +100,18 @@ def page(paper: Paper, measured: dict[tuple[str, str, str], Measured], report: R
     elif shown:
         lines.append(LEGEND.strip())
     for table in shown:
-        lines += _table(table, measured, marked, quoted)
+        lines += _table(about, table, measured, marked, quoted)
     rest = [table for table in paper.tables.values() if table not in shown]
     known = [table for table in rest if any(cell.value is not None for cell in table.cells.values())]
     if known:
         lines.append("## As published" + (", not run in this profile" if measured else ""))
         for table in known:
-            lines += _table(table, {}, marked, quoted, "###")
+            lines += _table(about, table, {}, marked, quoted, "###")
     if len(rest) > len(known):
         lines.append(f"## Described, with values {UNKNOWN}")
-        lines.append("\n".join(_described(table) for table in rest if table not in known))
+        lines.append("\n".join(_described(about, table) for table in rest if table not in known))
     lines += _arithmetic(paper)
-    lines.append("Sources: " + "; ".join(f"`{file}`, {what}" for file, what in about.sources.items()) + ".")
+    lines.append("Sources: " + "; ".join(f"{cited(about, file)}, `{file}`" for file in about.sources) + ".")
     return "\n\n".join(lines) + "\n"
 
 
@@ -134,6 +135,7 @@ def _nothing_comparable(paper: Paper, report: Report, collected: Collected) -> l
 
 
 def _table(
+    about: About,
     table: Table,
     measured: dict[tuple[str, str, str], Measured],
     marked: set[tuple[str, str, str]],
@@ -162,7 +164,7 @@ def _table(
             "stands, without a verdict."
         )
     notes += [f"Quoted: {text}." for text in quoted.get(table.name, ())]
-    notes.append(f"Source: {content.source.describe()}.")
+    notes.append(f"Source: {cited_table(about, content.source)}.")
     return [*lines, " ".join(notes)]
 
 
@@ -261,13 +263,13 @@ def _entry(cell: PublishedCell, measured: Measured | None, suspect: bool) -> str
     return BREAK.join(parts)
 
 
-def _described(table: Table) -> str:
+def _described(about: About, table: Table) -> str:
     rows = "; ".join(" · ".join(row.labels) for row in table.content.rows.values())
     columns = "; ".join(column.title for column in table.content.columns.values())
     reason = f" No run: {table.content.not_run}." if table.content.not_run else ""
     metrics = metrics_of(table)
     metrics = metrics[0].lower() + metrics[1:]
-    source = table.content.source.describe()
+    source = cited_table(about, table.content.source)
     title = markdown_text(table.content.title)
     return f"- {title} ({metrics}). Rows: {rows}. Columns: {columns}. Source: {source}.{reason}"
 
