@@ -156,7 +156,7 @@ def test_a_hypothesis_that_is_younger_than_its_runs_is_marked_on_the_page_and_in
         "**supported**, analogue",
         "**supported**, analogue (hypothesis younger than its runs)",
     ]
-    assert page(found).count("(hypothesis written down after these runs)") == 1
+    assert page(found, {}).count("(hypothesis written down after these runs)") == 1
 
 
 def test_no_worse_holds_within_the_margin_only(study):
@@ -172,7 +172,7 @@ def test_no_worse_holds_within_the_margin_only(study):
     part = found["between"].scopes[0].parts[0]
     assert part.p == pytest.approx(0.2289, abs=1e-3)  # t = −0.5 / √(0.8 / 6) = −1.369, 5 degrees, against the margin
     assert part.seeds_needed == seeds_needed(2.5, 0.8**0.5, 6, 0.92).seeds
-    text = " ".join(page(evaluated(study, between)).split())
+    text = " ".join(page(evaluated(study, between), {}).split())
     assert "p 0.229" in text and "for “no worse” against the margin" in text  # not the p of the difference from zero
 
 
@@ -297,12 +297,13 @@ def test_page_overview_terminal_and_csv_say_the_same_and_bytes_repeat(study):
     text, overview = (folder / PAGE).read_text(), (folder / "README.md").read_text()
     assert "**supported** on an analogue: digits, 500 training images, 20 % uniform noise" in text
     assert "this project's reading" in text and "Reading: A reading." in text
-    assert "2 verdicts on 2 claims: 1 supported, 1 refuted" in overview and "wang2018 (our reading)" in overview
+    assert "2 tests on 2 claims: 1 supported, 1 refuted" in overview and "wang2018 (our reading)" in overview
     assert f"]({PAGE})" in overview
     assert "Claims of the papers" in terminal_summary(study.workspace)
     lines = (folder / CSV).read_text().splitlines()
     assert len(lines) == 3 and lines[1].startswith("one,song2018,noisy,simple-2 against individual,supported")
-    assert "- S. (000_1e20208135b2abb2.txt, P: “W”) R." in text and "“W”) R." not in (built.costs / PAGE).read_text()
+    assert "- S. (Somebody (000_1e20208135b2abb2.txt), P: “W”) R." in text
+    assert "“W”) R." not in (built.costs / PAGE).read_text()
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     costs = (built.costs / JSON).read_bytes()
     fabricated.write_measured(study, train_seconds=77.0)

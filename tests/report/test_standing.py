@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 
 from collabench.papers.claim_schema import Claim
-from collabench.report.across_profiles import ClaimEverywhere, NotRun, ScopeTest, count
-from collabench.report.claim_records import PartVerdict, ScopeVerdict
+from collabench.report.across_profiles import NotRun, count
 from collabench.report.findings import findings
 from collabench.report.standing import standing, standing_of_part
-
-WHERE = ("digits", "clean labels", "ResNet-8", "40 epochs")
+from tests.support.standings import WHERE, everywhere, part, scope
 
 
 def declared(hypothesis="lower", quantity="error", **fields):
@@ -23,17 +21,6 @@ def declared(hypothesis="lower", quantity="error", **fields):
             "compare": ({"method": "a", "baseline": "b"},), **sizes, **fields,
         }
     )  # fmt: skip
-
-
-def part(low, high, verdict="inconclusive"):
-    middle = None if low is None else (low + high) / 2
-    return PartVerdict(compared="a against b", n=8, estimate=middle, low=low, high=high, verdict=verdict)
-
-
-def scope(*parts, verdict="inconclusive", note=None, published=False):
-    return ScopeVerdict(
-        scope="s", where=WHERE, published=published, declared_after_runs=False, verdict=verdict, parts=parts, note=note
-    )
 
 
 @pytest.mark.parametrize(
@@ -74,14 +61,6 @@ def test_what_cannot_be_compared_leans_nowhere():
     claim = declared("lower", "train_seconds")
     assert standing(scope(part(0.5, 0.9), note="measured on different devices"), claim) == "open"
     assert standing(scope(part(-2, -1)), None) == "open"
-
-
-def everywhere(name, *tests, kind="statistical", not_run=()):
-    return ClaimEverywhere(
-        id=name, paper="p", statement=f"{name}.", source="P", quote="W", reading=None, hypothesis="", unit="points",
-        kind=kind, side="below", bound=0.0, smallest_effect=0.1, not_run=not_run,
-        tests=tuple(ScopeTest("small", scope(verdict=verdict), stands, ()) for verdict, stands in tests),
-    )  # fmt: skip
 
 
 UNRUN = NotRun(WHERE, "paper", published=True)

@@ -56,19 +56,20 @@ def write_pages(root: Path) -> list[str]:
     """Write the pages that join all profiles. Returns one line for each report that they leave out, then where they
     are.
 
-    ``reports/index.html`` and ``reports/README.md`` show what is accepted. Where a report that was built here differs
-    from the accepted one, ``artifacts/index.html`` shows what was built here.
+    ``reports/index.html``, ``reports/README.md`` and the marked lines of ``README.md`` show what is accepted. Where a
+    report that was built here differs from the accepted one, ``artifacts/index.html`` shows what was built here.
     """
     from collabench.report.gather import built_differs
     from collabench.report.html.data import read_everything
     from collabench.report.html.page import write_page
-    from collabench.report.pages.all_profiles import write_all_profiles
+    from collabench.report.pages.all_profiles import renew_findings, write_all_profiles
     from collabench.storage.workspace import Workspace
 
     workspace = Workspace(root, "")
     accepted = read_everything(root)
     lines = [f"left out of the page: {problem}" for problem in accepted.found.problems]
     write_all_profiles(accepted, workspace.page.with_name("README.md"))
+    renew_findings(accepted, root / "README.md")
     lines.append(f"All profiles on one page: {write_page(accepted, workspace.page)}")
     if built_differs(root, accepted.params.profiles):
         built = read_everything(root, built=True)

@@ -68,6 +68,7 @@ def build_report(
     further = {run.id for run in plan.due} - {run.id for run in plan.of_tables.runs}
     waiting = sum(scope.is_open for scope in on_results.verdicts(tested=True))
     report = report.model_copy(update={"further_runs": len(further), "open_tests": waiting})
+    abouts = {name: paper.about for name, paper in papers.items()}
     target = report_folder(workspace, partial=partial)
     costs = target / COSTS if partial else workspace.costs
     with whole_folder(target) as folder:
@@ -75,15 +76,15 @@ def build_report(
         joined = join_claims(claims, params, papers, [(plan.profile, on_results)])
         lead = write_lead(folder, joined, papers)
         write_report(folder, report, collected, pages, claims_page.overview(on_results, on_costs), lead)
-        claims_page.write_claims(folder, on_results)
+        claims_page.write_claims(folder, on_results, abouts)
         write_json(folder / CELLS, cells_of(collected))
         if partial:
             (folder / COSTS).mkdir()
             write_costs(folder / COSTS, report, collected)
-            claims_page.write_claims(folder / COSTS, on_costs)
+            claims_page.write_claims(folder / COSTS, on_costs, abouts)
     if not partial:
         with whole_folder(costs) as folder:
             write_costs(folder, report, collected)
             write_origin(folder, list(collected.measured.values()))
-            claims_page.write_claims(folder, on_costs)
+            claims_page.write_claims(folder, on_costs, abouts)
     return ReportFiles(target, costs, report)

@@ -122,12 +122,13 @@ class Row(Record):
 class Noise(Record):
     """corruption: share of wrong training labels (percent) that was realised: mean, lowest and highest over runs.
 
-    drawn: when, in words. flips, classes: of asymmetric noise, as in :class:`collabench.storage.results.NoiseRealised`.
+    drawn: when, in words; empty in reports that were built before they said it. flips, classes: of asymmetric noise, as
+    in :class:`collabench.storage.results.NoiseRealised`.
     """
 
     kind: str
     when: str
-    drawn: str
+    drawn: str = ""
     rate: float
     flips: dict[str, str] | None = None
     classes: int | None = None

@@ -19,6 +19,9 @@ from collabench.storage.files import folder_beside, write_atomically
 #: Standings of which every test has a row; of the others the page shows them.
 _LISTED: tuple[Standing, ...] = ("supported", "refuted", "leans for", "leans against")
 
+#: Between these marks the project's README has the lead.
+BEGIN, END = "<!-- findings: `collabench report --html` writes them -->", "<!-- end of the findings -->"
+
 _RULES = """\
 **Supported** and **refuted** are verdicts: the interval that decides lies on one side. **Leans for** and **leans
 against** describe an undecided test by the 95 % interval that is not widened for the number of tests; they decide
@@ -41,6 +44,19 @@ def write_all_profiles(everything: Everything, path: Path) -> Path:
             elif not target.is_file() or target.read_bytes() != body:
                 write_atomically(target, body)
     return path
+
+
+def renew_findings(everything: Everything, path: Path) -> None:
+    """Write the lead between two marks of a page, such as the project's README; do nothing to a page without them."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        return
+    lead = "\n".join(f"{n}. {markdown_text(sentence)}" for n, sentence in enumerate(everything.lead, 1))
+    renewed = f"{before}{BEGIN}\n\n{lead}\n\n{END}{after}"
+    if renewed != text:
+        write_atomically(path, renewed.encode())
 
 
 def _page(everything: Everything, folder: Path) -> list[str]:

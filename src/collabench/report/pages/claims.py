@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas
 
 from collabench.config.configuration import READINGS
+from collabench.papers.citations import cited_claim
+from collabench.papers.schema import About
 from collabench.report.claim_records import ClaimReport, ClaimVerdict, PartVerdict, ScopeVerdict
 from collabench.report.formatting import NOTHING, markdown, number, p_value, safe_cells
 from collabench.storage.files import write_json
@@ -44,12 +47,15 @@ standard deviation. `docs/statistics.md` says more.
 """
 
 
-def write_claims(folder: Path, report: ClaimReport) -> None:
-    """Write the page, as markdown, JSON and CSV. Writes nothing if no claim is declared."""
+def write_claims(folder: Path, report: ClaimReport, abouts: Mapping[str, About]) -> None:
+    """Write the page, as markdown, JSON and CSV. Writes nothing if no claim is declared.
+
+    abouts: paper → ``paper.yaml``, by which sources are cited.
+    """
     from collabench.report.formatting import write_csv
 
     if report.claims:
-        (folder / PAGE).write_text(page(report), encoding="utf-8")
+        (folder / PAGE).write_text(page(report, abouts), encoding="utf-8")
         write_json(folder / JSON, report)
         write_csv(folder / CSV, numbers(report))
 
@@ -153,7 +159,7 @@ def _verdicts(claim: ClaimVerdict, everywhere: list[bool]) -> str:
 # --------------------------------------------------------------------------------------------------------- the page
 
 
-def page(report: ClaimReport) -> str:
+def page(report: ClaimReport, abouts: Mapping[str, About]) -> str:
     """The claims page of one kind: a line for each claim, then each claim's hypothesis, numbers and verdicts."""
     about = "about training time and memory, " if report.kind == "costs" else ""
     families = "; ".join(f"{paper}: {size}" for paper, size in report.families.items())
@@ -175,7 +181,11 @@ def page(report: ClaimReport) -> str:
         tested, others = [c for c in claims if c.scopes], [c for c in claims if not c.scopes]
         lines += [_lines_of(tested)] if tested else []
         lines += ["Not run in this profile:", _lines_of(others)] if others else []
-        untested = [f"- {one.statement} ({one.source}) {one.reason}" for one in report.untested if one.paper == paper]
+        untested = [
+            f"- {one.statement} ({cited_claim(abouts, one.paper, one.source)}) {one.reason}"
+            for one in report.untested
+            if one.paper == paper
+        ]
         lines += ["Also stated, and decided by no comparison of runs:", "\n".join(untested)] if untested else []
     lines.append("---")
     for claim in report.here():
