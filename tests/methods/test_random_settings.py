@@ -72,6 +72,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "kernel_groups": (None, 1, 2),
     "projection_channels": (None, 1, 3),
     "attention_divisor": (None, 1, 3),
+    "input_descriptor": (None, "std", "pixels"),
     "ramp_epochs": (0, 1, 5),
     "ramp_of": (None, 1, 300),
     "auxiliary.after": (*SEVERAL, None, "every"),
