@@ -133,7 +133,7 @@ def fabricate(scratch: Scratch, name: str) -> int:
     study = prepare(scratch, name)
     weights = save({"weight": torch.zeros(1000)})
     for run in study.plan.runs:
-        dataset = study.inputs.dataset(run.configuration)
+        dataset = study.inputs.dataset(run)
         labels = dataset.test_labels
         error = plausible(run)
         wrong = torch.arange(len(labels)) < round(error * len(labels))

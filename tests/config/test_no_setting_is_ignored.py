@@ -222,7 +222,12 @@ class Sources:
             assert known.shape == manifest.form.shape, (
                 f"{entry} promises {known.shape}, its reader gives {manifest.form.shape}"
             )
-        return manifest.digest, manifest.form, manifest.mean, manifest.resize
+        drawn = ()
+        if entry.split == "per_seed":
+            folder = self.folder / f"prepared-{self.count}"
+            seen = data.split_for_seed(data.load(folder, data.path_of(entry, None)), entry, 3)
+            drawn = (digest_of([seen.train_labels, seen.test_labels]), seen.mean)
+        return manifest.digest, manifest.form, manifest.mean, manifest.resize, drawn
 
 
 def noisy_labels(entry: NoiseConfig) -> tuple[Any, ...]:
@@ -405,6 +410,7 @@ def dataset_sections(sources: Sources) -> Iterator[Section]:
         if source == "digits":
             bases.append(bases[1] | {"test_on_rest": True})
             bases.append(bases[2] | {"test_images": 40})
+            bases.append(bases[3] | {"split": "per_seed"})
         if source in ("images", "imagenet"):
             bases.append(base | {"resize": 12})
         if source == "imagenet32":

@@ -81,6 +81,18 @@ def test_resuming_and_subsets(imagenet):
     assert {int(label) for _, labels in subset.epoch(0, index) for label in labels} <= {1, 4, 9}
 
 
+def test_a_split_per_seed_reads_its_own_files(imagenet):
+    config = DatasetConfig(source="imagenet", path="there", train_images=6, split="per_seed")
+    splits = [data.split_for_seed(imagenet, config, seed) for seed in (0, 1, 0)]
+    numbers = [{split.train_images.number(position) for position in range(6)} for split in splits]
+    assert numbers[0] == numbers[2] != numbers[1] and all(len(split.train_labels) == 6 for split in splits)
+    for split in splits:
+        assert len(split.test_images) == len(imagenet.test_images)
+        images, labels = next(data.open_batches(split, CROP, 6, 0, "cpu").epoch(0, split.train_labels))
+        assert images.shape[0] == 6 and sorted(labels.tolist()) == sorted(split.train_labels.tolist())
+        assert split.mean == data.pixel_statistics(split.train_images, split.train_labels)[0]
+
+
 def test_evaluation_batches_equal_pillow_by_hand(imagenet, tmp_path):
     files = sorted((tmp_path / "data/imagenet/val").glob("*/*.JPEG"))
     batches = list(data.open_evaluation_batches(imagenet, "test", CROP, 4, "cpu"))

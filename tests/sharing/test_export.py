@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from collabench.cli.app import app
+from collabench.config.configuration import Run
 from collabench.config.known_datasets import KNOWN, terms_of
 from collabench.stats import summary
 from collabench.storage.files import read_json
@@ -140,7 +141,7 @@ def logits_of_the_card(study: Study, configuration: str, out: Path, monkeypatch)
     monkeypatch.chdir(out)
     names: dict = {}
     exec(compile(code_of((out / "MODEL_CARD.md").read_text()), "MODEL_CARD.md", "exec"), names)
-    dataset = study.inputs.dataset(study.plan.configurations[configuration])
+    dataset = study.inputs.dataset(Run(study.plan.configurations[configuration], 0))
     return names["predict"](dataset.test_images.permute(0, 3, 1, 2)), dataset.test_labels, names["network"]
 
 

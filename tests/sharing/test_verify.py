@@ -132,7 +132,7 @@ def test_an_error_that_the_logits_do_not_have_is_found_without_training(study):
 def test_noise_of_another_seed_is_found_although_its_checksum_fits(study):
     run, _ = one(study)
     path, config = study.inputs.noise_file(run), run.configuration.noise
-    dataset = study.inputs.dataset(run.configuration)
+    dataset = study.inputs.dataset(run)
     drawn = noise.draw(config, dataset.train_labels, dataset.classes, 77)
     noise.write_static(path, drawn, config, run.seed)
     (difference,) = verify(study, sample=0, log=quiet).differences
@@ -183,7 +183,7 @@ def test_other_versions_give_a_tolerance_that_is_stated_and_kept(study):
     assert rerun.allowed == pytest.approx(max(1.0, expected))
 
     logits = load_file(folder / LOGITS)
-    labels = study.inputs.dataset(run.configuration).test_labels
+    labels = study.inputs.dataset(run).test_labels
     logits["deployed"] = torch.nn.functional.one_hot(labels, 10).half()
     save_file(logits, folder / LOGITS)
     result = read_json(folder / RESULT, Result)

@@ -96,13 +96,18 @@ class RequiredRun(Record):
 
 
 def dataset_key(dataset: DatasetConfig) -> str:
-    """Folder name of a prepared data set. Two names of ``params.yaml`` with the same content share it."""
-    return f"{dataset.source}-{digest(dataset.identity())[:8]}"
+    """Folder name of a prepared data set. Two names of ``params.yaml`` with the same content share it, and so do all
+    splits of a pool that are drawn per seed."""
+    return _key(dataset.pool())
 
 
 def noise_key(dataset: DatasetConfig, noise: NoiseConfig) -> str:
     """Folder name of the static noisy labels of a data set."""
-    return f"{dataset_key(dataset)}-{noise.kind}-{digest(noise.identity_fields())[:8]}"
+    return f"{_key(dataset)}-{noise.kind}-{digest(noise.identity_fields())[:8]}"
+
+
+def _key(dataset: DatasetConfig) -> str:
+    return f"{dataset.source}-{digest(dataset.identity())[:8]}"
 
 
 @dataclass(frozen=True)
@@ -118,8 +123,8 @@ class Run:
 
     @property
     def data_seed(self) -> int:
-        """The seed of noisy labels and hold-out. All members of an ensemble have the data of the ensemble's seed, and
-        differ in initial weights, data order, augmentation and dropout."""
+        """The seed of noisy labels, hold-out, and a split that is drawn per seed. All members of an ensemble have the
+        data of the ensemble's seed, and differ in initial weights, data order, augmentation and dropout."""
         return self.seed % MEMBER_SEED_STEP
 
     def requires(self) -> tuple[Run, ...]:

@@ -35,7 +35,7 @@ def shape_of(dataset: DatasetConfig) -> DatasetShape | None:
     known = KNOWN.get(dataset.source)
     if known is None:
         return None
-    return _as_asked(
+    return as_asked(
         dataset,
         DatasetShape(
             shape=known.shape, classes=known.classes, train_images=known.train_images, test_images=known.test_images
@@ -45,10 +45,10 @@ def shape_of(dataset: DatasetConfig) -> DatasetShape | None:
 
 def shape_or_assumed(dataset: DatasetConfig) -> DatasetShape:
     """:func:`shape_of`, or the :data:`ASSUMED` shape for what neither source nor entry tells."""
-    return shape_of(dataset) or _as_asked(dataset, ASSUMED)
+    return shape_of(dataset) or as_asked(dataset, ASSUMED)
 
 
-def _as_asked(dataset: DatasetConfig, whole: DatasetShape) -> DatasetShape:
+def as_asked(dataset: DatasetConfig, whole: DatasetShape) -> DatasetShape:
     """The shape after the entry's choices: resizing and subsets."""
     channels, height, width = whole.shape
     train = dataset.train_images or whole.train_images

@@ -46,9 +46,11 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 class DatasetConfig(Record):
     """The source of the images, and which of them are used.
 
-    ``train_images`` and ``test_images`` choose stratified subsets. ``split_seed`` determines them; the split is the
-    same for every run, so that the test set is fixed. ``test_on_rest``: every image outside the training set is a test
-    image. ``exif_orientation``: whether images that were stored turned or mirrored are turned as their EXIF data say
+    ``train_images`` and ``test_images`` choose stratified subsets. ``split: fixed``: ``split_seed`` determines them,
+    and the test set is the same for every run. ``split: per_seed``: they are drawn for every seed of a study, the same
+    for all methods, so that results speak of the whole pool of images. ``test_on_rest``: every image outside the
+    training set is a test image.
+    ``exif_orientation``: whether images that were stored turned or mirrored are turned as their EXIF data say
     (``applied``), or kept as they are stored (Pillow turns TIFF files always).
     """
 
@@ -62,6 +64,7 @@ class DatasetConfig(Record):
     train_images: int | None = Field(default=None, ge=2, le=100_000_000)
     test_images: int | None = Field(default=None, ge=2, le=100_000_000)
     test_on_rest: bool = False
+    split: Annotated[Literal["fixed", "per_seed"], LATER] = "fixed"
     split_seed: int = Field(default=0, ge=0, lt=10_000)
 
     @model_validator(mode="after")
@@ -87,12 +90,23 @@ class DatasetConfig(Record):
             raise ValueError("test_on_rest is for digits with train_images set")
         if self.split_seed and self.train_images is None and self.test_images is None:
             raise ValueError("split_seed decides which images are used: it belongs to train_images or test_images")
+        if self.split == "per_seed" and self.train_images is None and self.test_images is None:
+            raise ValueError("split: per_seed draws which images are used: it belongs to train_images or test_images")
+        if self.split == "per_seed" and self.split_seed:
+            raise ValueError("split_seed belongs to split: fixed; per_seed draws the split from a run's own seed")
         return self
 
     @property
     def upright(self) -> bool:
         """Whether images are turned as their EXIF orientation says."""
         return self.exif_orientation == "applied"
+
+    def pool(self) -> Self:
+        """The entry of the images that are prepared: this one, or without its subsets if they are drawn per seed."""
+        if self.split == "fixed":
+            return self
+        unset = {name: type(self).model_fields[name].default for name in ("split", "train_images", "test_images")}
+        return self.model_copy(update={**unset, "test_on_rest": False})
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change a run's numbers: all but the path, the mirrors and the title."""

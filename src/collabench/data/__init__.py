@@ -14,6 +14,7 @@ from collabench.data.dataset import (
     path_of,
     prepare,
     source_digest,
+    split_for_seed,
     what_is_missing,
 )
 from collabench.data.manifest import MANIFEST, Manifest
@@ -34,6 +35,7 @@ __all__ = [
     "pixel_statistics",
     "prepare",
     "source_digest",
+    "split_for_seed",
     "validation_split",
     "what_is_missing",
 ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -102,10 +102,12 @@ def prepare(
 
     downloads: folder for official archives. progress: called with one line at a time. root: base of a relative ``path``
     of the configuration. official: addresses and checksums by source (for generated files). bad_files: where bad images
-    are listed if they are more than a message names. Raises DataError (one line), BadFiles for images that cannot be
+    are listed if they are more than a message names. Of a split that is drawn per seed the whole pool is prepared
+    (:func:`split_for_seed`). Raises DataError (one line), BadFiles for images that cannot be
     used: every image is decoded. Files are written atomically.
     """
     log = progress or (lambda line: None)
+    config = config.pool()
     existing = _existing(config, folder, root, log)
     if existing is not None:
         return existing
@@ -185,7 +187,7 @@ def source_digest(config: DatasetConfig, root: Path | None = None, bad_files: Pa
     if path is None or config.source in OFFICIAL:
         raise DataError(f"the source {config.source!r} is pinned by the program; it takes no sha256")
     try:
-        return digest_of_source(config, path)
+        return digest_of_source(config.pool(), path)
     except BadFiles as error:
         raise error.listed_in(bad_files) from None
 
@@ -194,7 +196,7 @@ def is_pinned_source(config: DatasetConfig, root: Path | None = None) -> bool:
     """Whether the files that the user provides are those of the configuration's ``sha256``. Reads all that are used."""
     path = path_of(config, root)
     assert path is not None, "the configuration asks for a path"
-    return fits_pin(config, path, digest_of_source(config, path))
+    return fits_pin(config.pool(), path, digest_of_source(config.pool(), path))
 
 
 def what_is_missing(config: DatasetConfig, root: Path | None = None, prepared: Path | None = None) -> str | None:
@@ -211,7 +213,7 @@ def what_is_missing(config: DatasetConfig, root: Path | None = None, prepared: P
                 return None
         except DataError:  # it is prepared again
             pass
-    return not_placed(config, path)
+    return not_placed(config.pool(), path)
 
 
 def path_of(config: DatasetConfig, root: Path | None) -> Path | None:
@@ -323,6 +325,37 @@ def load(folder: Path, images_at: Path | None = None) -> Dataset:
         title=manifest.title,
         mean=manifest.mean,
         std=manifest.std,
+    )
+
+
+def split_for_seed(dataset: Dataset, config: DatasetConfig, seed: int) -> Dataset:
+    """The images of a prepared data set that runs of this seed use: the data set itself unless its split is drawn per
+    seed.
+
+    Mean and standard deviation are those of the seed's training images. The digest stays that of the pool, from which
+    configuration and seed determine the rest.
+    """
+    if config.split == "fixed":
+        return dataset
+    train, test = choose(config, dataset.train_labels, dataset.test_labels, seed)
+    of_train, of_test = dataset.train_images, dataset.test_images
+    train_labels, test_labels = dataset.train_labels, dataset.test_labels
+    if config.test_on_rest:
+        assert isinstance(of_train, Tensor) and isinstance(of_test, Tensor), "only digits are tested on the rest"
+        of_train = of_test = torch.cat([of_train, of_test])
+        train_labels = test_labels = torch.cat([train_labels, test_labels])
+    chosen = ((of_train, train), (of_test, test))
+    images = [of[index] if isinstance(of, Tensor) else of.at(index) for of, index in chosen]
+    mean, std = pixel_statistics(images[0], train_labels[train])
+    return replace(
+        dataset,
+        train_images=images[0],
+        train_labels=train_labels[train],
+        test_images=images[1],
+        test_labels=test_labels[test],
+        mean=mean,
+        std=std,
+        _on_device={},
     )
 
 

@@ -105,7 +105,7 @@ def digest_of_source(config: DatasetConfig, path: Path, *, whole: bool = False) 
     if whole or not _is_subset(config):
         return images.digest_of_files(path, files.names)
     numbers = [(files.splits == split).nonzero()[:, 0] for split in (0, 1)]
-    chosen = choose(config, *(files.labels[split] for split in numbers))
+    chosen = choose(config, files.labels[numbers[0]], files.labels[numbers[1]])
     used = torch.cat([split[index] for split, index in zip(numbers, chosen, strict=True)])
     return images.digest_of_files(path, [files.names[number] for number in used.tolist()], files.classes)
 

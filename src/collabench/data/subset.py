@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,22 +14,28 @@ from collabench.core.seeding import numpy_generator
 from collabench.data.splits import rest_of, stratified_subset
 
 
-def choose(config: DatasetConfig, train_labels: Tensor, test_labels: Tensor) -> tuple[Tensor, Tensor]:
+def choose(
+    config: DatasetConfig, train_labels: Tensor, test_labels: Tensor, seed: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Indices of the chosen images in the splits with these labels (N,) (``test_on_rest``: in both splits, one after
     the other).
 
+    seed: of a split that is drawn per seed; None for a fixed one.
     Raises DataError if there are fewer images than are asked for.
     """
+    assert (seed is None) == (config.split == "fixed"), "only a split that is drawn per seed needs a seed"
+    seed = config.split_seed if seed is None else seed
     try:
         if config.test_on_rest:
             labels = torch.cat([train_labels, test_labels])
             assert config.train_images is not None, "the configuration asks for train_images"
             if config.train_images >= len(labels):
                 raise DataError(f"test_on_rest: {config.train_images} of {len(labels)} images leave none to test on")
-            train = stratified_subset(labels, config.train_images, _generator(config, "train"))
+            train = stratified_subset(labels, config.train_images, numpy_generator(seed, "split", "train"))
             test = rest_of(len(labels), train)
             if config.test_images is not None:
-                test = test[stratified_subset(labels[test], config.test_images, _generator(config, "test"))]
+                generator = numpy_generator(seed, "split", "test")
+                test = test[stratified_subset(labels[test], config.test_images, generator)]
             return train, test
         chosen = []
         for split, labels, count in (
@@ -38,15 +43,11 @@ def choose(config: DatasetConfig, train_labels: Tensor, test_labels: Tensor) -> 
             ("test", test_labels, config.test_images),
         ):
             everything = torch.arange(len(labels))
-            subset = everything if count is None else stratified_subset(labels, count, _generator(config, split))
-            chosen.append(subset)
+            generator = numpy_generator(seed, "split", split)
+            chosen.append(everything if count is None else stratified_subset(labels, count, generator))
         return chosen[0], chosen[1]
     except DataError as error:
         raise DataError(f"{title_of(config)}: train_images or test_images: {error}") from None
-
-
-def _generator(config: DatasetConfig, split: str) -> np.random.Generator:
-    return numpy_generator(config.split_seed, "split", split)
 
 
 def title_of(config: DatasetConfig) -> str:

@@ -99,6 +99,7 @@ def _condition(
         family_size=0,
         train_images=every[0].train_images if every else None,
         test_images=every[0].test_images if every else None,
+        split=configuration.dataset.split,
         noise=Noise(
             kind=configuration.noise.kind,
             when=configuration.noise.when,

@@ -140,7 +140,7 @@ class Noise(Record):
 class Condition(Record):
     """Methods on one data set, noise, backbone and recipe. title names that scope; names are those of params.yaml.
 
-    family, family_size: the declared family of comparisons over which Holm's correction runs.
+    split: of the data set. family, family_size: the declared family of comparisons over which Holm's correction runs.
     """
 
     title: str
@@ -151,6 +151,7 @@ class Condition(Record):
     family_size: int
     train_images: int | None
     test_images: int | None
+    split: Literal["fixed", "per_seed"] = "fixed"
     noise: Noise
     rows: tuple[Row, ...]
 

@@ -80,6 +80,8 @@ def dataset(name: str, settings: DatasetConfig) -> str:
         name += f", {settings.train_images:,} training images"
     if settings.test_images is not None:
         name += f", {settings.test_images:,} test images"
+    if settings.split == "per_seed":
+        name += ", split drawn per seed"
     return name
 
 

@@ -67,7 +67,7 @@ def export(study: Study, configuration_id: str, seed: int, folder: Path, *, with
     weights = _weights(study, run)
     if without_memory and not _has_memory(weights):
         raise ConfigError(f"{configuration.label} was not deployed with a memory; export it as it is")
-    manifest = _manifest(study, configuration)
+    manifest = _manifest(study, run)
     errors = {s: 100 * _finished(study, Run(configuration, s)).last.error for s in _seeds(study, configuration)}
     if without_memory:
         weights = _plain(weights)
@@ -114,13 +114,17 @@ def _plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if not name.startswith(_MEMORY)}
 
 
-def _manifest(study: Study, configuration: Configuration) -> Manifest:
+def _manifest(study: Study, run: Run) -> Manifest:
+    """The manifest of the run's data set, with the mean and deviation of the images that the run was trained on."""
     from collabench import data
     from collabench.core.errors import DataError
 
-    return read_json(
-        study.workspace.datasets / dataset_key(configuration.dataset) / data.MANIFEST, data.Manifest, DataError
-    )
+    config = run.configuration.dataset
+    manifest = read_json(study.workspace.datasets / dataset_key(config) / data.MANIFEST, data.Manifest, DataError)
+    if config.split == "fixed":
+        return manifest
+    seen = study.inputs.dataset(run)
+    return manifest.model_copy(update={"mean": seen.mean, "std": seen.std})
 
 
 def _seeds(study: Study, configuration: Configuration) -> list[int]:
@@ -138,7 +142,7 @@ def _plain_error(study: Study, run: Run, manifest: Manifest) -> float:
     from collabench.models import build_backbone
 
     _finished(study, run)
-    dataset, recipe = study.inputs.dataset(run.configuration), run.configuration.recipe
+    dataset, recipe = study.inputs.dataset(run), run.configuration.recipe
     shape = manifest.form.network_shape(recipe)
     network = build_backbone(run.configuration.model, shape, len(manifest.classes), weights_seed=0)
     network.load_state_dict(_plain(_weights(study, run)))

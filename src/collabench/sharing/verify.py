@@ -111,7 +111,7 @@ def _verify_datasets(study: Study, found: Verification) -> dict[str, Dataset]:
             images_at = data.path_of(configuration.dataset, study.workspace.base_of_data)
             dataset = data.load(folder, images_at)
             manifest = read_json(folder / data.MANIFEST, data.Manifest)
-            if digest(manifest.identity) != digest(configuration.dataset.identity()):
+            if digest(manifest.identity) != digest(configuration.dataset.pool().identity()):
                 raise CollabenchError(f"{folder / data.MANIFEST}: holds another data set than params.yaml asks for")
             # streamed images are outside the files that were hashed so far
             if manifest.streamed and not data.is_pinned_source(configuration.dataset, study.workspace.base_of_data):
@@ -130,6 +130,7 @@ def _verify_noise(study: Study, datasets: dict[str, Dataset], found: Verificatio
     labels."""
     import torch
 
+    from collabench import data
     from collabench.data import noise
 
     whole = {}
@@ -140,7 +141,8 @@ def _verify_noise(study: Study, datasets: dict[str, Dataset], found: Verificatio
                 stored = noise.read_static(path, config, run.data_seed)
                 dataset = datasets.get(dataset_key(run.configuration.dataset))
                 if dataset is not None:
-                    drawn = noise.draw(config, dataset.train_labels, dataset.classes, run.data_seed)
+                    seen = data.split_for_seed(dataset, run.configuration.dataset, run.data_seed)
+                    drawn = noise.draw(config, seen.train_labels, seen.classes, run.data_seed)
                     if not torch.equal(drawn.noisy, stored.noisy):
                         raise CollabenchError(f"{path}: its labels are not those that its seed draws")
                 found.hashed["noise files"] += 1

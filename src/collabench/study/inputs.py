@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabench.config.batch_sizes import held_out, remaining_images
-from collabench.config.configuration import Configuration, Run, dataset_key, noise_key
-from collabench.config.dataset_shape import DatasetShape, shape_of
+from collabench.config.configuration import Configuration, Run, dataset_key, digest, noise_key
+from collabench.config.dataset_shape import DatasetShape, as_asked, shape_of
 from collabench.config.plan import Plan
 from collabench.core.errors import ConfigError, Log
 from collabench.methods import METHODS
@@ -29,6 +29,7 @@ class Inputs:
     def __init__(self, plan: Plan, workspace: Workspace) -> None:
         self._plan, self._workspace = plan, workspace
         self._loaded: tuple[str, data.Dataset] | None = None
+        self._split: tuple[tuple[str, int, str], data.Dataset] | None = None
 
     def dataset_keys(self) -> list[str]:
         """Keys (:func:`collabench.config.configuration.dataset_key`) of the plan's data sets."""
@@ -104,8 +105,20 @@ class Inputs:
                 link_files(sibling.datasets / key, folder, sorted(p.name for p in (sibling.datasets / key).iterdir()))
                 return
 
-    def dataset(self, configuration: Configuration, log: Log = print) -> data.Dataset:
-        """The prepared data set of a configuration, prepared again if it is damaged. The last one stays loaded."""
+    def dataset(self, run: Run, log: Log = print) -> data.Dataset:
+        """The prepared data set of a run, prepared again if it is damaged. The last one stays loaded."""
+        from collabench import data
+
+        config = run.configuration.dataset
+        whole = self._whole_dataset(run.configuration, log)
+        if config.split == "fixed":
+            return whole
+        drawn = (digest(config.identity()), run.data_seed, whole.digest)
+        if self._split is None or self._split[0] != drawn:
+            self._split = (drawn, data.split_for_seed(whole, config, run.data_seed))
+        return self._split[1]
+
+    def _whole_dataset(self, configuration: Configuration, log: Log) -> data.Dataset:
         from collabench import data
         from collabench.core.errors import DataError
 
@@ -128,7 +141,10 @@ class Inputs:
         from collabench.data.manifest import MANIFEST, Manifest
 
         path = self._workspace.datasets / dataset_key(configuration.dataset) / MANIFEST
-        return read_json(path, Manifest).form if path.exists() else shape_of(configuration.dataset)
+        if not path.exists():
+            return shape_of(configuration.dataset)
+        form = read_json(path, Manifest).form
+        return as_asked(configuration.dataset, form) if configuration.dataset.split == "per_seed" else form
 
     def tiny_last_batches(self) -> list[str]:
         """One line for each recipe of the plan and data set whose epochs end with a step on a tiny batch
@@ -190,7 +206,7 @@ class Inputs:
         config = run.configuration.noise
         if not config.is_static:
             return None
-        path, dataset = self.noise_file(run), self.dataset(run.configuration, log)
+        path, dataset = self.noise_file(run), self.dataset(run, log)
         try:
             found = noise.read_static(path, config, run.data_seed)
             noise.check_static(found, config, dataset.train_labels, dataset.classes, path)
@@ -203,7 +219,7 @@ class Inputs:
     def _draw_noise(self, run: Run, log: Log) -> None:
         from collabench.data import noise
 
-        config, dataset = run.configuration.noise, self.dataset(run.configuration, log)
+        config, dataset = run.configuration.noise, self.dataset(run, log)
         drawn = noise.draw(config, dataset.train_labels, dataset.classes, run.data_seed)
         noise.write_static(self.noise_file(run), drawn, config, run.data_seed)
 

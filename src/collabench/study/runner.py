@@ -149,7 +149,7 @@ class Runner:
         # Determined before training: the commit of the code that was loaded, not the one at the end.
         self._commit  # noqa: B018
         source_digest(configuration)
-        dataset = self._study.inputs.dataset(configuration, log)
+        dataset = self._study.inputs.dataset(run, log)
         static_noise = self._study.inputs.static_noise(run, log)
         train_run = self._train_run or training.train_run
         trained = train_run(
@@ -191,7 +191,7 @@ class Runner:
 
         folder, configuration = self._workspace.folder(run), run.configuration
         load_result(folder, run)
-        form = self._study.inputs.dataset(configuration).form
+        form = self._study.inputs.dataset(run).form
         shape = form.network_shape(configuration.recipe)
         teachers = [self.deployed(required) for required in run.requires()]
         method = make_method(configuration, make_context(configuration, shape, form.classes, run.seed, teachers))

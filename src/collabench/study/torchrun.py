@@ -93,7 +93,7 @@ def follow(study: Study, resources: Resources) -> None:
             try:
                 train_run(
                     run,
-                    study.inputs.dataset(run.configuration, _quiet),
+                    study.inputs.dataset(run, _quiet),
                     device=choose_device(resources.device),
                     static_noise=study.inputs.static_noise(run, _quiet),
                     teachers=[Runner(study).deployed(required) for required in run.requires()],

@@ -33,7 +33,8 @@ within the margin. A claim with several parts needs all of them, and one part re
 their number. Estimates are method minus baseline. An estimate that was frozen at an early look overstates the effect on
 average.
 
-A verdict holds for its scope (data set, noise, backbone, epochs) and for training randomness on a fixed test set.
+A verdict holds for its scope (data set, noise, backbone, epochs) and for training randomness on a fixed test set,
+or for the whole pool of images where the split is drawn per seed.
 *Analogue*: data set or backbone are not the paper's. Here every method has the weights that its paper states or this
 project fixed; they were not tuned, while the papers tuned theirs.
 

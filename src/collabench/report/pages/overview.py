@@ -18,7 +18,8 @@ from collabench.storage.files import write_json
 HOW_TO_READ = """\
 How to read the tables. **Test error** is the deployed head's on the test split, in percent: mean ± sample standard
 deviation over n training runs (one per seed). Intervals are 95 % t intervals over training randomness with a fixed test
-set; they say nothing about other test images. **Difference**: method minus baseline in percentage points, paired by
+set; they say nothing about other test images, unless the title says that the split is drawn per seed. \
+**Difference**: method minus baseline in percentage points, paired by
 seed (same split, noise, data order and augmentation; of an ensemble's members the first has that order, and all have \
 that
 noise); negative is lower error. Its interval is unadjusted: it is not widened for the number of
@@ -197,7 +198,11 @@ def _condition(condition: Condition, drawn: dict[str, str]) -> list[str]:
     facts = [f"In `params.yaml`: `{names}`"]
     if condition.train_images is not None:
         facts.append(f"{condition.train_images:,} training images")
-        facts.append(f"fixed test set of {condition.test_images:,} images")
+        drawn_anew = condition.split == "per_seed"
+        facts.append(
+            f"{'a' if drawn_anew else 'fixed'} test set of {condition.test_images:,} images"
+            + (" for each seed, disjoint from the seed's training images" if drawn_anew else "")
+        )
     lines = [f"## {markdown_text(condition.title)}", "; ".join(facts) + ".", _noise(condition)]
     lines += ["### Test error after the last epoch", markdown(tables.main_table(condition)), _tests(condition)]
     sections = (
@@ -262,9 +267,10 @@ def _noise(condition: Condition) -> str:
 
 
 def _tests(condition: Condition) -> str:
-    text = (
-        "Rule: last epoch, nothing is selected. Intervals: 95 %, over training randomness, fixed test set, unadjusted."
-    )
+    over = "over training randomness, fixed test set"
+    if condition.split == "per_seed":
+        over = "over splits of the pool and training randomness"
+    text = f"Rule: last epoch, nothing is selected. Intervals: 95 %, {over}, unadjusted."
     if condition.family_size:
         plural = "comparison" if condition.family_size == 1 else "comparisons"
         text += f" Holm p: within the family `{condition.family}` ({condition.family_size} {plural})."
