@@ -242,5 +242,5 @@ def test_a_repetition_reads_streamed_images_where_the_study_does(tmp_path):
     study = load_study(tmp_path, PROFILE)
     study.inputs.prepare_datasets()
     with temporary_copy(study, ("datasets",)) as copy:
-        dataset = Study(study.params, study.plan, copy).inputs.dataset(study.plan.runs[0].configuration)
+        dataset = Study(study.params, study.plan, copy).inputs.dataset(study.plan.runs[0])
         assert dataset.train_images.open(0).size == (60, 48)
