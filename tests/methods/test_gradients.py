@@ -180,10 +180,18 @@ def test_the_consensus_of_wang2018_reaches_everything_but_through_no_target():
     check(term, network, lambda name: name.startswith(first))
 
 
-@pytest.mark.parametrize("method", ["kd", "dml", "auxiliary", "one", "okddip", "wang2018"])
-def test_losses_are_wide_under_mixed_precision(method):
+@pytest.mark.parametrize(
+    "method,values",
+    [
+        *((method, {}) for method in ("kd", "dml", "auxiliary", "one", "okddip", "wang2018")),
+        ("one", {"gate": "normalised"}),
+        ("okddip", {"target_average": "logits"}),
+    ],
+    ids=str,
+)
+def test_losses_are_wide_under_mixed_precision(method, values):
     """Under bfloat16 arithmetic every term is float32 and close to that of float32 arithmetic."""
-    instance, network = built(method)
+    instance, network = built(method, **values)
     network, images = network.float(), Batch(batch().images.float(), batch().labels, torch.Generator())
     for teacher in instance.context.teachers:
         teacher.float()

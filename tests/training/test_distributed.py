@@ -50,6 +50,10 @@ CASES: dict[str, Configuration] = {
     "dml in turn": of("dml", optimisation="in_turn"),
     "dml in turn with dropout": of("dml", VGG, optimisation="in_turn"),
     "wang2018 with dropout": of("wang2018", VGG),
+    "one as published": of("one", heads=3, gate="normalised", ramp_epochs=2),
+    "okddip as published": of(
+        "okddip", target_average="logits", attention_divisor=8, ramp_epochs=2, gradient_through_target=True
+    ),
     "fang2021 on a residual network": of("fang2021", RESNET),
     "fang2021 pixels": of("fang2021", RESNET, losses=("pull_push",), input_descriptor="pixels"),
     "fang2021 added": of("fang2021", VGG, losses=("out", "mid"), out_added=True),

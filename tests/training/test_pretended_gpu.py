@@ -30,7 +30,7 @@ def test_every_method_trains_as_on_the_cpu_and_no_step_waits(device, precision):
     done = pretended_gpu.run(device, "tests.support.pretended_gpu.compare", precision)
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == 28
+    assert len(found) == 30
     assert {one["name"]: one["losses"] for one in found if one["losses"] > CLOSE[precision]} == {}
     waits = {one["name"]: one["waits"] for one in found if one["waits"] != AN_EPOCHS}
     assert waits == {"ensemble": {}}, "an ensemble does not train; of the others a step waits for the device"

@@ -162,7 +162,8 @@ class Method(contract.Method[LeaderAndPeers]):
         temperature = self.settings.temperature
         if self.settings.target_average == "logits":
             logits = at_least_float32(peers)
-            mixed = matmul(log_attention.exp(), logits.transpose(0, 1))
+            # No matrix product: under autocast that would round logits to bfloat16.
+            mixed = (log_attention.exp().unsqueeze(-1) * logits.transpose(0, 1).unsqueeze(1)).sum(dim=2)
             return log_probabilities(mixed, temperature), log_probabilities(logits.mean(dim=0), temperature)
         source = log_probabilities(peers, temperature)
         # t in logarithms: (B, a, b, 1) + (B, 1, b, m), summed over b. Finite where alpha or q is 0.

@@ -35,6 +35,12 @@ SWITCHES = {
     "dml through the target": ("dml", {"gradient_through_target": True}, None),
     "one through the target": ("one", {"gradient_through_target": True}, None),
     "okddip through the target": ("okddip", {"gradient_through_target": True}, None),
+    "one as published": ("one", {"heads": 3, "gate": "normalised", "ramp_epochs": 2}, None),
+    "okddip as published": (
+        "okddip",
+        {"target_average": "logits", "attention_divisor": 8, "ramp_epochs": 2, "gradient_through_target": True},
+        None,
+    ),
     "wang2018 consensus": ("wang2018", {"consensus_weight": 1.0}, None),
     "wang2018 without memory": ("wang2018", {"deployment": "without_memory"}, None),
     "fang2021 out on a VGG": ("fang2021", {"losses": ("out",), "out_added": True, "out_shared_masks": True}, VGG),
