@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from collabench.papers.claims import load_claims
+from collabench.papers.claims import CLAIMS, load_claims
 from collabench.report.build import build_report
 from collabench.report.claim_records import ClaimReport
 from collabench.report.collect import collect
-from collabench.report.pages.claims import CSV, JSON, PAGE, page, verdict_table
+from collabench.report.pages.claims import CSV, JSON, PAGE, UNTUNED, counted, overview, page, verdict_table
 from collabench.report.pages.terminal import terminal_summary
 from collabench.report.verdicts import evaluate
 from collabench.stats import seeds_needed
@@ -16,6 +16,7 @@ from collabench.storage.files import read_json, write_json
 from collabench.storage.results import RESULT, Curves
 from tests.support import fabricated
 from tests.support.declared_claims import PROFILE, by_hand, claim, declare, study_in
+from tests.support.project import ROOT
 
 T5 = 2.5705818366  # 97.5 % quantile of Student's t with 5 degrees of freedom
 T5_96 = 2.1909582572  # 96 % quantile
@@ -269,6 +270,59 @@ def test_the_same_network_needs_the_same_parameters_and_tensors(study):
             save_file({"a.weight": np.zeros((2, 3), np.float32)}, folder / "weights.safetensors")
     (one,) = verdicts(study, text).values()
     assert one.verdict == "refuted"
+
+
+def test_what_no_test_decides_is_counted_apart_from_tests(study):
+    network = claim(id="network", quantity="network", hypothesis="same", smallest_effect=None,
+                    compare=compare(("simple-2", "individual")))  # fmt: skip
+    pairs = compare(("simple-2", "individual"), ("simple-4", "individual"))
+    found = evaluated(study, claim(combine="each", compare=pairs), network)
+    assert counted(found) == (
+        "2 tests on 1 claim: 1 supported, 1 refuted; "
+        "1 comparison of networks, without a test, on 1 claim: 1 inconclusive"
+    )
+    assert found.families == {"song2018": 2}
+
+
+def test_each_comparison_of_a_claim_in_general_has_its_own_verdict(study):
+    pairs = compare(("simple-2", "individual"), ("simple-4", "individual"))
+    (one,) = verdicts(study, claim(combine="each", compare=pairs, published_effects={"noisy": [-1.0, -2.0]})).values()
+    first, second = one.scopes
+    assert (first.compared, first.verdict) == ("simple-2 against individual", "supported")
+    assert (second.compared, second.verdict) == ("simple-4 against individual", "refuted")
+    assert [scope.parts[0].published_effect for scope in one.scopes] == [-1.0, -2.0]
+    assert one.verdict == "mixed" and "supported on an analogue: simple-2 against individual, digits" in one.line
+    # A family of two: 2 % on either side
+    half = T5_98 * (0.8 / 6) ** 0.5
+    assert first.parts[0].adjusted_high == pytest.approx(-2 + half)
+
+
+def test_beside_a_refutation_stands_that_weights_were_not_tuned(study):
+    costs = evaluated(study, claim(compare=compare(("simple-4", "individual"))), kind="costs")
+    refuted = evaluated(study, claim(compare=compare(("simple-4", "individual"))))
+    supported = evaluated(study, claim(compare=compare(("simple-2", "individual"))))
+    for found, expected in ((refuted, True), (supported, False)):
+        body = page(found, {}).split("\n---\n")[1]
+        assert ("The methods' weights were not tuned here." in body) is expected
+        assert (UNTUNED in "\n".join(overview(found, costs))) is expected
+
+
+def test_a_scopes_own_smallest_effect_is_used_and_told_with_its_pilot(study):
+    declare(study, claim(smallest_effect=None))
+    path = study.workspace.papers / CLAIMS
+    path.write_text(path.read_text().replace("recipe: forty}", 'recipe: forty, smallest_effect: 0.5, pilot: "P."}'))
+    declared = load_claims(study.workspace.papers, study.params)
+    collected = collect(study.plan, study.workspace)
+    found = evaluate(declared, study.params, collected, study.workspace, "results")
+    scope = found.claims[0].scopes[0]
+    assert (scope.smallest_effect, scope.pilot, scope.verdict) == (0.5, "P.", "refuted")  # ±0.01 lies inside 0.5
+    assert "Smallest effect of interest: 0.5 percentage points (P.)." in page(found, {})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "reports").glob("*/claims.json")), ids=lambda path: path.parent.name)
+def test_accepted_reports_are_read_also_those_from_before_the_looks(path):
+    report = read_json(path, ClaimReport)
+    assert page(report, {}).startswith("# Claims of the papers") and bool(counted(report)) == bool(report.here())
 
 
 def test_with_one_seed_nothing_is_decided(tmp_path):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from collabench.config.configuration import Run
+from collabench.core.errors import ResultError
 from collabench.papers.claims import CLAIMS, load_claims
 from collabench.report.collect import collect
 from collabench.report.looks import claim_states, seeds_wanted
 from collabench.report.verdicts import evaluate
+from collabench.storage.files import write_json
 from collabench.storage.results import RESULT
 from tests.support import fabricated
 from tests.support.declared_claims import claim, declare
@@ -133,6 +135,29 @@ def test_a_gap_counts_as_not_there_and_damage_too(study, gone):
     path.unlink()
     one = states(study, claims)["simple-2"]
     assert (one.seeds, one.look, one.wanted) == (0, 0, 2)
+
+
+def test_a_report_refuses_further_seeds_that_are_damaged_or_not_comparable(study):
+    claims = design(study, lower("simple-4"))
+    train(study, 4)
+    run = Run(next(c.configuration for c in study.plan.cells if c.configuration.names["method"] == "simple-4"), 13)
+    path = study.workspace.folder(run) / RESULT
+
+    def report():
+        collected = collect(study.plan, study.workspace)
+        return evaluate(claims, study.params, collected, study.workspace, "results").claims[0].scopes[0]
+
+    assert (report().look, report().n) == (2, 4)
+    write_json(path, fabricated.result_of(run, errors(run), dataset_digest="b" * 64))
+    with pytest.raises(
+        ResultError, match=r"'claims', .*: the runs cannot be compared, their data set \(digest\) differs"
+    ):
+        report()
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ResultError, match="damaged"):
+        report()
+    path.unlink()
+    assert (report().look, report().n) == (1, 2)  # the look waits for its seeds
 
 
 def test_a_method_that_no_table_holds_wants_nothing(study):

@@ -23,12 +23,14 @@ from collabench.storage.workspace import Workspace
 class ClaimRuns:
     """The runs of a profile by names, and the values that hypotheses are about.
 
-    read: the result of a run that the tables do not show (a seed after the first look), None if there is none.
+    read: the result of a run that the tables do not show (a seed after the first look), None if there is none. further:
+    the runs that were read so.
     """
 
     def __init__(self, collected: Collected, workspace: Workspace, read: Callable[[Run], Result | None]) -> None:
         self.collected, self.workspace, self._read = collected, workspace, read
         self._results: dict[str, Result | None] = dict(collected.results)
+        self.further: list[tuple[Run, Result]] = []
         self._cells: dict[tuple[str, ...], Cell] = {}
         for cell in collected.plan.cells:
             names = cell.configuration.names
@@ -67,7 +69,8 @@ class ClaimRuns:
 
     def _result(self, run: Run) -> Result | None:
         if run.id not in self._results:
-            self._results[run.id] = self._read(run)
+            found = self._results[run.id] = self._read(run)
+            self.further += [] if found is None else [(run, found)]
         return self._results[run.id]
 
     def weights(self, cell: Cell) -> tuple[int, dict[str, tuple[int, ...]]] | None:

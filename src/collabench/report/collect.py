@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -115,6 +115,27 @@ def collect(plan: Plan, workspace: Workspace, *, partial: bool = False) -> Colle
     for cells in collected.conditions.values():
         _check_comparable(collected, cells)
     return collected
+
+
+def check_further(collected: Collected, further: Iterable[tuple[Run, Result]], workspace: Workspace) -> None:
+    """Raise ResultError if runs with seeds that no table shows are not comparable with those of their condition."""
+    results, measured = dict(collected.results), dict(collected.measured)
+    cells = {cell.configuration.id: cell for cell in collected.plan.cells}
+    seeds = {id_: list(cell.seeds) for id_, cell in cells.items()}
+    touched = set()
+    for run, result in further:
+        results[run.id] = result
+        seeds[run.configuration.id].append(run.seed)
+        touched.add(tuple(run.configuration.names[part] for part in CONDITION))
+        path = workspace.measured_file(run)
+        if run.id not in measured and path.exists():
+            measured[run.id] = load_measured(path, run)
+    whole = Collected(collected.plan, results, measured, ())
+    for condition in sorted(touched):
+        same = [cell for cell in cells.values() if condition == tuple(cell.configuration.names[p] for p in CONDITION)]
+        _check_comparable(
+            whole, [Cell("claims", cell.configuration, tuple(seeds[cell.configuration.id])) for cell in same]
+        )
 
 
 def training_seconds(collected: Collected, run: Run) -> float | None:

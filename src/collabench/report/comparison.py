@@ -127,7 +127,11 @@ def _verdicts_of(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     report = read_json(path, ClaimReport)
-    return {f"{claim.id} on {scope.scope}": scope.verdict for claim in report.claims for scope in claim.scopes}
+    return {
+        f"{claim.id} on {scope.scope}" + (f" ({scope.compared})" if scope.compared else ""): scope.verdict
+        for claim in report.claims
+        for scope in claim.scopes
+    }
 
 
 def _cells(old: list[dict[str, str]], new: list[dict[str, str]]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from collabench.papers.tables import read_abouts
 from collabench.report import titles
 from collabench.report.claim_records import UNITS, ClaimReport, ClaimVerdict, PartVerdict, ScopeVerdict
 from collabench.report.claim_values import Differences, why_not_comparable
-from collabench.report.collect import Collected
+from collabench.report.collect import Collected, check_further
 from collabench.report.content import LEVEL, rounded
 from collabench.report.looks import Looked, Looks
 from collabench.stats import Part, PartOutcome, all_parts, equality, simultaneous_level
@@ -41,7 +41,7 @@ def evaluate(
     """Verdicts on the claims of one kind in the profile of ``collected``.
 
     Seeds after the first look, which no table shows, are read from the workspace. Raises ResultError if one of them is
-    damaged (unless ``partial``).
+    damaged (unless ``partial``), or not comparable with the others.
     """
     profile = collected.plan.profile
     where = describe_scopes(claims, params)
@@ -60,6 +60,11 @@ def evaluate(
     abouts = read_abouts(workspace.papers)
     papers = dict.fromkeys(claim.paper for claim in claims.claims)
     families = {paper: claims.family_size(paper, profile, costs=kind == "costs") for paper in papers}
+    scopes = {
+        claim.id: [_scope(test, where[test.scope_name], looks) for test in claims.tests(claim, profile)]
+        for claim in chosen
+    }
+    check_further(collected, looks.runs.further, workspace)
     report = ClaimReport(
         profile=profile,
         kind=kind,
@@ -71,7 +76,7 @@ def evaluate(
                 claim,
                 cited_claim(abouts, claim.paper, claim.source),
                 claims,
-                [_scope(test, where[test.scope_name], looks) for test in claims.tests(claim, profile)],
+                scopes[claim.id],
                 where,
                 collected.plan,
                 params,

@@ -17,7 +17,7 @@ from collabench.storage.files import write_json
 
 PAGE, JSON, CSV = "claims.md", "claims.json", "claims.csv"
 
-UNTUNED = "Refuted: the methods' weights were not tuned here, while the papers tuned theirs."
+UNTUNED = "Refuted: with weights that were not tuned here (`fang2021` chose its own by a grid search)."
 
 WORDS = ("supported", "refuted", "inconclusive", "not run")
 
@@ -28,15 +28,15 @@ that rate. `papers/claims.yaml` declares before the runs at which numbers of see
 of the error each look spends. The first look that decides freezes the verdict. **Supported**: the interval lies wholly
 on the claimed side. **Refuted**: it lies wholly on the other side, or wholly inside the smallest effect of interest.
 **Inconclusive**: neither. **Stopped**: at any truth within one standard error of the estimate the last look would
-decide nothing, so that no more seeds are trained. **Not run**: without runs. “No worse” needs the interval to stay
-within the margin. A claim with several parts needs all of them, and one part refutes it only at a level corrected for
-their number. Estimates are method minus baseline. An estimate that was frozen at an early look overstates the effect on
-average.
+decide nothing, so that no more seeds are trained. **Open**: a further look could decide, and its seeds are not trained
+yet. **Not run**: without runs. “No worse” needs the interval to stay within the margin. A claim with several parts
+needs all of them, and one part refutes it only at a level corrected for their number. Estimates are method minus
+baseline. An estimate that was frozen at an early look overstates the effect on average.
 
-A verdict holds for its scope (data set, noise, backbone, epochs) and for training randomness on a fixed test set,
-or for the whole pool of images where the split is drawn per seed.
-*Analogue*: data set or backbone are not the paper's. Here every method has the weights that its paper states or this
-project fixed; they were not tuned, while the papers tuned theirs.
+A verdict holds for its scope (data set, noise, backbone, epochs) and for training randomness on a fixed test set, or
+for the whole pool of images where the split is drawn per seed. *Analogue*: data set or backbone are not the paper's.
+The methods' weights were not tuned here: each has the weights that its paper states, or that this project fixed.
+`fang2021` chose its weights by a grid search.
 
 p: two-sided paired t test against zero, for “no worse” against the margin, on either side of it; of a claim with
 several parts the largest, 1 for a part on the other side, so that it speaks of support alone. Adjusted p: the smallest
@@ -251,7 +251,8 @@ def _about_look(claim: ClaimVerdict, scope: ScopeVerdict) -> list[str]:
     if scope.is_early:
         told.append("Decided early, so the estimate overstates the effect on average.")
     if scope.smallest_effect is not None:
-        size = f"{100 * scope.smallest_effect:.10g} %" if claim.unit == "ratio" else f"{scope.smallest_effect:.10g}"
+        ratio = claim.unit == "ratio"
+        size = f"{100 * scope.smallest_effect:.10g} %" if ratio else f"{scope.smallest_effect:.10g} {claim.unit}"
         told.append(f"Smallest effect of interest: {size}{f' ({scope.pilot})' if scope.pilot else ''}.")
     if scope.verdict == "refuted" and claim.unit != "ratio":
         told.append("The methods' weights were not tuned here.")
