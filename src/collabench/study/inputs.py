@@ -13,7 +13,7 @@ from collabench.config.batch_sizes import held_out, remaining_images
 from collabench.config.configuration import Configuration, Run, dataset_key, digest, noise_key
 from collabench.config.dataset_shape import DatasetShape, as_asked, shape_of
 from collabench.config.plan import Plan
-from collabench.core.errors import ConfigError, Log
+from collabench.core.errors import ConfigError, Log, ResultError
 from collabench.methods import METHODS
 from collabench.storage.files import read_json, write_atomically
 from collabench.storage.locks import holding
@@ -141,9 +141,12 @@ class Inputs:
         from collabench.data.manifest import MANIFEST, Manifest
 
         path = self._workspace.datasets / dataset_key(configuration.dataset) / MANIFEST
-        if not path.exists():
+        try:
+            form = read_json(path, Manifest).form if path.exists() else None
+        except ResultError:  # damaged, or of another version: it is prepared again before anything is trained
+            form = None
+        if form is None:
             return shape_of(configuration.dataset)
-        form = read_json(path, Manifest).form
         return as_asked(configuration.dataset, form) if configuration.dataset.split == "per_seed" else form
 
     def tiny_last_batches(self) -> list[str]:
