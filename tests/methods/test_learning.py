@@ -8,7 +8,7 @@ import pytest
 
 from collabench.config.configuration import Run
 from collabench.config.params import load_params
-from collabench.data.dataset import load, prepare
+from collabench.data import load, prepare
 from collabench.methods import METHODS
 from tests.support import learning
 

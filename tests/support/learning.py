@@ -19,8 +19,7 @@ from torch import nn
 from collabench.config.configuration import Configuration, Run
 from collabench.config.params import Params, load_params
 from collabench.config.plan import resolve
-from collabench.data import Dataset
-from collabench.data.dataset import load, prepare
+from collabench.data import Dataset, load, prepare
 from collabench.methods import METHODS
 from collabench.training import make_context, train_run
 from collabench.training.context import make_method

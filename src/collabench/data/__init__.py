@@ -5,21 +5,11 @@
 decoded when needed.
 """
 
-from collabench.data.dataset import (
-    Dataset,
-    is_pinned_source,
-    load,
-    open_batches,
-    open_evaluation_batches,
-    path_of,
-    prepare,
-    source_digest,
-    split_for_seed,
-    what_is_missing,
-)
+from collabench.data.dataset import Dataset, load, open_batches, open_evaluation_batches, split_for_seed
 from collabench.data.manifest import MANIFEST, Manifest
 from collabench.data.noise import NoisyLabels
 from collabench.data.normalisation import pixel_statistics
+from collabench.data.preparation import is_pinned_source, path_of, prepare, source_digest, what_is_missing
 from collabench.data.splits import validation_split
 
 __all__ = [

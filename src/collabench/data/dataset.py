@@ -1,16 +1,11 @@
-"""A data set that is prepared once and verified whenever it is opened.
+"""A data set that is prepared once (:mod:`collabench.data.preparation`) and verified whenever it is opened.
 
-Its prepared form is a folder with ``arrays.safetensors`` and ``manifest.json``, both with checksums. Images up to a
-size limit are stored as one uint8 array per split. Larger image folders stay where they are, and so does ImageNet
-unless ``resize`` is given, because its images have many sizes. The arrays then contain labels, file names, sizes and
-checksums, and images are decoded when they are needed, from the folder that the configuration names.
+Its prepared form is a folder with ``arrays.safetensors`` and ``manifest.json``, both with checksums.
 """
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -22,24 +17,16 @@ from collabench.config.batch_sizes import LastBatch
 from collabench.config.dataset_shape import DatasetShape
 from collabench.config.sections import Augmentation, DatasetConfig
 from collabench.core.distributed import WHOLE, Part
-from collabench.core.errors import DataError, StorageError
-from collabench.core.resources import is_shortage_of_memory
+from collabench.core.errors import DataError
 from collabench.data import batches, streaming
-from collabench.data.download import Log, Official
-from collabench.data.images import BadFiles, open_image
 from collabench.data.manifest import MANIFEST, Manifest
 from collabench.data.normalisation import pixel_statistics
-from collabench.data.official import OFFICIAL
-from collabench.data.sources import Source, check_placed, digest_of_source, fits_pin, not_placed, open_source
-from collabench.data.subset import choose, title_of
-from collabench.data.tensors import read_tensors, write_tensors
-from collabench.storage.files import read_json, write_json
+from collabench.data.subset import choose
+from collabench.data.tensors import read_tensors
+from collabench.storage.files import read_json
 
 FORMAT = 1
 ARRAYS = "arrays.safetensors"
-
-#: Maximum size, in bytes, of both splits' images as arrays. ImageNet32 (4.1 GB) fits.
-MAX_ARRAY_BYTES = 2**32
 
 
 @dataclass(frozen=True)
@@ -87,208 +74,9 @@ class Dataset:
         return self._on_device[device]
 
 
-def prepare(
-    config: DatasetConfig,
-    downloads: Path,
-    folder: Path,
-    progress: Log | None = None,
-    *,
-    root: Path | None = None,
-    official: Mapping[str, Official] = OFFICIAL,
-    max_array_bytes: int = MAX_ARRAY_BYTES,
-    bad_files: Path | None = None,
-) -> Manifest:
-    """Prepare a data set in ``folder``, unless it exists there undamaged.
-
-    downloads: folder for official archives. progress: called with one line at a time. root: base of a relative ``path``
-    of the configuration. official: addresses and checksums by source (for generated files). bad_files: where bad images
-    are listed if they are more than a message names. Of a split that is drawn per seed the whole pool is prepared
-    (:func:`split_for_seed`). Raises DataError (one line), BadFiles for images that cannot be
-    used: every image is decoded. Files are written atomically.
-    """
-    log = progress or (lambda line: None)
-    config = config.pool()
-    existing = _existing(config, folder, root, log)
-    if existing is not None:
-        return existing
-    try:
-        manifest = _prepare(config, downloads, folder, log, root, official, max_array_bytes)
-    except BadFiles as error:
-        raise error.listed_in(bad_files) from None
-    except (MemoryError, RuntimeError) as error:
-        if not is_shortage_of_memory(error):
-            raise
-        raise StorageError(
-            f"short of memory while {title_of(config)} was prepared ({str(error) or 'MemoryError'}); give it fewer or "
-            "smaller images, or more memory"
-        ) from None
-    if bad_files is not None:
-        bad_files.unlink(missing_ok=True)
-    log(f"{manifest.title}: {manifest.train_images:,} training and {manifest.test_images:,} test images in {folder}")
-    return manifest
-
-
-def _prepare(
-    config: DatasetConfig,
-    downloads: Path,
-    folder: Path,
-    log: Log,
-    root: Path | None,
-    official: Mapping[str, Official],
-    max_array_bytes: int,
-) -> Manifest:
-    source = open_source(config, downloads, path_of(config, root), log, official)
-    train, test = choose(config, source.train_labels, source.test_labels)
-    streamed = source.files is not None and config.source == "imagenet" and config.resize is None
-    if not streamed and source.shape is not None:
-        size = (len(train) + len(test)) * math.prod(source.shape)
-        streamed = size > max_array_bytes
-    elif not streamed:
-        streamed = _decoded_size(config, source, train, len(train) + len(test)) > max_array_bytes
-    if streamed and (source.files is None or source.files.from_archive):
-        raise DataError(
-            f"{config.path or config.source}: more than {max_array_bytes:,} bytes of pixels are read from files, not "
-            "kept as an array; unpack the archive and give the folder as path, or use fewer images or a smaller resize"
-        )
-    if streamed:
-        tensors, image_shape, mean, std = _streamed_form(config, source, train, test, log)
-    else:
-        tensors = _array_form(config, source, train, test)
-        height, width, channels = tensors["train_images"].shape[1:]
-        image_shape = (channels, height, width)
-        mean, std = pixel_statistics(tensors["train_images"], tensors["train_labels"])
-    metadata = {"format": FORMAT, "content": "data set", "classes": list(source.classes)}
-    digest = write_tensors(folder / ARRAYS, tensors, metadata)
-    manifest = Manifest(
-        title=title_of(config),
-        identity=config.identity(),
-        digest=digest,
-        classes=source.classes,
-        train_images=len(tensors["train_labels"]),
-        test_images=len(tensors["test_labels"]),
-        image_shape=image_shape,
-        mean=mean,
-        std=std,
-        streamed=streamed,
-        resize=config.resize,
-    )
-    write_json(folder / MANIFEST, manifest)
-    return manifest
-
-
-def source_digest(config: DatasetConfig, root: Path | None = None, bad_files: Path | None = None) -> str:
-    """The ``sha256`` for the configuration of a data set whose files the user provides.
-
-    For an archive it is the file's SHA-256. For a folder it is the SHA-256 over the sorted lines ``<relative path>
-    <bytes> <SHA-256 of the content>`` of the files that are used, so that another image may change without it.
-    bad_files: as of :func:`prepare`. Raises DataError if there is none, or if none is needed.
-    """
-    path = path_of(config, root)
-    if path is None or config.source in OFFICIAL:
-        raise DataError(f"the source {config.source!r} is pinned by the program; it takes no sha256")
-    try:
-        return digest_of_source(config.pool(), path)
-    except BadFiles as error:
-        raise error.listed_in(bad_files) from None
-
-
-def is_pinned_source(config: DatasetConfig, root: Path | None = None) -> bool:
-    """Whether the files that the user provides are those of the configuration's ``sha256``. Reads all that are used."""
-    path = path_of(config, root)
-    assert path is not None, "the configuration asks for a path"
-    return fits_pin(config.pool(), path, digest_of_source(config.pool(), path))
-
-
-def what_is_missing(config: DatasetConfig, root: Path | None = None, prepared: Path | None = None) -> str | None:
-    """One line on files that only the user can provide or must still pin (without reading them); None if complete.
-
-    prepared: folder in which the data set may be prepared. The images of a streamed one are needed all the same.
-    """
-    path = path_of(config, root)
-    if path is None or config.source in OFFICIAL:
-        return None
-    if prepared is not None and (prepared / MANIFEST).exists():
-        try:
-            if not read_json(prepared / MANIFEST, Manifest, DataError).streamed:
-                return None
-        except DataError:  # it is prepared again
-            pass
-    return not_placed(config.pool(), path)
-
-
-def path_of(config: DatasetConfig, root: Path | None) -> Path | None:
-    """Where the configuration says that the files lie. root: base of a relative path."""
-    if config.path is None:
-        return None
-    path = Path(os.fsdecode(config.path.encode())).expanduser()  # UTF-8 in every locale
-    return path if root is None else root / path
-
-
-def _existing(config: DatasetConfig, folder: Path, root: Path | None, log: Log) -> Manifest | None:
-    if not (folder / MANIFEST).exists() and not (folder / ARRAYS).exists():
-        return None
-    try:
-        manifest, _ = _read(folder)
-        if manifest.identity != config.identity():
-            raise DataError(f"{folder / MANIFEST}: holds another data set than the configuration asks for")
-    except DataError as error:
-        log(f"{error}; preparing it again")
-        return None
-    if manifest.streamed:
-        path = path_of(config, root)
-        assert path is not None, "only folders are streamed"
-        check_placed(config, path)
-    if manifest.title != title_of(config):
-        manifest = manifest.model_copy(update={"title": title_of(config)})
-        write_json(folder / MANIFEST, manifest)
-    return manifest
-
-
-def _array_form(config: DatasetConfig, source: Source, train: Tensor, test: Tensor) -> dict[str, Tensor]:
-    if config.test_on_rest:
-        pixels = torch.cat(source.read(torch.arange(len(source.train_labels)), torch.arange(len(source.test_labels))))
-        labels = torch.cat([source.train_labels, source.test_labels])
-        train_images, test_images, train_labels, test_labels = pixels[train], pixels[test], labels[train], labels[test]
-    else:
-        train_images, test_images = source.read(train, test)
-        train_labels, test_labels = source.train_labels[train], source.test_labels[test]
-    return {
-        "train_images": train_images,
-        "train_labels": train_labels,
-        "test_images": test_images,
-        "test_labels": test_labels,
-    }
-
-
-def _decoded_size(config: DatasetConfig, source: Source, train: Tensor, count: int) -> int:
-    """Total bytes of the decoded images, if all have the size of the first one."""
-    files = source.files
-    assert files is not None
-    first = int((files.splits == 0).nonzero()[:, 0][train[0]])
-    try:
-        image = open_image(next(iter(files.read([first])))[1], files.names[first], config.upright)
-    except DataError:  # which is named with all others when they are decoded
-        return 0
-    return count * image.width * image.height * 3
-
-
-def _streamed_form(
-    config: DatasetConfig, source: Source, train: Tensor, test: Tensor, log: Log
-) -> tuple[dict[str, Tensor], tuple[int, int, int], tuple[float, ...], tuple[float, ...]]:
-    files = source.files
-    assert files is not None, "only image files are streamed"
-    positions = {
-        split: (files.splits == number).nonzero()[:, 0][chosen].tolist()
-        for number, (split, chosen) in enumerate((("train", train), ("test", test)))
-    }
-    tensors = streaming.pack_files(files, positions, config.upright, log)
-    tensors |= {"train_labels": source.train_labels[train], "test_labels": source.test_labels[test]}
-    side = config.resize or streaming.NOMINAL_SIDE
-    images = streaming.unpack_files(files.path, tensors, "train", config.resize, config.upright)
-    return tensors, (3, side, side), *pixel_statistics(images, tensors["train_labels"])
-
-
-def _read(folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
+def read_prepared(folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
+    """The manifest and the arrays of a prepared data set. Raises DataError, naming the file, if they are missing or
+    damaged, or do not belong together."""
     manifest = read_json(folder / MANIFEST, Manifest, DataError)
     tensors, metadata, digest = read_tensors(folder / ARRAYS)
     if metadata.get("format") != FORMAT or metadata.get("content") != "data set":
@@ -307,7 +95,7 @@ def load(folder: Path, images_at: Path | None = None) -> Dataset:
     prepared, since it differs between machines. Without it the images cannot be read, and the rest can.
     Raises DataError, naming the file, if a file is missing or damaged, or if the two files do not belong together.
     """
-    manifest, tensors = _read(folder)
+    manifest, tensors = read_prepared(folder)
     images: list[Tensor | streaming.StreamedImages] = []
     for split in ("train", "test"):
         if not manifest.streamed:

@@ -29,7 +29,9 @@ COMPUTING = ("methods", "models", "training", "data")
 #: Modules of these packages that do not affect a run's numbers, each with the reason.
 NOT_COMPUTING = {
     "data/archives": "reads files; a result holds the digest of the images",
-    "data/dataset": "prepares and opens files; a result holds the digest of the images",
+    "data/official": "names files; their checksums are pinned",
+    "data/pickles": "reads files; a result holds the digest of the images",
+    "data/preparation": "prepares files; a result holds the digest of the images",
     "data/manifest": "describes files; a result holds the digest of the images",
     "data/download": "fetches files; their checksums are pinned",
     "data/images": "decodes files; a result holds the digest of the images",
