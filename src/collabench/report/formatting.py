@@ -55,10 +55,22 @@ def count(value: int | None) -> str:
     return NOTHING if value is None else f"{value:,}"
 
 
-def markdown(frame: Frame) -> str:
-    """A markdown table; all but the first column aligned to the right."""
+def markdown(frame: Frame, *, unbroken: bool = False) -> str:
+    """A markdown table; all but the first column aligned to the right.
+
+    unbroken: no line ends between a number and its spread or interval, whatever the width of the page.
+    """
     alignment = ("left",) + ("right",) * (frame.shape[1] - 1)
-    return safe_cells(frame).to_markdown(index=False, colalign=alignment, disable_numparse=True)
+    frame = safe_cells(frame)
+    if unbroken:
+        frame = frame.rename(columns=_unbroken).map(_unbroken)
+    return frame.to_markdown(index=False, colalign=alignment, disable_numparse=True)
+
+
+def _unbroken(text: str) -> str:
+    for space in (" ± ", " [", ", ", " %", " ✱"):
+        text = text.replace(space, space.replace(" ", "\u00a0"))
+    return text
 
 
 def safe_cells(frame: Frame) -> Frame:

@@ -49,10 +49,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 BASELINE, MAIN, QUIET = "#777777", "#0072B2", "#BBBBBB"
 
+#: Upper limit of the average width of a label's character, in inches, in the font above.
 _CHARACTER = 0.068
 
 _LONGEST_NAME = 180
 
+#: Number of figures that one process draws before a second one has started.
 _FEW = 8
 
 Drawn = dict[str, dict[str, str]]
@@ -98,6 +100,7 @@ def draw(tasks: Sequence[Task]) -> list[bool]:
         return list(pool.map(_draw_given, range(len(tasks))))
 
 
+#: The figures to be drawn, as a forked process inherits them. Sending each task would take longer.
 _given: list[Task] = []
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from collabench.report.collect import Collected
 from collabench.report.content import Condition, Ranks, Row, Table
+from collabench.report.pages.differences import Sets, differences
 from collabench.report.pages.drawing import (
     BASELINE,
     COLOURS,
@@ -37,14 +38,8 @@ from collabench.report.pages.drawing import (
 from collabench.stats import Paired
 from collabench.storage.results import Result
 
-"""Upper limit of the average width of a label's character, in inches, in the font above."""
-
-"""Number of figures that one process draws before a second one has started."""
-
 _FEW_EPOCHS = 10
 """With at most this many evaluated epochs a curve marks them: a plain line would suggest a value at every epoch."""
-
-"""The figures to be drawn, as a forked process inherits them. Sending each task would take longer."""
 
 
 def draw_table(folder: Path, table: Table, collected: Collected) -> Drawn:
@@ -54,6 +49,7 @@ def draw_table(folder: Path, table: Table, collected: Collected) -> Drawn:
         for key, cells in collected.conditions.items()
         if key[0] == table.name
     }
+    sets = _sets(table, collected)
     tasks: list[tuple[str, str, Task]] = []  # place and caption of each
 
     def add(place: str, kind: str, caption: str, make: Callable[..., Figure | None], *arguments: Any) -> None:
@@ -68,7 +64,8 @@ def draw_table(folder: Path, table: Table, collected: Collected) -> Drawn:
     for condition in table.conditions:
         found = results[condition.key]
         where = condition.title
-        add(condition.key, "differences", f"Paired differences per seed: {where}", differences, condition, found)
+        caption = f"Differences to the baseline, sorted: {where}"
+        add(condition.key, "differences", caption, differences, condition, found, sets)
         add(condition.key, "curves", f"Training curves: {where}", training_curves, condition, found)
         add(condition.key, "heads", f"Spread over heads: {where}", spread_over_heads, condition, found)
     drawn: Drawn = {}
@@ -76,6 +73,17 @@ def draw_table(folder: Path, table: Table, collected: Collected) -> Drawn:
         if exists:
             drawn.setdefault(place, {})[caption] = task.path.name
     return drawn
+
+
+def _sets(table: Table, collected: Collected) -> Sets:
+    """The losses of the table's methods that are a set of losses, in the order of the settings."""
+    methods = {
+        cell.configuration.names["method"]: cell.configuration.method
+        for key, cells in collected.conditions.items()
+        if key[0] == table.name
+        for cell in cells
+    }
+    return {name: tuple(losses) for name, settings in methods.items() if (losses := getattr(settings, "losses", None))}
 
 
 def _rows_panel(labels: list[str], row_height: float = 0.26, **margins: float) -> tuple[Figure, Axes]:
@@ -88,43 +96,6 @@ def _rows_panel(labels: list[str], row_height: float = 0.26, **margins: float) -
 
 
 # -------------------------------------------------------------------------------------------------- one condition
-
-
-def differences(condition: Condition, results: dict[str, dict[int, Result]]) -> Figure | None:
-    """Every seed's difference to the baseline, with mean and 95 % t interval."""
-    rows = [row for row in condition.rows if row.difference is not None]
-    if not rows or condition.baseline is None:
-        return None
-    baseline = results[condition.baseline]
-    figure, axes = _rows_panel([row.method for row in rows], bottom=0.74, top=0.1)
-    axes.axvline(0, color=BASELINE, linewidth=0.8)
-    # one artist for all dots, because the time of a figure depends on its number of artists
-    seeds: list[tuple[float, float]] = []
-    means: list[tuple[float, float]] = []
-    intervals: list[tuple[float, float, float]] = []
-    for position, row in enumerate(rows):
-        found = results[row.method]
-        values = [100 * (found[seed].last.error - baseline[seed].last.error) for seed in found if seed in baseline]
-        seeds += zip(values, _heights(position, len(values), 0.28), strict=True)
-        if row.difference is not None:
-            means.append((row.difference.difference, position))
-            if row.difference.low is not None and row.difference.high is not None:
-                intervals.append((position, row.difference.low, row.difference.high))
-    axes.plot(*np.array(seeds).T, "o", markersize=3.2, color=QUIET, markeredgewidth=0, zorder=2)
-    if intervals:
-        axes.hlines(*np.array(intervals).T, color=MAIN, linewidth=1.6, zorder=3)
-    axes.plot(*np.array(means).T, "D", markersize=4.2, color=MAIN, zorder=4)
-    axes.set_xlabel(
-        f"difference to {condition.baseline} after the last epoch,\npercentage points (left of 0: lower error)\n"
-        "dots: seeds; diamond: mean; line: 95 % t interval, unadjusted"
-    )
-    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
-    return figure
-
-
-def _heights(position: int, count: int, reach: float) -> NDArray[np.float64]:
-    """Heights around a row's position that keep the dots of equal values apart."""
-    return position + (np.linspace(-reach, reach, count) if count > 1 else np.zeros(count))
 
 
 def training_curves(condition: Condition, results: dict[str, dict[int, Result]]) -> Figure | None:
@@ -168,7 +139,7 @@ def training_curves(condition: Condition, results: dict[str, dict[int, Result]])
         if column:
             axes.tick_params(labelleft=False)
         else:
-            axes.set_ylabel("test error %")
+            axes.set_ylabel("test error %, log axis" if logarithmic else "test error %")
         if index + columns < len(methods):
             axes.tick_params(labelbottom=False)
     figure.text(left / size[0], 0.1 / size[1], note)
@@ -210,34 +181,35 @@ def _band(axes: Axes, values: NDArray[np.float64], colour: str, floor: float) ->
 
 
 def spread_over_heads(condition: Condition, results: dict[str, dict[int, Result]]) -> Figure | None:
-    """For every run of a method with several heads: all heads, the deployed one, and the averaged heads."""
+    """For every method with several heads, means over runs: the deployed head, the averaged heads, and the range from
+    the best to the worst head of a run."""
     rows = [row for row in condition.rows if row.heads is not None]
     if not rows:
         return None
-    most = max(len(row.seeds) for row in rows)
-    figure, axes = _rows_panel([row.method for row in rows], row_height=0.12 + 0.09 * most, bottom=0.45, top=0.35)
-    ranges, deployed, others, averaged = [], [], [], []
+    figure, axes = _rows_panel([row.method for row in rows], row_height=0.3, bottom=0.6, top=0.35)
     for position, row in enumerate(rows):
-        heights = _heights(position, len(row.seeds), 0.36)
-        for height, result in zip(heights, results[row.method].values(), strict=True):
-            errors = [100 * head.error for head in result.heads]
-            ranges.append((height, min(errors), max(errors)))
-            deployed.append((errors[0], height))
-            others += [(error, height) for error in errors[1:]]
-            if result.averaged_heads is not None:
-                averaged.append((100 * result.averaged_heads.error, height))
-    axes.hlines(np.arange(1, len(rows)) - 0.5, 0, 1, transform=axes.get_yaxis_transform(), color=QUIET, linewidth=0.5)
-    axes.hlines(*np.array(ranges).T, color=QUIET, linewidth=1.0, zorder=1)
-    axes.plot(*np.array(others).T, "o", markersize=3, color=BASELINE, zorder=2)
-    axes.plot(*np.array(averaged).T, "|", markersize=6, color=COLOURS[1], zorder=3)
-    axes.plot(*np.array(deployed).T, "o", markersize=3.6, color=MAIN, zorder=4)
-    axes.set_xlabel("test error % after the last epoch; one line per run")
+        runs = list(results[row.method].values())
+        errors = 100 * np.array([[head.error for head in result.heads] for result in runs])
+        averaged = 100 * np.array([result.averaged_heads.error for result in runs if result.averaged_heads is not None])
+        axes.hlines(
+            position, errors.min(axis=1).mean(), errors.max(axis=1).mean(), color=QUIET, linewidth=4.5, zorder=1
+        )
+        for values, height, marker, colour in (
+            (errors[:, 0], position - 0.16, "o", MAIN),
+            (averaged, position + 0.16, "D", COLOURS[1]),
+        ):
+            if values.size:
+                mean, spread = float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else 0.0
+                axes.hlines(height, mean - spread, mean + spread, color=colour, linewidth=1.2, zorder=2)
+                axes.plot(mean, height, marker, markersize=4, color=colour, zorder=3)
+    axes.set_xlabel("test error % after the last epoch\nmeans over runs; lines: ± one standard deviation over runs")
     handles = [
-        matplotlib.lines.Line2D([], [], marker=marker, markersize=5, linestyle="none", color=colour)
-        for marker, colour in (("o", MAIN), ("o", BASELINE), ("|", COLOURS[1]))
+        matplotlib.lines.Line2D([], [], marker="o", markersize=5, linestyle="none", color=MAIN),
+        matplotlib.lines.Line2D([], [], marker="D", markersize=5, linestyle="none", color=COLOURS[1]),
+        matplotlib.lines.Line2D([], [], color=QUIET, linewidth=4.5),
     ]
-    labels = ["deployed head", "other heads", "averaged heads"]
-    axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, handletextpad=0.2)
+    labels = ["deployed head", "averaged heads", "best to worst head"]
+    axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, handletextpad=0.4)
     return figure
 
 

@@ -98,7 +98,7 @@ def _overview(
         lines += [
             f"## {markdown_text(table.title)}",
             *([f"{scope}."] if scope else []),
-            markdown(tables.overview_table(table)),
+            _overview_table(table),
         ]
         lines += reading_note(table)
         short = tables.short_titles(table)
@@ -156,6 +156,14 @@ def _missing_runs(report: Report) -> list[str]:
     return ["## Missing runs", "\n".join(lines)] if lines else []
 
 
+def _overview_table(table: Table) -> str:
+    """Of one condition the short table, of several methods and conditions crossed."""
+    selected = any(row.selected for row in table.conditions[0].rows)
+    if len(table.conditions) > 1 or selected:
+        return markdown(tables.overview_table(table))
+    return markdown(tables.short_table(table.conditions[0]), unbroken=True)
+
+
 # -------------------------------------------------------------------------------------------------- table pages
 
 
@@ -204,8 +212,20 @@ def _condition(condition: Condition, drawn: dict[str, str]) -> list[str]:
             + (" for each seed, disjoint from the seed's training images" if drawn_anew else "")
         )
     lines = [f"## {markdown_text(condition.title)}", "; ".join(facts) + ".", _noise(condition)]
-    lines += ["### Test error after the last epoch", markdown(tables.main_table(condition)), _tests(condition)]
+    lines += [
+        "### Test error after the last epoch",
+        markdown(tables.short_table(condition), unbroken=True),
+        _tests(condition),
+    ]
+    first = {caption: name for caption, name in drawn.items() if "differences" in name}
+    lines += [_figure(caption, name) for caption, name in first.items()]
+    lines += ["<details><summary>All columns, best epoch, heads, probabilities, curves</summary>"]
     sections = (
+        (
+            tables.main_table,
+            "All columns, after the last epoch",
+            "The table above with every column, in the order of `params.yaml`.",
+        ),
         (
             tables.best_epoch_table,
             "Best epoch against last epoch",
@@ -246,9 +266,10 @@ def _condition(condition: Condition, drawn: dict[str, str]) -> list[str]:
         frame = make(condition)
         if frame is not None:
             lines += [f"### {title}", markdown(frame), note]
-    if drawn:
-        lines += ["### Figures", *(_figure(caption, name) for caption, name in drawn.items())]
-    return lines
+    others = {caption: name for caption, name in drawn.items() if caption not in first}
+    if others:
+        lines += ["### Figures", *(_figure(caption, name) for caption, name in others.items())]
+    return [*lines, "</details>"]
 
 
 def _noise(condition: Condition) -> str:
@@ -270,7 +291,10 @@ def _tests(condition: Condition) -> str:
     over = "over training randomness, fixed test set"
     if condition.split == "per_seed":
         over = "over splits of the pool and training randomness"
-    text = f"Rule: last epoch, nothing is selected. Intervals: 95 %, {over}, unadjusted."
+    text = (
+        f"Sorted by difference; {tables.MARK} survives Holm's correction at 5 %. "
+        f"Rule: last epoch, nothing is selected. Intervals: 95 %, {over}, unadjusted."
+    )
     if condition.family_size:
         plural = "comparison" if condition.family_size == 1 else "comparisons"
         text += f" Holm p: within the family `{condition.family}` ({condition.family_size} {plural})."

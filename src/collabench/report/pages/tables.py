@@ -6,6 +6,7 @@ no row has a value to show.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,38 @@ from collabench.report.formatting import NOTHING, Frame, count, interval, mean_s
 from collabench.stats import Summary, told_apart
 
 # ------------------------------------------------------------------------------------- tables of one condition
+
+
+#: Marks a difference that Holm's correction leaves at 5 %.
+MARK = "✱"
+
+
+def short_table(condition: Condition) -> Frame:
+    """What a reader asks first: error, difference with interval, adjusted p. The lowest error relative to the baseline
+    comes first."""
+
+    def cells(row: Row) -> dict[str, str]:
+        difference = row.difference
+        count = f", n {len(row.seeds)} of {len(row.seeds) + row.missing}" if row.missing else ""
+        survives = told_apart(row.holm_p)
+        shown = NOTHING
+        if difference:
+            shown = number(difference.difference, signed=True)
+            shown += "" if difference.low is None else f" {interval(difference, signed=True)}"
+        p = p_value(row.holm_p)
+        return {
+            "Method": name_of(row, condition),
+            "Test error %": (mean_sd(row.error) if row.error else "no run") + count,
+            "Difference [95 % interval]": f"**{shown}** {MARK}" if survives else shown,
+            "Holm p": f"**{p}**" if survives else p,
+        }
+
+    def place(row: Row) -> float:
+        if row.difference:
+            return row.difference.difference
+        return 0.0 if row.method == condition.baseline else math.inf
+
+    return Frame([cells(row) for row in sorted(condition.rows, key=place)])
 
 
 def main_table(condition: Condition) -> Frame:

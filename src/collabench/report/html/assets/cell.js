@@ -167,7 +167,7 @@ function headsOf(row, runs) {
       "p",
       { class: "small" },
       `Mean over heads ${number(row.heads.mean.mean)} %, averaged heads ${number(row.heads.averaged.mean)} % ` +
-        `(${number(row.heads.gain.difference, 2, true)} points to the deployed head ${interval(row.heads.gain.low, row.heads.gain.high, 2, true)}).`,
+        `(${number(row.heads.gain.difference, 2, true)} points to the deployed head${row.heads.gain.low === undefined ? "" : ` ${interval(row.heads.gain.low, row.heads.gain.high, 2, true)}`}).`,
     ),
     row.heads.count <= 8
       ? dotsPlot(groups, "test error, %", `Test error of each of ${row.heads.count} heads in every seed`)
