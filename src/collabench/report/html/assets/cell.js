@@ -161,13 +161,15 @@ function headsOf(row, runs) {
         .filter(([, value]) => value !== undefined && value !== null),
     ),
   ]);
+  const { mean: over, averaged, gain } = row.heads;
+  const bounds = gain.low === undefined ? "" : ` ${interval(gain.low, gain.high, 2, true)}`;
   return [
     el("h3", {}, "Heads"),
     el(
       "p",
       { class: "small" },
-      `Mean over heads ${number(row.heads.mean.mean)} %, averaged heads ${number(row.heads.averaged.mean)} % ` +
-        `(${number(row.heads.gain.difference, 2, true)} points to the deployed head${row.heads.gain.low === undefined ? "" : ` ${interval(row.heads.gain.low, row.heads.gain.high, 2, true)}`}).`,
+      `Mean over heads ${number(over.mean)} %, averaged heads ${number(averaged.mean)} % `,
+      `(${number(gain.difference, 2, true)} points to the deployed head${bounds}).`,
     ),
     row.heads.count <= 8
       ? dotsPlot(groups, "test error, %", `Test error of each of ${row.heads.count} heads in every seed`)
