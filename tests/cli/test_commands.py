@@ -271,8 +271,10 @@ def test_report_prints_the_tables_and_where_they_lie(collabench, reported):
     assert called.code == 0
     for text in ("individual (baseline)", "smoothed", "ensemble-2", "test error %", "difference", "p (Holm)"):
         assert text in called.out
-    last = called.out.splitlines()[-1]
-    assert last == f"Tables and figures: {reported / 'reports' / 'small' / 'README.md'}"
+    assert called.out.splitlines()[-2:] == [
+        f"Tables and figures: {reported / 'reports' / 'small' / 'README.md'}",
+        f"All profiles on one page: {reported / 'reports' / 'index.html'}",
+    ]
     assert (reported / "reports" / "small" / "README.md").is_file()
 
 

@@ -70,6 +70,8 @@ def write_pages(root: Path) -> list[str]:
     lines = [f"left out of the page: {problem}" for problem in accepted.found.problems]
     write_all_profiles(accepted, workspace.page.with_name("README.md"))
     renew_findings(accepted, root / "README.md")
+    if any(claim.tests for claim in accepted.claims):
+        lines.append(f"Over all profiles: {accepted.lead[0]}")
     lines.append(f"All profiles on one page: {write_page(accepted, workspace.page)}")
     if built_differs(root, accepted.params.profiles):
         built = read_everything(root, built=True)
