@@ -302,7 +302,7 @@ def test_a_report_that_differs_is_adopted_only_when_told(collabench, reported):
 
 
 def test_explain_leads_from_a_cell_to_its_runs(collabench, reported):
-    called = collabench("explain", "noisy", "smoothed", "-p", "small", "--root", reported)
+    called = collabench("explain", "noisy", "smoothed", "--runs", "-p", "small", "--root", reported)
     study = load_study(reported, "small")
     runs = [run for run in study.plan.runs if run.configuration.names["method"] == "smoothed"]
     assert called.code == 0 and runs[0].configuration.id in called.out

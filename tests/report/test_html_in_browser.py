@@ -157,7 +157,7 @@ def test_opened_claims_are_whole_and_accessible(opened, real):
 
     page = opened(real, width=360).go()
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-    page.wait_for_function("document.querySelectorAll('.claim .body blockquote').length > 5")
+    page.locator(".claim .body blockquote").nth(5).wait_for()
     assert page.evaluate(CUT) == []
     found = Axe().run(page).response["violations"]
     assert not [one["id"] for one in found if one["impact"] in ("serious", "critical")]
@@ -308,8 +308,9 @@ def test_every_view_is_reached_by_the_keyboard(opened, small):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == name
         page.keyboard.press("Enter")
-        page.wait_for_function(f"document.title.startsWith('{name}')")
-        page.locator(f"#tabs a[aria-current=page]:text('{name}')").focus()
+        here = page.locator("#tabs a[aria-current=page]", has_text=name)
+        here.wait_for()
+        here.focus()
 
 
 def test_a_printed_page_has_no_controls(opened, small):

@@ -611,9 +611,14 @@ def test_explain_leads_from_a_cell_to_its_runs(study):
     (study.workspace.runs / gone.configuration.id / "seed-5" / RESULT).unlink()
     fabricated.write_failure(study, gone, "the loss is not finite")
     for words in ("graphs simple-2", "digits-500/uniform20/simple-2", gone.configuration.id):
-        text = explain_cells(study.plan, study.workspace, words)
+        short = explain_cells(study.plan, study.workspace, words)
+        text = explain_cells(study.plan, study.workspace, words, runs=True)
         assert text.count("configuration digits-") == 1 and gone.configuration.id in text
     lines = text.splitlines()
+    *cell, last = short.splitlines()
+    assert lines[: len(cell)] == cell and "commit" not in "".join(cell)
+    assert cell[2] == "by seed: 0: 9.00, 1: 10.00, 2: 11.00, 3: 10.00, 4: 11.00"
+    assert last == "6 runs, 1 of them missing; files, versions, device and commit of each: --runs"
     assert "  seed 5: failed: the loss is not finite" in lines
     assert sum(line.startswith("test error after the last epoch: ") and line.endswith(" %, n 5") for line in lines) == 1
     assert not any(line.startswith("published") for line in lines)  # no paper's table
@@ -630,7 +635,7 @@ def test_explain_leads_from_a_cell_to_its_runs(study):
 def test_explain_names_the_runs_that_an_ensemble_rests_on(tmp_path):
     made = fabricated.make_study(tmp_path, ONE_TABLE.replace("label-smoothing, simple-2", "ensemble-2"))
     fabricated.write_results(made, errors=lambda run: (5 + run.data_seed) / 100)
-    lines = explain_cells(made.plan, made.workspace, "ensemble-2").splitlines()
+    lines = explain_cells(made.plan, made.workspace, "ensemble-2", runs=True).splitlines()
     found = [line.strip() for line in lines if line.startswith("    rests on seed ")]
     member = next(
         cell.configuration.id for cell in made.plan.cells if cell.configuration.names["method"] == "individual"

@@ -119,12 +119,15 @@ def explain(
     words: Annotated[list[str], typer.Argument(help="Names that together choose cells: table, method, noise, id …")],
     profile: Profile = "default",
     root: Root = HERE,
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Also each run: files, required runs, versions, device, commit.")
+    ] = False,
 ) -> None:
-    """The way from a number in a table to the runs behind it.
+    """The way from a number in a table to what is behind it.
 
-    Their seeds, configuration, versions, device and commit.
+    The cell, its seeds and its configuration; with --runs also the runs.
     """
     from collabench.report.explain import explain_cells
 
     study = open_study(root, profile)
-    print(explain_cells(study.plan, study.workspace, " ".join(words)))
+    print(explain_cells(study.plan, study.workspace, " ".join(words), runs=runs))

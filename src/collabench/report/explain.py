@@ -18,11 +18,11 @@ from collabench.storage.results import RESULT, Result, load_measured, load_resul
 from collabench.storage.workspace import Workspace
 
 
-def explain_cells(plan: Plan, workspace: Workspace, words: str) -> str:
+def explain_cells(plan: Plan, workspace: Workspace, words: str, *, runs: bool = False) -> str:
     """All cells of the plan that match ``words``, with everything behind their numbers.
 
-    That is: the number, published values and their places, the configuration, and for each run its seed, error, files,
-    required runs, versions, device and commit.
+    That is: the number, each seed's error, published values and their places, and the configuration. runs: also the
+    files, required runs, versions, device and commit of each run.
 
     words: names of ``params.yaml``, a table's name or a configuration id, in any order, separated by spaces, ``/`` or
     ``·``. A cell must match all of them. Raises ConfigError if none does.
@@ -35,28 +35,35 @@ def explain_cells(plan: Plan, workspace: Workspace, words: str) -> str:
             f"no cell of {plan.profile!r} has all of {' '.join(wanted) or 'nothing'!r}; names: {', '.join(known)}"
         )
     papers = load_papers(workspace.papers, None) if workspace.papers.is_dir() else {}
-    return "\n\n".join(_explain(cell, workspace, papers) for cell in cells)
+    return "\n\n".join(_explain(cell, workspace, papers, with_runs=runs) for cell in cells)
 
 
 def _names(cell: Cell) -> set[str]:
     return {cell.table, cell.configuration.id, *(cell.configuration.names[part] for part in PARTS)}
 
 
-def _explain(cell: Cell, workspace: Workspace, papers: dict[str, Paper]) -> str:
+def _explain(cell: Cell, workspace: Workspace, papers: dict[str, Paper], *, with_runs: bool) -> str:
     configuration = cell.configuration
     runs = [Run(configuration, seed) for seed in cell.seeds]
     found = [_load(run, workspace) for run in runs]
     errors = [100 * one.last.error for one in found if isinstance(one, Result)]
+    known = [run.seed for run, one in zip(runs, found, strict=True) if isinstance(one, Result)]
     lines = [f"{configuration.label}  (table {cell.table})"]
     if errors:
         over = summary(errors, LEVEL)
         lines.append(f"test error after the last epoch: {tables.mean_sd(over)} {tables.interval(over)} %, n {over.n}")
+        each = ", ".join(f"{seed}: {error:.2f}" for seed, error in zip(known, errors, strict=True))
+        lines.append(f"by seed: {each}")
     lines += _published(cell, papers)
     lines.append(f"configuration {configuration.id}:")
     for part, value in configuration.identity().items():
         lines.append(f"  {part}: {json.dumps(value, sort_keys=True)}")
     for required in configuration.requires:
         lines.append(f"  needs first: {required.configuration.label}, member {required.member}")
+    if not with_runs:
+        left = len(runs) - len(known)
+        missing = f", {left} of them missing" if left else ""
+        return "\n".join([*lines, f"{len(runs)} runs{missing}; files, versions, device and commit of each: --runs"])
     lines.append(f"runs ({len(cell.seeds)} seeds):")
     for run, one in zip(runs, found, strict=True):
         lines += _run(run, one, workspace)
