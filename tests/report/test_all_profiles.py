@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from collabench.papers.citations import citation, cited, cited_claim
 from collabench.papers.claim_schema import ClaimSource
@@ -150,3 +154,40 @@ def test_every_paper_here_has_a_year_and_authors():
 def test_no_file_of_a_text_is_named_in_a_verdict(project):
     claims = (project / "reports/small/claims.md").read_text()
     assert "(Somebody (000_1e20208135b2abb2.txt), P: “W”)" in claims  # of this test's paper no text is listed
+
+
+def test_metrics_are_the_errors_and_the_verdicts(project):
+    found = json.loads((project / "reports/small/metrics.json").read_text())
+    assert found["tests"] == {"supported": 1, "refuted": 1}
+    noisy = found["error"]["all"]["digits-500-uniform20-resnet8-forty"]
+    assert noisy["individual"] == pytest.approx(12.5) and noisy["simple-2"] == pytest.approx(10.5)
+
+
+def test_dvc_is_told_of_every_accepted_report():
+    told = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    names = sorted(path.parent.name for path in (ROOT / "reports").glob("*/report.json"))
+    assert sorted(told["metrics"]) == sorted(f"reports/{name}/metrics.json" for name in names)
+    assert sorted(told["plots"]) == sorted(f"reports/{name}/figures" for name in names)
+
+
+@pytest.mark.slow
+def test_dvc_shows_metrics_and_figures(project, tmp_path):
+    root = Path(shutil.copytree(project / "reports", tmp_path / "copy/reports")).parent
+    (root / "dvc.yaml").write_text("metrics: [reports/small/metrics.json]\nplots: [reports/small/figures]\n")
+
+    def run(*command):
+        done = subprocess.run(command, cwd=root, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("git", "init", "-q")
+    dvc = (sys.executable, "-m", "dvc")
+    run(*dvc, "init", "-q")
+    run("git", "add", "-A")
+    run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x")
+    assert "tests.supported" in run(*dvc, "metrics", "show")
+    path = root / "reports/small/metrics.json"
+    path.write_text(path.read_text().replace('"supported": 1', '"supported": 2'))
+    assert re.search(r"tests.supported +1 +2 +1", run(*dvc, "metrics", "diff"))
+    run(*dvc, "plots", "show", "-o", "plots")
+    assert "differences.svg" in (root / "plots/index.html").read_text()

@@ -49,6 +49,7 @@ def build_report(
     from collabench.report.analyse import analyse
     from collabench.report.cells import CELLS, cells_of
     from collabench.report.comparison import write_origin
+    from collabench.report.metrics import write_metrics
     from collabench.report.pages import claims as claims_page
     from collabench.report.pages.costs import write_costs
     from collabench.report.pages.lead import write_lead
@@ -78,6 +79,7 @@ def build_report(
         write_report(folder, report, collected, pages, claims_page.overview(on_results, on_costs), lead)
         claims_page.write_claims(folder, on_results, abouts)
         write_json(folder / CELLS, cells_of(collected))
+        write_metrics(folder, report, joined)
         if partial:
             (folder / COSTS).mkdir()
             write_costs(folder / COSTS, report, collected)
