@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from collabench.cli.app import app
 from collabench.papers.citations import citation, cited, cited_claim
 from collabench.papers.claim_schema import ClaimSource
 from collabench.papers.schema import About
@@ -191,3 +193,24 @@ def test_dvc_shows_metrics_and_figures(project, tmp_path):
     assert re.search(r"tests.supported +1 +2 +1", run(*dvc, "metrics", "diff"))
     run(*dvc, "plots", "show", "-o", "plots")
     assert "differences.svg" in (root / "plots/index.html").read_text()
+
+
+# --------------------------------------------------------------------------------------------------------- LaTeX
+
+
+def test_tables_as_latex(project):
+    root = ("--root", str(project))
+    done = CliRunner().invoke(app, ["report", "-p", "small", "--format", "latex", *root])
+    assert done.exit_code == 0
+    (path,) = [
+        line.removeprefix("LaTeX: ") for line in done.output.splitlines() if "uniform20-resnet8-forty.tex" in line
+    ]
+    text = Path(path).read_text()
+    assert (
+        text.startswith("% digits, 500 training images") and text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+    )
+    assert r"simple-2 & 10.50 $\pm$ 1.05 & $-$2.00 [$-$2.94, $-$1.06] * & " in text
+    assert r"Test error \%" in text and text.isascii()
+    done = CliRunner().invoke(app, ["report", "-p", "small", "--format", "csv", *root])
+    assert f"CSV: {project}/artifacts/small/report/all.csv" in done.output
+    assert CliRunner().invoke(app, ["report", "--format", "word", *root]).exit_code == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from collabench.study.study import Study
 
 
+class Format(StrEnum):
+    """A form of the tables beside markdown."""
+
+    LATEX = "latex"
+    CSV = "csv"
+
+
 @app.command()
 def report(
     profile: Profile = "default",
@@ -26,6 +34,9 @@ def report(
     html: Annotated[
         bool, typer.Option("--html", help="Only write the page of all profiles, from the reports that there are.")
     ] = False,
+    format_: Annotated[
+        Format | None, typer.Option("--format", help="Also say where every table lies as LaTeX (booktabs) or CSV.")
+    ] = None,
     exact: Exact = False,
 ) -> None:
     """Build tables and figures from the results and print the tables."""
@@ -35,7 +46,7 @@ def report(
     from collabench.study.other_code import runs_of_other_code
 
     if html:
-        if partial or accept or exact:
+        if partial or accept or exact or format_:
             raise CollabenchError("--html writes pages from reports and builds none; leave the other options out")
         print("\n".join(write_pages(root.resolve())))
         return
@@ -45,11 +56,24 @@ def report(
     build_report(study.params, study.plan, study.workspace, partial=partial)
     print(terminal_summary(study.workspace, partial=partial))
     print("".join(f"{line}\n" for line in lines_on_other_code(runs_of_other_code(study), profile)), end="")
+    if format_:
+        print("\n".join(_files_of(study, format_, partial)))
     if partial:
         return
     if accept:
         accepted.accept(study.workspace)
     compare_with_accepted(study, exact)
+
+
+def _files_of(study: Study, form: Format, partial: bool) -> list[str]:
+    """One line for each file of the tables in this form."""
+    from collabench.report.folders import report_folder
+    from collabench.report.pages.latex import write_latex
+
+    folder = report_folder(study.workspace, partial=partial)
+    if form is Format.LATEX:
+        return [f"LaTeX: {path}" for path in write_latex(folder, study.workspace.latex)]
+    return [f"CSV: {path}" for path in sorted(folder.glob("*.csv"))]
 
 
 def write_pages(root: Path) -> list[str]:

@@ -11,6 +11,7 @@
       measured/<configuration>/seed-<n>.json  time, memory, device, versions
       report/                               tables and figures that the results determine (DVC)
       costs/                                tables of measured.json
+      latex/                                tables as LaTeX, if asked for
       packed/                               runs/<configuration>.tar, measured.tar: the same files, as they travel (DVC)
       state/                                checkpoints, failures, locks, progress, logs: never shared
         set-aside/                          what no table needs any longer, in folders as above
@@ -113,6 +114,10 @@ class Workspace:
     @property
     def accepted_report(self) -> Path:
         return self.root / "reports" / self.profile
+
+    @property
+    def latex(self) -> Path:
+        return self.home / "latex"
 
     @property
     def page(self) -> Path:
