@@ -54,8 +54,8 @@ def test_a_line_for_each_run_says_which_of_how_many_epoch_error_speed_and_time_l
         first, second = watcher.lines()
     assert first == f"0 of {len(runs)} runs done, about {progress._duration((30 + 40 * (len(runs) - 1)) / 2)} left"
     assert second == (
-        f"  run 3 of {len(runs)}, {runs[2].configuration.label}, seed {runs[2].seed}: "
-        "epoch 1/4, error 12.5 %, 1,234 images/s, 30 s left"
+        "  epoch 1/4, error 12.5 %, 30 s left: "
+        f"run 3 of {len(runs)}, {runs[2].configuration.label}, seed {runs[2].seed}, 1,234 images/s"
     )
 
 

@@ -151,9 +151,9 @@ class Watcher:
         for record in running:
             error = "–" if record.error is None else f"{100 * record.error:.1f} %"
             lines.append(
-                f"  run {numbers[record.run_id]} of {len(self._runs)}, {record.label}, seed {record.seed}: "
-                f"epoch {record.epoch}/{record.epochs}, error {error}, {record.images_per_second:,.0f} images/s, "
-                f"{_duration(record.seconds_left)} left"
+                f"  epoch {record.epoch}/{record.epochs}, error {error}, {_duration(record.seconds_left)} left: "
+                f"run {numbers[record.run_id]} of {len(self._runs)}, {record.label}, seed {record.seed}, "
+                f"{record.images_per_second:,.0f} images/s"
             )
         if not running and (note := self._note()):
             lines.append(f"  {note}")
