@@ -69,8 +69,13 @@ def profile_of(config: Mapping[str, object]) -> str:
 
 
 def drop_stale_markers(study: Study) -> None:
-    """Remove the markers of jobs whose files are not all there, so that Snakemake runs them."""
+    """Remove the markers of jobs whose files are not all there, so that Snakemake runs them.
+
+    The report's goes with them: Snakemake makes no file that is missing for one that is there.
+    """
     study.jobs.drop_stale_markers()
+    if not all(job.marker.exists() for job in study.jobs):
+        report_marker(study).unlink(missing_ok=True)
     for key, runs in study.inputs.noise_files().items():
         if not all(study.inputs.noise_file(run).exists() for run in runs):
             noise_marker(study, key).unlink(missing_ok=True)

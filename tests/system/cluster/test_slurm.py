@@ -19,7 +19,7 @@ from collabench.study.study import load_study
 from tests.support.growing import growing_project
 from tests.support.project import ROOT, collabench, commit_all, contents, copy_project, environment
 from tests.support.running import PROFILE as GROWING
-from tests.support.running import home
+from tests.support.running import finish, home
 
 SCRIPT = ROOT / "tests" / "support" / "one_node_slurm.sh"
 PROFILE = "cluster"
@@ -146,7 +146,7 @@ def test_a_study_that_grows_gives_on_slurm_the_bytes_of_this_machine(tmp_path):
     assert "round 2: " in log and {job["JobState"] for job in jobs} == {"COMPLETED"}
     here = {name: content for name, content in contents(home(folder) / "runs").items() if not name.endswith(".done")}
     again = growing_project(tmp_path / "again")
-    collabench(again, "run", "-p", GROWING, "--cores", "2")
+    finish(again, "run", "--cores", "2")
     assert contents(home(again) / "runs") == here
 
 
