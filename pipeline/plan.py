@@ -122,7 +122,7 @@ def tell_what_waits(study: Study) -> None:
     """Say, where Snakemake was called by itself, that claims need a further round."""
     waiting = sum(state.open for state in study.grown().claims) if _alone and study.plan.growth else 0
     if waiting:
-        print(f"{waiting} claims are undecided and need more seeds: start again", flush=True)
+        print(f"undecided claims that need more seeds: {waiting}; start again", flush=True)
 
 
 def jobs_of_part(study: Study) -> list[Job]:

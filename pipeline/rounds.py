@@ -44,7 +44,7 @@ def train(study: Study, resources: Resources, run: Callable[[Study], int], log: 
         worst = worst or code
     waiting = sum(state.open for state in study.claims)
     if waiting:
-        log(f"{waiting} claims are undecided: {_why(worst)}")
+        log(f"undecided claims that need more seeds: {waiting}; {_why(worst)}")
     return worst
 
 

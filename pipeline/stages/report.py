@@ -13,7 +13,7 @@ def build(profile: str) -> None:
     from collabench.study.study import load_study
     from pipeline.plan import report_marker
 
-    study = load_study(ROOT, profile, planned=True)
+    study = load_study(ROOT, profile, planned=True).grown()  # by the results that the scheduler had not seen
     build_report(study.params, study.plan, study.workspace)
     write_atomically(report_marker(study), b"")
 

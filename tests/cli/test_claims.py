@@ -55,7 +55,9 @@ def study(tmp_path):
 def test_a_line_says_verdict_or_look_and_what_the_next_look_costs(study):
     lines = {record["claim"]: line_of(record) for record in claims_of(study)}
     assert lines["simple-2"] == "simple-2 in noisy: supported at look 1 of 2 (2 seeds)"
-    undecided = "undecided at look 1 of 2 (2 seeds); next 8 seeds: 12 further runs, 0.30 process hours, decides with"
+    undecided = (
+        "undecided at look 1 of 2 (2 seeds); next look at 8 seeds (further runs: 12, 0.30 process hours, decides with"
+    )
     assert lines["hierarchical-4"].startswith(f"hierarchical-4 in noisy: {undecided}")
     assert lines["label-smoothing"] == (
         "label-smoothing in noisy: stopped at look 1 of 2 (2 seeds); it would need more than 8 seeds"
@@ -63,7 +65,7 @@ def test_a_line_says_verdict_or_look_and_what_the_next_look_costs(study):
 
 
 def test_the_summary_counts_decided_claims_and_what_the_others_need(study):
-    assert summary_of(claims_of(study)) == "1 of 3 claims decided, 1 need 12 further runs, 0.30 process hours"
+    assert summary_of(claims_of(study)) == "decided claims: 1 of 3; undecided: 1, further runs: 12, 0.30 process hours"
 
 
 def test_the_command_prints_the_same_for_people_and_for_scripts(study):

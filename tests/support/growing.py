@@ -73,7 +73,7 @@ def declare(folder: Path, looks: tuple[int, ...] = LOOKS) -> None:
         "profile": PROFILE, "dataset": "digits-tiny", "noise": ["uniform20"], "model": "resnet8", "recipe": "short",
     }  # fmt: skip
     content = {
-        "designs": {PROFILE: {"looks": list(looks), "spend": [0.9 / len(looks)] * len(looks)}},
+        "designs": {PROFILE: {"looks": list(looks), "spend": [0.9 / len(looks)] * len(looks), "error": 0.05}},
         "scopes": {"noisy": scope},
         "claims": claims,
     }

@@ -46,7 +46,7 @@ def _record(state: ClaimState, block: Block | None = None) -> dict[str, Any]:
 
 
 def line_of(claim: dict[str, Any]) -> str:
-    """A record as one line: ``a in b: undecided at look 1 of 4 (16 seeds); next 32 seeds: 32 runs, …``."""
+    """A record as one line: ``a in b: undecided at look 1 of 4 (16 seeds); next look at 32 seeds (…)``."""
     name = f"{claim['claim']} in {claim['scope']}" + (f" ({claim['compared']})" if claim["compared"] else "")
     look, looks = claim["look"], claim["looks"]
     place = f"look {look} of {len(looks)} ({looks[look - 1]} seeds)" if look else f"{claim['seeds']} seeds"
@@ -61,17 +61,17 @@ def line_of(claim: dict[str, Any]) -> str:
     cost = "cost unknown" if further["process_seconds"] is None else _time(further["process_seconds"])
     chance = "" if further["chance"] is None else f", decides with {100 * further['chance']:.0f} %"
     before = f"undecided at {place}" if look else f"before its first look, {place}"
-    return f"{name}: {before}; next {further['seeds']} seeds: {further['runs']} further runs, {cost}{chance}"
+    return f"{name}: {before}; next look at {further['seeds']} seeds (further runs: {further['runs']}, {cost}{chance})"
 
 
 def summary_of(claims: list[dict[str, Any]]) -> str:
     """How many claims are decided, and what the others need."""
     waiting = [claim["next"] for claim in claims if "next" in claim]
     decided = sum(claim["verdict"] is not None for claim in claims)
-    text = f"{decided} of {len(claims)} claims decided"
+    text = f"decided claims: {decided} of {len(claims)}"
     if waiting:
         known = [one["process_seconds"] for one in waiting if one["process_seconds"] is not None]
-        text += f", {len(waiting)} need {sum(one['runs'] for one in waiting)} further runs"
+        text += f"; undecided: {len(waiting)}, further runs: {sum(one['runs'] for one in waiting)}"
         text += f", {_time(sum(known))}" if len(known) == len(waiting) else ""
     return text
 

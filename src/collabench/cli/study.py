@@ -230,7 +230,7 @@ def print_open_claims(count: int, hours: float | None) -> None:
     """Say how many claims are undecided and need more seeds."""
     if count:
         why = f"; no further block of seeds ends within {hours:g} hours" if hours is not None else ""
-        print(f"{count} claims are undecided and need more seeds{why}: collabench plan says which")
+        print(f"undecided claims that need more seeds: {count}{why}; collabench plan says which")
 
 
 def _conclude(outcome: Outcome, left_out: int, profile: str) -> None:

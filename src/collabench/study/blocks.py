@@ -167,13 +167,13 @@ def _runs_of(study: Study, state: ClaimState) -> list[Run]:
 
 
 def describe(blocks: Sequence[Block]) -> str:
-    """``3 undecided claims need 24 runs; first song2018-lower-error in digits-clean, look 2 of 4``."""
+    """``undecided claims: 3, further runs: 24; first song2018-lower-error in digits-clean, look 2 of 4``."""
     if not blocks:
         return "what was left over"
     first = blocks[0].claim
     runs = len({run.id for block in blocks for run in block.runs})
     return (
-        f"{len(blocks)} undecided claims need {runs} runs; first {first.claim} in {first.scope}, "
+        f"undecided claims: {len(blocks)}, further runs: {runs}; first {first.claim} in {first.scope}, "
         f"look {first.look + 1} of {len(first.looks)}"
     )
 

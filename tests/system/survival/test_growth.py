@@ -155,7 +155,7 @@ def test_a_kill_of_run_in_its_second_round_changes_nothing(whole, tmp_path):
 def test_hours_stop_it_and_it_goes_on(whole, tmp_path):
     folder = growing_project(tmp_path / "project", workflow=True)
     output = finish(folder, *REPRODUCE, **{UNTIL: "1"})
-    assert "2 claims are undecided and need more seeds: collabench plan" in output
+    assert "undecided claims that need more seeds: 2; collabench plan" in output
     study = study_in(folder)
     assert seeds_in(folder) == len(study.plan.of_tables.runs) and len(study.ahead) > 0
     report = json.loads((home(folder) / "report" / "report.json").read_text())
@@ -183,7 +183,7 @@ def test_hours_end_with_the_last_whole_block_that_fits(tmp_path):
     for run in study_in(folder).plan.runs:
         numbers[run.configuration.names["method"]] += (study.workspace.folder(run) / RESULT).exists()
     assert numbers["smoothed"] == LOOKS[0] and numbers["kd"] > LOOKS[0]
-    assert "1 claims are undecided and need more seeds; no further block of seeds ends within 0.5 hours" in output
+    assert "undecided claims that need more seeds: 1; no further block of seeds ends within 0.5 hours" in output
 
 
 def test_hours_that_the_tables_exceed_train_nothing(tmp_path):
