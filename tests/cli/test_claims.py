@@ -12,8 +12,7 @@ from collabench.storage.files import write_json
 from collabench.study.study import load_study
 from tests.support import fabricated
 from tests.support.declared_claims import claim, declare
-from tests.support.project import call
-from tests.support.running import COLLABENCH
+from tests.support.running import finish
 
 PROFILE = """\
   small:
@@ -70,10 +69,10 @@ def test_the_summary_counts_decided_claims_and_what_the_others_need(study):
 
 def test_the_command_prints_the_same_for_people_and_for_scripts(study):
     root = study.workspace.root
-    said = call(root, *COLLABENCH, "plan", "-p", "small", "--root", str(root)).stdout
+    said = finish(root, "plan")
     for record in claims_of(study):
         assert f"claim {line_of(record)}\n" in said
     assert said.rstrip().endswith(summary_of(claims_of(study)))
-    printed = json.loads(call(root, *COLLABENCH, "plan", "-p", "small", "--json", "--root", str(root)).stdout)
+    printed = json.loads(finish(root, "plan", "--json"))
     assert printed["claims"] == claims_of(study)
     assert printed["claims"][0]["next"]["chance"] == study.claims[1].chance
