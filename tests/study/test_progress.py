@@ -173,7 +173,7 @@ def test_a_log_gets_plain_lines_at_intervals_while_something_changes(study, monk
     epochs = [line.split("epoch ")[1].split("/")[0] for line in lines if "epoch " in line]
     assert len(epochs) >= 2 and epochs[-1] == "8" and len(set(epochs)) == len(epochs), "nothing is said twice"
     assert sum("runs done" in line for line in lines) == len(epochs)
-    assert any(line.startswith("  run 1 of ") and line.endswith("left") for line in lines), "lines are whole in a log"
+    assert any(line.startswith("  epoch ") and line.endswith("images/s") for line in lines), "lines are whole in a log"
 
 
 def test_a_terminal_shows_the_lines_in_place_and_clears_them(study):
