@@ -1,0 +1,198 @@
+"""How long does each backbone have to train? From pilot runs of the baseline: ``docs/recipes.md`` and its figure.
+
+``collabench run -p digits-pilot`` trains the pilots, ``python -m benchmarks.pilots --write`` writes the page. Both give
+the same bytes on every x86-64 machine. The rule stands in :func:`choose` and was fixed before the studies that use the
+recipes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collabench.core.errors import CollabenchError
+from collabench.report import titles
+from collabench.storage.results import load_result
+from collabench.study.study import Study, load_study
+
+PROFILE = "digits-pilot"
+PAGE, FIGURE = Path("docs/recipes.md"), Path("docs/recipes.svg")
+
+#: A difference of this share of an error is too small to matter: the smallest effect of interest.
+SMALL = 0.05
+
+TEXT = f"""\
+# How long a network trains
+
+A comparison of methods is worth little while the baseline is still learning, and while it memorises noisy labels. So
+the number of epochs of each recipe was chosen before the studies that use it, on pilot runs: the network alone, on
+seeds that no table of another profile uses. Written by a script; don't edit. To make it again:
+
+```
+collabench run -p {PROFILE}
+python -m benchmarks.pilots --write
+```
+
+The rule has two steps.
+
+1. A recipe is **long enough** when the baseline's curve, the mean over the pilot seeds, is flat over its last quarter:
+   the means of the quarter's two halves differ by at most {100 * SMALL:g} % of the error.
+2. Of the recipes that are long enough, the **shortest** is chosen whose error is within {100 * SMALL:g} % of the
+   lowest.
+
+Curves and errors are of test images: a fixed sample of 256 images after each epoch, all images at the end. The split is
+drawn per seed, so test images of the pilots are training images of other seeds. One table repeats the choice on
+held-out training images with noisy labels, where the share of wrong labels is part of the error.
+
+The **smallest effect of interest** of a scope in `papers/claims.yaml` is {100 * SMALL:g} % of the chosen recipe's
+error.
+"""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """A recipe's pilots, in percent. errors: of each seed after the last epoch. curve: mean over seeds after each
+    epoch."""
+
+    recipe: str
+    epochs: int
+    errors: tuple[float, ...]
+    curve: tuple[float, ...]
+
+    @property
+    def error(self) -> float:
+        return statistics.mean(self.errors)
+
+    @property
+    def change(self) -> float:
+        """Mean of the curve's last eighth minus that of the eighth before, in percentage points."""
+        eighth = max(1, len(self.curve) // 8)
+        return statistics.mean(self.curve[-eighth:]) - statistics.mean(self.curve[-2 * eighth : -eighth])
+
+    @property
+    def is_flat(self) -> bool:
+        return abs(self.change) <= SMALL * self.error
+
+
+def choose(pilots: Sequence[Pilot]) -> Pilot | None:
+    """The shortest of those that are long enough whose error is within 5 % of the lowest; None if none is."""
+    flat = [pilot for pilot in pilots if pilot.is_flat]
+    if not flat:
+        return None
+    limit = (1 + SMALL) * min(pilot.error for pilot in flat)
+    return min((pilot for pilot in flat if pilot.error <= limit), key=lambda pilot: pilot.epochs)
+
+
+def conditions(study: Study) -> dict[tuple[str, str, str], list[Pilot]]:
+    """(table, backbone, noise) → its recipes, shortest first."""
+    found: dict[tuple[str, str, str], list[Pilot]] = {}
+    name_of = {table.name: table.title or table.name for table in study.profile.tables}
+    for cell in study.plan.cells:
+        configuration = cell.configuration
+        results = [
+            load_result(study.workspace.folder(run), run)
+            for run in study.plan.runs
+            if run.configuration.id == configuration.id and run.seed in cell.seeds
+        ]
+        held_out = configuration.recipe.validation_fraction > 0
+        curves = [result.curves.validation_error if held_out else result.curves.test_error for result in results]
+        curve = [100 * statistics.mean(values) for values in zip(*map(_known, curves), strict=True)]
+        errors = [
+            100 * _last(one) if held_out else 100 * result.last.error
+            for one, result in zip(curves, results, strict=True)
+        ]
+        key = (name_of[cell.table], configuration.names["model"], titles.noise(configuration.noise))
+        pilot = Pilot(configuration.names["recipe"], configuration.recipe.epochs, tuple(errors), tuple(curve))
+        found.setdefault(key, []).append(pilot)
+    return {key: sorted(pilots, key=lambda pilot: pilot.epochs) for key, pilots in found.items()}
+
+
+def _known(curve: Sequence[float | None] | None) -> list[float]:
+    return [value for value in curve or () if value is not None]
+
+
+def _last(curve: Sequence[float | None] | None) -> float:
+    return _known(curve)[-1]
+
+
+def render(found: Mapping[tuple[str, str, str], Sequence[Pilot]]) -> str:
+    lines = [TEXT, f"![The baseline's error over epochs, for each backbone, noise and recipe]({FIGURE.name})", ""]
+    for table in dict.fromkeys(table for table, _, _ in found):
+        lines += [
+            f"## {table}",
+            "",
+            "| noise | recipe | epochs | seeds | error, % | sd | change, last quarter, points | flat | chosen |",
+            "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+        ]
+        for (of_table, _, noise), pilots in found.items():
+            if of_table != table:
+                continue
+            chosen = choose(pilots)
+            for pilot in pilots:
+                mark = "**chosen**" if pilot is chosen else ""
+                lines.append(
+                    f"| {noise} | `{pilot.recipe}` | {pilot.epochs} | {len(pilot.errors)} | {pilot.error:.2f} | "
+                    f"{statistics.stdev(pilot.errors):.2f} | {pilot.change:+.2f} | "
+                    f"{'yes' if pilot.is_flat else 'no'} | {mark} |"
+                )
+            if chosen is None:
+                lines.append(f"| {noise} | none is long enough |" + " |" * 7)
+        lines.append("")
+    return "\n".join(lines)
+
+
+def draw(found: Mapping[tuple[str, str, str], Sequence[Pilot]], path: Path) -> None:
+    """A panel for each condition, a curve for each recipe, the chosen one thick."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from collabench.report.pages.drawing import COLOURS, STYLE
+
+    tables = list(dict.fromkeys(table for table, _, _ in found))
+    noises = list(dict.fromkeys(noise for _, _, noise in found))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.6 * len(noises), 2.0 * len(tables)), layout="constrained")
+        axes: Any = figure.subplots(len(tables), len(noises), squeeze=False)
+        for axis in axes.flat:
+            axis.set_visible(False)
+        for (table, _, noise), pilots in found.items():
+            axis = axes[tables.index(table)][noises.index(noise)]
+            axis.set_visible(True)
+            chosen = choose(pilots)
+            for pilot, colour in zip(pilots, COLOURS, strict=False):
+                axis.plot(
+                    range(1, len(pilot.curve) + 1), pilot.curve, color=colour,
+                    linewidth=2.2 if pilot is chosen else 0.9,
+                    label=f"{pilot.epochs} epochs{', chosen' if pilot is chosen else ''}",
+                )  # fmt: skip
+            axis.set(title=f"{table[:34]}, {noise}", xlabel="epoch (logarithmic)", ylabel="error, %", xscale="log")
+            axis.set_ylim(0, 60)
+            axis.legend()
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--profile", default=PROFILE)
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE} and {FIGURE}; else print the page")
+    options = parser.parse_args()
+    try:
+        found = conditions(load_study(Path.cwd(), options.profile))
+    except CollabenchError as error:
+        print(f"{error}; first: collabench run -p {options.profile}", file=sys.stderr)
+        return 2
+    if options.write:
+        PAGE.write_text(render(found), encoding="utf-8")
+        draw(found, FIGURE)
+    else:
+        print(render(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

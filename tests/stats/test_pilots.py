@@ -1,0 +1,36 @@
+"""The rule by which pilot runs choose the length of training."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.pilots import Pilot, choose, render
+
+
+def pilot(epochs: int, error: float, *, rises: float = 0.0) -> Pilot:
+    """Sixteen epochs are recorded, the last two of which are higher by ``rises`` than those before."""
+    curve = [50.0] * 12 + [error - rises] * 2 + [error] * 2
+    return Pilot(f"digits-{epochs}", epochs, (error - 1, error + 1), tuple(curve))
+
+
+def test_the_change_is_that_between_the_halves_of_the_last_quarter():
+    assert pilot(28, 10, rises=0.4).change == pytest.approx(0.4)
+    assert pilot(28, 10, rises=-0.5).is_flat and not pilot(28, 10, rises=-0.51).is_flat
+
+
+def test_the_shortest_within_five_percent_of_the_lowest_is_chosen():
+    assert choose([pilot(28, 10.4), pilot(56, 10), pilot(112, 12)]).epochs == 28
+    assert choose([pilot(28, 10.6), pilot(56, 10), pilot(112, 9.9)]).epochs == 56
+
+
+def test_a_recipe_whose_curve_still_falls_is_too_short_whatever_its_error():
+    assert choose([pilot(28, 9, rises=-3), pilot(56, 10)]).epochs == 56
+    assert choose([pilot(28, 9, rises=-3)]) is None
+    page = render({("Small VGG", "vgg16-small", "20 % uniform noise"): [pilot(28, 9, rises=-3)]})
+    assert "| 20 % uniform noise | none is long enough |" in page
+
+
+def test_the_page_marks_the_choice():
+    page = render({("Small VGG", "vgg16-small", "clean"): [pilot(28, 10.6), pilot(56, 10)]})
+    assert "| clean | `digits-28` | 28 | 2 | 10.60 | 1.41 | +0.00 | yes |  |" in page
+    assert "| clean | `digits-56` | 56 | 2 | 10.00 | 1.41 | +0.00 | yes | **chosen** |" in page
