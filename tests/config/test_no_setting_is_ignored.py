@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 import sys
 import types
 from collections import Counter
@@ -61,6 +62,7 @@ SHAPE, CLASSES, IMAGES, STEPS = (1, 8, 8), 10, 6, 2
 
 #: (section, field) → why it changes no number.
 CANNOT = {
+    ("noise", "path"): "where the file lies; sha256 says which it is",
     ("datasets", "title"): "a name for people",
     ("datasets", "path"): "where the files lie; sha256 says which they are",
     ("datasets", "mirrors"): "where else the same archive can be fetched",
@@ -76,6 +78,7 @@ CANNOT = {
 #: (section, field) → why some of its bases may take another value without a change, beside those in which it matters.
 WITHOUT_EFFECT: dict[tuple[str, str], str] = {
     ("methods.fang2021", "input_descriptor"): "pixels are the default for images of one channel",
+    ("noise", "kind"): "pair is asymmetric noise with the pairs that it has by default where no look-alikes are known",
     ("recipes", "last_batch"): "matters where the images of an epoch leave a tiny last batch",
     ("methods.dml", "networks"): "beside peers it may say how many there are; another number is refused",
     ("methods.wang2018", "networks"): "beside peers it may say how many there are; another number is refused",
@@ -578,16 +581,36 @@ def model_sections() -> Iterator[Section]:
         )
 
 
-NOISE = Section(
-    "noise", NoiseConfig,
-    (
-        {"kind": "uniform", "rate": 0.3},
-        {"kind": "uniform", "rate": 1.0, "when": "per_epoch"},
-        {"kind": "symmetric", "rate": 0.3, "when": "per_epoch", "count": "bernoulli"},
-        {"kind": "asymmetric", "rate": 0.4, "when": "per_epoch", "hit": "fixed"},
-    ),
-    noisy_labels, NoiseConfig.model_dump, {"pairs": ({"1": "7"},)},
-)  # fmt: skip
+MATRIX = tuple(tuple(0.7 if column == row else 0.3 / 9 for column in range(10)) for row in range(10))
+ANOTHER_MATRIX = tuple(tuple(0.4 if column == row else 0.6 / 9 for column in range(10)) for row in range(10))
+
+
+def noise_section(folder: Path) -> Section:
+    labels = folder / "labels.csv"
+    labels.write_text("first,second\n" + "".join(f"{n % 9},{n % 8}\n" for n in range(60)))
+    rows = folder / "matrix.csv"
+    rows.write_text("".join(",".join(map(str, row)) + "\n" for row in MATRIX))
+    copy = folder / "copy.csv"
+    shutil.copyfile(labels, copy)
+    pins = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (labels, rows)}
+    return Section(
+        "noise", NoiseConfig,
+        (
+            {"kind": "uniform", "rate": 0.3},
+            {"kind": "uniform", "rate": 1.0, "when": "per_epoch"},
+            {"kind": "symmetric", "rate": 0.3, "when": "per_epoch", "count": "bernoulli"},
+            {"kind": "asymmetric", "rate": 0.4, "when": "per_epoch", "hit": "fixed"},
+            {"kind": "pair", "rate": 0.4},
+            {"kind": "matrix", "matrix": MATRIX, "when": "per_epoch"},
+            {"kind": "matrix", "path": str(rows), "sha256": pins[rows]},
+            {"kind": "file", "path": str(labels), "sha256": pins[labels], "key": "first"},
+        ),
+        noisy_labels, NoiseConfig.identity,
+        {
+            "pairs": ({"1": "7"},), "matrix": (ANOTHER_MATRIX,), "path": (str(copy), str(folder / "none.csv")),
+            "sha256": ("0" * 64,), "key": ("second", "third"),
+        },
+    )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------- the tests
@@ -619,8 +642,8 @@ def assert_nothing_is_ignored(sections: Iterable[Section]) -> None:
     assert not told, "\n" + "\n".join(told)
 
 
-def test_of_noise():
-    assert_nothing_is_ignored([NOISE])
+def test_of_noise(tmp_path):
+    assert_nothing_is_ignored([noise_section(tmp_path)])
 
 
 def test_of_data_sets(tmp_path):

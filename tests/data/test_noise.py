@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -25,7 +27,7 @@ def empirical(drawn: noise.NoisyLabels, classes: int) -> torch.Tensor:
     return counts / counts.sum(dim=1, keepdim=True)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "symmetric", "asymmetric"])
+@pytest.mark.parametrize("kind", ["uniform", "symmetric", "asymmetric", "pair"])
 @pytest.mark.parametrize("classes", [CIFAR10, LETTERS])
 @pytest.mark.parametrize("count", ["exact", "bernoulli"])
 @pytest.mark.parametrize("epoch", [None, 3])
@@ -45,9 +47,12 @@ def test_transition_matrices_by_hand():
     assert matrix[0, 1] == pytest.approx(0.1)
     matrix = noise.transition_matrix(NoiseConfig(kind="asymmetric", rate=0.3), LETTERS)
     assert matrix.tolist()[3] == pytest.approx([0.3, 0, 0, 0.7])
+    matrix = noise.transition_matrix(NoiseConfig(kind="pair", rate=0.3), CIFAR10)
+    assert matrix.tolist()[9] == pytest.approx([0.3, *[0] * 8, 0.7])
+    assert matrix.tolist()[0] == pytest.approx([0.7, 0.3, *[0] * 8])
 
 
-@pytest.mark.parametrize("kind", ["uniform", "symmetric", "asymmetric"])
+@pytest.mark.parametrize("kind", ["uniform", "symmetric", "asymmetric", "pair"])
 @pytest.mark.parametrize(("rate", "count"), [(0.1, 101), (0.25, 252), (0.5, 504), (1.0, 1008)])
 def test_exact_count_hits_exactly_the_rate(kind, rate, count):
     drawn = noise.draw(NoiseConfig(kind=kind, rate=rate), labels_of(1008, 4), LETTERS, 0)
@@ -178,3 +183,90 @@ def test_every_damage_to_the_file_is_found(tmp_path):
     path.unlink()
     with pytest.raises(DataError, match=r"noise\.safetensors: is missing"):
         noise.read_static(path)
+
+
+# ------------------------------------------------------------------------------------------------------- a matrix
+
+MATRIX = ((0.5, 0.5, 0.0, 0.0), (0.1, 0.6, 0.2, 0.1), (0.0, 0.0, 1.0, 0.0), (0.25, 0.25, 0.5, 0.0))
+
+
+@pytest.mark.parametrize("epoch", [None, 3])
+def test_a_matrix_is_realised(epoch):
+    when = "static" if epoch is None else "per_epoch"
+    clean = labels_of(40_000, 4)
+    exact = noise.draw(NoiseConfig(kind="matrix", matrix=MATRIX, when=when), clean, LETTERS, 1, epoch)
+    asked = torch.tensor(MATRIX, dtype=torch.float64)
+    assert torch.equal(exact.transition, asked)
+    # The shares of 10,000 images are whole numbers here.
+    assert torch.allclose(noise.realised(clean, exact.noisy, 4), asked, rtol=0, atol=1e-12)
+    assert exact.corruption == pytest.approx((0.5 + 0.4 + 0 + 1) / 4)
+    assert torch.equal(exact.mask, exact.noisy != clean)
+    chance = noise.draw(
+        NoiseConfig(kind="matrix", matrix=MATRIX, when=when, count="bernoulli"), clean, LETTERS, 1, epoch
+    )
+    found = noise.realised(clean, chance.noisy, 4)
+    # Standard error of a frequency over 10,000 images is at most 0.005.
+    assert 0 < (found - asked).abs().max() < 0.02
+    assert (found[asked == 0] == 0).all()
+
+
+def test_shares_of_a_matrix_that_are_no_whole_numbers_go_to_the_largest_remainders():
+    clean = torch.tensor([0] * 7 + [1] * 3)
+    matrix = ((0.6, 0.4), (0.5, 0.5))
+    drawn = noise.draw(NoiseConfig(kind="matrix", matrix=matrix), clean, ("a", "b"), 0)
+    # 4.2 and 2.8 of seven images; 1.5 and 1.5 of three, where the first class is rounded up
+    assert [int((drawn.noisy[:7] == label).sum()) for label in (0, 1)] == [4, 3]
+    assert [int((drawn.noisy[7:] == label).sum()) for label in (0, 1)] == [2, 1]
+
+
+@pytest.mark.parametrize("count", ["exact", "bernoulli"])
+def test_a_matrix_can_hit_the_same_images_in_every_epoch(count):
+    clean = labels_of(4_000, 4)
+    config = NoiseConfig(kind="matrix", matrix=MATRIX, when="per_epoch", hit="fixed", count=count)
+    first, second = (noise.draw(config, clean, LETTERS, 1, epoch) for epoch in (0, 1))
+    assert torch.equal(first.mask, second.mask) and not torch.equal(first.noisy, second.noisy)
+    redrawn = NoiseConfig(kind="matrix", matrix=MATRIX, when="per_epoch", count=count)
+    first, second = (noise.draw(redrawn, clean, LETTERS, 1, epoch) for epoch in (0, 1))
+    assert not torch.equal(first.mask, second.mask)
+
+
+def test_realised_shares_by_hand():
+    found = noise.realised(torch.tensor([0, 0, 2, 2]), torch.tensor([0, 1, 2, 2]), 3)
+    assert found.tolist() == [[0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"matrix": ((0.5, 0.5), (0.5, 0.4))}, "row 2 sums to 0.9; it must sum to 1"),
+        ({"matrix": ((0.5, 0.5), (1.5, -0.5))}, "row 2 holds 1.5; probabilities lie between 0 and 1"),
+        ({"matrix": ((0.5, 0.5), (0.1, 0.2, 0.7))}, "row 2 has 3 entries, the matrix 2 rows"),
+        ({"matrix": ((1.0,),)}, "its number of rows is 1; it needs one for each class"),
+        ({"matrix": ((1.0, 0.0), (0.0, 1.0))}, "makes no label wrong; use kind: none"),
+        ({"matrix": ((0.5, 0.5), (0.5, 0.5)), "rate": 0.2}, "kind: matrix says itself which labels become wrong"),
+        ({}, "kind: matrix needs either matrix"),
+        ({"matrix": ((0.5, 0.5), (0.5, 0.5)), "path": "m.csv"}, "kind: matrix needs either matrix"),
+        ({"path": "m.pt"}, "must end with .npy or .csv"),
+        ({"kind": "pair", "rate": 0.2, "matrix": ((0.5, 0.5), (0.5, 0.5))}, "matrix belongs to kind: matrix"),
+        ({"kind": "pair", "rate": 0.2, "path": "m.csv"}, "path belongs to kind: matrix and kind: file"),
+        ({"kind": "pair", "rate": 0.2, "key": "x"}, "key belongs to kind: file"),
+        ({"kind": "pair"}, "every other kind with a rate above 0"),
+        ({"matrix": ((0.5, 0.5), (0.5, 0.5)), "sha256": "0" * 64}, "sha256 belongs to path"),
+        ({"kind": "file"}, "kind: file needs a path"),
+        ({"kind": "file", "path": "l.pt"}, "name one with key"),
+        ({"kind": "file", "path": "l.npy", "key": "x"}, "a .npy file holds one array; remove key"),
+        ({"kind": "file", "path": "l.txt"}, "must end with .npy, .csv or .pt"),
+        ({"kind": "file", "path": "l.npy", "when": "per_epoch"}, "kind: file draws no label"),
+        ({"kind": "file", "path": "l.npy", "rate": 0.1}, "kind: file says itself which labels become wrong"),
+    ],
+)
+def test_settings_of_a_matrix_and_of_files_that_do_not_fit(settings, message):
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        NoiseConfig(**{"kind": "matrix", **settings})
+
+
+def test_a_row_may_sum_to_1_within_a_millionth():
+    third = 0.3333333
+    NoiseConfig(kind="matrix", matrix=((third, third, third),) * 3)
+    with pytest.raises(ValidationError, match=r"sums to 0\.99999"):
+        NoiseConfig(kind="matrix", matrix=((0.33333, 0.33333, 0.33333),) * 3)

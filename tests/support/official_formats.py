@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 from PIL import ExifTags, Image
 
 from collabench.config.sections import DatasetConfig
@@ -125,6 +126,24 @@ def write_cifar100(folder: Path, train_images: int = 200, test_images: int = 100
     path = folder / OFFICIAL["cifar100"].name
     write_tar_gz(path, contents)
     return official_of(path, "cifar100")
+
+
+def write_cifar10n(path: Path, clean: np.ndarray, *, tensors: bool = False, legacy: bool = False) -> str:
+    """``CIFAR-10_human.pt`` for images of these labels (N,): a dictionary that ``torch.save`` wrote, with the labels of
+    three people, their majority and the worst of them. tensors: instead of arrays. legacy: the format before zip.
+
+    Returns the SHA-256.
+    """
+    draws = np.random.default_rng(0)
+
+    def wrong(share: float) -> np.ndarray:
+        return np.where(draws.random(len(clean)) < share, (clean + draws.integers(1, 10, len(clean))) % 10, clean)
+
+    found = {"clean_label": clean, "worse_label": wrong(0.4), "aggre_label": wrong(0.09)}
+    found |= {f"random_label{number}": wrong(0.17) for number in (1, 2, 3)}
+    held = {name: torch.from_numpy(labels) if tensors else labels for name, labels in found.items()}
+    torch.save(held, path, _use_new_zipfile_serialization=not legacy)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_stl10(folder: Path, train_images: int = 20, test_images: int = 20) -> Official:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from collabench.config.batch_sizes import held_out
 from collabench.config.dataset_shape import shape_of, shape_or_assumed
 from collabench.config.known_datasets import KNOWN
+from collabench.config.matrices import check_size
 from collabench.core.errors import ConfigError
 from collabench.methods import METHODS, MethodSettings
 from collabench.models import Backbone, ModelSettings, build_backbone
@@ -26,6 +27,7 @@ def check(configuration: Configuration) -> None:
         _check_images(dataset)
         entry = ("noise", names["noise"])
         _check_pairs(configuration.noise, dataset)
+        _check_noise(configuration.noise, dataset)
         entry = ("recipes", names["recipe"])
         _check_validation(recipe, dataset)
         if dataset.source == "imagenet" and recipe.augmentation.random_resized_crop is None:
@@ -105,6 +107,15 @@ def _check_pairs(noise: NoiseConfig, dataset: DatasetConfig) -> None:
     for name in (name for pair in (noise.pairs or {}).items() for name in pair):
         if classes and name not in classes:
             raise ConfigError(f"pairs: {name!r} is not a class of {dataset.source}; classes: {', '.join(classes)}")
+
+
+def _check_noise(noise: NoiseConfig, dataset: DatasetConfig) -> None:
+    """Raise ConfigError or ValueError if a given matrix or given labels cannot be those of the data set."""
+    if noise.matrix is not None and dataset.source in KNOWN:
+        check_size(len(noise.matrix), KNOWN[dataset.source].classes)
+    if noise.kind == "file" and dataset.test_on_rest:
+        raise ConfigError("kind: file holds labels of the source's training images, and with test_on_rest test images "
+                          "are trained on, too; remove test_on_rest from the data set")  # fmt: skip
 
 
 def _check_validation(recipe: RecipeConfig, dataset: DatasetConfig) -> None:

@@ -65,7 +65,7 @@ class Configuration(Record):
             "engine": ENGINE_REVISION,
             "method_revision": METHODS[self.method.method].Method.revision,
             "dataset": self.dataset.identity(),
-            "noise": self.noise.identity_fields(),
+            "noise": self.noise.identity(),
             "model": self.model.identity_fields(),
             "recipe": self.recipe.identity(),
             "method": {"method": self.method.method, **self.method.identity()},
@@ -103,7 +103,7 @@ def dataset_key(dataset: DatasetConfig) -> str:
 
 def noise_key(dataset: DatasetConfig, noise: NoiseConfig) -> str:
     """Folder name of the static noisy labels of a data set."""
-    return f"{_key(dataset)}-{noise.kind}-{digest(noise.identity_fields())[:8]}"
+    return f"{_key(dataset)}-{noise.kind}-{digest(noise.identity())[:8]}"
 
 
 def _key(dataset: DatasetConfig) -> str:

@@ -73,6 +73,8 @@ def load_params(path: Path) -> Params:
         for field, section, other in method.references():
             check_name(document, ("methods", name, field), params, section, other)
         params.methods[name] = method.with_absolute_paths(path.absolute().parent)
+    for name, noise in params.noise.items():
+        params.noise[name] = noise.with_absolute_paths(path.absolute().parent)
     _refuse_teacher_cycles(document, params)
     if arithmetic.chosen() == "native":  # asked for in place of what the recipes say
         for name, recipe in params.recipes.items():

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from collabench.config.batch_sizes import LastBatch
 from collabench.config.known_datasets import DECODED_SOURCES, PINNED_SOURCES
+from collabench.config.matrices import check_matrix
 from collabench.core.record import LATER, NO_REPEATS, Record
 from collabench.methods import METHODS, MethodSettings
 from collabench.models import FAMILIES, ModelSettings
@@ -117,22 +119,33 @@ class NoiseConfig(Record):
     """Label noise of the training split.
 
     ``rate``: the share of labels that are redrawn over all classes (``uniform``; one in m of them stays right), or that
-    are wrong (``symmetric``, ``asymmetric``).
+    are wrong (``symmetric``, ``asymmetric``, ``pair``).
+    ``matrix``: the probability of every label (column) for an image of every class (row).
+    ``path``: the file that holds the matrix (``kind: matrix``) or the labels (``kind: file``), relative to the folder
+    of ``params.yaml``. ``sha256``: its SHA-256, which stands for it in the run's identity. Without it nothing is
+    trained. ``key``: which labels, of a file that holds several.
     """
 
-    kind: Literal["none", "uniform", "symmetric", "asymmetric"]
+    kind: Literal["none", "uniform", "symmetric", "asymmetric", "pair", "matrix", "file"]
     rate: float = Field(default=0.0, ge=0.0, le=1.0)
     when: Literal["static", "per_epoch"] = "static"
     count: Literal["exact", "bernoulli"] = "exact"
     hit: Literal["redrawn", "fixed"] = "redrawn"
     pairs: dict[ClassName, ClassName] | None = None
+    matrix: Annotated[tuple[tuple[float, ...], ...] | None, LATER] = None
+    path: str | None = Field(default=None, min_length=1)
+    sha256: Annotated[Sha256 | None, LATER] = None
+    key: Annotated[Line | None, LATER] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.kind == "none") != (self.rate == 0.0):
+        if self.kind in ("matrix", "file"):
+            self._check_given()
+        elif (self.kind == "none") != (self.rate == 0.0):
             raise ValueError("kind: none goes with rate 0, every other kind with a rate above 0")
-        if self.kind == "none" and (self.when, self.count, self.hit) != ("static", "exact", "redrawn"):
-            raise ValueError("kind: none changes no label; remove when, count and hit")
+        if self.kind in ("none", "file") and (self.when, self.count, self.hit) != ("static", "exact", "redrawn"):
+            why = "changes no label" if self.kind == "none" else "draws no label"
+            raise ValueError(f"kind: {self.kind} {why}; remove when, count and hit")
         if self.pairs is not None and self.kind != "asymmetric":
             raise ValueError("pairs belong to kind: asymmetric")
         if self.pairs is not None and not self.pairs:
@@ -140,16 +153,58 @@ class NoiseConfig(Record):
         for name, partner in (self.pairs or {}).items():
             if name == partner:
                 raise ValueError(f"pairs: {name!r} is paired with itself")
+        if self.matrix is not None and self.kind != "matrix":
+            raise ValueError("matrix belongs to kind: matrix")
+        if self.path is not None and self.kind not in ("matrix", "file"):
+            raise ValueError("path belongs to kind: matrix and kind: file")
+        if self.sha256 is not None and self.path is None:
+            raise ValueError("sha256 belongs to path: it is the checksum of that file")
+        if self.key is not None and self.kind != "file":
+            raise ValueError("key belongs to kind: file")
         if self.rate == 1 and (self.count, self.hit) != ("exact", "redrawn"):
             raise ValueError("count and hit say which labels are hit: with rate 1 all of them are; remove both")
         if self.hit == "fixed" and self.when == "static":
             raise ValueError("hit: fixed belongs to when: per_epoch (static noise hits the same images always)")
         return self
 
+    def _check_given(self) -> None:
+        """Raise ValueError if it is not clear where a given matrix, or given labels, are."""
+        if self.rate:
+            raise ValueError(f"kind: {self.kind} says itself which labels become wrong; remove rate")
+        if self.kind == "matrix" and (self.matrix is None) == (self.path is None):
+            raise ValueError("kind: matrix needs either matrix (the rows) or path (a file that holds them)")
+        if self.matrix is not None:
+            check_matrix(self.matrix)
+        if self.kind == "file" and self.path is None:
+            raise ValueError("kind: file needs a path: the file that holds the labels")
+        if self.path is None:
+            return
+        ending = self.path[self.path.rfind(".") :].lower() if "." in self.path else ""
+        known = (".npy", ".csv", ".pt") if self.kind == "file" else (".npy", ".csv")
+        if ending not in known:
+            raise ValueError(f"path: {self.path!r} must end with {', '.join(known[:-1])} or {known[-1]}")
+        if ending == ".pt" and self.key is None:
+            raise ValueError("a .pt file holds several kinds of labels: name one with key, such as key: worse_label")
+        if ending == ".npy" and self.key is not None:
+            raise ValueError("a .npy file holds one array; remove key")
+
     @property
     def is_static(self) -> bool:
         """Whether the noisy labels are drawn once, before training, and stored in a file."""
         return self.kind != "none" and self.when == "static"
+
+    @property
+    def asked_rate(self) -> float | None:
+        """The share of labels that is asked for; None if a matrix or a file determines it."""
+        return None if self.kind in ("matrix", "file") else self.rate
+
+    def with_absolute_paths(self, folder: Path) -> Self:
+        """These settings with a relative path resolved against ``folder``, the folder of ``params.yaml``."""
+        return self if self.path is None else self.model_copy(update={"path": str(folder / self.path)})
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that can change a run's numbers: all but the path, for which the checksum stands."""
+        return self.identity_fields(exclude=("path",))
 
 
 class Augmentation(Record):

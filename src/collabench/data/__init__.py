@@ -9,7 +9,14 @@ from collabench.data.dataset import Dataset, load, open_batches, open_evaluation
 from collabench.data.manifest import MANIFEST, Manifest
 from collabench.data.noise import NoisyLabels
 from collabench.data.normalisation import pixel_statistics
-from collabench.data.preparation import is_pinned_source, path_of, prepare, source_digest, what_is_missing
+from collabench.data.preparation import (
+    is_pinned_source,
+    path_of,
+    position_in_source,
+    prepare,
+    source_digest,
+    what_is_missing,
+)
 from collabench.data.splits import validation_split
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "open_evaluation_batches",
     "path_of",
     "pixel_statistics",
+    "position_in_source",
     "prepare",
     "source_digest",
     "split_for_seed",

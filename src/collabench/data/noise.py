@@ -11,6 +11,12 @@ smallest u (``count: exact``), or those with u < rate (``bernoulli``). The label
     the partner of its class. ``rate`` is the share of the images *of classes that have a partner*; images of other
         classes are never hit. (CIFAR-10's default pairs cover five of ten classes: with classes of equal size a rate of
         0.4 corrupts 0.2 of all labels.)
+``pair``
+    the next class (of the last class: the first).
+
+Two kinds have no rate. ``matrix`` gives the probability T[i, j] that an image of class i gets label j. Of the n_i
+images of class i, T[i, j] · n_i get it (``exact``; the largest remainders are rounded up), or every image draws its
+label (``bernoulli``). ``file`` holds the labels themselves (:mod:`collabench.data.label_files`), and nothing is drawn.
 
 With the same kind and seed, a higher rate hits every image that a lower rate hits, and gives it the same label. Static
 noise is drawn once. Per-epoch noise depends on (seed, epoch) only and has no state. NumPy's Philox generator makes both
@@ -23,6 +29,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +39,7 @@ from collabench.config.known_datasets import look_alikes
 from collabench.config.sections import NoiseConfig
 from collabench.core.errors import DataError
 from collabench.core.seeding import numpy_generator
+from collabench.data.label_files import InSource, read_labels, read_matrix
 from collabench.data.tensors import read_tensors, write_tensors
 
 FORMAT = 1
@@ -45,7 +53,7 @@ class NoisyLabels:
     mask: bool (N,), True for images that were hit (their label may have stayed right).
     corruption: share of wrong labels.
     transition: float64 (m, m), the specified probability of label j (column) for an image of class i (row). Rows sum to
-    1.
+    1. Of labels that a file holds: :func:`realised`.
     """
 
     clean: Tensor
@@ -83,7 +91,10 @@ def flips(config: NoiseConfig, classes: tuple[str, ...]) -> dict[str, str] | Non
 
 
 def transition_matrix(config: NoiseConfig, classes: tuple[str, ...]) -> Tensor:
-    """Specified probabilities (m, m), float64: row = right class, column = label."""
+    """Specified probabilities (m, m), float64: row = right class, column = label. Not for labels that a file holds.
+
+    Raises DataError for a file of the matrix that cannot be used.
+    """
     count, rate = len(classes), config.rate
     matrix = torch.eye(count, dtype=torch.float64) * (1 - rate)
     if config.kind == "none":
@@ -92,55 +103,120 @@ def transition_matrix(config: NoiseConfig, classes: tuple[str, ...]) -> Tensor:
         return matrix + rate / count
     if config.kind == "symmetric":
         return matrix + rate / (count - 1) * (1 - torch.eye(count, dtype=torch.float64))
+    if config.kind == "pair":
+        return matrix + rate * torch.eye(count, dtype=torch.float64).roll(1, dims=1)
+    if config.kind == "matrix":
+        return read_matrix(config, count)
+    assert config.kind == "asymmetric", "the labels of a file have no specified probabilities"
     for source, target in enumerate(partners(classes, config.pairs)):
         matrix[source, target if target >= 0 else source] += rate
     return matrix
 
 
+def realised(clean: Tensor, noisy: Tensor, classes: int) -> Tensor:
+    """Share of the images of class i (row) that are labelled j (column), float64 (m, m).
+
+    clean, noisy: int64 (N,). The row of a class without images is that of clean labels.
+    """
+    counts = torch.bincount(clean * classes + noisy, minlength=classes**2).reshape(classes, classes).double()
+    empty = (counts.sum(dim=1) == 0).nonzero()[:, 0]
+    counts[empty, empty] = 1
+    return counts / counts.sum(dim=1, keepdim=True)
+
+
 def draw(
-    config: NoiseConfig, labels: Tensor, classes: tuple[str, ...], seed: int, epoch: int | None = None
+    config: NoiseConfig,
+    labels: Tensor,
+    classes: tuple[str, ...],
+    seed: int,
+    epoch: int | None = None,
+    in_source: InSource | None = None,
 ) -> NoisyLabels:
     """Noisy labels of a training split.
 
     labels: clean, int64 (N,), on the CPU. epoch: None for static noise (stream ``noise``), else the epoch of per-epoch
     noise (stream ``noise`` keyed by the epoch; with ``hit: fixed`` the images hit come from a key without the epoch).
-    Raises DataError for pairs that name unknown classes.
+    in_source: for labels that a file holds, which images of the source these are; None for all.
+    Raises DataError for pairs that name unknown classes, and for a file of a matrix or of labels that cannot be used.
     """
     clean = labels.numpy()
-    count = len(classes)
-    noisy, hit = clean.copy(), np.zeros(len(clean), dtype=bool)
-    if config.kind != "none":
-        generator = numpy_generator(seed, "noise", *(() if epoch is None else (epoch,)))
-        chance = generator.random(len(clean))
-        if config.kind == "uniform":
-            replacement = generator.integers(0, count, len(clean))
-        elif config.kind == "symmetric":
-            replacement = (clean + generator.integers(1, count, len(clean))) % count
-        else:
-            replacement = partners(classes, config.pairs)[clean]
-        if config.hit == "fixed" and epoch is not None:
-            chance = numpy_generator(seed, "noise", "hit").random(len(clean))
-        eligible = np.flatnonzero(replacement >= 0)
-        if config.count == "exact":
-            ranked = eligible[np.argsort(chance[eligible], kind="stable")]
-            hit[ranked[: round(config.rate * len(eligible))]] = True
-        else:
-            hit[eligible] = chance[eligible] < config.rate
-        noisy[hit] = replacement[hit]
+    if config.kind == "file":
+        noisy = read_labels(config, labels, classes, in_source).numpy()
+        hit = noisy != clean
+        transition = realised(labels, torch.from_numpy(noisy), len(classes))
+    else:
+        transition = transition_matrix(config, classes)
+        noisy, hit = _drawn(config, clean, transition, classes, seed, epoch)
     return NoisyLabels(
         clean=labels.clone(),
         noisy=torch.from_numpy(noisy),
         mask=torch.from_numpy(hit),
         corruption=float((noisy != clean).mean()) if len(clean) else 0.0,
-        transition=transition_matrix(config, classes),
+        transition=transition,
     )
+
+
+def _drawn(
+    config: NoiseConfig, clean: np.ndarray, transition: Tensor, classes: tuple[str, ...], seed: int, epoch: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels int64 (N,) and which images were hit, bool (N,)."""
+    count = len(classes)
+    noisy, hit = clean.copy(), np.zeros(len(clean), dtype=bool)
+    if config.kind == "none":
+        return noisy, hit
+    generator = numpy_generator(seed, "noise", *(() if epoch is None else (epoch,)))
+    chance = generator.random(len(clean))
+    if config.hit == "fixed" and epoch is not None:
+        chance = numpy_generator(seed, "noise", "hit").random(len(clean))
+    if config.kind == "matrix":
+        noisy = _by_matrix(transition.numpy(), clean, chance, generator, exact=config.count == "exact")
+        return noisy, noisy != clean
+    if config.kind == "uniform":
+        replacement = generator.integers(0, count, len(clean))
+    elif config.kind == "symmetric":
+        replacement = (clean + generator.integers(1, count, len(clean))) % count
+    elif config.kind == "pair":
+        replacement = (clean + 1) % count
+    else:
+        replacement = partners(classes, config.pairs)[clean]
+    eligible = np.flatnonzero(replacement >= 0)
+    if config.count == "exact":
+        ranked = eligible[np.argsort(chance[eligible], kind="stable")]
+        hit[ranked[: round(config.rate * len(eligible))]] = True
+    else:
+        hit[eligible] = chance[eligible] < config.rate
+    noisy[hit] = replacement[hit]
+    return noisy, hit
+
+
+def _by_matrix(
+    matrix: np.ndarray, clean: np.ndarray, chance: np.ndarray, generator: np.random.Generator, *, exact: bool
+) -> np.ndarray:
+    """Labels int64 (N,) by a matrix (m, m). The images hit are those of their class with the smallest chance (N,)."""
+    noisy = clean.copy()
+    for right, row in enumerate(matrix / matrix.sum(axis=1, keepdims=True)):
+        images = np.flatnonzero(clean == right)
+        wrong = np.delete(np.arange(len(row)), right)
+        if exact:
+            quotas = np.floor(row * len(images)).astype(np.int64)
+            by_remainder = np.argsort(quotas - row * len(images), kind="stable")
+            quotas[by_remainder[: len(images) - quotas.sum()]] += 1
+            replacement = generator.permutation(np.repeat(wrong, quotas[wrong]))
+            ranked = images[np.argsort(chance[images], kind="stable")]
+            noisy[ranked[: len(replacement)]] = replacement
+        else:
+            hit = images[chance[images] < row[wrong].sum()]
+            cumulated = np.cumsum(row[wrong])
+            drawn = np.searchsorted(cumulated, generator.random(len(hit)) * cumulated[-1], side="right")
+            noisy[hit] = wrong[np.minimum(drawn, len(wrong) - 1)]
+    return noisy
 
 
 def write_static(path: Path, drawn: NoisyLabels, config: NoiseConfig, seed: int) -> None:
     """Write static noise as a small safetensors file, atomically. The same draw gives the same bytes.
 
     Tensors: ``clean``, ``noisy``, ``mask``, ``transition``. Metadata: format version, kind, count, specified rate,
-    realised corruption, seed, SHA-256 of all of it.
+    realised corruption, seed, of ``kind: file`` checksum and key, SHA-256 of all of it.
     """
     tensors = {"clean": drawn.clean, "noisy": drawn.noisy, "mask": drawn.mask, "transition": drawn.transition}
     metadata = {
@@ -151,6 +227,7 @@ def write_static(path: Path, drawn: NoisyLabels, config: NoiseConfig, seed: int)
         "rate": config.rate,
         "corruption": drawn.corruption,
         "seed": seed,
+        **_which_file(config),
     }
     write_tensors(path, tensors, metadata)
 
@@ -161,11 +238,19 @@ def read_static(path: Path, config: NoiseConfig | None = None, seed: int | None 
     tensors, metadata, _ = read_tensors(path)
     if metadata.get("format") != FORMAT or metadata.get("content") != "noisy labels":
         raise DataError(f"{path}: does not hold noisy labels of format {FORMAT} (written by another version?)")
-    expected = {} if config is None else {"kind": config.kind, "count": config.count, "rate": config.rate}
+    expected: dict[str, Any] = (
+        {} if config is None else {"kind": config.kind, "count": config.count, "rate": config.rate}
+    )
+    if config is not None:
+        expected |= _which_file(config)
     for name, value in (expected | ({} if seed is None else {"seed": seed})).items():
         if metadata.get(name) != value:
             raise DataError(f"{path}: holds noisy labels of {name} {metadata.get(name)}, expected {value}")
     return NoisyLabels(**tensors, corruption=metadata["corruption"])
+
+
+def _which_file(config: NoiseConfig) -> dict[str, str | None]:
+    return {"file": config.sha256, "key": config.key} if config.kind == "file" else {}
 
 
 def check_static(drawn: NoisyLabels, config: NoiseConfig, labels: Tensor, classes: tuple[str, ...], path: Path) -> None:
@@ -173,8 +258,8 @@ def check_static(drawn: NoisyLabels, config: NoiseConfig, labels: Tensor, classe
     probabilities."""
     if not torch.equal(drawn.clean, labels):
         raise DataError(f"{path}: holds noisy labels of another data set")
-    if not torch.equal(drawn.transition, transition_matrix(config, classes)):
-        raise DataError(f"{path}: holds noisy labels of other pairs of classes")
+    if config.kind != "file" and not torch.equal(drawn.transition, transition_matrix(config, classes)):
+        raise DataError(f"{path}: holds noisy labels of other probabilities")
 
 
 def labels_digest(labels: Tensor) -> str:

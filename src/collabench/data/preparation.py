@@ -19,9 +19,10 @@ from collabench.config.sections import DatasetConfig
 from collabench.core.errors import DataError, StorageError
 from collabench.core.resources import is_shortage_of_memory
 from collabench.data import streaming
-from collabench.data.dataset import ARRAYS, FORMAT, read_prepared
+from collabench.data.dataset import ARRAYS, FORMAT, Dataset, read_prepared
 from collabench.data.download import Log, Official
 from collabench.data.images import BadFiles, open_image
+from collabench.data.label_files import InSource
 from collabench.data.manifest import MANIFEST, Manifest
 from collabench.data.normalisation import pixel_statistics
 from collabench.data.official import OFFICIAL
@@ -144,6 +145,28 @@ def is_pinned_source(config: DatasetConfig, root: Path | None = None) -> bool:
     path = path_of(config, root)
     assert path is not None, "the configuration asks for a path"
     return fits_pin(config.pool(), path, digest_of_source(config.pool(), path))
+
+
+def position_in_source(
+    config: DatasetConfig,
+    pool: Dataset,
+    seed: int,
+    downloads: Path,
+    root: Path | None = None,
+    *,
+    official: Mapping[str, Official] = OFFICIAL,
+) -> InSource | None:
+    """Which training images of its source a run of this seed uses. None if it uses all of them.
+
+    pool: the prepared data set (:func:`prepare`). Of a fixed subset the source's files are read again, because what is
+    prepared has the chosen images alone. Raises DataError (one line) if they are gone.
+    """
+    if config.train_images is None:
+        return None
+    if config.split == "per_seed":
+        return InSource(choose(config, pool.train_labels, pool.test_labels, seed)[0], len(pool.train_labels))
+    source = open_source(config, downloads, path_of(config, root), lambda line: None, official)
+    return InSource(choose(config, source.train_labels, source.test_labels)[0], len(source.train_labels))
 
 
 def what_is_missing(config: DatasetConfig, root: Path | None = None, prepared: Path | None = None) -> str | None:

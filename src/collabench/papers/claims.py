@@ -121,7 +121,10 @@ def _check_scopes(document: Document, claims: Claims, params: Params, tested: se
             if value is not None:
                 check_name(document, ("scopes", name, field), params, section, value)
         for position, noise in enumerate(scope.noise):
-            check_name(document, ("scopes", name, "noise", position), params, "noise", noise)
+            key: KeyPath = ("scopes", name, "noise", position)
+            check_name(document, key, params, "noise", noise)
+            if len(scope.noise) > 1 and params.noise[noise].asked_rate is None:
+                raise document.error(key, f"error_growth is a slope over the rate of the noise, and {noise!r} has none")
 
 
 def _check_designs(document: Document, claims: Claims, params: Params) -> None:

@@ -28,7 +28,7 @@ from collabench.report.content import (
 )
 from collabench.report.published import PublishedValue, by_configuration, stand_beside
 from collabench.stats import Friedman, Summary, friedman, holm, paired, summary
-from collabench.storage.results import Result
+from collabench.storage.results import Matrix, Result
 
 #: A configuration, its baseline, and the seeds over which they are compared.
 Hypothesis = tuple[str, str, tuple[int, ...]]
@@ -106,13 +106,23 @@ def _condition(
             drawn=titles.drawn(configuration.noise),
             flips=every[0].noise.flips if every else None,
             classes=every[0].noise.classes if every else None,
-            rate=100 * configuration.noise.rate,
+            rate=None if configuration.noise.asked_rate is None else 100 * configuration.noise.asked_rate,
+            asked=every[0].noise.asked if every else None,
+            realised=_mean_matrix([result.noise.realised for result in every]),
             corruption=float(np.mean(corruption)) if corruption else None,
             corruption_low=min(corruption, default=None),
             corruption_high=max(corruption, default=None),
         ),
         rows=tuple(rows),
     )
+
+
+def _mean_matrix(matrices: list[Matrix | None]) -> Matrix | None:
+    """The mean over runs, (m, m); None unless all runs have one."""
+    given = [matrix for matrix in matrices if matrix is not None]
+    if not given or len(given) < len(matrices):
+        return None
+    return tuple(tuple(map(float, row)) for row in np.mean(np.array(given), axis=0))
 
 
 def _row(cell: Cell, results: dict[int, Result], baseline: dict[int, Result]) -> Row:

@@ -82,7 +82,7 @@ def _values(result: Result) -> dict[str, object]:
         "error_averaged_heads": None if result.averaged_heads is None else 100 * result.averaged_heads.error,
         "parameters": result.parameters,
         "training_parameters": result.training_parameters,
-        "noise_rate": 100 * result.noise.rate,
+        "noise_rate": None if result.noise.rate is None else 100 * result.noise.rate,
         "corruption": 100 * result.noise.corruption,
         "train_images": result.train_images,
         "test_images": result.test_images,

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
+from pydantic import Field
+
 from collabench.config.configuration import CONDITION
 from collabench.core.record import Record
 from collabench.stats import Friedman, Paired, Summary
 from collabench.stats.agreement import Comparison
+from collabench.storage.results import Matrix
 
 LEVEL = 0.95
 
@@ -122,16 +125,18 @@ class Row(Record):
 class Noise(Record):
     """corruption: share of wrong training labels (percent) that was realised: mean, lowest and highest over runs.
 
-    drawn: when, in words; empty in reports that were built before they said it. flips, classes: of asymmetric noise, as
-    in :class:`collabench.storage.results.NoiseRealised`.
+    drawn: when, in words; empty in reports that were built before they said it. flips, classes, asked, realised
+    (mean over runs): as in :class:`collabench.storage.results.NoiseRealised`.
     """
 
     kind: str
     when: str
     drawn: str = ""
-    rate: float
+    rate: float | None
     flips: dict[str, str] | None = None
     classes: int | None = None
+    asked: Matrix | None = Field(default=None, exclude_if=lambda value: value is None)
+    realised: Matrix | None = Field(default=None, exclude_if=lambda value: value is None)
     corruption: float | None = None
     corruption_low: float | None = None
     corruption_high: float | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 
 from collabench.config.configuration import Configuration
 from collabench.config.known_datasets import KNOWN, look_alikes
@@ -29,15 +31,29 @@ def scope(configuration: Configuration) -> Parts:
 
 
 def noise(settings: NoiseConfig, data: DatasetConfig) -> str:
-    """``20 % uniform noise, images and labels drawn anew every epoch``, or ``clean labels``."""
+    """``20 % uniform noise, images and labels drawn anew every epoch``, ``clean labels``, or ``labels of
+    CIFAR-10_human.pt (worse_label)``."""
     if settings.kind == "none":
         return "clean labels"
+    file = None if settings.path is None else Path(settings.path).name
+    if settings.kind == "file":
+        return f"labels of {file}" + ("" if settings.key is None else f" ({settings.key})")
     anew = "" if settings.is_static else f", {drawn(settings)}"
+    if settings.kind == "matrix":
+        rows = settings.matrix or ()
+        wrong = (
+            percent(round(1 - math.fsum(row[number] for number, row in enumerate(rows)) / len(rows), 4)) if rows else ""
+        )
+        return (
+            f"noise by the matrix {file}" if file else f"noise by a matrix, {wrong} wrong on average over classes"
+        ) + anew
     return f"{percent(settings.rate)} {settings.kind} noise{_of_classes(settings, data)}{anew}"
 
 
 def drawn(settings: NoiseConfig) -> str:
     """When noisy labels are drawn, and which images they hit."""
+    if settings.kind == "file":
+        return "the same labels for every seed"
     if settings.is_static:
         return "drawn once for each seed"
     if settings.hit == "fixed":
@@ -45,15 +61,27 @@ def drawn(settings: NoiseConfig) -> str:
     return "images and labels drawn anew every epoch"
 
 
-def counted(kind: str, flips: Mapping[str, str] | None, classes: int | None) -> str:
-    """What the rate of label noise counts, after the number. The names of classes are not escaped.
+def asked(kind: str, rate: float | None, flips: Mapping[str, str] | None, classes: int | None) -> str:
+    """``asked for: 20 % of the labels become another class``, or what takes the place of a rate. The names of classes
+    are not escaped.
 
-    flips, classes: as in :class:`collabench.storage.results.NoiseRealised`.
+    rate: in percent. flips, classes: as in :class:`collabench.storage.results.NoiseRealised`.
     """
+    if kind == "file":
+        return "the labels are those of a file"
+    if kind == "matrix":
+        return "asked for: a matrix of probabilities"
+    return f"asked for: {rate:.10g} % {_counted(kind, flips, classes)}"
+
+
+def _counted(kind: str, flips: Mapping[str, str] | None, classes: int | None) -> str:
+    """What the rate of label noise counts, after the number."""
     if kind == "uniform":
         return "of the labels are drawn anew over all classes, the right one included"
     if kind == "symmetric":
         return "of the labels become another class"
+    if kind == "pair":
+        return "of the labels become the next class"
     if flips is None:
         return "of the images of the classes that flip"
     pairs = ", ".join(f"{source} → {target}" for source, target in flips.items())

@@ -256,8 +256,8 @@ def _card(
     noisy = (
         "none"
         if noise.kind == "none"
-        else f"{noise.kind}, {titles.drawn(noise)}; asked for: {titles.percent(noise.rate)} "
-        + markdown_text(titles.counted(noise.kind, result.noise.flips, result.noise.classes))
+        else f"{noise.kind}, {titles.drawn(noise)}; "
+        + markdown_text(titles.asked(noise.kind, 100 * noise.rate, result.noise.flips, result.noise.classes))
         + f"; {100 * result.noise.corruption:.2f} % of the training labels were wrong"
     )
     trained = [

@@ -130,7 +130,6 @@ def _verify_noise(study: Study, datasets: dict[str, Dataset], found: Verificatio
     labels."""
     import torch
 
-    from collabench import data
     from collabench.data import noise
 
     whole = {}
@@ -141,8 +140,7 @@ def _verify_noise(study: Study, datasets: dict[str, Dataset], found: Verificatio
                 stored = noise.read_static(path, config, run.data_seed)
                 dataset = datasets.get(dataset_key(run.configuration.dataset))
                 if dataset is not None:
-                    seen = data.split_for_seed(dataset, run.configuration.dataset, run.data_seed)
-                    drawn = noise.draw(config, seen.train_labels, seen.classes, run.data_seed)
+                    drawn = study.inputs.drawn_noise(run, dataset)
                     if not torch.equal(drawn.noisy, stored.noisy):
                         raise CollabenchError(f"{path}: its labels are not those that its seed draws")
                 found.hashed["noise files"] += 1

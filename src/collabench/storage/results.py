@@ -58,20 +58,28 @@ class Curves(Record):
     test_top5_error: tuple[float | None, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
+#: Row = right class, column = label.
+Matrix = tuple[tuple[float, ...], ...]
+
+
 class NoiseRealised(Record):
     """The label noise that a run saw.
 
-    rate: asked for. corruption: share of training labels that differ from the clean ones: static noise, or the mean
-    over epochs.
+    rate: asked for; None if a matrix or a file determines which labels are wrong. corruption: share of training labels
+    that differ from the clean ones: static noise, or the mean over epochs.
     flips, classes: asymmetric noise only: class → the class that its images are mistaken for, and the number of all
     classes. The rate counts the images of the classes that flip, the corruption counts all images.
+    asked, realised: the share of the images of each class (row) that have each label (column), for up to 20 classes:
+    ``kind: matrix`` as its matrix says, and that or ``kind: file`` as the static labels are.
     """
 
     kind: str
-    rate: float
+    rate: float | None
     corruption: float = Field(ge=0, le=1)
     flips: dict[str, str] | None = Field(default=None, exclude_if=lambda value: value is None)
     classes: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    asked: Matrix | None = Field(default=None, exclude_if=lambda value: value is None)
+    realised: Matrix | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Result(Record):

@@ -222,9 +222,26 @@ class Inputs:
     def _draw_noise(self, run: Run, log: Log) -> None:
         from collabench.data import noise
 
-        config, dataset = run.configuration.noise, self.dataset(run, log)
-        drawn = noise.draw(config, dataset.train_labels, dataset.classes, run.data_seed)
+        config = run.configuration.noise
+        drawn = self.drawn_noise(run, self._whole_dataset(run.configuration, log))
+        classes = len(drawn.transition)
+        if config.kind == "file" and drawn.corruption >= 1 - 1 / classes:
+            log(f"{config.path}: {100 * drawn.corruption:.1f} % of its labels are not the data set's, as many as by "
+                "chance: are its images in the same order, and its classes numbered alike?")  # fmt: skip
         noise.write_static(self.noise_file(run), drawn, config, run.data_seed)
+
+    def drawn_noise(self, run: Run, pool: data.Dataset) -> data.NoisyLabels:
+        """The static noisy labels that the run's seed draws. pool: its prepared data set. Raises DataError."""
+        from collabench import data
+        from collabench.data import noise
+
+        config, dataset, seed = run.configuration.noise, run.configuration.dataset, run.data_seed
+        seen = data.split_for_seed(pool, dataset, seed)
+        in_source = None
+        if config.kind == "file":
+            workspace = self._workspace
+            in_source = data.position_in_source(dataset, pool, seed, workspace.downloads, workspace.base_of_data)
+        return noise.draw(config, seen.train_labels, seen.classes, seed, in_source=in_source)
 
     def drop_damaged(self, log: Log = print) -> None:
         """Remove manifests and static noise files of the plan that are damaged or belong to damaged arrays.

@@ -125,15 +125,19 @@ class Study:
 
     def missing_files(self, runs: Iterable[Run]) -> list[str]:
         """One line for each configuration with unfinished runs that reads a file which is missing or has other
-        content."""
+        content; configurations of the same noisy labels share it."""
         waiting = {run.configuration.id: run for run in runs if not (self.workspace.folder(run) / RESULT).exists()}
-        lines = []
+        lines: dict[str, None] = {}
         for run in waiting.values():
             try:
                 check_files(run.configuration)
+                if run.configuration.noise.path is not None:
+                    from collabench.data.label_files import check_noise_file
+
+                    check_noise_file(run.configuration)
             except ConfigError as error:
-                lines.append(f"{self.params.place(error.key)}{error}")
-        return lines
+                lines[f"{self.params.place(error.key)}{error}"] = None
+        return list(lines)
 
     def check_files(self, runs: Iterable[Run]) -> None:
         """Raise ConfigError, before anything runs, if :meth:`missing_files` finds any."""

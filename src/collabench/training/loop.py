@@ -99,7 +99,7 @@ def train_run(
         if not trainer.method.trains:
             trainer.epoch_labels(0)  # for the share of wrong labels, which a result states
         final = trainer.evaluator.final()
-    result = make_result(run, dataset, history, final, trainer.train_images, trainer.parameters)
+    result = make_result(run, dataset, history, final, trainer.train_images, trainer.parameters, static_noise)
     images = trainer.images_per_epoch * recipe.epochs
     measured = Measured(
         run_id=run.id,

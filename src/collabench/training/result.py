@@ -9,10 +9,14 @@ from torch import Tensor, nn
 
 from collabench import data
 from collabench.config.configuration import Run
+from collabench.config.sections import NoiseConfig
 from collabench.data import noise
 from collabench.storage.results import TOP5_CLASSES, Curves, Measured, Metrics, NoiseRealised, Result
 from collabench.training.evaluation import Final, evaluation_sample
 from collabench.training.history import History
+
+#: A result holds matrices of label noise for up to so many classes. The file of static noise has all of them.
+MOST_CLASSES = 20
 
 
 @dataclass
@@ -32,10 +36,12 @@ def make_result(
     final: Final,
     train_images: int,
     parameters: Sequence[nn.Parameter],
+    static_noise: noise.NoisyLabels | None = None,
 ) -> Result:
     """The result of a finished run.
 
-    train_images: of the training split, without validation images. parameters: of the training network.
+    train_images: of the training split, without validation images. parameters: of the training network. static_noise:
+    the run's noisy labels if its noise is static.
     ``history.epoch`` is 0 for a method that trains nothing.
     """
     configuration = run.configuration
@@ -57,10 +63,11 @@ def make_result(
         training_parameters=sum(p.numel() for p in parameters),
         noise=NoiseRealised(
             kind=configuration.noise.kind,
-            rate=configuration.noise.rate,
+            rate=configuration.noise.asked_rate,
             corruption=sum(history.corruption) / len(history.corruption),
             flips=(flips := noise.flips(configuration.noise, dataset.classes)),
             classes=None if flips is None else len(dataset.classes),
+            **_matrices(configuration.noise, dataset.classes, static_noise),
         ),
         last=final.heads[0],
         best_error=min(evaluated) if every_epoch else None,
@@ -80,3 +87,16 @@ def make_result(
         deterministic=not history.nondeterministic,
         files={},
     )
+
+
+def _matrices(
+    config: NoiseConfig, classes: tuple[str, ...], drawn: noise.NoisyLabels | None
+) -> dict[str, tuple[tuple[float, ...], ...]]:
+    """``asked`` and ``realised`` of :class:`collabench.storage.results.NoiseRealised`, as far as there are."""
+    found = {}
+    if config.kind in ("matrix", "file") and len(classes) <= MOST_CLASSES:
+        if config.kind == "matrix":
+            found["asked"] = noise.transition_matrix(config, classes)
+        if drawn is not None:
+            found["realised"] = noise.realised(drawn.clean, drawn.noisy, len(classes))
+    return {name: tuple(map(tuple, matrix.tolist())) for name, matrix in found.items()}

@@ -220,7 +220,7 @@ def _noise_series(table: Table) -> list[tuple[str, list[Condition]]]:
     """Conditions that differ only in the rate of one kind of noise, with clean labels as rate 0; at least two rates."""
     series: dict[tuple[str, ...], list[Condition]] = {}
     for condition in table.conditions:
-        if condition.noise.kind != "none":
+        if condition.noise.kind != "none" and condition.noise.rate is not None:
             names = condition.names
             key = (names["dataset"], names["model"], names["recipe"], condition.noise.kind, condition.noise.when)
             series.setdefault(key, []).append(condition)
@@ -233,13 +233,18 @@ def _noise_series(table: Table) -> list[tuple[str, list[Condition]]]:
             and (condition.names["dataset"], condition.names["model"], condition.names["recipe"])
             == (dataset, model, recipe)
         ]
-        conditions = sorted([*clean[:1], *noisy], key=lambda condition: condition.noise.rate)
-        if len({condition.noise.rate for condition in conditions}) < max(2, len(conditions)):
+        conditions = sorted([*clean[:1], *noisy], key=_rate)
+        if len({_rate(condition) for condition in conditions}) < max(2, len(conditions)):
             continue  # a single rate, or one rate twice (exact and random numbers of images): no single line
         data, _, backbone, epochs = noisy[0].scope
         anew = ", drawn anew every epoch" if when == "per_epoch" else ""
         found.append((f"{data}, {kind} noise{anew}, {backbone}, {epochs}", conditions))
     return found
+
+
+def _rate(condition: Condition) -> float:
+    assert condition.noise.rate is not None, "noise without a rate is in no series"
+    return condition.noise.rate
 
 
 def error_against_noise(conditions: list[Condition]) -> Figure | None:
@@ -249,7 +254,7 @@ def error_against_noise(conditions: list[Condition]) -> Figure | None:
     methods = [row.method for row in conditions[0].rows]
     rows: dict[str, list[tuple[float, Row]]] = {
         method: [
-            (condition.noise.rate, row)
+            (_rate(condition), row)
             for condition in conditions
             for row in condition.rows
             if row.method == method and row.error is not None
@@ -260,7 +265,7 @@ def error_against_noise(conditions: list[Condition]) -> Figure | None:
     figure, axes = one_panel(
         3.8, height, left=0.55, right=0.4 + space_for([*methods, f"{conditions[0].baseline} (baseline)"]), bottom=0.62
     )
-    rates = [condition.noise.rate for condition in conditions]
+    rates = [_rate(condition) for condition in conditions]
     step = float(np.diff(rates).min())
     for index, method in enumerate(methods):
         if not rows[method]:

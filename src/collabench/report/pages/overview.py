@@ -282,9 +282,21 @@ def _noise(condition: Condition) -> str:
             f"{noise.corruption:.2f} % of the training labels are wrong "
             f"(mean over runs; {noise.corruption_low:.2f} to {noise.corruption_high:.2f} %)"
         )
-    counted = markdown_text(titles.counted(noise.kind, noise.flips, noise.classes))
-    asked = f"asked for: {noise.rate:.10g} % {counted}"
-    return f"Label noise: {noise.kind}, {noise.drawn}; {asked}; realised: {realised}."
+    asked = markdown_text(titles.asked(noise.kind, noise.rate, noise.flips, noise.classes))
+    line = f"Label noise: {noise.kind}, {noise.drawn}; {asked}; realised: {realised}."
+    parts = [line]
+    if noise.asked is not None:
+        parts += ["Asked for, in % of the images of each class (rows) with each label (columns):", _matrix(noise.asked)]
+    if noise.realised is not None:
+        parts += ["Realised, likewise, mean over runs:", _matrix(noise.realised)]
+    return "\n\n".join(parts)
+
+
+def _matrix(rows: tuple[tuple[float, ...], ...]) -> str:
+    header = ("class", *map(str, range(len(rows))))
+    lines = [header, ("---",) * len(header)]
+    lines += [(str(number), *(f"{100 * share:.1f}" for share in row)) for number, row in enumerate(rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _tests(condition: Condition) -> str:
