@@ -7,6 +7,7 @@ import re
 import pytest
 
 from collabench.config.params import load_params
+from collabench.config.sections import NoiseConfig
 from collabench.config.validation import validate
 from collabench.config.yaml_file import read_yaml
 from collabench.core.errors import ConfigError
@@ -48,6 +49,13 @@ def test_a_mistake_gives_one_line_with_file_and_place(study, changes, message):
         load_claims(study.workspace.papers, study.params)
     assert re.match(rf"^{re.escape(str(study.workspace.papers / CLAIMS))}:\d+: \S", str(error.value))
     assert "\n" not in str(error.value)
+
+
+def test_a_slope_over_noise_without_a_rate_is_refused(study):
+    study.params.noise["uniform40"] = NoiseConfig(kind="matrix", matrix=((0.5, 0.5), (0.5, 0.5)))
+    declare(study, claim(quantity="error_growth", scopes=["noise"]))
+    with pytest.raises(ConfigError, match="a slope over the rate of the noise, and 'uniform40' has none"):
+        load_claims(study.workspace.papers, study.params)
 
 
 @pytest.mark.parametrize(

@@ -563,6 +563,7 @@ def test_titles_name_the_scope(study):
     assert "40 % asymmetric noise of the 5 classes that flip" in title(noise="asymmetric40", dataset="cifar10")
     folder = title(noise="asymmetric40", dataset="cifar10-jpeg-5000")  # whose files name the classes
     assert "40 % asymmetric noise of the classes that flip" in folder
+    assert "labels of CIFAR-10_human.pt (worse_label), ResNet" in title(noise="cifar10n-worst", dataset="cifar10")
 
 
 def test_pages_say_what_the_rate_of_asymmetric_noise_counts():

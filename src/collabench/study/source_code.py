@@ -36,6 +36,7 @@ NOT_COMPUTING = {
     "data/download": "fetches files; their checksums are pinned",
     "data/images": "decodes files; a result holds the digest of the images",
     "data/sources": "reads files; a result holds the digest of the images",
+    "data/label_files": "reads files; their checksums are pinned, and a result holds the digest of static labels",
     "data/tensors": "reads and writes files, which have checksums",
     "training/checkpoint": "reads and writes files; a test shows that resuming changes no byte",
     "training/flops": "counts operations",
