@@ -65,7 +65,10 @@ def test_wholly_on_the_claimed_side_is_supported_with_the_interval_worked_out_by
     assert scope.p == part.p and scope.adjusted_p == pytest.approx(part.p / 2)  # one-sided
     assert (scope.look, scope.looks, scope.n, scope.spent, scope.is_early) == (1, (6,), 6, 0.04, False)
     assert (one.verdict, scope.verdict, part.seeds_needed) == ("supported", "supported", None)
-    assert one.line == "supported on an analogue: digits, 500 training images, 20 % uniform noise, ResNet-8 (width 16)"
+    assert (
+        one.line == "supported on an analogue: digits, 500 training images, split drawn per seed, 20 % uniform noise, "
+        "ResNet-8 (width 16)"
+    )
 
 
 def test_the_other_side_refutes_and_so_does_an_interval_inside_the_smallest_effect(study):
@@ -349,7 +352,7 @@ def test_page_overview_terminal_and_csv_say_the_same_and_bytes_repeat(study):
     assert one.line.endswith("not run on CIFAR-100") and one.elsewhere[0].endswith("(no profile)")
     folder = study.workspace.report
     text, overview = (folder / PAGE).read_text(), (folder / "README.md").read_text()
-    assert "**supported** on an analogue: digits, 500 training images, 20 % uniform noise" in text
+    assert "**supported** on an analogue: digits, 500 training images, split drawn per seed, 20 % uniform noise" in text
     assert "this project's reading" in text and "Reading: A reading." in text
     assert "2 tests on 2 claims: 1 supported, 1 refuted" in overview and "wang2018 (our reading)" in overview
     assert f"]({PAGE})" in overview

@@ -128,7 +128,9 @@ def test_validation_selected_errors_have_columns_of_their_own(study):
 
 def test_the_page_shows_percent_with_two_decimals_scope_noise_and_rules(study):
     page = (build(study).folder / "graphs.md").read_text()
-    assert "digits, 500 training images, 20 % uniform noise, ResNet-8 (width 16), 40 epochs" in page
+    assert (
+        "digits, 500 training images, split drawn per seed, 20 % uniform noise, ResNet-8 (width 16), 40 epochs" in page
+    )
     for section in page.split("\n### ")[1:-1]:  # every table says which epoch it shows
         assert "Rule: " in section or "after the last epoch" in section, section.splitlines()[0]
     assert (
@@ -141,7 +143,7 @@ def test_the_page_shows_percent_with_two_decimals_scope_noise_and_rules(study):
     cells = [cell.strip() for cell in short.strip("|").replace("\u00a0", "~").split("|")]
     assert cells == ["simple-2", "10.50~±~1.05", "**−2.00~[−2.94,~−1.06]**~✱", "**0.006**"]
     assert page.index("| simple-2") < page.index("| individual") < page.index("<details>") < page.index("</details>")
-    assert "unadjusted" in page and "optimistic" in page and "fixed test set" in page
+    assert "unadjusted" in page and "optimistic" in page and "over splits of the pool and training randomness" in page
     assert "Rule: last epoch" in page and "within the family `graphs` (2 comparisons)" in page
 
 
@@ -252,7 +254,10 @@ def test_the_terminal_shows_every_row_and_where_the_rest_lies(study):
         terminal_summary(study.workspace)
     built = build(study)
     text = terminal_summary(study.workspace)
-    assert "digits, 500 training images, 20 % uniform noise" in text and str(built.folder / "README.md") in text
+    assert (
+        "digits, 500 training images, split drawn per seed, 20 % uniform noise" in text
+        and str(built.folder / "README.md") in text
+    )
     line = next(line for line in text.splitlines() if line.startswith("simple-2"))
     assert line.split() == [
         "simple-2",
