@@ -601,13 +601,13 @@ def noise_section(folder: Path) -> Section:
             {"kind": "symmetric", "rate": 0.3, "when": "per_epoch", "count": "bernoulli"},
             {"kind": "asymmetric", "rate": 0.4, "when": "per_epoch", "hit": "fixed"},
             {"kind": "pair", "rate": 0.4},
-            {"kind": "matrix", "matrix": MATRIX, "when": "per_epoch"},
+            {"kind": "matrix", "rows": MATRIX, "when": "per_epoch"},
             {"kind": "matrix", "path": str(rows), "sha256": pins[rows]},
             {"kind": "file", "path": str(labels), "sha256": pins[labels], "key": "first"},
         ),
         noisy_labels, NoiseConfig.identity,
         {
-            "pairs": ({"1": "7"},), "matrix": (ANOTHER_MATRIX,), "path": (str(copy), str(folder / "none.csv")),
+            "pairs": ({"1": "7"},), "rows": (ANOTHER_MATRIX,), "path": (str(copy), str(folder / "none.csv")),
             "sha256": ("0" * 64,), "key": ("second", "third"),
         },
     )  # fmt: skip

@@ -194,16 +194,14 @@ MATRIX = ((0.5, 0.5, 0.0, 0.0), (0.1, 0.6, 0.2, 0.1), (0.0, 0.0, 1.0, 0.0), (0.2
 def test_a_matrix_is_realised(epoch):
     when = "static" if epoch is None else "per_epoch"
     clean = labels_of(40_000, 4)
-    exact = noise.draw(NoiseConfig(kind="matrix", matrix=MATRIX, when=when), clean, LETTERS, 1, epoch)
+    exact = noise.draw(NoiseConfig(kind="matrix", rows=MATRIX, when=when), clean, LETTERS, 1, epoch)
     asked = torch.tensor(MATRIX, dtype=torch.float64)
     assert torch.equal(exact.transition, asked)
     # The shares of 10,000 images are whole numbers here.
     assert torch.allclose(noise.realised(clean, exact.noisy, 4), asked, rtol=0, atol=1e-12)
     assert exact.corruption == pytest.approx((0.5 + 0.4 + 0 + 1) / 4)
     assert torch.equal(exact.mask, exact.noisy != clean)
-    chance = noise.draw(
-        NoiseConfig(kind="matrix", matrix=MATRIX, when=when, count="bernoulli"), clean, LETTERS, 1, epoch
-    )
+    chance = noise.draw(NoiseConfig(kind="matrix", rows=MATRIX, when=when, count="bernoulli"), clean, LETTERS, 1, epoch)
     found = noise.realised(clean, chance.noisy, 4)
     # Standard error of a frequency over 10,000 images is at most 0.005.
     assert 0 < (found - asked).abs().max() < 0.02
@@ -213,7 +211,7 @@ def test_a_matrix_is_realised(epoch):
 def test_shares_of_a_matrix_that_are_no_whole_numbers_go_to_the_largest_remainders():
     clean = torch.tensor([0] * 7 + [1] * 3)
     matrix = ((0.6, 0.4), (0.5, 0.5))
-    drawn = noise.draw(NoiseConfig(kind="matrix", matrix=matrix), clean, ("a", "b"), 0)
+    drawn = noise.draw(NoiseConfig(kind="matrix", rows=matrix), clean, ("a", "b"), 0)
     # 4.2 and 2.8 of seven images; 1.5 and 1.5 of three, where the first class is rounded up
     assert [int((drawn.noisy[:7] == label).sum()) for label in (0, 1)] == [4, 3]
     assert [int((drawn.noisy[7:] == label).sum()) for label in (0, 1)] == [2, 1]
@@ -222,10 +220,10 @@ def test_shares_of_a_matrix_that_are_no_whole_numbers_go_to_the_largest_remainde
 @pytest.mark.parametrize("count", ["exact", "bernoulli"])
 def test_a_matrix_can_hit_the_same_images_in_every_epoch(count):
     clean = labels_of(4_000, 4)
-    config = NoiseConfig(kind="matrix", matrix=MATRIX, when="per_epoch", hit="fixed", count=count)
+    config = NoiseConfig(kind="matrix", rows=MATRIX, when="per_epoch", hit="fixed", count=count)
     first, second = (noise.draw(config, clean, LETTERS, 1, epoch) for epoch in (0, 1))
     assert torch.equal(first.mask, second.mask) and not torch.equal(first.noisy, second.noisy)
-    redrawn = NoiseConfig(kind="matrix", matrix=MATRIX, when="per_epoch", count=count)
+    redrawn = NoiseConfig(kind="matrix", rows=MATRIX, when="per_epoch", count=count)
     first, second = (noise.draw(redrawn, clean, LETTERS, 1, epoch) for epoch in (0, 1))
     assert not torch.equal(first.mask, second.mask)
 
@@ -238,20 +236,20 @@ def test_realised_shares_by_hand():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"matrix": ((0.5, 0.5), (0.5, 0.4))}, "row 2 sums to 0.9; it must sum to 1"),
-        ({"matrix": ((0.5, 0.5), (1.5, -0.5))}, "row 2 holds 1.5; probabilities lie between 0 and 1"),
-        ({"matrix": ((0.5, 0.5), (0.1, 0.2, 0.7))}, "row 2 has 3 entries, the matrix 2 rows"),
-        ({"matrix": ((1.0,),)}, "its number of rows is 1; it needs one for each class"),
-        ({"matrix": ((1.0, 0.0), (0.0, 1.0))}, "makes no label wrong; use kind: none"),
-        ({"matrix": ((0.5, 0.5), (0.5, 0.5)), "rate": 0.2}, "kind: matrix says itself which labels become wrong"),
-        ({}, "kind: matrix needs either matrix"),
-        ({"matrix": ((0.5, 0.5), (0.5, 0.5)), "path": "m.csv"}, "kind: matrix needs either matrix"),
+        ({"rows": ((0.5, 0.5), (0.5, 0.4))}, "row 2 sums to 0.9; it must sum to 1"),
+        ({"rows": ((0.5, 0.5), (1.5, -0.5))}, "row 2 holds 1.5; probabilities lie between 0 and 1"),
+        ({"rows": ((0.5, 0.5), (0.1, 0.2, 0.7))}, "row 2 has 3 entries, the matrix 2 rows"),
+        ({"rows": ((1.0,),)}, "its number of rows is 1; it needs one for each class"),
+        ({"rows": ((1.0, 0.0), (0.0, 1.0))}, "makes no label wrong; use kind: none"),
+        ({"rows": ((0.5, 0.5), (0.5, 0.5)), "rate": 0.2}, "kind: matrix says itself which labels become wrong"),
+        ({}, "kind: matrix needs either rows"),
+        ({"rows": ((0.5, 0.5), (0.5, 0.5)), "path": "m.csv"}, "kind: matrix needs either rows"),
         ({"path": "m.pt"}, "must end with .npy or .csv"),
-        ({"kind": "pair", "rate": 0.2, "matrix": ((0.5, 0.5), (0.5, 0.5))}, "matrix belongs to kind: matrix"),
+        ({"kind": "pair", "rate": 0.2, "rows": ((0.5, 0.5), (0.5, 0.5))}, "rows belong to kind: matrix"),
         ({"kind": "pair", "rate": 0.2, "path": "m.csv"}, "path belongs to kind: matrix and kind: file"),
         ({"kind": "pair", "rate": 0.2, "key": "x"}, "key belongs to kind: file"),
         ({"kind": "pair"}, "every other kind with a rate above 0"),
-        ({"matrix": ((0.5, 0.5), (0.5, 0.5)), "sha256": "0" * 64}, "sha256 belongs to path"),
+        ({"rows": ((0.5, 0.5), (0.5, 0.5)), "sha256": "0" * 64}, "sha256 belongs to path"),
         ({"kind": "file"}, "kind: file needs a path"),
         ({"kind": "file", "path": "l.pt"}, "name one with key"),
         ({"kind": "file", "path": "l.npy", "key": "x"}, "a .npy file holds one array; remove key"),
@@ -267,6 +265,6 @@ def test_settings_of_a_matrix_and_of_files_that_do_not_fit(settings, message):
 
 def test_a_row_may_sum_to_1_within_a_millionth():
     third = 0.3333333
-    NoiseConfig(kind="matrix", matrix=((third, third, third),) * 3)
+    NoiseConfig(kind="matrix", rows=((third, third, third),) * 3)
     with pytest.raises(ValidationError, match=r"sums to 0\.99999"):
-        NoiseConfig(kind="matrix", matrix=((0.33333, 0.33333, 0.33333),) * 3)
+        NoiseConfig(kind="matrix", rows=((0.33333, 0.33333, 0.33333),) * 3)

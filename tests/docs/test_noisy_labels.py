@@ -59,4 +59,4 @@ def test_the_example_of_the_page(tmp_path):
 def test_the_matrix_of_the_page_is_one(tmp_path):
     entries = blocks("yaml")[1].replace("sha256: …", f"sha256: {'0a' * 32}").removeprefix("noise:\n")
     (tmp_path / "params.yaml").write_text(blocks("yaml")[0].replace("noise:\n", f"noise:\n{entries}", 1))
-    assert load_params(tmp_path / "params.yaml").noise["confused"].matrix[1] == (0.0, 0.8, 0.2)
+    assert load_params(tmp_path / "params.yaml").noise["confused"].rows[1] == (0.0, 0.8, 0.2)

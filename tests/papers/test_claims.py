@@ -52,7 +52,7 @@ def test_a_mistake_gives_one_line_with_file_and_place(study, changes, message):
 
 
 def test_a_slope_over_noise_without_a_rate_is_refused(study):
-    study.params.noise["uniform40"] = NoiseConfig(kind="matrix", matrix=((0.5, 0.5), (0.5, 0.5)))
+    study.params.noise["uniform40"] = NoiseConfig(kind="matrix", rows=((0.5, 0.5), (0.5, 0.5)))
     declare(study, claim(quantity="error_growth", scopes=["noise"]))
     with pytest.raises(ConfigError, match="a slope over the rate of the noise, and 'uniform40' has none"):
         load_claims(study.workspace.papers, study.params)

@@ -90,7 +90,7 @@ def test_a_study_with_the_labels_of_a_file(tmp_path, split):
 
 
 def test_the_report_shows_what_a_matrix_asked_for_and_what_came_of_it(tmp_path, collabench):
-    study = study_of(tmp_path, f"{{kind: matrix, matrix: {json.dumps(MATRIX)}}}")
+    study = study_of(tmp_path, f"{{kind: matrix, rows: {json.dumps(MATRIX)}}}")
     train_all(study)
     result = read_json(study.workspace.folder(study.plan.runs[0]) / RESULT, Result)
     assert [list(row) for row in result.noise.asked] == MATRIX
@@ -162,8 +162,8 @@ def test_what_is_refused_before_anything_is_trained(tmp_path, collabench):
     (tmp_path / "m.csv").write_text("0.5,0.5\n0.5,0.5\n")
     small = study_of(tmp_path, f"{{kind: matrix, path: m.csv, sha256: {sha256_of(tmp_path / 'm.csv')}}}")
     assert "is 2 x 2, and the data set has 10 classes" in refusal(small)
-    with pytest.raises(ConfigError, match=r"noise\.given: matrix: is 2 x 2, and the data set has 10 classes"):
-        study_of(tmp_path, "{kind: matrix, matrix: [[0.5, 0.5], [0.5, 0.5]]}")
+    with pytest.raises(ConfigError, match=r"noise\.given: rows: is 2 x 2, and the data set has 10 classes"):
+        study_of(tmp_path, "{kind: matrix, rows: [[0.5, 0.5], [0.5, 0.5]]}")
 
 
 def test_labels_that_agree_with_the_data_set_no_more_than_by_chance_are_remarked(tmp_path):

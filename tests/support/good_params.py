@@ -44,7 +44,7 @@ ENTRIES: dict[str, list[dict[str, Any]]] = {
     "noise": [
         {"kind": "asymmetric", "rate": 0.4, "pairs": {"0": "1", "2": "3"}},
         {"kind": "uniform", "rate": 0.4, "when": "per_epoch", "hit": "fixed", "count": "bernoulli"},
-        {"kind": "matrix", "matrix": [[0.5 if column in (row, 0) else 0.0 for column in range(10)] if row else
+        {"kind": "matrix", "rows": [[0.5 if column in (row, 0) else 0.0 for column in range(10)] if row else
          [1.0] + [0.0] * 9 for row in range(10)]},
         {"kind": "matrix", "path": "matrix.csv", "sha256": SHA},
         {"kind": "file", "path": "labels.csv", "sha256": SHA, "key": "worst"},

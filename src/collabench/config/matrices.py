@@ -9,7 +9,7 @@ from collections.abc import Sequence
 ROW_TOLERANCE = 1e-6
 
 
-def check_matrix(rows: Sequence[Sequence[float]], name: str = "matrix") -> None:
+def check_matrix(rows: Sequence[Sequence[float]], name: str) -> None:
     """Raise ValueError unless the rows are square, hold probabilities, sum to 1 and make some label wrong."""
     if len(rows) < 2:
         raise ValueError(f"{name}: its number of rows is {len(rows)}; it needs one for each class")
@@ -27,7 +27,7 @@ def check_matrix(rows: Sequence[Sequence[float]], name: str = "matrix") -> None:
         raise ValueError(f"{name}: makes no label wrong; use kind: none")
 
 
-def check_size(rows: int, classes: int, name: str = "matrix") -> None:
+def check_size(rows: int, classes: int, name: str) -> None:
     """Raise ValueError unless a matrix has one row for each class."""
     if rows != classes:
         raise ValueError(f"{name}: is {rows} x {rows}, and the data set has {classes} classes")

@@ -120,7 +120,7 @@ class NoiseConfig(Record):
 
     ``rate``: the share of labels that are redrawn over all classes (``uniform``; one in m of them stays right), or that
     are wrong (``symmetric``, ``asymmetric``, ``pair``).
-    ``matrix``: the probability of every label (column) for an image of every class (row).
+    ``rows``: the matrix: the probability of every label (column) for an image of every class (row).
     ``path``: the file that holds the matrix (``kind: matrix``) or the labels (``kind: file``), relative to the folder
     of ``params.yaml``. ``sha256``: its SHA-256, which stands for it in the run's identity. Without it nothing is
     trained. ``key``: which labels, of a file that holds several.
@@ -132,7 +132,7 @@ class NoiseConfig(Record):
     count: Literal["exact", "bernoulli"] = "exact"
     hit: Literal["redrawn", "fixed"] = "redrawn"
     pairs: dict[ClassName, ClassName] | None = None
-    matrix: Annotated[tuple[tuple[float, ...], ...] | None, LATER] = None
+    rows: Annotated[tuple[tuple[float, ...], ...] | None, LATER] = None
     path: str | None = Field(default=None, min_length=1)
     sha256: Annotated[Sha256 | None, LATER] = None
     key: Annotated[Line | None, LATER] = None
@@ -153,8 +153,8 @@ class NoiseConfig(Record):
         for name, partner in (self.pairs or {}).items():
             if name == partner:
                 raise ValueError(f"pairs: {name!r} is paired with itself")
-        if self.matrix is not None and self.kind != "matrix":
-            raise ValueError("matrix belongs to kind: matrix")
+        if self.rows is not None and self.kind != "matrix":
+            raise ValueError("rows belong to kind: matrix")
         if self.path is not None and self.kind not in ("matrix", "file"):
             raise ValueError("path belongs to kind: matrix and kind: file")
         if self.sha256 is not None and self.path is None:
@@ -171,10 +171,10 @@ class NoiseConfig(Record):
         """Raise ValueError if it is not clear where a given matrix, or given labels, are."""
         if self.rate:
             raise ValueError(f"kind: {self.kind} says itself which labels become wrong; remove rate")
-        if self.kind == "matrix" and (self.matrix is None) == (self.path is None):
-            raise ValueError("kind: matrix needs either matrix (the rows) or path (a file that holds them)")
-        if self.matrix is not None:
-            check_matrix(self.matrix)
+        if self.kind == "matrix" and (self.rows is None) == (self.path is None):
+            raise ValueError("kind: matrix needs either rows or path (a file that holds them)")
+        if self.rows is not None:
+            check_matrix(self.rows, "rows")
         if self.kind == "file" and self.path is None:
             raise ValueError("kind: file needs a path: the file that holds the labels")
         if self.path is None:

@@ -93,9 +93,9 @@ def read_matrix(config: NoiseConfig, classes: int | None) -> Tensor:
 
     classes: m, if it is known. Raises DataError (one line).
     """
-    if config.matrix is not None:
-        rows: Sequence[Sequence[float]] = config.matrix
-        name = "matrix"
+    if config.rows is not None:
+        rows: Sequence[Sequence[float]] = config.rows
+        name = "rows"
     else:
         name, content = _content(config)
         rows = _rows(name, content)

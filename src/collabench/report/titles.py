@@ -40,7 +40,7 @@ def noise(settings: NoiseConfig, data: DatasetConfig) -> str:
         return f"labels of {file}" + ("" if settings.key is None else f" ({settings.key})")
     anew = "" if settings.is_static else f", {drawn(settings)}"
     if settings.kind == "matrix":
-        rows = settings.matrix or ()
+        rows = settings.rows or ()
         wrong = (
             percent(round(1 - math.fsum(row[number] for number, row in enumerate(rows)) / len(rows), 4)) if rows else ""
         )
