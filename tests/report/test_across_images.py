@@ -26,7 +26,7 @@ PROFILE = """\
     description: two methods
     seeds: 4
     tables:
-      - {name: one, datasets: [digits-500], noise: [clean], models: [resnet8], recipes: [forty],
+      - {name: one, datasets: [digits], noise: [clean], models: [resnet8], recipes: [forty],
          methods: [individual, simple-2]}
 """
 
@@ -39,7 +39,7 @@ def shares(run):
 def study(tmp_path_factory):
     """Results whose stored logits are wrong on images that are drawn for each run."""
     made = fabricated.make_study(tmp_path_factory.mktemp("across"), PROFILE)
-    dataset = made.params.datasets["digits-500"]
+    dataset = made.params.datasets["digits"]
     folder = made.workspace.datasets / dataset_key(dataset)
     prepare(dataset, made.workspace.downloads, folder)
     data = load(folder)
@@ -63,7 +63,7 @@ def rows(study):
 
 
 def correct(study, method):
-    labels = load(study.workspace.datasets / dataset_key(study.params.datasets["digits-500"])).test_labels.numpy()
+    labels = load(study.workspace.datasets / dataset_key(study.params.datasets["digits"])).test_labels.numpy()
     found = []
     for run in fabricated.cell_runs(study):
         if run.configuration.names["method"] == method:
@@ -74,12 +74,12 @@ def correct(study, method):
 
 def test_intervals_are_those_of_the_bootstrap_over_the_same_images(study):
     found = rows(study)
-    generator = numpy_generator(0, "bootstrap", "report", 4, 1297)
+    generator = numpy_generator(0, "bootstrap", "report", 4, 360)
     expected = two_way_bootstrap(
         correct(study, "simple-2"), correct(study, "individual"), generator=generator, resamples=RESAMPLES
     )
     row = found["simple-2"].across_images
-    assert (row.seeds, row.images) == (4, 1297)
+    assert (row.seeds, row.images) == (4, 360)
     assert row.difference_low == pytest.approx(100 * expected.low)
     assert row.difference_high == pytest.approx(100 * expected.high)
     assert found["simple-2"].difference.difference == pytest.approx(100 * expected.estimate)
@@ -91,7 +91,7 @@ def test_intervals_are_those_of_the_bootstrap_over_the_same_images(study):
 def test_page_and_csv_show_them(study):
     built = build_report(study.params, study.plan, study.workspace)
     page = (built.folder / "one.md").read_text()
-    assert "Other seeds and other test images, after the last epoch" in page and "1,297" in page
+    assert "Other seeds and other test images, after the last epoch" in page and "360" in page
     with (built.folder / "one.csv").open(newline="") as file:
         row = next(row for row in csv.DictReader(file) if row["method"] == "simple-2")
     across = rows(study)["simple-2"].across_images
@@ -99,7 +99,7 @@ def test_page_and_csv_show_them(study):
 
 
 def test_without_labels_or_logits_nothing_is_shown_and_foreign_logits_are_refused(study):
-    dataset = study.workspace.datasets / dataset_key(study.params.datasets["digits-500"])
+    dataset = study.workspace.datasets / dataset_key(study.params.datasets["digits"])
     hidden = dataset.with_name("hidden")
     dataset.rename(hidden)
     assert all(row.across_images is None for row in rows(study).values())
@@ -110,7 +110,7 @@ def test_without_labels_or_logits_nothing_is_shown_and_foreign_logits_are_refuse
     path.unlink()
     found = rows(study)
     assert found["simple-2"].across_images is None and found["individual"].across_images is not None
-    save_file({"deployed": np.eye(10, dtype=np.float16)[np.zeros(1297, int)]}, path)  # always the first class
+    save_file({"deployed": np.eye(10, dtype=np.float16)[np.zeros(360, int)]}, path)  # always the first class
     with pytest.raises(ResultError, match="its error is not that of the result beside it"):
         rows(study)
     path.write_bytes(stored)

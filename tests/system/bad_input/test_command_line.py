@@ -127,7 +127,9 @@ def test_bad_claims_and_papers_are_refused_before_any_training(project, capsys, 
     claims.parent.mkdir()
     claims.write_text("scopes: {}\nclaims: []\nscoops: {}\n")
     message = refused(project, capsys, monkeypatch, *arguments, "-p", "tiny")
-    assert message.startswith(f"{claims}:3: scoops: unknown key 'scoops'; keys that would be right: scopes, claims")
+    assert message.startswith(
+        f"{claims}:3: scoops: unknown key 'scoops'; keys that would be right: designs, scopes, claims, untested"
+    )
     claims.unlink()
     claims.parent.rmdir()
     claims.parent.write_text("papers")
