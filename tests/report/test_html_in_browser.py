@@ -177,6 +177,7 @@ def test_claims_show_the_figures_worked_out_by_hand(opened, small):
         "Supported (1)", "Refuted (1)", "Undecided (1)",
     ]  # fmt: skip
     page.locator("#claim-one summary").click()
+    page.locator("#claim-one .body svg.forest").wait_for()  # what is folded is filled in when it is opened
     text = page.locator("#claim-one .body").inner_text()
     half = stats.t.ppf(0.975, 5) * (0.8 / 6) ** 0.5
     low, high = (f"{-2 + side * half:.2f}".replace("-", "−") for side in (-1, 1))

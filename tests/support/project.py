@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def environment(folder: Path) -> dict[str, str]:
     """What a command in the project sees: nothing of the test's own settings, nor of a cluster's job around it."""
-    hidden = ("COLLABENCH_", "PYTEST_", "SLURM_")
+    hidden = ("COLLABENCH_", "COLUMNS", "PYTEST_", "SLURM_")  # workers of pytest-xdist may have a width of their own
     return {key: value for key, value in os.environ.items() if not key.startswith(hidden)} | {
         "PYTHONPATH": str(folder / "src"),
         "OMP_NUM_THREADS": "1",
