@@ -52,6 +52,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are as wide as in a file, whatever the terminal or the worker that runs the tests."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """For ``-n auto``: as many processes as there are cores for them. pytest-xdist itself counts the machine's physical
     cores, whatever affinity and cgroup allow, and one of two where a virtual machine's cores are threads."""
