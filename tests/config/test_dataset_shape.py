@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from collabench.config.configuration import Configuration
+from collabench.config.data_sections import DatasetConfig
 from collabench.config.dataset_shape import DatasetShape, shape_of, shape_or_assumed, shape_without_files
 from collabench.config.params import Params
 from collabench.config.plan import resolve
-from collabench.config.sections import Augmentation, DatasetConfig, RecipeConfig
+from collabench.config.sections import Augmentation, RecipeConfig
 from collabench.core.errors import ConfigError
 
 

@@ -28,17 +28,11 @@ from pydantic import ValidationError
 from collabench import data
 from collabench.config import compatibility
 from collabench.config.configuration import RequiredRun, Run
+from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.config.dataset_shape import shape_of
 from collabench.config.params import Params
 from collabench.config.plan import make_plan
-from collabench.config.sections import (
-    Augmentation,
-    DatasetConfig,
-    NoiseConfig,
-    ProfileConfig,
-    RecipeConfig,
-    TableConfig,
-)
+from collabench.config.sections import Augmentation, ProfileConfig, RecipeConfig, TableConfig
 from collabench.core.errors import CollabenchError
 from collabench.core.record import Record
 from collabench.core.seeding import dropout_seed

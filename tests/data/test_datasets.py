@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from collabench import data
-from collabench.config.sections import Augmentation, DatasetConfig
+from collabench.config.data_sections import DatasetConfig
+from collabench.config.sections import Augmentation
 from collabench.core.errors import DataError
 from collabench.data import official
 from collabench.data.normalisation import statistics

@@ -20,7 +20,8 @@ import torch
 from PIL import Image, ImageOps
 
 from collabench import data
-from collabench.config.sections import Augmentation, DatasetConfig, NoiseConfig
+from collabench.config.data_sections import DatasetConfig, NoiseConfig
+from collabench.config.sections import Augmentation
 from collabench.core.errors import DataError, StorageError
 from collabench.data import images, noise
 from collabench.data.images import BadFiles, centre_crop

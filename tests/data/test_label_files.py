@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from collabench import data
-from collabench.config.sections import DatasetConfig, NoiseConfig
+from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.core.errors import DataError
 from collabench.data import noise
 from collabench.data.label_files import InSource, read_labels, read_matrix

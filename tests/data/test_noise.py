@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from collabench.config.sections import NoiseConfig
+from collabench.config.data_sections import NoiseConfig
 from collabench.core.errors import DataError
 from collabench.data import noise
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image, ImageOps
 
 from collabench import data
-from collabench.config.sections import Augmentation, DatasetConfig
+from collabench.config.data_sections import DatasetConfig
+from collabench.config.sections import Augmentation
 from collabench.core.errors import DataError
 from collabench.core.seeding import numpy_generator
 from collabench.data.batches import TrainingBatches, random_crop_boxes

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from collabench.config.data_sections import NoiseConfig
 from collabench.config.params import load_params
-from collabench.config.sections import NoiseConfig
 from collabench.config.validation import validate
 from collabench.config.yaml_file import read_yaml
 from collabench.core.errors import ConfigError

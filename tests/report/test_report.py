@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from collabench.config.configuration import member_seed
+from collabench.config.data_sections import NoiseConfig
 from collabench.config.plan import resolve
-from collabench.config.sections import NoiseConfig
 from collabench.core.errors import ConfigError, ResultError
 from collabench.report import titles
 from collabench.report.accepted import accept, compare

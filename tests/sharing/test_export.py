@@ -256,7 +256,7 @@ def test_what_is_not_known_is_called_unknown(study, tmp_path):
 def test_every_source_but_a_users_own_has_terms():
     from typing import get_args
 
-    from collabench.config.sections import DatasetConfig
+    from collabench.config.data_sections import DatasetConfig
 
     assert KNOWN.keys() == set(get_args(DatasetConfig.model_fields["source"].annotation)) - {"images"}
 

@@ -33,7 +33,7 @@ SPLITS = {"fixed": "", "per_seed": ", split: per_seed"}
 
 def digits_labels() -> np.ndarray:
     """Labels of the 1,437 training images of digits, in the source's order."""
-    from collabench.config.sections import DatasetConfig
+    from collabench.config.data_sections import DatasetConfig
     from collabench.data.sources import open_source
 
     return open_source(DatasetConfig(source="digits"), Path(), None, print).train_labels.numpy()

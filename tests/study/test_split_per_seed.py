@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from collabench.config.configuration import Run, dataset_key, member_seed, noise_key
-from collabench.config.sections import DatasetConfig
+from collabench.config.data_sections import DatasetConfig
 from collabench.data import pixel_statistics, split_for_seed
 from collabench.data.noise import labels_digest
 from collabench.report.build import build_report

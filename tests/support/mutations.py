@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import PlainValidator
 from pydantic.fields import FieldInfo
 
-from collabench.config.sections import AS_WRITTEN
+from collabench.config.fields import AS_WRITTEN
 from collabench.core.record import Record
 
 KeyPath = tuple[str | int, ...]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image
 
-from collabench.config.sections import DatasetConfig
+from collabench.config.data_sections import DatasetConfig
 from collabench.data import source_digest
 from collabench.data.download import Official
 from collabench.data.official import OFFICIAL

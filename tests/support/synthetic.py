@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from collabench.config.configuration import Configuration, RequiredRun
-from collabench.config.sections import DatasetConfig, NoiseConfig, RecipeConfig
+from collabench.config.data_sections import DatasetConfig, NoiseConfig
+from collabench.config.sections import RecipeConfig
 from collabench.core.record import Record
 from collabench.data import Dataset
 from collabench.methods import METHODS, MethodSettings

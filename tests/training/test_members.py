@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from collabench.config.configuration import Run, member_seed
-from collabench.config.sections import NoiseConfig
+from collabench.config.data_sections import NoiseConfig
 from collabench.training.loop import _Trainer
 from tests.support.defaults import configuration
 from tests.support.synthetic import blobs

@@ -15,7 +15,8 @@ from collabench.models import Backbone, ModelSettings, build_backbone
 
 if TYPE_CHECKING:
     from collabench.config.configuration import Configuration
-    from collabench.config.sections import DatasetConfig, NoiseConfig, RecipeConfig
+    from collabench.config.data_sections import DatasetConfig, NoiseConfig
+    from collabench.config.sections import RecipeConfig
 
 
 def check(configuration: Configuration) -> None:

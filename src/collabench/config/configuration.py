@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import Field
 
-from collabench.config.sections import DatasetConfig, MethodConfig, ModelConfig, NoiseConfig, RecipeConfig
+from collabench.config.data_sections import DatasetConfig, NoiseConfig
+from collabench.config.sections import MethodConfig, ModelConfig, RecipeConfig
 from collabench.core.record import Record
 from collabench.methods import METHODS
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collabench.config.configuration import Configuration
+from collabench.config.data_sections import DatasetConfig
 from collabench.config.known_datasets import KNOWN
-from collabench.config.sections import DatasetConfig, RecipeConfig
+from collabench.config.sections import RecipeConfig
 from collabench.core.errors import ConfigError
 from collabench.core.record import Record
 

@@ -7,15 +7,9 @@ from pathlib import Path
 
 from pydantic import PrivateAttr
 
-from collabench.config.sections import (
-    DatasetConfig,
-    MethodConfig,
-    ModelConfig,
-    Name,
-    NoiseConfig,
-    ProfileConfig,
-    RecipeConfig,
-)
+from collabench.config.data_sections import DatasetConfig, NoiseConfig
+from collabench.config.fields import Name
+from collabench.config.sections import MethodConfig, ModelConfig, ProfileConfig, RecipeConfig
 from collabench.config.validation import validate
 from collabench.config.yaml_file import Document, KeyPath, is_text_everywhere, read_yaml
 from collabench.core import arithmetic

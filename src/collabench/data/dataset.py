@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from collabench.config.batch_sizes import LastBatch
+from collabench.config.data_sections import DatasetConfig
 from collabench.config.dataset_shape import DatasetShape
-from collabench.config.sections import Augmentation, DatasetConfig
+from collabench.config.sections import Augmentation
 from collabench.core.distributed import WHOLE, Part
 from collabench.core.errors import DataError
 from collabench.data import batches, streaming

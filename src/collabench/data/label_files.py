@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 
 from collabench.config.configuration import Configuration
+from collabench.config.data_sections import NoiseConfig
 from collabench.config.known_datasets import KNOWN
 from collabench.config.matrices import check_matrix, check_size
-from collabench.config.sections import NoiseConfig
 from collabench.core.errors import ConfigError, DataError
 from collabench.core.regular import read_file
 from collabench.data.archives import one_line

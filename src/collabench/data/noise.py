@@ -35,8 +35,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from collabench.config.data_sections import NoiseConfig
 from collabench.config.known_datasets import look_alikes
-from collabench.config.sections import NoiseConfig
 from collabench.core.errors import DataError
 from collabench.core.seeding import numpy_generator
 from collabench.data.label_files import InSource, read_labels, read_matrix

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from collabench.config.sections import DatasetConfig
+from collabench.config.data_sections import DatasetConfig
 from collabench.core.errors import DataError, StorageError
 from collabench.core.resources import is_shortage_of_memory
 from collabench.data import streaming

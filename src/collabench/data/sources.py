@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collabench.config.sections import DatasetConfig
+from collabench.config.data_sections import DatasetConfig
 from collabench.core.errors import DataError
 from collabench.core.regular import open_file, read_file
 from collabench.core.seeding import numpy_generator

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from collabench.config.data_sections import DatasetConfig
 from collabench.config.known_datasets import KNOWN
-from collabench.config.sections import DatasetConfig
 from collabench.core.errors import DataError
 from collabench.core.seeding import numpy_generator
 from collabench.data.splits import rest_of, stratified_subset

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from collabench.config.sections import Line, Name
+from collabench.config.fields import Line, Name
 from collabench.core.record import NO_REPEATS, Record
 
 Quantity = Literal["error", "error_growth", "epochs_to_level", "train_seconds", "peak_memory", "network"]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PlainValidator, model_validator
 
-from collabench.config.sections import Line, Name
+from collabench.config.fields import Line, Name
 from collabench.core.record import NO_REPEATS, Record
 
 #: Printed form of an unknown value.

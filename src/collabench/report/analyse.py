@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from collabench.config.configuration import CONDITION
+from collabench.config.data_sections import DatasetConfig
 from collabench.config.params import Params
 from collabench.config.plan import Cell
-from collabench.config.sections import DatasetConfig, TableConfig
+from collabench.config.sections import TableConfig
 from collabench.report import titles
 from collabench.report.collect import Collected
 from collabench.report.content import (

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from collabench.config.configuration import Configuration
+from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.config.known_datasets import KNOWN, look_alikes
-from collabench.config.sections import DatasetConfig, ModelConfig, NoiseConfig, RecipeConfig
+from collabench.config.sections import ModelConfig, RecipeConfig
 
 _FAMILIES = {"cifar_resnet": "ResNet", "densenet": "DenseNet", "vgg": "VGG", "resnet": "ResNet"}
 

@@ -15,8 +15,8 @@ from typing import Literal
 
 from collabench.config.batch_sizes import batch_sizes, held_out
 from collabench.config.configuration import Configuration, Run
+from collabench.config.data_sections import NoiseConfig
 from collabench.config.dataset_shape import DatasetShape
-from collabench.config.sections import NoiseConfig
 from collabench.core.errors import RunFailed
 from collabench.core.processes import end_with_parent
 from collabench.core.record import Record

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from collabench import data
 from collabench.config.configuration import Run
-from collabench.config.sections import NoiseConfig
+from collabench.config.data_sections import NoiseConfig
 from collabench.data import noise
 from collabench.storage.results import TOP5_CLASSES, Curves, Measured, Metrics, NoiseRealised, Result
 from collabench.training.evaluation import Final, evaluation_sample

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from collabench import data
-from collabench.config.sections import DatasetConfig
+from collabench.config.data_sections import DatasetConfig
 from collabench.core.errors import DataError, ResultError
 from collabench.data import noise
 from collabench.report.build import build_report

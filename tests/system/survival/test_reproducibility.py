@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from collabench.config.configuration import Run
-from collabench.config.sections import NoiseConfig
+from collabench.config.data_sections import NoiseConfig
 from collabench.methods import METHODS
 from collabench.storage.files import read_json
 from collabench.storage.results import Measured
