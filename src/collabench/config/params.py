@@ -56,6 +56,8 @@ def load_params(path: Path) -> Params:
                 "DVC and other readers of YAML or of a command line would take this name for a number, a date or a "
                 f"truth value; give the profile another one, such as study-{profile_name}",
             )
+        for position, other in enumerate(profile.replicates):
+            check_name(document, ("profiles", profile_name, "replicates", position), params, "profiles", other)
         for index, table in enumerate(profile.tables):
             for field, section in _SECTION_OF.items():
                 names = getattr(table, field)

@@ -145,7 +145,8 @@ class ProfileConfig(Record):
     """A study: its tables, the seeds of each configuration, and how runs are packed into jobs.
 
     The seeds are ``first_seed``, ``first_seed`` + 1 … A study that tests a hypothesis suggested by other seeds must use
-    seeds that were not used before.
+    seeds that were not used before. replicates: profiles whose decided claims this one tests again; which, and with how
+    many seeds, ``papers/replications.yaml`` says.
     """
 
     description: Line
@@ -155,11 +156,12 @@ class ProfileConfig(Record):
     seeds_per_job: int = Field(default=4, ge=1, le=1000)
     tables: tuple[TableConfig, ...] = ()
     papers: Annotated[tuple[Name, ...], NO_REPEATS] = ()
+    replicates: Annotated[tuple[Name, ...], NO_REPEATS] = ()
 
     @model_validator(mode="after")
     def _has_tables(self) -> Self:
-        if not self.tables and not self.papers:
-            raise ValueError("a profile needs tables or papers")
+        if not self.tables and not self.papers and not self.replicates:
+            raise ValueError("a profile needs tables, papers or replicates")
         if self.first_seed + max([self.seeds, *(table.seeds or 0 for table in self.tables)]) > 1000:
             raise ValueError("seeds go up to 999: first_seed and seeds together must not exceed 1000")
         names = [table.name.lower() for table in self.tables]

@@ -8,12 +8,14 @@ runs exist or not; those of costs are a family of their own.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
 from collabench.config.fields import Line, Name
+from collabench.config.sections import ProfileConfig
 from collabench.core.record import NO_REPEATS, Record
 
 Quantity = Literal["error", "error_growth", "epochs_to_level", "train_seconds", "peak_memory", "network"]
@@ -77,6 +79,14 @@ class ClaimScope(Record):
         if self.pilot is not None and self.smallest_effect is None:
             raise ValueError("pilot says how smallest_effect was found: it needs smallest_effect")
         return self
+
+    def names(self, noise: str, compared: Compared, *, baseline: bool) -> dict[str, str]:
+        """The five names in ``params.yaml`` of one side of a comparison here."""
+        model, recipe = self.model, self.recipe
+        if baseline and compared.wide_baseline:
+            model, recipe = self.wide_model or model, self.wide_recipe or recipe
+        method = compared.baseline if baseline else compared.method
+        return {"dataset": self.dataset, "noise": noise, "model": model, "recipe": recipe, "method": method}
 
 
 class Compared(Record):
@@ -169,7 +179,7 @@ class ClaimTest:
     """What one verdict is about: a claim in a scope; with ``combine: each`` one of its comparisons there.
 
     compare: the comparisons, all of which are needed, or whose mean is meant. effects: as published, one a comparison.
-    smallest_effect: in the claim's unit (the claim's own, else the scope's).
+    smallest_effect: in the claim's unit (the claim's own, else the scope's). seeds: of a replication, which looks once.
     """
 
     claim: Claim
@@ -177,6 +187,7 @@ class ClaimTest:
     scope: ClaimScope
     compare: tuple[Compared, ...]
     effects: tuple[float | None, ...]
+    seeds: int | None = None
 
     @property
     def smallest_effect(self) -> float | None:
@@ -189,6 +200,13 @@ class ClaimTest:
         """The comparison that the verdict is about, where a claim has a verdict for each; else None."""
         return str(self.compare[0]) if self.claim.combine == "each" else None
 
+    def names(self) -> Iterator[dict[str, str]]:
+        """The five names of every configuration that the test compares, baselines first; some more than once."""
+        for baseline in (True, False):
+            for compared in self.compare:
+                for noise in self.scope.noise:
+                    yield self.scope.names(noise, compared, baseline=baseline)
+
     @property
     def difference(self) -> tuple[object, ...]:
         """What is estimated, and on which side: superiority and non-inferiority of one difference are one test."""
@@ -197,6 +215,37 @@ class ClaimTest:
         wide = (scope.wide_model, scope.wide_recipe) if any(one.wide_baseline for one in self.compare) else None
         level = claim.levels.get(self.scope_name)
         return claim.quantity, level, claim.hypothesis == "higher", claim.combine == "mean", self.compare, place, wide
+
+
+class FirstEffect(Record):
+    """A comparison as the first study found it, in the claim's unit. low, high: 95 % interval, not adjusted."""
+
+    compared: Line
+    estimate: float
+    low: float
+    high: float
+
+
+class Replicated(Record):
+    """A test that ``profile`` has decided and that another one makes again, with the seeds of the look that decided.
+
+    claim, scope: of ``papers/claims.yaml``. compared: where each comparison has a verdict of its own. effects: those
+    that the first verdict rests on.
+    """
+
+    profile: Name
+    claim: Name
+    scope: Name
+    compared: Line | None = None
+    verdict: Literal["supported", "refuted"]
+    seeds: Annotated[int, Field(ge=2, le=1000)]
+    effects: Annotated[tuple[FirstEffect, ...], Field(min_length=1)]
+
+
+class Replications(Record):
+    """The whole of ``papers/replications.yaml``: the tests of each profile that replicates others."""
+
+    replications: dict[Name, Annotated[tuple[Replicated, ...], Field(min_length=1)]]
 
 
 class Untested(Record):
@@ -209,27 +258,57 @@ class Untested(Record):
 
 
 class Claims(Record):
-    """The whole of ``papers/claims.yaml``."""
+    """The whole of ``papers/claims.yaml``, and the tests that ``papers/replications.yaml`` makes again."""
 
     designs: dict[Name, DesignConfig] = Field(default_factory=dict)
     scopes: dict[Name, ClaimScope]
     claims: tuple[Claim, ...]
     untested: Annotated[tuple[Untested, ...], NO_REPEATS] = ()
+    _replicated: dict[str, tuple[Replicated, ...]] = PrivateAttr(default_factory=dict)
+
+    @property
+    def replicated(self) -> dict[str, tuple[Replicated, ...]]:
+        """Profile → the tests that it makes again."""
+        return self._replicated
+
+    def with_replications(self, replicated: dict[str, tuple[Replicated, ...]]) -> Self:
+        """These claims, with tests that some profiles make again."""
+        claims = self.model_copy()
+        claims._replicated = replicated
+        return claims
 
     def tests(self, claim: Claim, profile: str) -> tuple[ClaimTest, ...]:
         """What a claim has verdicts on in a profile, in the order of its scopes and comparisons."""
-        found = []
+        everywhere = list(self._tests(claim))
+        again = {
+            (one.scope, one.compared): one.seeds for one in self.replicated.get(profile, ()) if one.claim == claim.id
+        }
+        return (
+            *(test for test in everywhere if test.scope.profile == profile),
+            *(
+                replace(test, scope=test.scope.model_copy(update={"profile": profile}), seeds=seeds)
+                for test in everywhere
+                if (seeds := again.get((test.scope_name, test.compared)))
+            ),
+        )
+
+    def _tests(self, claim: Claim) -> Iterator[ClaimTest]:
+        """The tests of a claim in all of its scopes."""
         for name in claim.scopes:
             scope = self.scopes[name]
-            if scope.profile != profile:
-                continue
             effects: tuple[float | None, ...] = claim.published_effects.get(name, (None,) * len(claim.compare))
             if claim.combine != "each":
-                found.append(ClaimTest(claim, name, scope, claim.compare, effects))
+                yield ClaimTest(claim, name, scope, claim.compare, effects)
                 continue
             for compared, effect in zip(claim.compare, effects, strict=True):
-                found.append(ClaimTest(claim, name, scope, (compared,), (effect,)))
-        return tuple(found)
+                yield ClaimTest(claim, name, scope, (compared,), (effect,))
+
+    def seeds(self, name: str, profile: ProfileConfig) -> set[int]:
+        """Every seed that a profile may use, up to its last look."""
+        counts = [profile.seeds, *(table.seeds or 0 for table in profile.tables)]
+        counts += [self.designs[name].looks[-1]] if name in self.designs else []
+        counts += [test.seeds for test in self.replicated.get(name, ())]
+        return set(profile.seed_range(max(counts)))
 
     def family_size(self, paper: str, profile: str, *, costs: bool = False) -> int:
         """How many differences of a paper are tested in a profile: of costs, or of everything else."""

@@ -11,6 +11,7 @@ from collabench.config.validation import validate
 from collabench.config.yaml_file import Document, KeyPath, read_yaml
 from collabench.core.errors import ConfigError
 from collabench.papers.claim_schema import Claims
+from collabench.papers.replications import with_replications
 from collabench.papers.tables import PAPER, load_papers, paper_names, papers_not_run
 
 #: Name of the claims' file in the folder of papers.
@@ -89,12 +90,13 @@ def load_claims(folder: Path, params: Params) -> Claims:
     for name in claims.scopes:
         if name not in used:
             raise document.error(("scopes", name), "no claim names this scope; remove it or name it")
-    return Claims(
+    tested_claims = Claims(
         designs=claims.designs,
         scopes={name: claims.scopes[name] for name in claims.scopes if name in tested},
         claims=tuple(run),
         untested=tuple(one for one in claims.untested if one.paper not in waiting),
     )
+    return with_replications(folder, tested_claims, params)
 
 
 def _check_paper_names(document: Document, claims: Claims, there: Sequence[str]) -> None:
@@ -128,6 +130,9 @@ def _check_scopes(document: Document, claims: Claims, params: Params, tested: se
 
 
 def _check_designs(document: Document, claims: Claims, params: Params) -> None:
+    def seeds(profile: str) -> set[int]:
+        return claims.seeds(profile, params.profiles[profile])
+
     used = {scope.profile for scope in claims.scopes.values()}
     for name, design in claims.designs.items():
         here: KeyPath = ("designs", name)
@@ -149,7 +154,7 @@ def _check_designs(document: Document, claims: Claims, params: Params) -> None:
         for position, other in enumerate(design.fresh_from):
             key = (*here, "fresh_from", position)
             check_name(document, key, params, "profiles", other)
-            if common := _seeds(claims, params, name) & _seeds(claims, params, other):
+            if common := seeds(name) & seeds(other):
                 raise document.error(
                     key,
                     f"{name} and {other} share the seeds {min(common)} to {max(common)}; choose another first_seed in "
@@ -157,12 +162,3 @@ def _check_designs(document: Document, claims: Claims, params: Params) -> None:
                     if name != other
                     else "a profile cannot be fresh from itself; remove it",
                 )
-
-
-def _seeds(claims: Claims, params: Params, name: str) -> set[int]:
-    """Every seed that a profile may use, up to its last look."""
-    profile = params.profiles[name]
-    count = max(profile.seeds, *(table.seeds or 0 for table in profile.tables), 0)
-    if name in claims.designs:
-        count = max(count, claims.designs[name].looks[-1])
-    return set(profile.seed_range(count))

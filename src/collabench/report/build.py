@@ -51,11 +51,13 @@ def build_report(
     from collabench.report.comparison import write_origin
     from collabench.report.metrics import write_metrics
     from collabench.report.pages import claims as claims_page
+    from collabench.report.pages import replication as replication_page
     from collabench.report.pages.costs import write_costs
     from collabench.report.pages.lead import write_lead
     from collabench.report.pages.overview import write_report
     from collabench.report.pages.papers import write_papers
     from collabench.report.published import published_values, read_papers
+    from collabench.report.replication import replication_of
     from collabench.report.verdicts import evaluate
     from collabench.storage.files import write_json
 
@@ -76,8 +78,11 @@ def build_report(
         pages = write_papers(folder, papers, report, collected)
         joined = join_claims(claims, params, papers, [(plan.profile, on_results)])
         lead = write_lead(folder, joined, papers)
-        write_report(folder, report, collected, pages, claims_page.overview(on_results, on_costs), lead)
+        again = replication_of(claims, on_results)
+        sections = [*replication_page.overview(again), *claims_page.overview(on_results, on_costs)]
+        write_report(folder, report, collected, pages, sections, lead)
         claims_page.write_claims(folder, on_results, abouts)
+        replication_page.write_replication(folder, again)
         write_json(folder / CELLS, cells_of(collected))
         write_metrics(folder, report, joined)
         if partial:

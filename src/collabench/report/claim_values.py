@@ -40,11 +40,8 @@ class ClaimRuns:
 
     def cell(self, scope: ClaimScope, noise: str, compared: Compared, *, baseline: bool) -> Cell | None:
         """The cell of one side of a comparison; None if the profile's tables do not contain it."""
-        model, recipe = scope.model, scope.recipe
-        if baseline and compared.wide_baseline:
-            model, recipe = scope.wide_model or model, scope.wide_recipe or recipe
-        method = compared.baseline if baseline else compared.method
-        return self._cells.get((scope.dataset, noise, model, recipe, method))
+        names = scope.names(noise, compared, baseline=baseline)
+        return self._cells.get(tuple(names[part] for part in PARTS))
 
     def cells(self, test: ClaimTest) -> list[Cell | None]:
         """Every cell that a test compares, each once; None for one that no table contains."""

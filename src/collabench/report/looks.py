@@ -174,8 +174,10 @@ class Looks:
         )
 
     def _design(self, test: ClaimTest) -> tuple[Design, tuple[int, ...]]:
-        """The design of a test and its seeds. Without a declared design, and for costs, all of the error is spent at
-        the seeds that the tables hold of everything that is compared."""
+        """The design of a test and its seeds. A replication looks once. Without a declared design, and for costs, all
+        of the error is spent at the seeds that the tables hold of everything that is compared."""
+        if test.seeds is not None:
+            return single_look(test.seeds, ERROR), self._profile.seed_range(test.seeds)
         declared = self._claims.designs.get(self._profile_name)
         if declared is not None and not test.claim.is_cost:
             design = Design(declared.looks, declared.spend, declared.error)

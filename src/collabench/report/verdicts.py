@@ -228,7 +228,8 @@ def _claim(
     plan: Plan,
     params: Params,
 ) -> ClaimVerdict:
-    others = [name for name in claim.scopes if claims.scopes[name].profile != plan.profile]
+    here = {scope.scope for scope in scopes}
+    others = [name for name in claim.scopes if name not in here]
     elsewhere = tuple(
         f"{', '.join(where[name])} ({f'profile {owner}' if (owner := claims.scopes[name].profile) else 'no profile'})"
         for name in others

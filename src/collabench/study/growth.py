@@ -29,7 +29,8 @@ GROWTH = "COLLABENCH_GROWTH"
 def states_of(params: Params, plan: Plan, workspace: Workspace) -> tuple[ClaimState, ...]:
     """How far each claim about errors is, from the results on disk; none if the profile has no sequential design."""
     claims = load_claims(workspace.papers, params)
-    return claim_states(claims, params, plan, workspace) if plan.profile in claims.designs else ()
+    grows = plan.profile in claims.designs or plan.profile in claims.replicated
+    return claim_states(claims, params, plan, workspace) if grows else ()
 
 
 def growth_of(states: Sequence[ClaimState], plan: Plan) -> Growth | None:

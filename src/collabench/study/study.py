@@ -14,6 +14,8 @@ from collabench.config.configuration import Configuration, Run
 from collabench.config.params import Params, load_params, profile_of
 from collabench.config.plan import Growth, Plan, grow, make_plan
 from collabench.core.errors import ConfigError, Log
+from collabench.papers.claims import load_claims
+from collabench.papers.replications import replicated_cells
 from collabench.papers.tables import load_papers, plan_cells
 from collabench.storage import archives
 from collabench.storage.files import remove_abandoned
@@ -49,7 +51,10 @@ def load_study(root: Path, profile: str, *, planned: bool = False) -> Study:
     papers = (
         load_papers(workspace.papers, params, wanted.papers, asked, known_to_fit=known_to_fit) if wanted.papers else {}
     )
-    plan = make_plan(params, profile, plan_cells(papers, wanted.seed_range()), known_to_fit)
+    cells = list(plan_cells(papers, wanted.seed_range()))
+    if wanted.replicates:
+        cells += replicated_cells(load_claims(workspace.papers, params), params, profile, known_to_fit)
+    plan = make_plan(params, profile, cells, known_to_fit)
     archives.unpack(root)
     scheduled = growing.from_environment(profile)
     study = Study(params, plan, workspace)
