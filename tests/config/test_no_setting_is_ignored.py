@@ -40,6 +40,8 @@ from collabench.data import noise
 from collabench.methods import METHODS, Batch, MethodSettings
 from collabench.models import FAMILIES, Backbone, build_backbone
 from collabench.models.dropout import assign_generators
+from collabench.papers.claim_schema import Claim, Claims, ClaimScope, ClaimSource, Compared, FirstEffect, Replicated
+from collabench.papers.replications import replicated_cells
 from collabench.papers.tables import load_papers, plan_cells
 from collabench.report.analyse import analyse
 from collabench.report.collect import Collected
@@ -346,8 +348,24 @@ def params_with(profile: ProfileConfig) -> Params:
         models={"small": model_of(RESIDUAL), "large": model_of(RESIDUAL | {"width": 4})},
         recipes={"short": recipe, "long": recipe.model_copy(update={"epochs": 2})},
         methods={"individual": individual, "smooth": smooth},
-        profiles={"tiny": profile},
+        profiles={"tiny": profile, "first": ProfileConfig(description="f", seeds=2, first_seed=500, papers=("paper",))},
     )
+
+
+def repeated() -> Claims:
+    """A claim that the profile ``first`` has decided and that ``tiny`` may test again."""
+    names = {"dataset": "few", "noise": ("noisy",), "model": "small", "recipe": "short", "smallest_effect": 0.1}
+    claim = Claim(
+        id="one", paper="paper", statement="S.", source=ClaimSource(file="000_0.txt", place="P", words="W"),
+        quantity="error", hypothesis="lower", compare=(Compared(method="smooth", baseline="individual"),),
+        scopes=("here",),
+    )  # fmt: skip
+    effect = FirstEffect(compared="smooth against individual", estimate=-1.0, low=-2.0, high=-0.5)
+    again = Replicated(
+        profile="first", claim="one", scope="here", verdict="supported", seeds=5, effects=(effect,)
+    )  # fmt: skip
+    claims = Claims(scopes={"here": ClaimScope(profile="first", **names)}, claims=(claim,))
+    return claims.with_replications({"tiny": (again,)})
 
 
 #: A paper with one value, which the profile may name.
@@ -365,7 +383,9 @@ def planned(papers: Path) -> Callable[[ProfileConfig], Any]:
     def compute(entry: ProfileConfig) -> tuple[Any, ...]:
         params = params_with(entry)
         read = load_papers(papers, params, entry.papers) if entry.papers else {}
-        plan = make_plan(params, "tiny", plan_cells(read, entry.seed_range()))
+        cells = list(plan_cells(read, entry.seed_range()))
+        cells += replicated_cells(repeated(), params, "tiny") if entry.replicates else []
+        plan = make_plan(params, "tiny", cells)
         tables = analyse(params, Collected(plan, {}, {}, ()), partial=True).tables
         return [run.id for run in plan.runs], plan.cells, [table.model_dump(exclude={"title"}) for table in tables]
 
@@ -393,7 +413,7 @@ def profile_section(compute: Callable[[ProfileConfig], Any]) -> Section:
     one = TableConfig(**TABLE)
     base = {"description": "d", "seeds": 3, "seeds_per_job": 2, "tables": (one,)}
     values = {"description": ("another",), "tables": ((one.model_copy(update={"methods": ("individual",)}),),),
-              "papers": (("paper",),)}  # fmt: skip
+              "papers": (("paper",),), "replicates": (("first",),)}  # fmt: skip
     return Section("profiles", ProfileConfig, (base,), compute, values=values)
 
 
