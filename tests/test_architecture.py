@@ -1,4 +1,4 @@
-"""The house: thirteen packages, the direction of their imports, and what the library must not know.
+"""The house: fourteen packages, the direction of their imports, and what the library must not know.
 
 Every rule is a function from modules to the lines that break it, so that a planted violation shows that the rule sees
 it.
@@ -30,6 +30,7 @@ ALLOWED = {
     "report": "core stats config papers storage data training",
     "study": "core stats models methods config papers storage data training report",
     "sharing": "core stats models methods config papers storage data training report study",
+    "api": "core models methods config storage training report study",
     "cli": "core stats models methods config papers storage data training report study sharing",
 }
 TOP = {"__init__.py", "__main__.py"}
@@ -124,7 +125,7 @@ def private_imports(modules: Modules) -> list[str]:
 
 
 def misplaced(modules: Modules) -> list[str]:
-    """Modules outside of the thirteen packages."""
+    """Modules outside of the fourteen packages."""
     return [
         name for name in modules if f"{name}.py" not in TOP and (name.split("/")[0] not in ALLOWED or "/" not in name)
     ]
@@ -190,7 +191,7 @@ PLANTED = {
         "core/planted_too": "def f():\n    import collabench.core.planted",
     },
     private_imports: {"config/planted": "from collabench.methods._networks import anything"},
-    misplaced: {"planted": "", "fourteenth/__init__": ""},
+    misplaced: {"planted": "", "fifteenth/__init__": ""},
     too_long: {"core/planted": "\n" * (MOST_LINES + 1)},
     knows_its_users: {"study/planted": "def f():\n    import snakemake.api"},
     asks_for_the_working_directory: {"data/planted": "import os\nHERE = os.getcwd()"},
@@ -207,7 +208,7 @@ def test_every_module_keeps_to_the_rule(rule):
 @pytest.mark.parametrize("rule", RULES)
 def test_the_rule_sees_a_planted_violation(rule):
     found = rule(RULES[rule]() | PLANTED[rule])
-    assert found and all("planted" in line or "fourteenth" in line for line in found)
+    assert found and all("planted" in line or "fifteenth" in line for line in found)
 
 
 def test_every_misplaced_module_is_named():

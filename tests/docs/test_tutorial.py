@@ -300,12 +300,14 @@ def test_the_reference_lists_every_command_with_its_options():
 
 
 def test_the_reference_names_every_field_of_params_yaml_and_of_a_result():
-    from collabench.config import sections
+    from collabench.config import data_sections, sections
     from collabench.storage.results import Result
 
     page = (ROOT / "docs" / "reference" / "params.md").read_text()
     classes = ("DatasetConfig", "NoiseConfig", "Augmentation", "RecipeConfig", "TableConfig", "ProfileConfig")
-    fields = {field for name in classes for field in getattr(sections, name).model_fields}
+    fields = {
+        field for name in classes for field in vars(data_sections).get(name, vars(sections).get(name)).model_fields
+    }
     assert sorted(field for field in fields if f"`{field}`" not in page) == []
     page = (ROOT / "docs" / "reference" / "files.md").read_text()
     assert sorted(set(Result.model_fields) - {"schema_version"} - set(re.findall(r"`(\w+)`", page))) == []

@@ -14,5 +14,6 @@ from collabench.cli import report
 from collabench.cli import sharing
 from collabench.cli import data
 from collabench.cli import machine
+from collabench.cli import project
 
-__all__ = ["data", "estimate", "machine", "main", "report", "reproduce", "sharing", "study"]
+__all__ = ["data", "estimate", "machine", "main", "project", "report", "reproduce", "sharing", "study"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,20 +14,41 @@ import typer
 from collabench.core import arithmetic
 from collabench.core.errors import CollabenchError
 from collabench.core.text import PrintableStream
+from collabench.core.version import VERSION
 
 if TYPE_CHECKING:
     from collabench.study.study import Study
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 data_app = typer.Typer(help="Data sets: list, prepare, checksum.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-Profile = Annotated[str, typer.Option("--profile", "-p", help="A profile of params.yaml.")]
+
+def complete_profile(context: typer.Context, incomplete: str) -> list[str]:
+    """The profiles of the project's ``params.yaml`` that begin with ``incomplete``; none if it cannot be read."""
+    from collabench.config.yaml_file import read_yaml
+
+    root = context.params.get("root") or HERE
+    with suppress(CollabenchError, AttributeError, KeyError, TypeError):
+        profiles = read_yaml(Path(root) / "params.yaml").value["profiles"]
+        return [name for name in profiles if name.startswith(incomplete)]
+    return []
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end, if it is wanted."""
+    if wanted:
+        print(f"collabench {VERSION}")
+        raise typer.Exit
+
+
+Profile = Annotated[
+    str, typer.Option("--profile", "-p", help="A profile of params.yaml.", autocompletion=complete_profile)
+]
 Root = Annotated[Path, typer.Option("--root", help="The project's folder, where params.yaml lies.")]
 Cores = Annotated[str | None, typer.Option("--cores", help="Cores to use; default: what this process may use.")]
 ShardOption = Annotated[
@@ -38,6 +60,10 @@ Exact = Annotated[
 ]
 Hours = Annotated[
     float | None, typer.Option("--hours", help="Extend undecided claims only by blocks of seeds that end within them.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.name.key=value in place of a value of params.yaml; repeatable."),
 ]
 HERE = Path(".")
 
@@ -54,6 +80,9 @@ def everywhere(
             help="portable: as the recipes say. native: torch's own in all of them, which gives other run ids.",
         ),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
 ) -> None:
     """Re-run three papers on collaborative learning of neural networks and see which of their numbers hold."""
     if arithmetic_ is not None:
@@ -66,11 +95,11 @@ def check_hours(hours: float | None) -> None:
         raise CollabenchError(f"--hours {hours:g}: must be a number of hours above 0")
 
 
-def open_study(root: Path, profile: str) -> Study:
+def open_study(root: Path, profile: str, settings: list[str] | None = None) -> Study:
     from collabench.papers.claims import check_papers
     from collabench.study.study import load_study
 
-    study = load_study(root.resolve(), profile)
+    study = load_study(root.resolve(), profile, settings=settings or ())
     # checked before anything runs, because the report needs them at the end
     check_papers(study.workspace.papers, study.params)
     return study

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collabench.cli.app import HERE, Cores, Gpus, Profile, Root, app
+from collabench.cli.app import HERE, Cores, Gpus, Profile, Root, Set, app
 from collabench.core.errors import CollabenchError
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def estimate(
     budget: Annotated[float | None, typer.Option(help="Hours: say what they buy.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Time again what was timed on this machine before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    settings: Set = None,
 ) -> None:
     """What the profile will cost on this machine.
 
@@ -121,7 +122,7 @@ def estimate(
 
     if budget is not None and not budget > 0:
         raise CollabenchError(f"--budget {budget:g}: a budget is a positive number of hours")
-    study = load_study(root.resolve(), profile)
+    study = load_study(root.resolve(), profile, settings=settings or ())
     available = resources.choose(study.profile.device, cores=cores, gpus=gpus)
     found = predict(study, available, again=again)
     print(_as_json(found) if as_json else describe_estimate(found, budget))

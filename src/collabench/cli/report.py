@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collabench.cli.app import HERE, Exact, Profile, Root, app, open_study
+from collabench.cli.app import HERE, Exact, Profile, Root, Set, app, open_study
 from collabench.cli.study import lines_on_other_code
 from collabench.core.errors import CollabenchError
 
@@ -38,27 +38,35 @@ def report(
         Format | None, typer.Option("--format", help="Also say where every table lies as LaTeX (booktabs) or CSV.")
     ] = None,
     exact: Exact = False,
+    settings: Set = None,
 ) -> None:
     """Build tables and figures from the results and print the tables."""
     from collabench.report import accepted
     from collabench.report.build import build_report
     from collabench.report.pages.terminal import terminal_summary
+    from collabench.study import variants
     from collabench.study.other_code import runs_of_other_code
 
     if html:
-        if partial or accept or exact or format_:
+        if partial or accept or exact or format_ or settings:
             raise CollabenchError("--html writes pages from reports and builds none; leave the other options out")
         print("\n".join(write_pages(root.resolve())))
         return
     if partial and accept:
         raise CollabenchError("--accept is for the report of a finished study; leave --accept or --partial out")
-    study = open_study(root, profile)
+    study = open_study(root, profile, settings)
+    profile = study.workspace.profile
+    if accept or exact:
+        variants.refuse(profile, "--accept" if accept else "--exact")
     build_report(study.params, study.plan, study.workspace, partial=partial)
     print(terminal_summary(study.workspace, partial=partial))
     print("".join(f"{line}\n" for line in lines_on_other_code(runs_of_other_code(study), profile)), end="")
     if format_:
         print("\n".join(_files_of(study, format_, partial)))
     if partial:
+        return
+    if variants.is_variant(profile):
+        print(f"Tables and figures: {study.workspace.report / 'README.md'}")
         return
     if accept:
         accepted.accept(study.workspace)

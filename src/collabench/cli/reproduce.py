@@ -40,6 +40,9 @@ def reproduce(
     Data, noise, training, report; prints the tables. Trains only what is missing: the seeds of the tables, then what
     undecided claims need.
     """
+    from collabench.study import variants
+
+    variants.refuse(profile, "reproduce")
     check_hours(hours)
     if shard is None and not slurm and not exact and (unchanged := _unchanged(root.resolve(), profile, cores, gpus)):
         print(unchanged)

@@ -25,7 +25,9 @@ def share(
     Measured times included. Commit dvc.lock afterwards: with it, `dvc pull` elsewhere needs no training.
     """
     from collabench.sharing.share import share as push
+    from collabench.study.variants import refuse
 
+    refuse(profile, "share")
     push(open_study(root, profile), part=part, log=lambda line: print(one_line(line), flush=True))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collabench.cli.app import HERE, Cores, Gpus, Hours, Profile, Root, ShardOption, app, check_hours, open_study
+from collabench.cli.app import HERE, Cores, Gpus, Hours, Profile, Root, Set, ShardOption, app, check_hours, open_study
 from collabench.cli.claims import claims_of, line_of, summary_of
 from collabench.core.errors import CollabenchError
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 def plan(
     profile: Profile = "default",
     root: Root = HERE,
+    settings: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
     accept_code: Annotated[
         bool, typer.Option("--accept-code", help="Record that the present code computes what the runs' code computed.")
@@ -41,13 +42,18 @@ def plan(
     from collabench.storage.workspace import Workspace
     from collabench.study import memo
 
-    said = None if accept_code else memo.recall(Workspace(root.resolve(), profile), "plan_json" if as_json else "plan")
+    said = (
+        None
+        if accept_code or settings
+        else memo.recall(Workspace(root.resolve(), profile), "plan_json" if as_json else "plan")
+    )
     if said is not None:
         print(said)
         return
     from collabench.study import other_code
 
-    study = open_study(root, profile)
+    study = open_study(root, profile, settings)
+    profile = study.workspace.profile
     if accept_code:
         for other in other_code.accept_code(study):
             print(f"accepted: {other.line}")
@@ -112,17 +118,19 @@ def run(
     configuration: Annotated[str | None, typer.Option(help="Only this configuration id (see plan).")] = None,
     shard: ShardOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train runs again that failed.")] = False,
+    settings: Set = None,
 ) -> None:
     """Train what is missing, without Snakemake and DVC.
 
-    What the chosen runs require is trained too.
+    What the chosen runs require is trained too. With --set the runs have ids and a folder of their own, and no table
+    of the profile shows them.
     """
     from collabench.config.plan import with_required
     from collabench.core import distributed, processes, resources
-    from collabench.study import torchrun
+    from collabench.study import torchrun, variants
 
     check_hours(hours)
-    study = open_study(root, profile)
+    study = open_study(root, profile, settings)
     shared = distributed.launched_world() > 1  # started by torchrun: its processes share every run
     if shared:
         processes.end_with_parent()
@@ -154,6 +162,11 @@ def run(
         raise CollabenchError("; ".join(lacking))
     print("".join(f"missing: {line}\n" for line in lacking), end="", file=sys.stderr)
     limit_hours(study, possible, available, hours)
+    if settings:
+        variant = variants.find(study.workspace.root, profile, settings)
+        variants.keep(study.workspace, variant)
+        profile = variant.name
+        print(f"{variant.described}, as -p {profile}", flush=True)
     study.mend()
     study.inputs.prepare_for(possible)
     outcome, open_claims = _train_in_rounds(study, choose, available, shared, retry_failed)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import PrivateAttr
 
+from collabench.config import settings
 from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.config.fields import Name
 from collabench.config.sections import MethodConfig, ModelConfig, ProfileConfig, RecipeConfig
@@ -30,7 +32,15 @@ class Params(Record):
 
     def place(self, key: KeyPath) -> str:
         """``params.yaml:12: `` for an entry, as the beginning of a message; empty if no file was read."""
-        return "" if self._document is None else f"{self._document.path}:{self._document.line(key)}: "
+        return "" if self._document is None else f"{self._document.place(key)}: "
+
+    def refuse_unused_settings(self, profile: str, used: Iterable[tuple[str, str]]) -> None:
+        """Raise ConfigError if a setting of the command line changes an entry that the profile does not use.
+
+        used: (section, name) of every entry that it uses.
+        """
+        if self._document is not None:
+            settings.refuse_unused(self._document, profile, used)
 
 
 _SECTION_OF = {
@@ -42,11 +52,14 @@ _SECTION_OF = {
 _TEXTS: tuple[KeyPath, ...] = (("noise", "*", "pairs", "*"),)
 
 
-def load_params(path: Path) -> Params:
-    """Read and check ``params.yaml``. Raises ConfigError (one line)."""
+def load_params(path: Path, changes: Sequence[str] = ()) -> Params:
+    """Read and check ``params.yaml``. Raises ConfigError (one line).
+
+    changes: settings in place of the file's values (:func:`collabench.config.settings.apply`).
+    """
     if not path.exists() and path.parent.is_dir():
         raise ConfigError(f"{path}: does not exist; call collabench in the project's folder, or name it with --root")
-    document = read_yaml(path, texts=_TEXTS)
+    document = settings.apply(read_yaml(path, texts=_TEXTS), changes, _TEXTS)
     params: Params = validate(document, Params, document.value)
     params._document = document
     for profile_name, profile in params.profiles.items():

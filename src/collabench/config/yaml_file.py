@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,14 +95,34 @@ KeyPath = tuple[str | int, ...]
 
 
 class Document:
-    """A parsed YAML file with the line number of each key."""
+    """A parsed YAML file with the line number of each key.
 
-    def __init__(self, path: Path, value: Any, lines: dict[KeyPath, int]) -> None:
+    settings: the values that are not the file's, but the command line's: where they are → the argument of ``--set``.
+    """
+
+    def __init__(
+        self, path: Path, value: Any, lines: dict[KeyPath, int], settings: Mapping[KeyPath, str] | None = None
+    ) -> None:
         self.path, self.value, self._lines = path, value, lines
+        self.settings: Mapping[KeyPath, str] = settings or {}
+
+    def with_settings(self, value: Any, settings: Mapping[KeyPath, str]) -> Document:
+        """The document with another value, in which the command line's settings stand."""
+        return Document(self.path, value, self._lines, settings)
+
+    def place(self, key_path: KeyPath) -> str:
+        """``params.yaml:12``, or the settings that a value comes from, or by which an entry differs from the file."""
+        for path, setting in self.settings.items():
+            if key_path[: len(path)] == path:
+                return f"--set {setting}"
+        below = [
+            f"--set {s}" for path, s in self.settings.items() if len(key_path) > 1 and path[: len(key_path)] == key_path
+        ]
+        return ", with ".join([f"{self.path}:{self.line(key_path)}", *below])
 
     def where(self, key_path: KeyPath) -> str:
         """``params.yaml:12: recipes.fast.epochs`` for the deepest part of ``key_path`` that is in the file."""
-        return _where(self.path, self.line(key_path), key_path)
+        return f"{self.place(key_path)}: {_shown(key_path)}"
 
     def line(self, key_path: KeyPath) -> int:
         """The line of the deepest part of ``key_path`` that is in the file."""
@@ -115,7 +135,11 @@ class Document:
 
 
 def _where(path: Path, line: int, key_path: KeyPath) -> str:
-    return f"{path}:{line}: {'.'.join(map(_shown_part, key_path)) or 'the file'}"
+    return f"{path}:{line}: {_shown(key_path)}"
+
+
+def _shown(key_path: KeyPath) -> str:
+    return ".".join(map(_shown_part, key_path)) or "the file"
 
 
 def _shown_part(part: str | int) -> str:
@@ -160,6 +184,26 @@ def read_yaml(path: Path, texts: tuple[KeyPath, ...] = ()) -> Document:
         raise ConfigError(
             f"{path}:{line}: not text: the character {chr(error.character)!r} cannot stand here"
         ) from None
+
+
+def parse_value(text: str, key_path: KeyPath, place: str, texts: tuple[KeyPath, ...] = ()) -> Any:
+    """One value in YAML for ``key_path``, read as :func:`read_yaml` reads a file's. Nothing stands for null.
+
+    Raises ConfigError, beginning with ``place``.
+    """
+    if any(_fits(pattern, key_path) for pattern in texts):
+        return text
+    if len(text) > MAX_YAML_BYTES:
+        raise ConfigError(f"{place}: a value has at most {MAX_YAML_BYTES:,} characters")
+    try:
+        # a value of flow style, as it would stand behind its key
+        (value,) = _parse(Path(place), f"value: {text}", _Loader, ()).value.values()
+        return value
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {str(error).removeprefix(f'{place}:1: ')}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        problem = getattr(error, "problem", None) or "not one value"
+        raise ConfigError(f"{place}: not a value in YAML: {problem}") from None
 
 
 def _parse(path: Path, text: str, loader_class: type[Any], texts: tuple[KeyPath, ...]) -> Document:

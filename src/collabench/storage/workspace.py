@@ -13,6 +13,7 @@
       costs/                                tables of measured.json
       latex/                                tables as LaTeX, if asked for
       packed/                               runs/<configuration>.tar, measured.tar: the same files, as they travel (DVC)
+      settings.json                         of a variant (``<profile>~<digest>``): its settings of the command line
       state/                                checkpoints, failures, locks, progress, logs: never shared
         set-aside/                          what no table needs any longer, in folders as above
     reports/<profile>/                      the accepted report, in git
@@ -86,6 +87,11 @@ class Workspace:
         return self.home / "report"
 
     @property
+    def settings(self) -> Path:
+        """The settings of a variant (:mod:`collabench.study.variants`)."""
+        return self.home / "settings.json"
+
+    @property
     def reproduce_lock(self) -> Path:
         """Held while DVC runs. DVC has one lock for all profiles of a folder and does not wait for it."""
         return self.root / "artifacts" / ".reproduce.lock"
@@ -157,6 +163,11 @@ class Workspace:
 
     def measured_file(self, run: Run) -> Path:
         return self.measured / run.configuration.id / f"seed-{run.seed}.json"
+
+    @property
+    def curves(self) -> Path:
+        """Curves for other tools (:mod:`collabench.study.curves`)."""
+        return self.state / "curves"
 
     def estimate(self, configuration_id: str) -> Path:
         """The prediction of ``collabench estimate`` for one run, on the machine and device that it names."""

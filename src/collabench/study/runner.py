@@ -16,6 +16,7 @@ from collabench.core.resources import is_shortage_of_memory
 from collabench.storage.files import read_json, sha256_of, write_atomically, write_json
 from collabench.storage.locks import holding
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Failure, InProgress, load_result, load_weights
+from collabench.study import curves
 from collabench.study.inputs import link_files
 from collabench.study.source_code import source_digest
 
@@ -68,7 +69,7 @@ class Runner:
         training is waited for. Raises StorageError if files cannot be written, which does not count as a failure of a
         run.
         """
-        checkpoint_seconds()  # a mistake there is no failure of a run
+        checkpoint_seconds(), curves.chosen()  # a mistake there is no failure of a run
         outcome = Outcome()
         for run in runs:
             everywhere = self._workspace.lock_of_all_profiles(run.id)
@@ -152,17 +153,20 @@ class Runner:
         dataset = self._study.inputs.dataset(run, log)
         static_noise = self._study.inputs.static_noise(run, log)
         train_run = self._train_run or training.train_run
-        trained = train_run(
-            run,
-            dataset,
-            device=chosen,
-            static_noise=static_noise,
-            teachers=[self._required(required, device, log) for required in run.requires()],
-            checkpoint_path=self._workspace.checkpoint(run.id),
-            checkpoint_seconds=checkpoint_seconds(),
-            report=self._progress_writer(run),
-            log=log,
-        )
+        teachers = [self._required(required, device, log) for required in run.requires()]
+        with curves.logging(run, self._workspace.curves, self._workspace.profile, log) as after_epoch:
+            trained = train_run(
+                run,
+                dataset,
+                device=chosen,
+                static_noise=static_noise,
+                teachers=teachers,
+                checkpoint_path=self._workspace.checkpoint(run.id),
+                checkpoint_seconds=checkpoint_seconds(),
+                report=self._progress_writer(run),
+                after_epoch=after_epoch,
+                log=log,
+            )
         if static_noise is not None:
             labels = labels_digest(static_noise.noisy)
             trained.result = trained.result.model_copy(update={"labels": labels})

@@ -5,12 +5,12 @@ Everything here works without Snakemake and DVC, which call the same functions t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabench.config.compatibility import check_files
-from collabench.config.configuration import Configuration, Run
+from collabench.config.configuration import SECTIONS, Configuration, Run
 from collabench.config.params import Params, load_params, profile_of
 from collabench.config.plan import Growth, Plan, grow, make_plan
 from collabench.core.errors import ConfigError, Log
@@ -22,6 +22,7 @@ from collabench.storage.files import remove_abandoned
 from collabench.storage.results import RESULT
 from collabench.storage.workspace import Workspace
 from collabench.study import growth as growing
+from collabench.study import variants
 from collabench.study.inputs import Inputs
 from collabench.study.jobs import Jobs
 from collabench.study.status import RunStatus, explain_missing, status_of
@@ -30,17 +31,22 @@ if TYPE_CHECKING:
     from collabench.report.looks import ClaimState
 
 
-def load_study(root: Path, profile: str, *, planned: bool = False) -> Study:
+def load_study(root: Path, profile: str, *, planned: bool = False, settings: Sequence[str] = ()) -> Study:
     """Load the study of a profile below the project's root, and unpack results that arrived in archives.
 
     The plan has the seeds that undecided claims need (:mod:`collabench.study.growth`), or those that the process which
     scheduled this one has found. planned: the calling process has made this plan and has found that its parts fit each
-    other. Raises ConfigError (one line).
+    other. settings: in place of the file's values; the study is then a variant of the profile
+    (:mod:`collabench.study.variants`). Raises ConfigError (one line).
     """
-    workspace = Workspace(root, profile)
-    params = load_params(workspace.params)
-    wanted = profile_of(params, profile, workspace.params)
-    asked = f"{workspace.params}: profiles.{profile}.papers"
+    variant = variants.find(root, profile, settings)
+    workspace = Workspace(root, variant.name)
+    params = load_params(workspace.params, variant.settings)
+    wanted = profile_of(params, variant.profile, workspace.params)
+    if variant.settings:
+        wanted = wanted.model_copy(update={"description": f"{wanted.description} ({variant.described})"})
+        params.profiles[variant.name] = wanted
+    asked = f"{workspace.params}: profiles.{variant.profile}.papers"
     trained = workspace.trained()
 
     def known_to_fit(configuration: Configuration) -> bool:
@@ -51,14 +57,26 @@ def load_study(root: Path, profile: str, *, planned: bool = False) -> Study:
     papers = (
         load_papers(workspace.papers, params, wanted.papers, asked, known_to_fit=known_to_fit) if wanted.papers else {}
     )
+<<<<<<< HEAD
     cells = list(plan_cells(papers, wanted.seed_range()))
     if wanted.replicates:
         cells += replicated_cells(load_claims(workspace.papers, params), params, profile, known_to_fit)
     plan = make_plan(params, profile, cells, known_to_fit)
+=======
+    plan = make_plan(params, variant.name, plan_cells(papers, wanted.seed_range()), known_to_fit)
+    params.refuse_unused_settings(variant.profile, _entries_of(plan))
+>>>>>>> 99161cf (Other settings for one command, the interface for Python and a project of one's own: for people who use the suite as a tool)
     archives.unpack(root)
-    scheduled = growing.from_environment(profile)
+    scheduled = growing.from_environment(variant.name)
     study = Study(params, plan, workspace)
     return study.grown() if scheduled is None else study.with_growth(scheduled)
+
+
+def _entries_of(plan: Plan) -> set[tuple[str, str]]:
+    """Section and name of every entry of ``params.yaml`` that a plan uses."""
+    every = plan.configurations.values()
+    named = {(SECTIONS[part], name) for configuration in every for part, name in configuration.names.items()}
+    return named | {("models", name) for configuration in every for name in configuration.peer_models}
 
 
 class Study:

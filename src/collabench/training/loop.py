@@ -59,6 +59,7 @@ def train_run(
     checkpoint_path: Path | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     report: Callable[[Progress], None] | None = None,
+    after_epoch: Callable[[History], None] | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Trained:
     """Train one run, or resume it from its checkpoint. Both give byte-identical results.
@@ -70,6 +71,7 @@ def train_run(
         teachers: deployed networks of ``run.requires()``, in that order.
         checkpoint_path: of the checkpoint, which the first process writes. None: no checkpoints.
         report: called about once a second and at the end of every epoch.
+        after_epoch: called with the run's history after every epoch; it must not change it.
         log: receives lines for a person, for example about a damaged checkpoint.
 
     Raises:
@@ -94,6 +96,8 @@ def train_run(
         clock = Clock(checkpoint_seconds)
         while trainer.method.trains and history.epoch < recipe.epochs:
             trainer.train_epoch(clock, checkpoint_path, report)
+            if after_epoch is not None:
+                after_epoch(history)
         if not distributed.are_equal(trainer.network.state_dict().values()):
             raise RunFailed("the processes ended with different weights")
         if not trainer.method.trains:
