@@ -57,15 +57,11 @@ def load_study(root: Path, profile: str, *, planned: bool = False, settings: Seq
     papers = (
         load_papers(workspace.papers, params, wanted.papers, asked, known_to_fit=known_to_fit) if wanted.papers else {}
     )
-<<<<<<< HEAD
     cells = list(plan_cells(papers, wanted.seed_range()))
     if wanted.replicates:
-        cells += replicated_cells(load_claims(workspace.papers, params), params, profile, known_to_fit)
-    plan = make_plan(params, profile, cells, known_to_fit)
-=======
-    plan = make_plan(params, variant.name, plan_cells(papers, wanted.seed_range()), known_to_fit)
+        cells += replicated_cells(load_claims(workspace.papers, params), params, variant.profile, known_to_fit)
+    plan = make_plan(params, variant.name, cells, known_to_fit)
     params.refuse_unused_settings(variant.profile, _entries_of(plan))
->>>>>>> 99161cf (Other settings for one command, the interface for Python and a project of one's own: for people who use the suite as a tool)
     archives.unpack(root)
     scheduled = growing.from_environment(variant.name)
     study = Study(params, plan, workspace)
