@@ -20,6 +20,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -60,8 +61,11 @@ SHAPE, CLASSES, IMAGES, STEPS = (1, 8, 8), 10, 6, 2
 CANNOT = {
     ("noise", "path"): "where the file lies; sha256 says which it is",
     ("datasets", "title"): "a name for people",
+    ("datasets", "labels"): "words for people",
     ("datasets", "path"): "where the files lie; sha256 says which they are",
     ("datasets", "mirrors"): "where else the same archive can be fetched",
+    ("datasets", "split_file"): "where the table lies; sha256 covers what it says",
+    ("datasets", "test_path"): "where the test images lie; sha256 covers what they are",
     ("methods.kd", "teacher_file"): "where the file lies; teacher_sha256 says which it is",
     ("models.custom", "revision"): "stands for the code of a user's model, which no identity sees",
     ("recipes", "processes"): "refused unless so many processes share the run (docs/how-to/several-gpus.md)",
@@ -233,7 +237,9 @@ def noisy_labels(entry: NoiseConfig) -> tuple[Any, ...]:
     labels = torch.arange(60) % 10
     classes = tuple("0123456789")
     epochs = (None, None) if entry.is_static else (0, 1)
-    drawn = [noise.draw(entry, labels, classes, 0, epoch) for epoch in epochs]
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (60, 4, 4, 1), dtype=np.uint8))
+    seen = noise.Seen(pixels, (0.5,), (0.3,))
+    drawn = [noise.draw(entry, labels, classes, 0, epoch, seen=seen) for epoch in epochs]
     return digest_of(one.noisy for one in drawn), digest_of(one.mask for one in drawn)
 
 
@@ -420,7 +426,7 @@ def profile_section(compute: Callable[[ProfileConfig], Any]) -> Section:
 def dataset_sections(sources: Sources) -> Iterator[Section]:
     values = {"title": ("Another",), "path": ("elsewhere",), "sha256": ("0" * 64, None), "resize": (16,),
               "mirrors": (("https://mirror.example/archive.tar.gz",),), "train_images": (12, 16), "test_images": (4,
-              8)}  # fmt: skip
+              8), "test_fraction": (0.3, 0.5), "split_file": ("elsewhere",), "test_path": ("elsewhere",)}  # fmt: skip
     for source in ("digits", "cifar10", *sources.placed):
         base = {"source": source, **sources.placed.get(source, {})}
         bases = [base, base | {"train_images": 14 if source != "digits" else 100}]
@@ -432,6 +438,10 @@ def dataset_sections(sources: Sources) -> Iterator[Section]:
             bases.append(base | {"resize": 12})
         if source == "imagenet32":
             bases = [base | {"train_images": 4}]
+        if source == "images":
+            undivided = {"source": "images", "path": str(sources.folder / "images/train"), "test_fraction": 0.4}
+            pin = data.source_digest(DatasetConfig(**undivided))
+            bases.append(undivided | {"sha256": pin})
         changed = values | ({"train_images": (120, 200), "test_images": (50, 70)} if source == "digits" else {})
         yield Section(
             "datasets", DatasetConfig, tuple(bases), sources.prepared, DatasetConfig.identity, changed, ("source",)
@@ -615,6 +625,7 @@ def noise_section(folder: Path) -> Section:
             {"kind": "symmetric", "rate": 0.3, "when": "per_epoch", "count": "bernoulli"},
             {"kind": "asymmetric", "rate": 0.4, "when": "per_epoch", "hit": "fixed"},
             {"kind": "pair", "rate": 0.4},
+            {"kind": "instance", "rate": 0.4},
             {"kind": "matrix", "rows": MATRIX, "when": "per_epoch"},
             {"kind": "matrix", "path": str(rows), "sha256": pins[rows]},
             {"kind": "file", "path": str(labels), "sha256": pins[labels], "key": "first"},

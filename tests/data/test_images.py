@@ -23,8 +23,9 @@ from collabench import data
 from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.config.sections import Augmentation
 from collabench.core.errors import DataError, StorageError
-from collabench.data import images, noise
-from collabench.data.images import BadFiles, centre_crop
+from collabench.data import image_files, images, noise
+from collabench.data.image_files import BadFiles
+from collabench.data.images import centre_crop
 from tests.support import official_formats as formats
 
 LIMITS = {"array": 2**32, "streamed": 100}
@@ -92,7 +93,7 @@ def test_an_image_that_no_run_sees_changes_no_pin(tmp_path):
     """What is hashed: of a subset the files that are chosen, and the names of all classes."""
     formats.write_images(tmp_path / "pets", train=6)
     config = pinned(tmp_path / "pets", train_images=4)
-    files = images.find_images(tmp_path / "pets", ("train", "test"))
+    files = image_files.find_images(tmp_path / "pets", ("train", "test"))
     dataset = prepared(tmp_path, config)
     seen = {path.tobytes() for path in dataset.train_images.numpy()}
     others = [
@@ -213,7 +214,7 @@ def test_names_are_the_same_in_every_locale(tmp_path):
         check=False,
     )
     program = (
-        "import sys, json, pathlib; from collabench.data.images import *\n"
+        "import sys, json, pathlib; from collabench.data.image_files import *\n"
         "for name in ('pets', 'pets.zip', 'pets.tar'):\n"
         "    path = pathlib.Path(sys.argv[1]) / name\n"
         "    found = find_images(path, ('train', 'test'))\n"

@@ -40,12 +40,16 @@ ENTRIES: dict[str, list[dict[str, Any]]] = {
         {"source": "digits", "train_images": 100, "test_on_rest": True, "title": "Digits", "split_seed": 3},
         {"source": "cifar10", "mirrors": ["https://example.org/a"], "path": "cifar", "test_images": 100},
         {"source": "images", "path": "photos", "sha256": SHA, "resize": 32},
+        {"source": "images", "path": "photos", "sha256": SHA, "test_fraction": 0.2, "split_seed": 1},
+        {"source": "images", "path": "photos", "sha256": SHA, "split_file": "split.csv"},
+        {"source": "images", "path": "photos", "sha256": SHA, "test_path": "checked", "labels": "noisy"},
     ],
     "noise": [
         {"kind": "asymmetric", "rate": 0.4, "pairs": {"0": "1", "2": "3"}},
         {"kind": "uniform", "rate": 0.4, "when": "per_epoch", "hit": "fixed", "count": "bernoulli"},
         {"kind": "matrix", "rows": [[0.5 if column in (row, 0) else 0.0 for column in range(10)] if row else
          [1.0] + [0.0] * 9 for row in range(10)]},
+        {"kind": "instance", "rate": 0.3},
         {"kind": "matrix", "path": "matrix.csv", "sha256": SHA},
         {"kind": "file", "path": "labels.csv", "sha256": SHA, "key": "worst"},
     ],

@@ -73,15 +73,15 @@ def plan(
     counts = {state: sum(s.state == state for s in statuses) for state in dict.fromkeys(s.state for s in statuses)}
     missing = [*study.inputs.missing_datasets().values(), *study.missing_files(study.plan.runs)]
     others = other_code.runs_of_other_code(study)
-    tiny = study.inputs.tiny_last_batches()
-    content = {"profile": profile, "runs": len(statuses), "states": counts, "missing_data": missing, "notes": tiny}
+    notes = [*study.inputs.tiny_last_batches(), *study.inputs.noisy_tests()]
+    content = {"profile": profile, "runs": len(statuses), "states": counts, "missing_data": missing, "notes": notes}
     stale = {"other_code": [other.line for other in others]} if others else {}
     lines = [
         f"{row['label']}: {', '.join(f'{len(numbers)} {state}' for state, numbers in row['seeds'].items())}"
         f"{' (' + row['why'] + ')' if row['why'] else ''}  [{row['configuration']}]"
         for row in rows.values()
     ]
-    lines += [f"note: {line}" for line in tiny]
+    lines += [f"note: {line}" for line in notes]
     claims = claims_of(study)
     lines += [f"claim {line_of(claim)}" for claim in claims]
     lines += [f"missing: {line}" for line in missing] + lines_on_other_code(others, profile)

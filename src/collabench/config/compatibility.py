@@ -114,6 +114,8 @@ def _check_noise(noise: NoiseConfig, dataset: DatasetConfig) -> None:
     """Raise ConfigError or ValueError if a given matrix or given labels cannot be those of the data set."""
     if noise.rows is not None and dataset.source in KNOWN:
         check_size(len(noise.rows), KNOWN[dataset.source].classes, "rows")
+    if noise.kind == "instance" and dataset.source == "imagenet" and dataset.resize is None:
+        raise ConfigError("kind: instance reads the pixels of images of one size: give the data set a resize")
     if noise.kind == "file" and dataset.test_on_rest:
         raise ConfigError("kind: file holds labels of the source's training images, and with test_on_rest test images "
                           "are trained on, too; remove test_on_rest from the data set")  # fmt: skip

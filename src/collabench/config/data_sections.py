@@ -13,6 +13,9 @@ from collabench.config.known_datasets import DECODED_SOURCES, PINNED_SOURCES
 from collabench.config.matrices import check_matrix
 from collabench.core.record import LATER, NO_REPEATS, Record
 
+#: What is known of a data set's labels.
+Labels = Literal["clean", "given", "noisy"]
+
 
 class DatasetConfig(Record):
     """The source of the images, and which of them are used.
@@ -23,6 +26,13 @@ class DatasetConfig(Record):
     training set is a test image.
     ``exif_orientation``: whether images that were stored turned or mirrored are turned as their EXIF data say
     (``applied``), or kept as they are stored (Pillow turns TIFF files always).
+    ``test_fraction``, ``split_file`` and ``test_path`` are for a folder of class folders that is not divided into
+    ``train`` and ``test``. ``test_fraction``: this share of every class is for testing; ``split_seed`` says which
+    images. ``split_file``: a table with the columns ``file`` and ``split``. ``test_path``: another folder or archive
+    of class folders, which holds the test images.
+    ``labels``: what is known of the labels, in words of reports and model cards. ``given``: nobody has checked them
+    (the default of ``source: images``). ``clean``: they were checked (the default of other sources). ``noisy``: some
+    are known to be wrong, those of the test images as well unless they lie at ``test_path``.
     """
 
     source: Literal["digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet", "images"]
@@ -31,10 +41,14 @@ class DatasetConfig(Record):
     sha256: Sha256 | None = None
     mirrors: Annotated[tuple[str, ...], NO_REPEATS] = ()
     resize: int | None = Field(default=None, ge=4, le=1024)
+    labels: Labels | None = None
     exif_orientation: Annotated[Literal["ignored", "applied"], LATER] = "ignored"
     train_images: int | None = Field(default=None, ge=2, le=100_000_000)
     test_images: int | None = Field(default=None, ge=2, le=100_000_000)
     test_on_rest: bool = False
+    test_fraction: Annotated[float | None, Field(gt=0, lt=1), LATER] = None
+    split_file: str | None = Field(default=None, min_length=1)
+    test_path: str | None = Field(default=None, min_length=1)
     split: Annotated[Literal["fixed", "per_seed"], LATER] = "fixed"
     split_seed: int = Field(default=0, ge=0, lt=10_000)
 
@@ -59,8 +73,15 @@ class DatasetConfig(Record):
                 raise ValueError(f"the mirror {mirror!r} must begin with http:// or https://")
         if self.test_on_rest and (self.train_images is None or self.source != "digits"):
             raise ValueError("test_on_rest is for digits with train_images set")
-        if self.split_seed and self.train_images is None and self.test_images is None:
-            raise ValueError("split_seed decides which images are used: it belongs to train_images or test_images")
+        dividing = [name for name in ("test_fraction", "split_file", "test_path") if getattr(self, name) is not None]
+        if dividing and self.source != "images":
+            raise ValueError(f"{dividing[0]} is for source: images; {self.source!r} has test images of its own")
+        if len(dividing) > 1:
+            raise ValueError(f"{dividing[0]} and {dividing[1]} both say which images are for testing; remove one")
+        subset = self.train_images is not None or self.test_images is not None
+        if self.split_seed and not subset and self.test_fraction is None:
+            raise ValueError("split_seed decides which images are used: it belongs to train_images, test_images or "
+                             "test_fraction")  # fmt: skip
         if self.split == "per_seed" and self.train_images is None and self.test_images is None:
             raise ValueError("split: per_seed draws which images are used: it belongs to train_images or test_images")
         if self.split == "per_seed" and self.split_seed:
@@ -72,6 +93,23 @@ class DatasetConfig(Record):
         """Whether images are turned as their EXIF orientation says."""
         return self.exif_orientation == "applied"
 
+    @property
+    def training_labels(self) -> Labels:
+        """What is known of the training labels."""
+        return self.labels or ("given" if self.source == "images" else "clean")
+
+    @property
+    def test_labels(self) -> Labels:
+        """What is known of the test labels: as of the training labels, except in a folder of test images that stands
+        beside noisy ones."""
+        apart = self.labels == "noisy" and self.test_path is not None
+        return "given" if apart else self.training_labels
+
+    @property
+    def is_divided_here(self) -> bool:
+        """Whether the entry says which images are for testing, and not the files' folders."""
+        return not (self.test_fraction is None and self.split_file is None and self.test_path is None)
+
     def pool(self) -> Self:
         """The entry of the images that are prepared: this one, or without its subsets if they are drawn per seed."""
         if self.split == "fixed":
@@ -80,22 +118,23 @@ class DatasetConfig(Record):
         return self.model_copy(update={**unset, "test_on_rest": False})
 
     def identity(self) -> dict[str, Any]:
-        """The fields that can change a run's numbers: all but the path, the mirrors and the title."""
-        return self.identity_fields(exclude=("title", "path", "mirrors"))
+        """The fields that can change a run's numbers: all but the paths, the mirrors, and what is for people.
+        ``sha256`` stands for the files at all paths."""
+        return self.identity_fields(exclude=("title", "labels", "path", "mirrors", "split_file", "test_path"))
 
 
 class NoiseConfig(Record):
     """Label noise of the training split.
 
     ``rate``: the share of labels that are redrawn over all classes (``uniform``; one in m of them stays right), or that
-    are wrong (``symmetric``, ``asymmetric``, ``pair``).
+    are wrong (``symmetric``, ``asymmetric``, ``pair``), or the mean of the images' own rates (``instance``).
     ``rows``: the matrix: the probability of every label (column) for an image of every class (row).
     ``path``: the file that holds the matrix (``kind: matrix``) or the labels (``kind: file``), relative to the folder
     of ``params.yaml``. ``sha256``: its SHA-256, which stands for it in the run's identity. Without it nothing is
     trained. ``key``: which labels, of a file that holds several.
     """
 
-    kind: Literal["none", "uniform", "symmetric", "asymmetric", "pair", "matrix", "file"]
+    kind: Literal["none", "uniform", "symmetric", "asymmetric", "pair", "instance", "matrix", "file"]
     rate: float = Field(default=0.0, ge=0.0, le=1.0)
     when: Literal["static", "per_epoch"] = "static"
     count: Literal["exact", "bernoulli"] = "exact"
@@ -112,8 +151,10 @@ class NoiseConfig(Record):
             self._check_given()
         elif (self.kind == "none") != (self.rate == 0.0):
             raise ValueError("kind: none goes with rate 0, every other kind with a rate above 0")
-        if self.kind in ("none", "file") and (self.when, self.count, self.hit) != ("static", "exact", "redrawn"):
-            why = "changes no label" if self.kind == "none" else "draws no label"
+        fixed = {"none": "changes no label", "file": "draws no label",
+                 "instance": "draws each image's label once, by the image's own probabilities"}  # fmt: skip
+        if self.kind in fixed and (self.when, self.count, self.hit) != ("static", "exact", "redrawn"):
+            why = fixed[self.kind]
             raise ValueError(f"kind: {self.kind} {why}; remove when, count and hit")
         if self.pairs is not None and self.kind != "asymmetric":
             raise ValueError("pairs belong to kind: asymmetric")

@@ -14,6 +14,9 @@ smallest u (``count: exact``), or those with u < rate (``bernoulli``). The label
 ``pair``
     the next class (of the last class: the first).
 
+``instance`` draws every image's label by probabilities that depend on its pixels
+(:mod:`collabench.data.instance_noise`).
+
 Two kinds have no rate. ``matrix`` gives the probability T[i, j] that an image of class i gets label j. Of the n_i
 images of class i, T[i, j] · n_i get it (``exact``; the largest remainders are rounded up), or every image draws its
 label (``bernoulli``). ``file`` holds the labels themselves (:mod:`collabench.data.label_files`), and nothing is drawn.
@@ -39,10 +42,24 @@ from collabench.config.data_sections import NoiseConfig
 from collabench.config.known_datasets import look_alikes
 from collabench.core.errors import DataError
 from collabench.core.seeding import numpy_generator
+from collabench.data.instance_noise import draw_labels
 from collabench.data.label_files import InSource, read_labels, read_matrix
 from collabench.data.tensors import read_tensors, write_tensors
 
 FORMAT = 1
+
+
+#: Kinds that have no probabilities of a class: only what was drawn, or given, has a matrix.
+WITHOUT_MATRIX = ("instance", "file")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The images that labels are drawn for. images: uint8 (N, H, W, C). mean, std: of each channel, in [0, 1]."""
+
+    images: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +70,7 @@ class NoisyLabels:
     mask: bool (N,), True for images that were hit (their label may have stayed right).
     corruption: share of wrong labels.
     transition: float64 (m, m), the specified probability of label j (column) for an image of class i (row). Rows sum to
-    1. Of labels that a file holds: :func:`realised`.
+    1. Of ``instance``, and of labels that a file holds: :func:`realised`.
     """
 
     clean: Tensor
@@ -91,7 +108,7 @@ def flips(config: NoiseConfig, classes: tuple[str, ...]) -> dict[str, str] | Non
 
 
 def transition_matrix(config: NoiseConfig, classes: tuple[str, ...]) -> Tensor:
-    """Specified probabilities (m, m), float64: row = right class, column = label. Not for labels that a file holds.
+    """Specified probabilities (m, m), float64: row = right class, column = label. Not for :data:`WITHOUT_MATRIX`.
 
     Raises DataError for a file of the matrix that cannot be used.
     """
@@ -107,7 +124,7 @@ def transition_matrix(config: NoiseConfig, classes: tuple[str, ...]) -> Tensor:
         return matrix + rate * torch.eye(count, dtype=torch.float64).roll(1, dims=1)
     if config.kind == "matrix":
         return read_matrix(config, count)
-    assert config.kind == "asymmetric", "the labels of a file have no specified probabilities"
+    assert config.kind == "asymmetric", "the other kinds have no specified probabilities"
     for source, target in enumerate(partners(classes, config.pairs)):
         matrix[source, target if target >= 0 else source] += rate
     return matrix
@@ -131,17 +148,24 @@ def draw(
     seed: int,
     epoch: int | None = None,
     in_source: InSource | None = None,
+    seen: Seen | None = None,
 ) -> NoisyLabels:
     """Noisy labels of a training split.
 
     labels: clean, int64 (N,), on the CPU. epoch: None for static noise (stream ``noise``), else the epoch of per-epoch
     noise (stream ``noise`` keyed by the epoch; with ``hit: fixed`` the images hit come from a key without the epoch).
     in_source: for labels that a file holds, which images of the source these are; None for all.
+    seen: the images, for ``instance``.
     Raises DataError for pairs that name unknown classes, and for a file of a matrix or of labels that cannot be used.
     """
     clean = labels.numpy()
     if config.kind == "file":
         noisy = read_labels(config, labels, classes, in_source).numpy()
+        hit = noisy != clean
+        transition = realised(labels, torch.from_numpy(noisy), len(classes))
+    elif config.kind == "instance":
+        assert seen is not None, "labels that depend on the images need them"
+        noisy = draw_labels(seen.images, clean, len(classes), config.rate, seed, seen.mean, seen.std)
         hit = noisy != clean
         transition = realised(labels, torch.from_numpy(noisy), len(classes))
     else:
@@ -258,7 +282,7 @@ def check_static(drawn: NoisyLabels, config: NoiseConfig, labels: Tensor, classe
     probabilities."""
     if not torch.equal(drawn.clean, labels):
         raise DataError(f"{path}: holds noisy labels of another data set")
-    if config.kind != "file" and not torch.equal(drawn.transition, transition_matrix(config, classes)):
+    if config.kind not in WITHOUT_MATRIX and not torch.equal(drawn.transition, transition_matrix(config, classes)):
         raise DataError(f"{path}: holds noisy labels of other probabilities")
 
 

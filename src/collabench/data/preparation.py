@@ -21,7 +21,8 @@ from collabench.core.resources import is_shortage_of_memory
 from collabench.data import streaming
 from collabench.data.dataset import ARRAYS, FORMAT, Dataset, read_prepared
 from collabench.data.download import Log, Official
-from collabench.data.images import BadFiles, open_image
+from collabench.data.image_files import BadFiles
+from collabench.data.images import open_image
 from collabench.data.label_files import InSource
 from collabench.data.manifest import MANIFEST, Manifest
 from collabench.data.normalisation import pixel_statistics
@@ -55,7 +56,7 @@ def prepare(
     used: every image is decoded. Files are written atomically.
     """
     log = progress or (lambda line: None)
-    config = config.pool()
+    config = with_paths(config.pool(), root)
     existing = _existing(config, folder, root, log)
     if existing is not None:
         return existing
@@ -93,6 +94,12 @@ def _prepare(
         streamed = size > max_array_bytes
     elif not streamed:
         streamed = _decoded_size(config, source, train, len(train) + len(test)) > max_array_bytes
+    if streamed and config.test_path is not None:
+        raise DataError(
+            f"{config.path}: more than {max_array_bytes:,} bytes of pixels, which are read from files while training "
+            "runs; test_path is for images that fit in an array: use a smaller resize, or place the test images in "
+            "test/<class>/ beside train/<class>/"
+        )
     if streamed and (source.files is None or source.files.from_archive):
         raise DataError(
             f"{config.path or config.source}: more than {max_array_bytes:,} bytes of pixels are read from files, not "
@@ -135,7 +142,7 @@ def source_digest(config: DatasetConfig, root: Path | None = None, bad_files: Pa
     if path is None or config.source in OFFICIAL:
         raise DataError(f"the source {config.source!r} is pinned by the program; it takes no sha256")
     try:
-        return digest_of_source(config.pool(), path)
+        return digest_of_source(with_paths(config.pool(), root), path)
     except BadFiles as error:
         raise error.listed_in(bad_files) from None
 
@@ -144,7 +151,8 @@ def is_pinned_source(config: DatasetConfig, root: Path | None = None) -> bool:
     """Whether the files that the user provides are those of the configuration's ``sha256``. Reads all that are used."""
     path = path_of(config, root)
     assert path is not None, "the configuration asks for a path"
-    return fits_pin(config.pool(), path, digest_of_source(config.pool(), path))
+    pool = with_paths(config.pool(), root)
+    return fits_pin(pool, path, digest_of_source(pool, path))
 
 
 def position_in_source(
@@ -165,6 +173,7 @@ def position_in_source(
         return None
     if config.split == "per_seed":
         return InSource(choose(config, pool.train_labels, pool.test_labels, seed)[0], len(pool.train_labels))
+    config = with_paths(config, root)
     source = open_source(config, downloads, path_of(config, root), lambda line: None, official)
     return InSource(choose(config, source.train_labels, source.test_labels)[0], len(source.train_labels))
 
@@ -183,14 +192,23 @@ def what_is_missing(config: DatasetConfig, root: Path | None = None, prepared: P
                 return None
         except DataError:  # it is prepared again
             pass
-    return not_placed(config.pool(), path)
+    return not_placed(with_paths(config.pool(), root), path)
 
 
 def path_of(config: DatasetConfig, root: Path | None) -> Path | None:
     """Where the configuration says that the files lie. root: base of a relative path."""
-    if config.path is None:
-        return None
-    path = Path(os.fsdecode(config.path.encode())).expanduser()  # UTF-8 in every locale
+    return None if config.path is None else _absolute(config.path, root)
+
+
+def with_paths(config: DatasetConfig, root: Path | None) -> DatasetConfig:
+    """The configuration with its further paths as the program opens them. root: base of relative ones."""
+    further = {name: getattr(config, name) for name in ("split_file", "test_path")}
+    found = {name: str(_absolute(path, root)) for name, path in further.items() if path is not None}
+    return config.model_copy(update=found) if found else config
+
+
+def _absolute(name: str, root: Path | None) -> Path:
+    path = Path(os.fsdecode(name.encode())).expanduser()  # UTF-8 in every locale
     return path if root is None else root / path
 
 

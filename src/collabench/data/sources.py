@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,33 +13,17 @@ from collabench.config.data_sections import DatasetConfig
 from collabench.core.errors import DataError
 from collabench.core.regular import open_file, read_file
 from collabench.core.seeding import numpy_generator
-from collabench.data import images
+from collabench.data import user_images
 from collabench.data.archives import naming
 from collabench.data.download import Log, Official
+from collabench.data.image_files import digest_of_files
 from collabench.data.official import OFFICIAL, planes, read_official
 from collabench.data.pickles import read_pickle
+from collabench.data.source import Source, check_labels, in_memory
 from collabench.data.splits import rest_of, stratified_subset
-from collabench.data.subset import choose
-from collabench.storage.files import sha256_of
 
 IMAGENET32_TRAIN = tuple(f"train_data_batch_{number}" for number in range(1, 11))
 IMAGENET32_TEST = "val_data"
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set whose files exist and are verified.
-
-    train_labels, test_labels: int64 (N,). shape: (H, W, C) of the images, None if only decoding tells. read: indices
-    into the two splits → uint8 (N, H, W, C) per split. files: the image files, if there is one per image.
-    """
-
-    classes: tuple[str, ...]
-    train_labels: Tensor
-    test_labels: Tensor
-    shape: tuple[int, int, int] | None
-    read: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    files: images.ImageFiles | None = None
 
 
 def open_source(
@@ -58,32 +41,12 @@ def open_source(
             config.source, official[config.source], downloads, path, config.mirrors, log
         )
         with naming(config.source):
-            return _in_memory(classes, train, test)
+            return in_memory(classes, train, test)
     assert path is not None, "the configuration asks for a path"
     _check_pin(config, path, log)
     if config.source == "imagenet32":
         return _imagenet32(path)
-    files = images.find_images(path, _split_folders(config))
-    splits = [(files.splits == split).nonzero()[:, 0] for split in (0, 1)]
-
-    def read(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-        log(f"{path}: decoding {len(train) + len(test):,} images")
-        wanted = torch.cat([splits[0][train], splits[1][test]])
-        decoded = images.decode(files, wanted, config.resize, config.upright, log)
-        return decoded[: len(train)], decoded[len(train) :]
-
-    return Source(
-        classes=files.classes,
-        train_labels=files.labels[splits[0]],
-        test_labels=files.labels[splits[1]],
-        shape=None if config.resize is None else (config.resize, config.resize, 3),
-        read=read,
-        files=files,
-    )
-
-
-def _split_folders(config: DatasetConfig) -> tuple[str, str]:
-    return ("train", "val") if config.source == "imagenet" else ("train", "test")
+    return user_images.open_images(config, path, log)
 
 
 # ---------------------------------------------------------------------------------------------- pinned by the user
@@ -92,26 +55,12 @@ def _split_folders(config: DatasetConfig) -> tuple[str, str]:
 def digest_of_source(config: DatasetConfig, path: Path, *, whole: bool = False) -> str:
     """The ``sha256`` that the configuration should contain.
 
-    For an archive it is the file's SHA-256, for a folder :func:`collabench.data.images.digest_of_files` over the files
-    that are used: those of a subset, if the configuration asks for one, with the names of all classes.
-    whole: over all files of a folder, also of a subset.
+    For image files: :func:`collabench.data.user_images.digest`. whole: over all files of a folder, also of a subset.
     """
     if config.source == "imagenet32":
-        return images.digest_of_files(path, [file.name for file in _imagenet32_files(path)])
-    if path.is_file():
-        return sha256_of(path)
+        return digest_of_files(path, [file.name for file in _imagenet32_files(path)])
     check_placed(config, path)
-    files = images.find_images(path, _split_folders(config))
-    if whole or not _is_subset(config):
-        return images.digest_of_files(path, files.names)
-    numbers = [(files.splits == split).nonzero()[:, 0] for split in (0, 1)]
-    chosen = choose(config, files.labels[numbers[0]], files.labels[numbers[1]])
-    used = torch.cat([split[index] for split, index in zip(numbers, chosen, strict=True)])
-    return images.digest_of_files(path, [files.names[number] for number in used.tolist()], files.classes)
-
-
-def _is_subset(config: DatasetConfig) -> bool:
-    return config.train_images is not None or config.test_images is not None
+    return user_images.digest(config, path, whole=whole)
 
 
 def fits_pin(config: DatasetConfig, path: Path, actual: str) -> bool:
@@ -119,14 +68,15 @@ def fits_pin(config: DatasetConfig, path: Path, actual: str) -> bool:
     may also be pinned by the checksum of the whole folder, which several subsets then share."""
     if actual == config.sha256:
         return True
-    several = config.source != "imagenet32" and path.is_dir() and _is_subset(config)
+    several = config.source != "imagenet32" and path.is_dir() and user_images.is_subset(config)
     return several and digest_of_source(config, path, whole=True) == config.sha256
 
 
 def not_placed(config: DatasetConfig, path: Path) -> str | None:
     """One line on files that the user must still provide or pin; None if they exist. Reads none of them."""
-    if not path.exists():
-        return _where_to_get(config, path)
+    for needed in needed_paths(config, path):
+        if not needed.exists():
+            return _where_to_get(config, needed)
     if config.sha256 is None:
         return f"{path}: is not pinned; `collabench data digest` with the data set's name prints the sha256 to add"
     return None
@@ -134,8 +84,14 @@ def not_placed(config: DatasetConfig, path: Path) -> str | None:
 
 def check_placed(config: DatasetConfig, path: Path) -> None:
     """Raise DataError, with what to do, if there is nothing at the path of files that the user provides."""
-    if not path.exists():
-        raise DataError(_where_to_get(config, path))
+    for needed in needed_paths(config, path):
+        if not needed.exists():
+            raise DataError(_where_to_get(config, needed))
+
+
+def needed_paths(config: DatasetConfig, path: Path) -> list[Path]:
+    """The files and folders that the user provides: at ``path``, and the split file and the test images' folder."""
+    return [path, *(Path(other) for other in (config.split_file, config.test_path) if other is not None)]
 
 
 def _check_pin(config: DatasetConfig, path: Path, log: Log) -> None:
@@ -160,7 +116,10 @@ def _where_to_get(config: DatasetConfig, path: Path) -> str:
             f"{path}: does not exist. Place there train/<wnid>/*.JPEG and val/<wnid>/*.JPEG of ILSVRC 2012, from "
             "https://image-net.org/download-images (needs an account)"
         )
-    return f"{path}: does not exist; expected a folder or archive of train/<class>/<image> and test/<class>/<image>"
+    if str(path) == config.split_file:
+        return f"{path}: does not exist; split_file names a table with the columns file and split"
+    form = "<class>/<image>" if config.is_divided_here else "train/<class>/<image> and test/<class>/<image>"
+    return f"{path}: does not exist; expected a folder or archive of {form}"
 
 
 # ------------------------------------------------------------------------------------------------------- digits
@@ -185,25 +144,6 @@ def _digits() -> Source:
         shape=(8, 8, 1),
         read=lambda train, test: (pixels[train_index[train]], pixels[test_index[test]]),
     )
-
-
-def _in_memory(classes: tuple[str, ...], train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Source:
-    """A source of images (N, H, W, C) and labels that are in memory."""
-    for _, labels in (train, test):
-        _check_labels(labels, len(classes))
-    height, width, channels = train[0].shape[1:]
-    return Source(
-        classes=classes,
-        train_labels=train[1],
-        test_labels=test[1],
-        shape=(height, width, channels),
-        read=lambda train_index, test_index: (train[0][train_index], test[0][test_index]),
-    )
-
-
-def _check_labels(labels: Tensor, classes: int) -> None:
-    if len(labels) == 0 or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels outside 1 to {classes}, or none")
 
 
 # --------------------------------------------------------------------------------------------------- ImageNet32
@@ -243,7 +183,7 @@ def _imagenet32_batch(file: Path, *, only_labels: bool = False) -> tuple[np.ndar
         labels = np.asarray(labels, dtype=np.int64) - 1
         if labels.ndim != 1:
             raise ValueError(f"its labels have {labels.ndim} dimensions, must have one")
-        _check_labels(torch.from_numpy(labels), 1000)
+        check_labels(torch.from_numpy(labels), 1000)
         if flat is not None and len(flat) != len(labels):
             raise ValueError(f"{len(flat)} images and {len(labels)} labels")
         return flat, labels

@@ -32,16 +32,8 @@ from collabench.data.batches import (
     random_crop_boxes,
     resized_side,
 )
-from collabench.data.images import (
-    BadFiles,
-    ImageFiles,
-    centre_crop,
-    is_turned,
-    open_image,
-    place_of,
-    read_image_file,
-    tell_turned,
-)
+from collabench.data.image_files import BadFiles, ImageFiles, place_of, read_image_file
+from collabench.data.images import centre_crop, is_turned, open_image, tell_turned
 
 #: Nominal side of ImageNet's images, which have many sizes. Statistics are computed at this side.
 NOMINAL_SIDE = 224

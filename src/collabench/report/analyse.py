@@ -113,6 +113,8 @@ def _condition(
             corruption=float(np.mean(corruption)) if corruption else None,
             corruption_low=min(corruption, default=None),
             corruption_high=max(corruption, default=None),
+            labels=configuration.dataset.training_labels,
+            test_labels=configuration.dataset.test_labels,
         ),
         rows=tuple(rows),
     )

@@ -7,11 +7,12 @@ paired comparisons are those of :mod:`collabench.stats`: one value per seed, 95 
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from collabench.config.configuration import CONDITION
+from collabench.config.data_sections import Labels
 from collabench.core.record import Record
 from collabench.stats import Friedman, Paired, Summary
 from collabench.stats.agreement import Comparison
@@ -126,7 +127,8 @@ class Noise(Record):
     """corruption: share of wrong training labels (percent) that was realised: mean, lowest and highest over runs.
 
     drawn: when, in words; empty in reports that were built before they said it. flips, classes, asked, realised
-    (mean over runs): as in :class:`collabench.storage.results.NoiseRealised`.
+    (mean over runs): as in :class:`collabench.storage.results.NoiseRealised`. labels, test_labels: what is known of the
+    data set's own labels.
     """
 
     kind: str
@@ -140,6 +142,8 @@ class Noise(Record):
     corruption: float | None = None
     corruption_low: float | None = None
     corruption_high: float | None = None
+    labels: Annotated[Labels, Field(exclude_if=lambda value: value == "clean")] = "clean"
+    test_labels: Annotated[Labels, Field(exclude_if=lambda value: value == "clean")] = "clean"
 
 
 class Condition(Record):

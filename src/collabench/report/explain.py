@@ -96,11 +96,13 @@ def _run(run: Run, result: Result | ResultError, workspace: Workspace) -> list[s
     if isinstance(result, ResultError):
         return [f"  seed {run.seed}: {result}"]
     folder = workspace.folder(run)
+    known = run.configuration.dataset.training_labels
+    wrong = "wrong labels" if known == "clean" else "labels others than as given"
     best = "" if result.best_error is None else f", best epoch {100 * result.best_error:.2f} % (optimistic)"
     lines = [
         f"  seed {run.seed}: last epoch {100 * result.last.error:.2f} %{best}; {_relative(folder / RESULT, workspace)}",
         f"    data {result.dataset_digest[:12]}, {result.train_images:,} training, {result.test_images:,} test images; "
-        f"{100 * result.noise.corruption:.2f} % wrong labels; deterministic: {'yes' if result.deterministic else 'no'}",
+        f"{100 * result.noise.corruption:.2f} % {wrong}; deterministic: {'yes' if result.deterministic else 'no'}",
     ]
     for first in run.requires():
         path = workspace.folder(first) / RESULT

@@ -13,6 +13,15 @@ from collabench.config.sections import ModelConfig, RecipeConfig
 
 _FAMILIES = {"cifar_resnet": "ResNet", "densenet": "DenseNet", "vgg": "VGG", "resnet": "ResNet"}
 
+#: What is known of a data set's labels, in words.
+LABELS = {"clean": "clean labels", "given": "labels as given", "noisy": "labels as given, some of them wrong"}
+
+#: What a noisy test split means.
+NOISY_TEST = (
+    "The test labels are noisy like the training labels: a right answer counts as an error where the label is wrong. "
+    "test_path takes a folder of checked test images."
+)
+
 Parts = tuple[str, str, str, str]
 
 
@@ -27,19 +36,20 @@ def scope(configuration: Configuration) -> Parts:
         dataset(configuration.names["dataset"], configuration.dataset),
         noise(configuration.noise, configuration.dataset),
         model(configuration.names["model"], configuration.model),
-        recipe(configuration.recipe),
+        recipe(configuration.recipe, configuration.dataset),
     )
 
 
 def noise(settings: NoiseConfig, data: DatasetConfig) -> str:
-    """``20 % uniform noise, images and labels drawn anew every epoch``, ``clean labels``, or ``labels of
-    CIFAR-10_human.pt (worse_label)``."""
+    """``20 % uniform noise, images and labels drawn anew every epoch``, ``clean labels``, ``labels as given``, or
+    ``labels of CIFAR-10_human.pt (worse_label)``."""
     if settings.kind == "none":
-        return "clean labels"
+        return LABELS[data.training_labels]
     file = None if settings.path is None else Path(settings.path).name
     if settings.kind == "file":
         return f"labels of {file}" + ("" if settings.key is None else f" ({settings.key})")
     anew = "" if settings.is_static else f", {drawn(settings)}"
+    anew += "" if data.training_labels == "clean" else f", on {LABELS[data.training_labels]}"
     if settings.kind == "matrix":
         rows = settings.rows or ()
         wrong = (
@@ -48,6 +58,8 @@ def noise(settings: NoiseConfig, data: DatasetConfig) -> str:
         return (
             f"noise by the matrix {file}" if file else f"noise by a matrix, {wrong} wrong on average over classes"
         ) + anew
+    if settings.kind == "instance":
+        return f"{percent(settings.rate)} instance-dependent noise{anew}"
     return f"{percent(settings.rate)} {settings.kind} noise{_of_classes(settings, data)}{anew}"
 
 
@@ -81,6 +93,8 @@ def _counted(kind: str, flips: Mapping[str, str] | None, classes: int | None) ->
         return "of the labels are drawn anew over all classes, the right one included"
     if kind == "symmetric":
         return "of the labels become another class"
+    if kind == "instance":
+        return "of the labels on average become another class, by probabilities that depend on the image"
     if kind == "pair":
         return "of the labels become the next class"
     if flips is None:
@@ -128,11 +142,12 @@ def model(name: str, settings: ModelConfig) -> str:
     return f"{name} ({details})" if details else name
 
 
-def recipe(settings: RecipeConfig) -> str:
-    """``40 epochs``, and further settings that distinguish tables."""
+def recipe(settings: RecipeConfig, data: DatasetConfig) -> str:
+    """``40 epochs``, and further settings that distinguish tables. data: whose images are held out."""
     text = f"{settings.epochs} epoch" + ("s" if settings.epochs != 1 else "")
     if settings.validation_fraction:
-        kind = "noisy" if settings.validation_noisy else "clean"
+        own = "clean" if data.training_labels == "clean" else LABELS[data.training_labels]
+        kind = "noisy" if settings.validation_noisy else own
         text += f", {percent(settings.validation_fraction)} held out for validation ({kind})"
     if settings.evaluation_sample:
         text += f", {settings.evaluation_sample:,} test images evaluated between epochs"

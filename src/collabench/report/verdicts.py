@@ -317,5 +317,6 @@ def _describe(scope: ClaimScope, params: Params) -> titles.Parts:
         titles.dataset(scope.dataset, dataset),
         noise,
         titles.model(scope.model, params.models[scope.model]),
-        titles.recipe(params.recipes[scope.recipe]) + (", top-5 error" if scope.metric == "top5_error" else ""),
+        titles.recipe(params.recipes[scope.recipe], dataset)
+        + (", top-5 error" if scope.metric == "top5_error" else ""),
     )

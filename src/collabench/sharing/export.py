@@ -252,13 +252,14 @@ def _card(
         ("deployed", kept),
         ("file", f"`{MODEL}`, {len(content):,} bytes, SHA-256 `{hashlib.sha256(content).hexdigest()}`"),
     ]
-    noise = configuration.noise
+    noise, known = configuration.noise, configuration.dataset.training_labels
+    wrong = "wrong" if known == "clean" else "others than as given"
     noisy = (
-        "none"
+        ("none" if configuration.dataset.training_labels == "clean" else "none added")
         if noise.kind == "none"
         else f"{noise.kind}, {titles.drawn(noise)}; "
         + markdown_text(titles.asked(noise.kind, 100 * noise.rate, result.noise.flips, result.noise.classes))
-        + f"; {100 * result.noise.corruption:.2f} % of the training labels were wrong"
+        + f"; {100 * result.noise.corruption:.2f} % of the training labels were {wrong}"
     )
     trained = [
         ("method", f"{names['method']}: {_settings(configuration.method)}"),
@@ -285,6 +286,8 @@ def _card(
             "data set",
             f"{markdown_text(manifest.title)}, {result.train_images:,} training and {result.test_images:,} test images",
         ),
+        ("labels", titles.LABELS[known]),
+        ("test labels", titles.LABELS[configuration.dataset.test_labels]),
         ("origin", terms.origin),
         ("licence or terms", terms.licence),
         ("digest of the prepared data", f"`{result.dataset_digest}`"),

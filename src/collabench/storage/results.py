@@ -70,7 +70,7 @@ class NoiseRealised(Record):
     flips, classes: asymmetric noise only: class → the class that its images are mistaken for, and the number of all
     classes. The rate counts the images of the classes that flip, the corruption counts all images.
     asked, realised: the share of the images of each class (row) that have each label (column), for up to 20 classes:
-    ``kind: matrix`` as its matrix says, and that or ``kind: file`` as the static labels are.
+    ``kind: matrix`` as its matrix says, and that, ``instance`` or ``file`` as the static labels are.
     """
 
     kind: str

@@ -167,6 +167,13 @@ class Inputs:
                 )
         return list(lines.values())
 
+    def noisy_tests(self) -> list[str]:
+        """One line for each data set of the plan whose test labels are known to be noisy."""
+        from collabench.report.titles import NOISY_TEST
+
+        noisy = {c.names["dataset"] for c in self._plan.configurations.values() if c.dataset.test_labels == "noisy"}
+        return [f"data set {name}: {NOISY_TEST}" for name in sorted(noisy)]
+
     def noise_files(self) -> dict[str, list[Run]]:
         """Noise key → one run for each static noise file that is needed, or may be as the study grows: drawn at once,
         the files depend on the configuration alone, never on results."""
@@ -232,7 +239,10 @@ class Inputs:
 
     def drawn_noise(self, run: Run, pool: data.Dataset) -> data.NoisyLabels:
         """The static noisy labels that the run's seed draws. pool: its prepared data set. Raises DataError."""
+        import torch
+
         from collabench import data
+        from collabench.core.errors import DataError
         from collabench.data import noise
 
         config, dataset, seed = run.configuration.noise, run.configuration.dataset, run.data_seed
@@ -241,7 +251,14 @@ class Inputs:
         if config.kind == "file":
             workspace = self._workspace
             in_source = data.position_in_source(dataset, pool, seed, workspace.downloads, workspace.base_of_data)
-        return noise.draw(config, seen.train_labels, seen.classes, seed, in_source=in_source)
+        pixels = None
+        if config.kind == "instance":
+            images = seen.train_images
+            if not isinstance(images, torch.Tensor):
+                raise DataError(f"{seen.title}: kind: instance reads the pixels of images that fit in memory as an "
+                                "array; these are read from files: give the data set a smaller resize")  # fmt: skip
+            pixels = noise.Seen(images, seen.mean, seen.std)
+        return noise.draw(config, seen.train_labels, seen.classes, seed, in_source=in_source, seen=pixels)
 
     def drop_damaged(self, log: Log = print) -> None:
         """Remove manifests and static noise files of the plan that are damaged or belong to damaged arrays.

@@ -94,7 +94,7 @@ def _matrices(
 ) -> dict[str, tuple[tuple[float, ...], ...]]:
     """``asked`` and ``realised`` of :class:`collabench.storage.results.NoiseRealised`, as far as there are."""
     found = {}
-    if config.kind in ("matrix", "file") and len(classes) <= MOST_CLASSES:
+    if config.kind in ("matrix", *noise.WITHOUT_MATRIX) and len(classes) <= MOST_CLASSES:
         if config.kind == "matrix":
             found["asked"] = noise.transition_matrix(config, classes)
         if drawn is not None:

@@ -16,7 +16,7 @@ import yaml
 import pipeline.dvc
 from collabench.core.errors import ConfigError, DataError, ResultError
 from collabench.core.regular import read_file
-from collabench.data import archives, images
+from collabench.data import archives, image_files
 from collabench.data.download import checksum_of
 from collabench.data.sources import _imagenet32_batch
 from collabench.data.tensors import read_tensors
@@ -32,7 +32,7 @@ from tests.support.tiny import tiny_project, tiny_study, trained
 
 READERS = {
     "archive": lambda path: list(archives.members(path, 1000)),
-    "image": lambda path: images.read_image_file(path, 5),
+    "image": lambda path: image_files.read_image_file(path, 5),
     "tensors": read_tensors,
     "weights of a teacher": lambda path: read_weights(path, "0" * 64),
     "checkpoint": lambda path: checkpoint.load(path, torch.device("cpu")),

@@ -274,12 +274,15 @@ def _condition(condition: Condition, drawn: dict[str, str]) -> list[str]:
 
 def _noise(condition: Condition) -> str:
     noise = condition.noise
+    warning = f"\n\n**{titles.NOISY_TEST}**" if noise.test_labels == "noisy" else ""
     if noise.kind == "none":
-        return "Training labels: clean."
+        known = {"clean": "clean", "given": "as given; nobody has checked them", "noisy": "as given; some are wrong"}
+        return f"Training labels: {known[noise.labels]}.{warning}"
+    wrong = "wrong" if noise.labels == "clean" else "others than the labels as given"
     realised = "no run yet"
     if noise.corruption is not None:
         realised = (
-            f"{noise.corruption:.2f} % of the training labels are wrong "
+            f"{noise.corruption:.2f} % of the training labels are {wrong} "
             f"(mean over runs; {noise.corruption_low:.2f} to {noise.corruption_high:.2f} %)"
         )
     asked = markdown_text(titles.asked(noise.kind, noise.rate, noise.flips, noise.classes))
@@ -289,7 +292,7 @@ def _noise(condition: Condition) -> str:
         parts += ["Asked for, in % of the images of each class (rows) with each label (columns):", _matrix(noise.asked)]
     if noise.realised is not None:
         parts += ["Realised, likewise, mean over runs:", _matrix(noise.realised)]
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) + warning
 
 
 def _matrix(rows: tuple[tuple[float, ...], ...]) -> str:
