@@ -35,7 +35,8 @@ class DatasetConfig(Record):
     are known to be wrong, those of the test images as well unless they lie at ``test_path``.
     """
 
-    source: Literal["digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet", "images"]
+    source: Literal["digits", "cifar10", "cifar100", "stl10", "imagenet32", "imagenet", "images", "mnist",
+                    "fashion_mnist", "kmnist", "svhn", "imagenette", "tiny_imagenet", "medmnist"]  # fmt: skip
     title: Annotated[Line, Field(max_length=80)] | None = None
     path: str | None = Field(default=None, min_length=1)
     sha256: Sha256 | None = None
@@ -66,7 +67,9 @@ class DatasetConfig(Record):
             raise ValueError("digits is embedded and has no path; remove it")
         if self.source not in PINNED_SOURCES and self.path is None:
             raise ValueError(f"the source {self.source!r} needs a path: the folder or archive that holds its files")
-        if self.mirrors and self.source not in ("cifar10", "cifar100", "stl10"):
+        if self.source == "imagenette" and self.resize is None:
+            raise ValueError("the images of imagenette have many sizes: add a resize, such as resize: 128")
+        if self.mirrors and (self.source not in PINNED_SOURCES or self.source == "digits"):
             raise ValueError(f"mirrors are for data sets that can be downloaded; {self.source!r} is not")
         for mirror in self.mirrors:
             if not re.match(r"^https?://", mirror):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Data sets whose files the project can find or download without a checksum in ``params.yaml``.
-PINNED_SOURCES = ("digits", "cifar10", "cifar100", "stl10")
+PINNED_SOURCES = ("digits", "cifar10", "cifar100", "stl10", "mnist", "fashion_mnist", "kmnist", "svhn", "imagenette")
 #: Those whose images are files of their own, which are decoded, and resized where the entry says so.
-DECODED_SOURCES = ("imagenet", "images")
+DECODED_SOURCES = ("imagenet", "imagenette", "tiny_imagenet", "images")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,41 @@ KNOWN: dict[str, KnownDataset] = {
         "ImageNet", (3, 224, 224), 1000, 1_281_167, 50_000,
         # torchvision/datasets/imagenet.py: name, address
         Terms("ImageNet 2012 Classification Dataset", _see("https://image-net.org/")),
+    ),
+    "mnist": KnownDataset(
+        "MNIST", (1, 28, 28), 10, 60_000, 10_000,
+        # torchvision/datasets/mnist.py: names, address
+        Terms("MNIST", _see("http://yann.lecun.com/exdb/mnist/")),
+        tuple("0123456789"),
+    ),
+    "fashion_mnist": KnownDataset(
+        "Fashion-MNIST", (1, 28, 28), 10, 60_000, 10_000,
+        # torchvision/datasets/mnist.py: names, address
+        Terms("Fashion-MNIST", _see("https://github.com/zalandoresearch/fashion-mnist")),
+        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+    "kmnist": KnownDataset(
+        "Kuzushiji-MNIST", (1, 28, 28), 10, 60_000, 10_000,
+        # torchvision/datasets/mnist.py: names, address
+        Terms("Kuzushiji-MNIST", _see("https://github.com/rois-codh/kmnist")),
+        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    ),
+    "svhn": KnownDataset(
+        "SVHN", (3, 32, 32), 10, 73_257, 26_032,
+        # torchvision/datasets/svhn.py: name, address
+        Terms("Street View House Numbers, cropped", _see("http://ufldl.stanford.edu/housenumbers/")),
+        tuple("0123456789"),
+    ),
+    "imagenette": KnownDataset(
+        "Imagenette (160 px)", (3, 160, 160), 10, 9_469, 3_925,
+        # torchvision/datasets/imagenette.py: name, names of classes, address
+        Terms("ten classes of ImageNet", _see("https://github.com/fastai/imagenette")),
+        ("tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck",
+         "gas pump", "golf ball", "parachute"),
+    ),
+    "tiny_imagenet": KnownDataset(
+        "Tiny-ImageNet", (3, 64, 64), 200, 100_000, 10_000,
+        Terms("200 classes of ImageNet at 64x64 pixels", _see("http://cs231n.stanford.edu/")),
     ),
 }  # fmt: skip
 

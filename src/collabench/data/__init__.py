@@ -11,6 +11,7 @@ from collabench.data.noise import NoisyLabels
 from collabench.data.normalisation import pixel_statistics
 from collabench.data.preparation import (
     is_pinned_source,
+    names_in_source,
     path_of,
     position_in_source,
     prepare,
@@ -26,6 +27,7 @@ __all__ = [
     "NoisyLabels",
     "is_pinned_source",
     "load",
+    "names_in_source",
     "open_batches",
     "open_evaluation_batches",
     "path_of",

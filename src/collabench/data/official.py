@@ -1,4 +1,4 @@
-"""The data sets that are downloaded, CIFAR and STL-10: their official files, packed or unpacked, and how they are read.
+"""The data sets that are downloaded as one archive, and how those of CIFAR and STL-10 are read, packed or unpacked.
 
 Addresses and checksums, also those of the unpacked files, are those of torchvision's data set classes.
 """
@@ -54,6 +54,11 @@ OFFICIAL = {
             "test_X.bin": "md5:7f263ba9f9e0b06b93213547f721ac82",
             "test_y.bin": "md5:36f9794fa4beb8a2c72628de14fa638e",
         },
+    ),
+    "imagenette": Official(
+        "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-160.tgz",
+        "md5:e793b78cc4c9e9a4ccc0c1155377a412",
+        "imagenette2-160",
     ),
 }
 

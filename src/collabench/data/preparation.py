@@ -16,18 +16,27 @@ import torch
 from torch import Tensor
 
 from collabench.config.data_sections import DatasetConfig
+from collabench.config.known_datasets import DECODED_SOURCES, PINNED_SOURCES
 from collabench.core.errors import DataError, StorageError
 from collabench.core.resources import is_shortage_of_memory
 from collabench.data import streaming
 from collabench.data.dataset import ARRAYS, FORMAT, Dataset, read_prepared
-from collabench.data.download import Log, Official
+from collabench.data.download import Log
 from collabench.data.image_files import BadFiles
 from collabench.data.images import open_image
 from collabench.data.label_files import InSource
 from collabench.data.manifest import MANIFEST, Manifest
 from collabench.data.normalisation import pixel_statistics
-from collabench.data.official import OFFICIAL
-from collabench.data.sources import Source, check_placed, digest_of_source, fits_pin, not_placed, open_source
+from collabench.data.source import Source
+from collabench.data.sources import (
+    ALL_OFFICIAL,
+    OfficialParts,
+    check_placed,
+    digest_of_source,
+    fits_pin,
+    not_placed,
+    open_source,
+)
 from collabench.data.subset import choose, title_of
 from collabench.data.tensors import write_tensors
 from collabench.storage.files import read_json, write_json
@@ -43,7 +52,7 @@ def prepare(
     progress: Log | None = None,
     *,
     root: Path | None = None,
-    official: Mapping[str, Official] = OFFICIAL,
+    official: Mapping[str, OfficialParts] = ALL_OFFICIAL,
     max_array_bytes: int = MAX_ARRAY_BYTES,
     bad_files: Path | None = None,
 ) -> Manifest:
@@ -83,7 +92,7 @@ def _prepare(
     folder: Path,
     log: Log,
     root: Path | None,
-    official: Mapping[str, Official],
+    official: Mapping[str, OfficialParts],
     max_array_bytes: int,
 ) -> Manifest:
     source = open_source(config, downloads, path_of(config, root), log, official)
@@ -139,7 +148,7 @@ def source_digest(config: DatasetConfig, root: Path | None = None, bad_files: Pa
     bad_files: as of :func:`prepare`. Raises DataError if there is none, or if none is needed.
     """
     path = path_of(config, root)
-    if path is None or config.source in OFFICIAL:
+    if path is None or config.source in PINNED_SOURCES:
         raise DataError(f"the source {config.source!r} is pinned by the program; it takes no sha256")
     try:
         return digest_of_source(with_paths(config.pool(), root), path)
@@ -162,7 +171,7 @@ def position_in_source(
     downloads: Path,
     root: Path | None = None,
     *,
-    official: Mapping[str, Official] = OFFICIAL,
+    official: Mapping[str, OfficialParts] = ALL_OFFICIAL,
 ) -> InSource | None:
     """Which training images of its source a run of this seed uses. None if it uses all of them.
 
@@ -178,13 +187,31 @@ def position_in_source(
     return InSource(choose(config, source.train_labels, source.test_labels)[0], len(source.train_labels))
 
 
+def names_in_source(
+    config: DatasetConfig, seed: int, downloads: Path, root: Path | None = None
+) -> tuple[tuple[str, ...], ...] | None:
+    """The files of the training and of the test images that a run of this seed uses, in the order of its images. None
+    if the source has no file for each image.
+
+    Raises DataError (one line) if the source's files are gone or have changed.
+    """
+    if config.source not in DECODED_SOURCES:
+        return None
+    config = with_paths(config, root)
+    source = open_source(config, downloads, path_of(config, root), lambda line: None)
+    assert source.names is not None, "images that are decoded have files"
+    chosen = choose(config, source.train_labels, source.test_labels, None if config.split == "fixed" else seed)
+    both = zip(source.names, chosen, strict=True)
+    return tuple(tuple(names[number] for number in part.tolist()) for names, part in both)
+
+
 def what_is_missing(config: DatasetConfig, root: Path | None = None, prepared: Path | None = None) -> str | None:
     """One line on files that only the user can provide or must still pin (without reading them); None if complete.
 
     prepared: folder in which the data set may be prepared. The images of a streamed one are needed all the same.
     """
     path = path_of(config, root)
-    if path is None or config.source in OFFICIAL:
+    if path is None or config.source in PINNED_SOURCES:
         return None
     if prepared is not None and (prepared / MANIFEST).exists():
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,7 +15,8 @@ class Source:
     """A data set whose files exist and are verified.
 
     train_labels, test_labels: int64 (N,). shape: (H, W, C) of the images, None if only decoding tells. read: indices
-    into the two splits → uint8 (N, H, W, C) per split. files: the image files, if there is one per image.
+    into the two splits → uint8 (N, H, W, C) per split. files: the image files, if there is one per image. names: of the
+    files of each split, likewise.
     """
 
     classes: tuple[str, ...]
@@ -24,6 +25,7 @@ class Source:
     shape: tuple[int, int, int] | None
     read: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     files: ImageFiles | None = None
+    names: tuple[Sequence[str], Sequence[str]] | None = None
 
 
 def in_memory(classes: tuple[str, ...], train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Source:

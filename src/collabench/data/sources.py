@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,27 @@ import torch
 from torch import Tensor
 
 from collabench.config.data_sections import DatasetConfig
+from collabench.config.known_datasets import KNOWN, PINNED_SOURCES
 from collabench.core.errors import DataError
 from collabench.core.regular import open_file, read_file
 from collabench.core.seeding import numpy_generator
 from collabench.data import user_images
 from collabench.data.archives import naming
-from collabench.data.download import Log, Official
-from collabench.data.image_files import digest_of_files
+from collabench.data.download import Log, Official, obtain
+from collabench.data.image_files import digest_of_files, find_images
 from collabench.data.official import OFFICIAL, planes, read_official
+from collabench.data.official_files import OFFICIAL_FILES, read_files
 from collabench.data.pickles import read_pickle
+from collabench.data.placed import medmnist, tiny_imagenet_files
 from collabench.data.source import Source, check_labels, in_memory
 from collabench.data.splits import rest_of, stratified_subset
+from collabench.storage.files import sha256_of
+
+#: The files of a source: one archive, or several files.
+OfficialParts = Official | tuple[Official, ...]
+
+#: Source → the files that are downloaded.
+ALL_OFFICIAL: Mapping[str, OfficialParts] = OFFICIAL | OFFICIAL_FILES
 
 IMAGENET32_TRAIN = tuple(f"train_data_batch_{number}" for number in range(1, 11))
 IMAGENET32_TEST = "val_data"
@@ -31,21 +42,34 @@ def open_source(
     downloads: Path,
     path: Path | None,
     log: Log,
-    official: Mapping[str, Official] = OFFICIAL,
+    official: Mapping[str, OfficialParts] = ALL_OFFICIAL,
 ) -> Source:
     """Find or download, and verify, the files of a data set. Raises DataError (one line)."""
     if config.source == "digits":
         return _digits()
-    if config.source in ("cifar10", "cifar100", "stl10"):
-        classes, train, test = read_official(
-            config.source, official[config.source], downloads, path, config.mirrors, log
-        )
+    if config.source in PINNED_SOURCES:
+        known = official[config.source]
+        if config.source == "imagenette":
+            assert isinstance(known, Official), "it is one archive"
+            archive = obtain(known, downloads, path, config.mirrors, log)
+            files = find_images(archive, ("train", "val"))
+            if len(files.classes) == len(names := KNOWN["imagenette"].class_names):  # in the order of their ids
+                files = replace(files, classes=names)
+            return user_images.source_of(config, archive, files, log)
+        if isinstance(known, Official):
+            classes, train, test = read_official(config.source, known, downloads, path, config.mirrors, log)
+        else:
+            classes, train, test = read_files(config.source, known, downloads, path, config.mirrors, log)
         with naming(config.source):
             return in_memory(classes, train, test)
     assert path is not None, "the configuration asks for a path"
     _check_pin(config, path, log)
     if config.source == "imagenet32":
         return _imagenet32(path)
+    if config.source == "medmnist":
+        return medmnist(path)
+    if config.source == "tiny_imagenet":
+        return user_images.source_of(config, path, tiny_imagenet_files(path), log)
     return user_images.open_images(config, path, log)
 
 
@@ -60,6 +84,14 @@ def digest_of_source(config: DatasetConfig, path: Path, *, whole: bool = False) 
     if config.source == "imagenet32":
         return digest_of_files(path, [file.name for file in _imagenet32_files(path)])
     check_placed(config, path)
+    if config.source in ("medmnist", "tiny_imagenet"):
+        if path.is_file():
+            return sha256_of(path)
+        if config.source == "medmnist":
+            raise DataError(f"{path}: is a folder; name the .npz file, such as pathmnist.npz")
+        files = tiny_imagenet_files(path)
+        annotations = next(path.rglob("val_annotations.txt")).relative_to(path).as_posix()
+        return digest_of_files(path, [*files.names, annotations])
     return user_images.digest(config, path, whole=whole)
 
 
@@ -68,7 +100,7 @@ def fits_pin(config: DatasetConfig, path: Path, actual: str) -> bool:
     may also be pinned by the checksum of the whole folder, which several subsets then share."""
     if actual == config.sha256:
         return True
-    several = config.source != "imagenet32" and path.is_dir() and user_images.is_subset(config)
+    several = config.source in ("images", "imagenet") and path.is_dir() and user_images.is_subset(config)
     return several and digest_of_source(config, path, whole=True) == config.sha256
 
 
@@ -116,6 +148,13 @@ def _where_to_get(config: DatasetConfig, path: Path) -> str:
             f"{path}: does not exist. Place there train/<wnid>/*.JPEG and val/<wnid>/*.JPEG of ILSVRC 2012, from "
             "https://image-net.org/download-images (needs an account)"
         )
+    if config.source == "tiny_imagenet":
+        return (
+            f"{path}: does not exist. Place there tiny-imagenet-200.zip, of http://cs231n.stanford.edu/, or the folder "
+            "that it unpacks to"
+        )
+    if config.source == "medmnist":
+        return f"{path}: does not exist. Place there a file of https://medmnist.com/, such as pathmnist.npz"
     if str(path) == config.split_file:
         return f"{path}: does not exist; split_file names a table with the columns file and split"
     form = "<class>/<image>" if config.is_divided_here else "train/<class>/<image> and test/<class>/<image>"

@@ -36,6 +36,13 @@ COLUMNS = ["file", "split"]
 def open_images(config: DatasetConfig, path: Path, log: Log) -> Source:
     """The images of the sources ``images`` and ``imagenet``. Raises DataError (one line) or BadFiles."""
     train_files, test_files = _listed(config, path)
+    return source_of(config, path, train_files, log, test_files)
+
+
+def source_of(
+    config: DatasetConfig, path: Path, train_files: ImageFiles, log: Log, test_files: ImageFiles | None = None
+) -> Source:
+    """The images of these files. test_files: of the test images, if they are not among the others."""
     positions = [
         (files.splits == split).nonzero()[:, 0] for split, files in enumerate((train_files, test_files or train_files))
     ]
@@ -63,6 +70,10 @@ def open_images(config: DatasetConfig, path: Path, log: Log) -> Source:
         shape=None if config.resize is None else (config.resize, config.resize, 3),
         read=read,
         files=train_files,
+        names=tuple(
+            [files.names[number] for number in numbers.tolist()]
+            for files, numbers in zip((train_files, test_files or train_files), positions, strict=True)
+        ),
     )
 
 
