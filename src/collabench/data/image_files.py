@@ -173,9 +173,9 @@ def find_images(path: Path, splits: tuple[str, str] | None) -> ImageFiles:
     classes_of = [{entry[1] for entry in found if entry[0] == number} for number in (0, 1)]
     if not classes_of[0]:
         raise DataError(f"{path}: holds no images at {form}{how_to_split(path, splits)}")
-    for number in (0, 1) if splits is not None else ():
+    for number, split in enumerate(splits or ()):
         if missing := sorted(classes_of[1 - number] - classes_of[number]):
-            raise DataError(f"{path}: the class {missing[0]!r} has no images in {splits[number]}/")
+            raise DataError(f"{path}: the class {missing[0]!r} has no images in {split}/")
     if empty := sorted(folders - classes_of[0]):
         where = "" if splits is None else f" in {splits[0]}/ and {splits[1]}/"
         raise DataError(
@@ -201,7 +201,7 @@ def find_images(path: Path, splits: tuple[str, str] | None) -> ImageFiles:
     )
 
 
-def how_to_split(path: Path, splits: tuple[str, str] | None) -> str:
+def how_to_split(path: Path, splits: Sequence[str] | None) -> str:
     """What to add to the entry of a user's folder or archive that is not divided into training and test images."""
     if splits is None or splits[1] != "test":
         return ""

@@ -7,7 +7,6 @@ because those of the MNIST family have the same names.
 from __future__ import annotations
 
 import gzip
-import io
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -108,7 +107,7 @@ def _matlab(file: Path) -> Images:
 
     with naming(str(file)):
         try:
-            held: Mapping[str, np.ndarray] = loadmat(io.BytesIO(read_file(file)), variable_names=("X", "y"))
+            held: Mapping[str, np.ndarray] = loadmat(str(file), appendmat=False, variable_names=("X", "y"))
         except Exception as error:  # scipy has many errors for a damaged file
             raise ValueError(f"not a MATLAB file ({error})") from None
         pixels, labels = held["X"], held["y"].reshape(-1).astype(np.int64) % 10

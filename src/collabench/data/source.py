@@ -25,7 +25,7 @@ class Source:
     shape: tuple[int, int, int] | None
     read: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     files: ImageFiles | None = None
-    names: tuple[Sequence[str], Sequence[str]] | None = None
+    names: tuple[Sequence[str], ...] | None = None
 
 
 def in_memory(classes: tuple[str, ...], train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Source:

@@ -31,7 +31,7 @@ from collabench.storage.files import sha256_of
 OfficialParts = Official | tuple[Official, ...]
 
 #: Source → the files that are downloaded.
-ALL_OFFICIAL: Mapping[str, OfficialParts] = OFFICIAL | OFFICIAL_FILES
+ALL_OFFICIAL: Mapping[str, OfficialParts] = {**OFFICIAL, **OFFICIAL_FILES}
 
 IMAGENET32_TRAIN = tuple(f"train_data_batch_{number}" for number in range(1, 11))
 IMAGENET32_TEST = "val_data"

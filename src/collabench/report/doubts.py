@@ -79,7 +79,8 @@ def contact_sheet(thumbnails: Sequence[Image.Image], captions: Sequence[tuple[st
         left, top = 8 + number % columns * (SIDE + 8), 8 + number // columns * (SIDE + _CAPTION + 8)
         scale = SIDE / max(image.size)
         small = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
-        fitted = image.convert("RGB").resize(tuple(max(1, round(length * scale)) for length in image.size), small)
+        wide, high = (max(1, round(length * scale)) for length in image.size)
+        fitted = image.convert("RGB").resize((wide, high), small)
         sheet.paste(fitted, (left + (SIDE - fitted.width) // 2, top + (SIDE - fitted.height) // 2))
         for line, text in enumerate(lines):
             while text and pen.textlength(text, letters) > SIDE:

@@ -195,7 +195,7 @@ def _confident_learning() -> Callable[..., np.ndarray]:
     try:
         from cleanlab.filter import find_label_issues
     except ModuleNotFoundError as error:
-        if error.name != "cleanlab":
+        if (error.name or "").partition(".")[0] != "cleanlab":
             raise
         raise ConfigError("the package cleanlab is missing: pip install 'collabench[labels]'") from None
     return find_label_issues
