@@ -113,7 +113,7 @@ class Learner:
         except ValueError as error:
             raise ConfigError(f"method {self.settings.method}: {error}") from None
         self._method: Method[Any] = METHODS[self.settings.method].Method(self.settings, context)
-        self.network: nn.Module = self._method.build().to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's lacks memory_format
+        self.network: nn.Module = self._method.build().to(device=self.device, memory_format=torch.channels_last)
         self._generators = assign_generators(self.network, self.device)
         self.begin_epoch(0)
 
@@ -137,7 +137,7 @@ class Learner:
 
         def update(loss: Tensor, parameters: Sequence[nn.Parameter] | None = None) -> None:
             optimizer.zero_grad(set_to_none=True)
-            loss.backward(inputs=None if parameters is None else list(parameters))  # type: ignore[no-untyped-call]
+            loss.backward(inputs=None if parameters is None else list(parameters))
             optimizer.step()
 
         terms = self._method.step(self.network, self._batch(images, labels), update)

@@ -76,7 +76,7 @@ def configuration(
             hint = f" (did you mean {' or '.join(near)}?)" if near else ""
             raise ConfigError(f"{part}={name!r}: {path} has no such entry under {SECTIONS[part]}{hint}; it has "
                               f"{', '.join(known)}")  # fmt: skip
-    return resolve(params, **names)
+    return resolve(params, dataset=dataset, noise=noise, model=model, recipe=recipe, method=method)
 
 
 def run(
@@ -129,5 +129,4 @@ def run(
 def _params() -> Params:
     """What a study needs of ``params.yaml``: its own profile. The configuration has everything else."""
     profile = ProfileConfig.model_construct(description="runs from Python", seeds=1, seeds_per_job=1)
-    empty: dict[str, dict[str, object]] = {section: {} for section in SECTIONS.values()}
-    return Params.model_construct(None, **empty, profiles={PROFILE: profile})
+    return Params.model_construct(datasets={}, noise={}, models={}, recipes={}, methods={}, profiles={PROFILE: profile})

@@ -41,7 +41,7 @@ class _TensorBoard:
 
         # epochs that were logged and lost, since the run goes on from an older checkpoint, are purged
         place = folder / "tensorboard" / run.configuration.id / f"seed-{run.seed}"
-        self._writer: Any = SummaryWriter(str(place), purge_step=begun + 1)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(place), purge_step=begun + 1)
 
     def write(self, epoch: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
