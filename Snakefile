@@ -30,7 +30,7 @@ onsuccess:
 
 rule report:
     default_target: True
-    input: rules.build_report.output
+    input: rules.build_report.output, SHOWN
 
 
 rule train:

@@ -137,6 +137,15 @@ def noise_marker(study: Study, key: str) -> Path:
     return study.workspace.noise / key / NOISE_MARKER
 
 
+def is_report_asked(arguments: Sequence[str]) -> bool:
+    """Whether Snakemake was called with ``--report``. Raises CollabenchError if that was to follow a run: the files
+    that the report shows must be there when Snakemake starts."""
+    asked = any(argument == "--report" or argument.startswith("--report=") for argument in arguments)
+    if asked and "--report-after-run" in arguments:
+        raise CollabenchError("--report-after-run: a report shows what is there; run first, then call --report alone")
+    return asked
+
+
 def report_marker(study: Study) -> Path:
     """When the report was last built here; not shared, since a report is cheap."""
     return study.workspace.state / "report.done"

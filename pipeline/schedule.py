@@ -17,7 +17,7 @@ from collabench.storage.locks import holding
 from collabench.study.cleanup import set_aside
 from collabench.study.study import Study
 from pipeline import plan, rounds
-from pipeline.stages import run_stage
+from pipeline.stages import log, run_stage
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,16 +46,16 @@ def schedule(profile: str, target: str, *further: str) -> int:
 
 def _schedule(study: Study, resources: Resources, target: str, further: Sequence[str]) -> int:
     profile = study.workspace.profile
-    with holding(study.workspace.lock("snakemake"), f"scheduling of profile {profile}", partial(print, flush=True)):
-        study.mend(partial(print, flush=True), results=target == "train")  # a report verifies what it reads
-        set_aside(study, partial(print, flush=True))  # or DVC would record what was tried before
+    with holding(study.workspace.lock("snakemake"), f"scheduling of profile {profile}", log):
+        study.mend(log, results=target == "train")  # a report verifies what it reads
+        set_aside(study, log)  # or DVC would record what was tried before
         plan.drop_stale_markers(study)
         study.workspace.noise.mkdir(parents=True, exist_ok=True)  # an output of DVC's, also where no label is noisy
         if target == "report":
             plan.report_marker(study).unlink(missing_ok=True)  # a stage that DVC starts has a reason
         run = partial(_run, resources=resources, target=target, further=further)
         if target == "train" and not {"-n", "--dry-run"} & set(further):
-            code = rounds.train(study, resources, run, partial(print, flush=True))
+            code = rounds.train(study, resources, run, log)
         elif target == "train":
             code = run(study)
         else:  # what undecided claims still need is for another time

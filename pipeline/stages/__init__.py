@@ -25,8 +25,9 @@ _RECENT_SECONDS = 60
 
 
 def log(text: str) -> None:
-    """A line for the log, at once."""
-    print(printable(text), flush=True)
+    """A line for the log, at once. It begins with the program's name, by which ``collabench reproduce`` tells it apart
+    from what Snakemake and DVC say."""
+    print(f"collabench: {printable(text)}", flush=True)
 
 
 def run_stage(stage: Callable[..., int | None], arguments: Sequence[str]) -> int:

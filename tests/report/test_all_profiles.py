@@ -49,7 +49,7 @@ def test_a_report_opens_with_what_was_found(project):
     lines = (project / "reports/small/README.md").read_text().split("\n\n")
     assert lines[0].startswith("# Report of")
     assert lines[1] == "**2 of 2 tests of 2 claims about test error are decided: 1 for the claim, 1 against it.**"
-    assert lines[2].count("\n- ") == 3 and r"Two heads \<b\>help\</b\> \| always." in lines[2]
+    assert lines[2].count("\n- ") == 3 and r"Two heads \<b\>help\</b\> \| always” (" in lines[2]
     assert "](figures/claims.svg)" in lines[3]
     assert (project / "reports/small/figures/claims.svg").read_text().startswith("<?xml")
 
@@ -211,6 +211,21 @@ def test_tables_as_latex(project):
     )
     assert r"simple-2 & 10.50 $\pm$ 1.05 & $-$2.00 [$-$2.94, $-$1.06] * & " in text
     assert r"Test error \%" in text and text.isascii()
+    folder = project / "artifacts/small"
+    pages = [*(folder / "report").glob("*.md"), *(folder / "costs").glob("*.md")]
+    tables = sum(len(re.findall(r"(?m)^\|(?: *:?-+:? *\|)+$", page.read_text())) for page in pages)
+    written = sorted((folder / "latex").iterdir())
+    assert len(written) == tables > 20
+    for file in written:
+        text = file.read_text()
+        body = text[text.index(r"\begin") :]
+        assert body.count(r"\toprule") == body.count(r"\midrule") == body.count(r"\bottomrule") == 1, file.name
+        rows = re.findall(r"(?m)^.* \\\\$", body)
+        assert len({row.replace(r"\&", "").count("&") for row in rows}) == 1 and len(rows) > 1, file.name
+        assert not re.search(r"(?<!\\)[#%_]|\*\*|\|", body.replace(r"p{.4\linewidth}", "")), file.name
+    claims = (folder / "latex/README-01.tex").read_text()
+    assert claims.startswith("% README: Report of the profile small: What the papers claim") and "supported" in claims
     done = CliRunner().invoke(app, ["report", "-p", "small", "--format", "csv", *root])
+    assert f"CSV: {project}/artifacts/small/costs/costs.csv" in done.output
     assert f"CSV: {project}/artifacts/small/report/all.csv" in done.output
     assert CliRunner().invoke(app, ["report", "--format", "word", *root]).exit_code == 2

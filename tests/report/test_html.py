@@ -15,9 +15,11 @@ from collabench.core.errors import ConfigError
 from collabench.report.accepted import accept
 from collabench.report.build import build_report
 from collabench.report.cells import CELLS, Cells
+from collabench.report.folders import digests_of
 from collabench.report.html import page as html_page
 from collabench.report.html.data import as_script, read_everything
 from collabench.report.html.page import SCRIPTS, STYLES, TEMPLATE, render
+from collabench.report.verification import VERIFIED, Repetition, Verified, save_verified
 from collabench.storage.files import read_json
 from tests.support.declared_claims import claim, declare, study_in
 
@@ -118,6 +120,27 @@ def test_settings_and_curves_stand_behind_each_cell(project, data):
             runs = profile["runs"][row["configuration_id"]]
             assert curve[-1] == pytest.approx(runs["error_last"][runs["seeds"].index(int(seed))], abs=5e-5)
     assert not profile["cells"][next(r["configuration_id"] for r in rows if r["method"] == "ensemble-2")]["curves"]
+
+
+def test_a_record_of_another_report_is_shown_as_that(project, data, tmp_path):
+    (profile,) = data["profiles"]
+    assert profile["verified"] is None and not profile["verified_now"]
+    root = copy_of(project, tmp_path)
+    folder = root / "reports/small"
+    again = Repetition(label="a", seed=0, run_id="a-s0", compared="tolerance", why="versions: torch 1 → 2",
+                       recorded=10.0, repeated=10.5, allowed=1.0, agrees=True)  # fmt: skip
+    record = Verified(profile="small", digests=digests_of(folder), sample=1, draw_seed=0, hashed={"results": 18},
+                      rebuilt="same", repetitions=(again,), differences=0)  # fmt: skip
+    save_verified(folder, record)
+    (profile,) = data_of(render(read_everything(root)))["profiles"]
+    assert profile["verified_now"] and profile["verified"]["repetitions"][0]["repeated"] == 10.5
+    runs = folder / "runs.csv"
+    runs.write_text(runs.read_text() + "\n")
+    (profile,) = data_of(render(read_everything(root)))["profiles"]
+    assert profile["verified"]["hashed"] == {"results": 18} and not profile["verified_now"]
+    (folder / VERIFIED).write_text("{}")
+    (problem,) = read_everything(root).found.problems
+    assert problem.startswith(f"{folder / VERIFIED}: damaged") and "run collabench verify again" in problem
 
 
 def test_the_lead_stands_in_the_page_without_javascript(text, data):

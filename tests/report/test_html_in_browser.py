@@ -17,8 +17,10 @@ from scipy import stats
 
 from collabench.report.accepted import accept
 from collabench.report.build import build_report
+from collabench.report.folders import digests_of
 from collabench.report.html.data import read_everything
 from collabench.report.html.page import write_page
+from collabench.report.verification import Repetition, Verified, save_verified
 from tests.support import fabricated
 from tests.support.declared_claims import claim, declare, study_in
 
@@ -288,6 +290,30 @@ def test_two_files_are_compared_with_the_changed_verdicts_first(opened, small, t
     (tmp_path / "broken.json").write_text("{")
     page.locator("input[type=file]").nth(1).set_input_files(tmp_path / "broken.json")
     page.get_by_text("broken.json: is no JSON; choose a report.json or claims.json").wait_for()
+
+
+def test_the_last_view_says_whether_the_report_was_verified(opened, small, tmp_path):
+    page = opened(small).go("#reproduce")
+    assert "No verification of this report is recorded." in page.locator("#view").inner_text()
+    root = Path(shutil.copytree(small.parents[1], tmp_path / "copy"))
+    folder = root / "reports/small"
+    equal = Repetition(label="digits · simple-2", seed=3, run_id="a-s3", compared="bytes", why="",
+                       recorded=10.0, repeated=10.0, allowed=None, agrees=True)  # fmt: skip
+    other = equal.model_copy(update={"compared": "tolerance", "why": "versions: <b>torch</b>", "repeated": 12.0,
+                                     "allowed": 1.5, "agrees": False})  # fmt: skip
+    for differences, found in ((0, (equal,)), (1, (equal, other))):
+        record = Verified(profile="small", digests=digests_of(folder), sample=2, draw_seed=7, hashed={"results": 1234},
+                          rebuilt="same", repetitions=found, differences=differences)  # fmt: skip
+        save_verified(folder, record)
+        here = opened(write_page(read_everything(root), tmp_path / f"page-{differences}.html"), width=360)
+        page = here.go("#reproduce")
+        text = page.locator("#view").inner_text()
+        assert ("Verified: no file is damaged" in text) == (differences == 0) and "1,234 results" in text
+        assert ("1 difference found" in text) == (differences == 1)
+        assert "digits · simple-2, seed 3: the same bytes" in text
+        assert page.evaluate(CUT) == []
+    assert "Differs: digits · simple-2, seed 3: test error 10.00 % recorded, 12.00 % now, 1.50 points allowed" in text
+    assert "collabench verify -p small" in page.locator(".command pre").all_inner_texts()
 
 
 def test_colours_follow_the_system_and_the_button(opened, small):

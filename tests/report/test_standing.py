@@ -75,8 +75,8 @@ def test_the_lead_counts_and_names_verdicts():
     ]
     decided, supported, refuted, undecided, where = findings(claims, {"p": "Some Body 2020"})
     assert decided == "2 of 6 tests of 3 claims about test error are decided: 1 for the claim, 1 against it."
-    assert supported == "Supported: “A.” (Some Body 2020, on digits, clean labels, ResNet-8)."
-    assert refuted == "Refuted: “B.” (Some Body 2020, on digits, clean labels, ResNet-8)."
+    assert supported == "Supported: “A” (Some Body 2020; digits, clean labels)."
+    assert refuted == "Refuted: “B” (Some Body 2020; digits, clean labels)."
     assert undecided.startswith("Of the 4 undecided tests, 1 leans towards the claim and 1 leans against it")
     assert "1 was stopped" in undecided
     assert where == (
@@ -91,6 +91,8 @@ def test_the_lead_names_three_claims_and_counts_the_others():
     assert "and 1 other test" in lead[1]
     assert lead[2] == "Refuted: none of the claims about test error."
     assert lead[3] == "No test is undecided."
+    (undecided,) = [everywhere("A", ("inconclusive", "open"))]
+    assert findings([undecided], {})[3].startswith("Of the 1 undecided test, none leans towards the claim and none ")
 
 
 def test_without_tests_the_lead_says_so():

@@ -14,6 +14,11 @@ from typer.testing import CliRunner
 from collabench.cli.app import app
 from collabench.config.configuration import Run
 from collabench.data import noise
+from collabench.report.accepted import accept
+from collabench.report.build import build_report
+from collabench.report.comparison import compare_reports
+from collabench.report.html.data import read_everything
+from collabench.report.verification import VERIFIED, load_verified
 from collabench.sharing.repeat import TOLERANCE_WITHOUT_SPREAD, temporary_copy
 from collabench.sharing.verify import verify
 from collabench.storage.files import read_json, sha256_of, write_json
@@ -225,11 +230,43 @@ def test_the_command_names_what_differs_and_ends_with_exit_code_1(study):
     arguments = ["verify", "-p", "small", "--root", str(study.workspace.root), "--sample", "1"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0 and "profile small: verified" in done.stdout and "the same bytes" in done.stdout
+    path = study.workspace.accepted_report / VERIFIED
+    assert f"Recorded: {path}\n" in done.stdout and f"All profiles on one page: {study.workspace.page}" in done.stdout
+    first, page = path.read_bytes(), study.workspace.page.read_bytes()
+    CliRunner().invoke(app, arguments)
+    assert (path.read_bytes(), study.workspace.page.read_bytes()) == (first, page)  # neither times nor paths
+    assert str(study.workspace.root).encode() not in first
+    noted = load_verified(study.workspace.accepted_report)
+    assert noted.rebuilt == "same" and noted.differences == 0 and noted.hashed["results"] == len(study.plan.runs)
+    (again,) = noted.repetitions
+    assert again.agrees and again.compared == "bytes" and again.recorded == again.repeated
+    (shown,) = read_everything(study.workspace.root).found.reports
+    assert shown.verified == noted and shown.verified_now
+    assert compare_reports(study.workspace).same_bytes  # the record is no part of the report
     run, folder = one(study)
     (folder / WEIGHTS).write_bytes(b"")
     done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 1 and "1 differences" in done.stdout
+    assert done.exit_code == 1 and "1 difference\n" in done.stdout
+    noted = load_verified(study.workspace.accepted_report)
+    assert (noted.differences, noted.rebuilt) == (1, "not built")
     assert f"DIFFERS  {folder / WEIGHTS}" in done.stdout and run.configuration.label in done.stdout
+
+
+def test_a_record_ends_with_the_report_that_it_is_about(study):
+    arguments = ["verify", "-p", "small", "--root", str(study.workspace.root), "--sample", "0"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    workspace = study.workspace
+    build_report(study.params, study.plan, workspace)
+    accept(workspace)
+    assert load_verified(workspace.accepted_report) is not None  # accepted anew, and the same
+    runs = workspace.report / "runs.csv"
+    runs.write_text(runs.read_text() + "\n")
+    accept(workspace)
+    assert load_verified(workspace.accepted_report) is None
+    shutil.rmtree(workspace.accepted_report)
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0 and "No report is accepted, so that no page shows this" in done.stdout
+    assert not workspace.accepted_report.exists()
 
 
 def test_a_repetition_reads_streamed_images_where_the_study_does(tmp_path):

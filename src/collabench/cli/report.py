@@ -11,8 +11,10 @@ import typer
 from collabench.cli.app import HERE, Exact, Profile, Root, Set, app, open_study
 from collabench.cli.study import lines_on_other_code
 from collabench.core.errors import CollabenchError
+from collabench.core.text import wrapped
 
 if TYPE_CHECKING:
+    from collabench.storage.workspace import Workspace
     from collabench.study.study import Study
 
 
@@ -64,6 +66,7 @@ def report(
     if format_:
         print("\n".join(_files_of(study, format_, partial)))
     if partial:
+        print(f"Next: `collabench plan -p {profile}` says what is missing and why.")
         return
     if variants.is_variant(profile):
         print(f"Tables and figures: {study.workspace.report / 'README.md'}")
@@ -75,18 +78,21 @@ def report(
 
 def _files_of(study: Study, form: Format, partial: bool) -> list[str]:
     """One line for each file of the tables in this form."""
-    from collabench.report.folders import report_folder
+    from collabench.report.folders import COSTS, report_folder
     from collabench.report.pages.latex import write_latex
 
     folder = report_folder(study.workspace, partial=partial)
+    costs = folder / COSTS if partial else study.workspace.costs
     if form is Format.LATEX:
-        return [f"LaTeX: {path}" for path in write_latex(folder, study.workspace.latex)]
-    return [f"CSV: {path}" for path in sorted(folder.glob("*.csv"))]
+        return [f"LaTeX: {path}" for path in write_latex(folder, costs, study.workspace.latex)]
+    return [f"CSV: {path}" for place in (folder, costs) for path in sorted(place.glob("*.csv"))]
 
 
-def write_pages(root: Path) -> list[str]:
-    """Write the pages that join all profiles. Returns one line for each report that they leave out, then where they
-    are.
+def write_pages(root: Path, profile: str = "") -> list[str]:
+    """Write the pages that join all profiles. Returns one line for each report that they leave out, then what was found
+    and where the pages are.
+
+    profile: whose own findings come first.
 
     ``reports/index.html``, ``reports/README.md`` and the marked lines of ``README.md`` show what is accepted. Where a
     report that was built here differs from the accepted one, ``artifacts/index.html`` shows what was built here.
@@ -102,11 +108,15 @@ def write_pages(root: Path) -> list[str]:
     lines = [f"left out of the page: {problem}" for problem in accepted.found.problems]
     write_all_profiles(accepted, workspace.page.with_name("README.md"))
     renew_findings(accepted, root / "README.md")
+    built = read_everything(root, built=True) if built_differs(root, accepted.params.profiles) else None
+    shown = built or accepted
+    names = (f"{profile} (built here)", profile)
+    if profile and (own := next(filter(None, map(shown.lead_of, names)), "")):
+        lines.append(wrapped(f"Profile {profile}: {own}"))
     if any(claim.tests for claim in accepted.claims):
-        lines.append(f"Over all profiles: {accepted.lead[0]}")
+        lines.append(wrapped(f"Over all profiles: {accepted.lead[0]}"))
     lines.append(f"All profiles on one page: {write_page(accepted, workspace.page)}")
-    if built_differs(root, accepted.params.profiles):
-        built = read_everything(root, built=True)
+    if built is not None:
         lines.append(f"The same page with what was built here: {write_page(built, workspace.built_page)}")
     return lines
 
@@ -132,18 +142,25 @@ def comparison_with_accepted(study: Study) -> tuple[str, bool]:
     page = f"Tables and figures: {workspace.accepted_report / 'README.md'}"
     if not workspace.accepted_report.exists():
         accept(workspace)
-        return "\n".join(["No report was accepted before: this one is now.", page, *write_pages(workspace.root)]), True
+        first = "No report was accepted before: this one is now."
+        return "\n".join([first, page, *write_pages(workspace.root, workspace.profile), _next(workspace)]), True
     found = compare_reports(workspace)
     if found.same_bytes:
-        return "\n".join([*found.lines, page, *write_pages(workspace.root)]), True
+        lines = [*found.lines, page, *write_pages(workspace.root, workspace.profile), _next(workspace)]
+        return "\n".join(lines), True
     write_atomically(workspace.differences, ("\n".join(found.details) + "\n").encode())
-    command = f"`collabench report -p {workspace.profile} --accept`"
     where = [
         f"Every difference: {workspace.differences}",
-        f"The new tables: {workspace.report / 'README.md'}; {command} adopts them.",
-        *write_pages(workspace.root),
+        f"The new tables: {workspace.report / 'README.md'}",
+        *write_pages(workspace.root, workspace.profile),
+        f"Next: `collabench report -p {workspace.profile} --accept` adopts the new tables.",
     ]
-    return "\n".join([*found.lines, *where]), False
+    return "\n".join([*map(wrapped, found.lines), *where]), False
+
+
+def _next(workspace: Workspace) -> str:
+    profile = workspace.profile
+    return wrapped(f"Next: open the page in a browser; `collabench verify -p {profile}` checks what it rests on.")
 
 
 @app.command()

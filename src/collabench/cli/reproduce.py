@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -90,7 +92,7 @@ def reproduce(
         study,
         available.workers,
         wanted,
-        note=lambda: _last_line(log_file),
+        note=lambda: doing(log_file),
         rounds=progress.rounds_of(study, lambda now: runs_of_part(now.plan)),
     )
     with holding(workspace.reproduce_lock, f"the study in {workspace.root}", partial(print, flush=True)):
@@ -127,7 +129,7 @@ def reproduce(
             print(f"once mended: collabench run -p {profile} --retry-failed; "
                   f"tables of the others: collabench report -p {profile} --partial", file=sys.stderr)  # fmt: skip
         else:
-            print("\n".join(said[-25:]), file=sys.stderr)
+            print("".join(f"{line}\n" for line in reasons(said)), end="", file=sys.stderr)
         print(f"collabench: error: {program} ended with exit code {code}; log: {log_file}", file=sys.stderr)
         raise typer.Exit(1)
     study = study.grown()
@@ -253,12 +255,41 @@ def _tell_allocations(study: Study, device_type: str) -> None:
         )
 
 
-def _last_line(log_file: Path) -> str:
-    """The last line of the log, which tells what is being done while nothing is trained."""
+#: Stage of DVC's → what it does, for a person who waits.
+_STAGES = {
+    "datasets": "preparing data sets",
+    "noise": "drawing noisy labels",
+    "train": "looking for runs to train",
+    "report": "building tables and figures",
+}
+_OWN = "collabench: "
+
+#: Number of lines that say why a program ended; the log has all.
+_LINES = 15
+
+
+def doing(log_file: Path) -> str:
+    """What is being done while nothing is trained: the last line of collabench's own in the log, or the stage that has
+    begun since. What DVC and Snakemake say stays in the log."""
     try:
         with log_file.open("rb") as file:
-            file.seek(max(0, log_file.stat().st_size - 4096))
+            file.seek(max(0, log_file.stat().st_size - 65536))
             lines = file.read().decode(errors="replace").split("\n")
     except OSError:
         return ""
-    return next((line.strip()[:100] for line in reversed(lines) if line.strip()), "")
+    for line in reversed(lines):
+        if line.startswith(_OWN):
+            return line.removeprefix(_OWN).strip()[:100]
+        if begun := re.match(r"Running stage '(\w+)@", line):
+            return _STAGES.get(begun[1], "")
+    return ""
+
+
+def reasons(said: Sequence[str]) -> list[str]:
+    """Why a program ended, from its last lines: what collabench says itself, else DVC's error, else Snakemake's, else
+    the end."""
+    own = [line for line in said if line.startswith(f"{_OWN}error: ")]
+    theirs = [line for line in said if line.startswith("ERROR: ")]
+    named = [number for number, line in enumerate(said) if re.match(r"\w*(Error|Exception)\b", line)]
+    tail = list(said[named[0] :] if named else said[-_LINES:])
+    return list(dict.fromkeys(own or (tail if named else theirs) or tail))[:_LINES]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from collabench.cli.app import HERE, Profile, Root, app, open_study
+from collabench.cli.report import write_pages
 from collabench.core.errors import CollabenchError, one_line
 
 
@@ -129,8 +130,10 @@ def verify(
 ) -> None:
     """Check everything that the report rests on.
 
-    Hashes it again, builds the report again, and repeats a random sample of the runs.
+    Hashes it again, builds the report again, and repeats a random sample of the runs. The page of all profiles then
+    shows what was found.
     """
+    from collabench.sharing.verify import record
     from collabench.sharing.verify import verify as check
 
     if device not in (None, "cpu", "cuda"):
@@ -152,6 +155,13 @@ def verify(
         print(f"note     {note}")
     for difference in found.differences:
         print(f"DIFFERS  {difference}")
-    print(f"profile {profile}: " + (f"{len(found.differences)} differences" if found.differences else "verified"))
+    number = len(found.differences)
+    print(f"profile {profile}: " + (f"{number} difference{'s' * (number != 1)}" if number else "verified"))
+    noted = record(study, found, sample=sample, seed=seed)
+    if noted is None:
+        print(f"No report is accepted, so that no page shows this: collabench report -p {profile} --accept")
+    else:
+        print(f"Recorded: {noted}")
+        print("\n".join(write_pages(study.workspace.root, profile)))
     if found.differences:
         raise typer.Exit(1)

@@ -88,6 +88,10 @@ def plan(
     total = ", ".join(f"{n} {state}" for state, n in counts.items())
     lines.append(f"{len(statuses)} runs in {len(rows)} configurations: {total}")
     lines += [summary_of(claims)] if claims else []
+    if counts.get("todo") and not missing:
+        lines.append(
+            f"Next: collabench reproduce -p {profile}, or collabench run -p {profile} without Snakemake and DVC"
+        )
     forms = {
         "plan": "\n".join(lines),
         "plan_json": json.dumps(
@@ -172,6 +176,8 @@ def run(
     outcome, open_claims = _train_in_rounds(study, choose, available, shared, retry_failed)
     _conclude(outcome, len(chosen) - len(possible), profile)
     print_open_claims(open_claims, hours)
+    left = sum(study.status(one).state != "done" for one in study.plan.due)
+    print(f"Next: collabench {f'plan -p {profile}, since {left} runs are missing' if left else f'report -p {profile}'}")
 
 
 def _train_in_rounds(

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
+import textwrap
 import unicodedata
 from typing import Any, TextIO
 
 #: Characters with a meaning in markdown, also within a table's cell.
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|]")
+
+
+#: Width of lines that go into a file or a pipe.
+WIDTH = 120
 
 
 def printable(text: str) -> str:
@@ -39,6 +45,16 @@ def markdown_cell(text: str) -> str:
 def html_text(text: str) -> str:
     """Return text that is escaped for an HTML page or a quoted attribute."""
     return html.escape(printable(text))
+
+
+def terminal_width() -> int:
+    """Characters in a line of the terminal; :data:`WIDTH` without one. ``COLUMNS`` in the environment overrides it."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns
+
+
+def wrapped(text: str, width: int | None = None) -> str:
+    """Return text in lines of this width, by default the terminal's. Words stay whole at their hyphens."""
+    return textwrap.fill(text, width or terminal_width(), break_on_hyphens=False)
 
 
 class PrintableStream:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from collabench.config.configuration import PARTS
 from collabench.core.errors import ResultError
-from collabench.report.folders import COSTS, OVERVIEW, whole_folder
+from collabench.report.folders import COSTS, OVERVIEW, digests_of, whole_folder
+from collabench.report.verification import VERIFIED
 from collabench.storage.workspace import Workspace
 
 _SHOWN = 40
@@ -46,11 +47,17 @@ def compare(workspace: Workspace) -> list[str]:
 def accept(workspace: Workspace) -> None:
     """Make the built report, with its costs, the accepted one. The old one stays until the new one is complete.
 
+    What ``collabench verify`` has recorded of the old one goes with it, unless the new one is the same report.
+
     Raises ResultError if there is no built report.
     """
     _require(workspace)
+    verified = workspace.accepted_report / VERIFIED
+    same = digests_of(workspace.report) == digests_of(workspace.accepted_report)
     with whole_folder(workspace.accepted_report) as folder:
         shutil.copytree(workspace.report, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        if same and verified.is_file():
+            shutil.copyfile(verified, folder / VERIFIED)
         if workspace.costs.is_dir():
             shutil.copytree(workspace.costs, folder / COSTS, copy_function=shutil.copyfile)
 
@@ -62,7 +69,7 @@ def _require(workspace: Workspace) -> None:
 
 def _files(folder: Path) -> set[str]:
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return {name for name in names if not name.startswith((f"{COSTS}/", "."))}
+    return {name for name in names if not name.startswith((f"{COSTS}/", ".")) and name != VERIFIED}
 
 
 def _compare_csv(name: str, old: Path, new: Path) -> list[str]:

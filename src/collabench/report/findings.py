@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from collabench.report.across_profiles import ClaimEverywhere, count
+from collabench.report.across_profiles import ClaimEverywhere, ScopeTest, count
 from collabench.report.standing import DECIDED, Standing
 
 #: Number of statements that a sentence quotes; it counts the others.
@@ -44,17 +44,23 @@ def _share(part: int, whole: int, noun: str) -> str:
 
 
 def _told(claims: Sequence[ClaimEverywhere], names: dict[str, str], wanted: Standing, word: str) -> str:
-    """``Supported: “An ensemble … one of them.” (Song & Chai 2018; digits, clean labels).``"""
+    """``Supported: “An ensemble … one of them” (Song & Chai 2018; digits, clean labels).``"""
     told = []
     for claim in claims:
-        places = [", ".join(test.verdict.where[:3]) for test in claim.tests if test.standing == wanted]
+        places = [f"{_short(test)}, {test.verdict.where[1]}" for test in claim.tests if test.standing == wanted]
         if places:
             more = f" and {_number(len(places) - 1, 'other test')}" if len(places) > 1 else ""
-            told.append(f"“{claim.statement}” ({names.get(claim.paper, claim.paper)}, on {places[0]}{more})")
+            statement = claim.statement.removesuffix(".")
+            told.append(f"“{statement}” ({names.get(claim.paper, claim.paper)}; {places[0]}{more})")
     if not told:
         return f"{word}: none of the claims about test error."
     left = len(told) - _QUOTED
     return f"{word}: {'; '.join(told[:_QUOTED])}" + (f"; and {_number(left, 'other claim')}." if left > 0 else ".")
+
+
+def _short(test: ScopeTest) -> str:
+    """The data set of a test without its size and split, which the tables name."""
+    return test.verdict.where[0].partition(", ")[0]
 
 
 def _undecided(counts: dict[Standing, int], undecided: int) -> str:
@@ -62,29 +68,25 @@ def _undecided(counts: dict[Standing, int], undecided: int) -> str:
         return "No test is undecided."
     towards, against, stopped = (counts.get(name, 0) for name in ("leans for", "leans against", "stopped"))
     text = (
-        f"Of the {_number(undecided, 'undecided test')}, {towards} {_verb(towards, 'lean')} towards the claim and "
-        f"{against} {_verb(against, 'lean')} against it, by the interval that is not widened for the number of tests"
+        f"Of the {_number(undecided, 'undecided test')}, {_leaning(towards)} towards the claim and "
+        f"{_leaning(against)} against it, by the interval that is not widened for the number of tests"
     )
     was = "was" if stopped == 1 else "were"
     return text + (f"; {stopped} {was} stopped, because more seeds would not decide." if stopped else ".")
 
 
-def _verb(count: int, verb: str) -> str:
-    return verb + ("s" if count == 1 else "")
+def _leaning(count: int) -> str:
+    return f"{count or 'none'} lean{'s' if count < 2 else ''}"
 
 
 def _where(claims: Sequence[ClaimEverywhere]) -> str:
     """On which data sets the tests ran, and how many of the papers' own settings are among them."""
     ran = [test for claim in claims for test in claim.tests if test.standing != "not run"]
-    data = list(dict.fromkeys(test.verdict.where[0] for test in ran))
+    data = list(dict.fromkeys(map(_short, ran)))
     own = sum(test.verdict.published for test in ran)
     left = sum(scope.published for claim in claims for scope in claim.not_run)
     left += sum(test.verdict.published for claim in claims for test in claim.tests if test.standing == "not run")
     return (
-        f"The tests ran on {_listed(data)}; of the {own + left} tests on a paper's own data set and backbone "
+        f"The tests ran on {' and '.join(data)}; of the {own + left} tests on a paper's own data set and backbone "
         f"{own or 'none'} {'has' if own < 2 else 'have'} been run."
     )
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and on ".join(words)

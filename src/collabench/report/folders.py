@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,17 @@ from collabench.storage.workspace import Workspace
 CONTENT = "report.json"
 OVERVIEW = "README.md"
 COSTS = "costs"
+RUNS = "runs.csv"
+CLAIMS = "claims.json"
+
+#: Files whose digests tell two reports apart.
+DIGESTED = (CONTENT, CLAIMS, RUNS)
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """Name → SHA-256 of those files that tell a report apart from others and that this folder has."""
+    there = ((name, folder / name) for name in DIGESTED)
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in there if path.is_file()}
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +14,10 @@ from collabench.report.cells import CELLS, Cells
 from collabench.report.claim_records import ClaimReport
 from collabench.report.comparison import ORIGIN, Origin
 from collabench.report.content import Report
-from collabench.report.folders import CONTENT, COSTS
+from collabench.report.folders import CLAIMS, CONTENT, COSTS, RUNS, digests_of
+from collabench.report.verification import Verified, load_verified, still_holds
 from collabench.storage.files import read_json
 from collabench.storage.workspace import Workspace
-
-RUNS, CLAIMS = "runs.csv", "claims.json"
 
 #: Columns of ``runs.csv`` with one number per run that a page shows.
 PER_RUN = (
@@ -45,9 +43,6 @@ _COSTS = (
     "runs_measured",
 )
 
-#: Files whose digests a page names, so that a reader can tell two reports apart.
-_DIGESTED = (CONTENT, CLAIMS, RUNS)
-
 
 @dataclass(frozen=True)
 class Gathered:
@@ -56,7 +51,8 @@ class Gathered:
     accepted: whether it is the one in git, else the one that was built here. results, costs: the verdicts on claims.
     runs: configuration id → column → one value per run; ``seeds`` is one of the columns, ``heads`` has a list per run.
     prices: (table, condition key, method) → measured costs. published: paper → rows of its CSV file. digests: file name
-    → SHA-256. origin, cells: None if the report does not have the file.
+    → SHA-256. origin, cells, verified: None if the report does not have the file. verified_now: whether the report is
+    still the one that ``collabench verify`` checked.
     """
 
     profile: str
@@ -70,6 +66,8 @@ class Gathered:
     digests: dict[str, str]
     origin: Origin | None = None
     cells: Cells | None = None
+    verified: Verified | None = None
+    verified_now: bool = False
 
     @property
     def name(self) -> str:
@@ -121,10 +119,7 @@ def built_differs(root: Path, profiles: Iterable[str]) -> bool:
     """Whether the report of some profile was built here and differs from the accepted one."""
     for profile in profiles:
         workspace = Workspace(root, profile)
-        built, accepted = (
-            {name: (folder / name).read_bytes() for name in _DIGESTED if (folder / name).is_file()}
-            for folder in (workspace.report, workspace.accepted_report)
-        )
+        built, accepted = digests_of(workspace.report), digests_of(workspace.accepted_report)
         if CONTENT in built and CONTENT in accepted and built != accepted:
             return True
     return False
@@ -136,6 +131,7 @@ def _read(profile: str, folder: Path, costs: Path, papers: Sequence[str], accept
         raise ResultError(
             f"{folder / CONTENT}: is the report of {report.profile!r}, but lies where {profile!r} belongs"
         )
+    verified = load_verified(folder)
     return Gathered(
         profile=profile,
         accepted=accepted,
@@ -145,18 +141,16 @@ def _read(profile: str, folder: Path, costs: Path, papers: Sequence[str], accept
         runs=_runs(folder / RUNS),
         prices=_prices(costs / "costs.csv"),
         published={paper: rows for paper in papers if (rows := _rows(folder / f"{paper}.csv"))},
-        digests={name: _digest(folder / name) for name in _DIGESTED if (folder / name).is_file()},
+        digests=digests_of(folder),
         origin=_record(costs / ORIGIN, Origin),
         cells=_record(folder / CELLS, Cells),
+        verified=verified,
+        verified_now=verified is not None and still_holds(folder, verified),
     )
 
 
 def _record(path: Path, kind: type[Any]) -> Any:
     return read_json(path, kind) if path.is_file() else None
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 """Verification of a report: every file is hashed again, and a random sample of runs is trained again.
 
-Nothing is written to the study. Everything is made in a temporary folder.
+The check writes nothing to the study: everything is made in a temporary folder. :func:`record` then notes beside the
+accepted report what was found.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from collabench.config.configuration import Run, dataset_key, digest
 from collabench.core.errors import CollabenchError, Log
+from collabench.report.folders import CONTENT, digests_of
+from collabench.report.verification import Rebuilt, Repetition, Verified, save_verified
 from collabench.sharing.repeat import (
     Rerun,
     draw_sample,
@@ -36,12 +39,14 @@ class Verification:
     """hashed: kind of file → number of hashed files.
     differences: one line each. A study without differences is verified.
     notes: facts about the results that are no differences.
+    rebuilt: what became of the report that was built again.
     """
 
     hashed: Counter[str] = field(default_factory=Counter)
     reruns: list[Rerun] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    rebuilt: Rebuilt = "not built"
 
 
 def verify(
@@ -94,6 +99,41 @@ def verify(
         found.reruns.append(repeat(study, run, results, tolerance, device))
     found.differences += [rerun.line() for rerun in found.reruns if rerun.difference]
     return found
+
+
+def record(study: Study, found: Verification, *, sample: int, seed: int) -> Path | None:
+    """Note beside the accepted report what was found, for the page of all profiles. Return the file, or None if no
+    report is accepted.
+
+    sample, seed: as they were given to :func:`verify`. Raises StorageError if the file cannot be written.
+    """
+    folder = study.workspace.accepted_report
+    if not (folder / CONTENT).is_file():
+        return None
+    noted = Verified(
+        profile=study.workspace.profile,
+        digests=digests_of(folder),
+        sample=sample,
+        draw_seed=seed,
+        hashed=dict(sorted(found.hashed.items())),
+        rebuilt=found.rebuilt,
+        repetitions=tuple(
+            Repetition(
+                label=one.run.configuration.label,
+                seed=one.run.seed,
+                run_id=one.run.id,
+                compared=one.compared,
+                why=one.why,
+                recorded=one.recorded,
+                repeated=one.repeated,
+                allowed=one.allowed,
+                agrees=not one.difference,
+            )
+            for one in found.reruns
+        ),
+        differences=len(found.differences),
+    )
+    return save_verified(folder, noted)
 
 
 # ------------------------------------------------------------------------------------------------------------- hashing
@@ -237,6 +277,9 @@ def _verify_report(study: Study, found: Verification, log: Log, strict: bool) ->
         found.hashed["report tables"] += len(list(copy.report.glob("*.csv")))
     numbers = [line for line in lines if line.split(":", 1)[0].endswith(".csv")]
     elsewhere = _made_elsewhere(workspace)
+    found.rebuilt = "same"
+    if numbers:
+        found.rebuilt = "made elsewhere" if elsewhere and not strict else "differs"
     differ = found.differences if strict or not elsewhere else found.notes
     differ += [f"{workspace.accepted_report}: {line}" for line in numbers]
     found.notes += [f"{workspace.accepted_report}: {line}" for line in lines if line not in numbers]

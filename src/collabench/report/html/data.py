@@ -46,6 +46,16 @@ class Everything:
         """The sentences of the lead, as they may be shown."""
         return [printable(sentence) for sentence in findings(self.claims, self.names)]
 
+    def lead_of(self, profile: str) -> str:
+        """The first sentence of a profile's own lead; empty if no test of a claim has run there."""
+        own = [
+            dataclasses.replace(claim, tests=tuple(test for test in claim.tests if test.profile == profile), not_run=())
+            for claim in self.claims
+        ]
+        if not any(test.standing != "not run" for claim in own if claim.kind == "statistical" for test in claim.tests):
+            return ""
+        return printable(findings(own, self.names)[0])
+
 
 def read_everything(root: Path, *, built: bool = False) -> Everything:
     """Read ``params.yaml``, ``papers/`` and the reports below ``root``. Raises ConfigError (one line).
@@ -116,6 +126,8 @@ def _profile(report: Gathered) -> dict[str, Any]:
         "prices": {"/".join(key): price for key, price in report.prices.items()},
         "origin": report.origin.model_dump(mode="json") if report.origin else None,
         "digests": report.digests,
+        "verified": report.verified.model_dump(mode="json") if report.verified else None,
+        "verified_now": report.verified_now,
         "cells": _cells(report),
     }
 

@@ -30,6 +30,9 @@ than 5 % of the time (skewed ones, ties with few seeds): `docs/statistics-simula
 recorded.
 """
 
+#: Heading of a condition's table of three columns.
+SHORT = "Test error after the last epoch"
+
 _SELECTED = (
     " Selected on validation: test error of the epoch with the lowest error on the held-out training images, so that "
     "no test image chooses it."
@@ -98,7 +101,7 @@ def _overview(
         lines += [
             f"## {markdown_text(table.title)}",
             *([f"{scope}."] if scope else []),
-            _overview_table(table),
+            *_overview_table(table),
         ]
         lines += reading_note(table)
         short = tables.short_titles(table)
@@ -156,12 +159,21 @@ def _missing_runs(report: Report) -> list[str]:
     return ["## Missing runs", "\n".join(lines)] if lines else []
 
 
-def _overview_table(table: Table) -> str:
-    """Of one condition the short table, of several methods and conditions crossed."""
-    selected = any(row.selected for row in table.conditions[0].rows)
-    if len(table.conditions) > 1 or selected:
-        return markdown(tables.overview_table(table))
-    return markdown(tables.short_table(table.conditions[0]), unbroken=True)
+def _overview_table(table: Table) -> list[str]:
+    """Of one condition the short table; of several, methods and conditions crossed, and the short tables folded."""
+    short = [markdown(tables.short_table(condition), unbroken=True) for condition in table.conditions]
+    if len(short) == 1:
+        return short
+    titles = tables.short_titles(table)
+    each = zip(table.conditions, short, strict=True)
+    return [
+        markdown(tables.overview_table(table)),
+        f"Test error %, in brackets the difference to the baseline. {tables.MARK} survives Holm's correction at 5 %. "
+        "The methods are sorted by their mean difference over the conditions.",
+        "<details><summary>Each condition: error, difference with interval, Holm p</summary>",
+        *(text for condition, one in each for text in (f"**{markdown_text(titles[condition.key])}**", one)),
+        "</details>",
+    ]
 
 
 # -------------------------------------------------------------------------------------------------- table pages
@@ -213,7 +225,7 @@ def _condition(condition: Condition, drawn: dict[str, str]) -> list[str]:
         )
     lines = [f"## {markdown_text(condition.title)}", "; ".join(facts) + ".", _noise(condition)]
     lines += [
-        "### Test error after the last epoch",
+        f"### {SHORT}",
         markdown(tables.short_table(condition), unbroken=True),
         _tests(condition),
     ]

@@ -209,19 +209,15 @@ def ranks_table(ranks: Ranks) -> Frame:
 
 
 def overview_table(table: Table) -> Frame:
-    """Methods and conditions of a table: mean error, and in brackets the difference from the baseline.
-
-    A table of one condition also has the mean error of the validation-selected epochs, if there are any.
-    """
+    """Methods and conditions of a table: mean error, in brackets the difference from the baseline, and a mark where
+    it survives Holm's correction. The lowest mean difference over the conditions comes first."""
     heading = short_titles(table)
     methods = [row.method for row in table.conditions[0].rows]
+    methods.sort(key=lambda method: _mean_difference(table, method))
     by_condition = {
         heading[condition.key]: {row.method: _overview_cell(row) for row in condition.rows}
         for condition in table.conditions
     }
-    selected = {row.method: number(row.selected.error.mean) for row in table.conditions[0].rows if row.selected}
-    if len(table.conditions) == 1 and selected:
-        by_condition["Selected on validation %"] = selected
     frame = Frame(by_condition).reindex(methods).fillna(NOTHING)
     frame.index = [f"{method} (baseline)" if method == table.conditions[0].baseline else method for method in methods]
     if len(table.conditions) > len(methods):
@@ -233,7 +229,18 @@ def _overview_cell(row: Row) -> str:
     if row.error is None:
         return NOTHING
     text = number(row.error.mean)
-    return f"{text} ({number(row.difference.difference, signed=True)})" if row.difference else text
+    if row.difference:
+        text += f"\u00a0({number(row.difference.difference, signed=True)})"
+    return f"**{text}**\u00a0{MARK}" if told_apart(row.holm_p) else text
+
+
+def _mean_difference(table: Table, method: str) -> float:
+    """0 for the baseline; above all others for a method without a difference."""
+    rows = [row for condition in table.conditions for row in condition.rows if row.method == method]
+    found = [row.difference.difference for row in rows if row.difference]
+    if found:
+        return sum(found) / len(found)
+    return 0.0 if method == table.conditions[0].baseline else math.inf
 
 
 def common_scope(table: Table) -> str:

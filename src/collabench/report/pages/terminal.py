@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from collections.abc import Sequence
 
 from collabench.config.configuration import READINGS
 from collabench.core.errors import ResultError
+from collabench.core.text import terminal_width, wrapped
 from collabench.report.claim_records import ClaimReport
 from collabench.report.content import Condition, Report, Row
 from collabench.report.folders import CONTENT, OVERVIEW, report_folder
@@ -15,9 +15,6 @@ from collabench.report.pages import claims as claims_page
 from collabench.report.pages import tables
 from collabench.storage.files import read_json
 from collabench.storage.workspace import Workspace
-
-#: Width of lines that go into a file or a pipe. ``COLUMNS`` in the environment says another one.
-WIDTH = 120
 
 _HEADERS = ("method", "test error %", "n", "difference", "p (Holm)")
 _HANGING = 14
@@ -30,7 +27,7 @@ def terminal_summary(workspace: Workspace, *, partial: bool = False, width: int 
     width: of the lines, in characters; the terminal's by default. Lines that end with a path may be longer, so that the
     path can be copied. Raises ResultError if there is no built report.
     """
-    width = width or shutil.get_terminal_size((WIDTH, 24)).columns
+    width = width or terminal_width()
     folder = report_folder(workspace, partial=partial)
     if not (folder / CONTENT).exists():
         raise ResultError(f"{folder}: there is no report of {workspace.profile!r} yet; build it first")
@@ -39,7 +36,7 @@ def terminal_summary(workspace: Workspace, *, partial: bool = False, width: int 
     for table in report.tables:
         for condition in table.conditions:
             title = condition.title + (" (partial)" if report.partial else "")
-            blocks.append(f"{_wrapped(title, width)}\n{_table(condition, width)}")
+            blocks.append(f"{wrapped(title, width)}\n{_table(condition, width)}")
     claims = folder / claims_page.JSON
     if claims.exists() and (found := read_json(claims, ClaimReport)).here():
         blocks.append(_claims(found, width))
@@ -49,12 +46,8 @@ def terminal_summary(workspace: Workspace, *, partial: bool = False, width: int 
         "Test error % after the last epoch, mean ± sd over n seeds [95 % interval]; difference to the baseline in "
         "points, paired by seed, with its unadjusted 95 % interval; p: paired t test, Holm-adjusted."
     )
-    blocks.append(f"{_wrapped(note, width)}\nThe whole report: {folder / OVERVIEW}")
+    blocks.append(f"{wrapped(note, width)}\nThe whole report: {folder / OVERVIEW}")
     return "\n\n".join(blocks)
-
-
-def _wrapped(text: str, width: int) -> str:
-    return textwrap.fill(text, width, break_on_hyphens=False)
 
 
 def _claims(report: ClaimReport, width: int) -> str:
@@ -62,7 +55,7 @@ def _claims(report: ClaimReport, width: int) -> str:
     scopes = [scope for claim in report.here() for scope in claim.scopes]
     varies = [len(set(parts)) > 1 for parts in zip(*(scope.where for scope in scopes), strict=True)]
     shared = ", ".join(part for part, differs in zip(scopes[0].where, varies, strict=True) if not differs)
-    lines = [_wrapped(f"Claims of the papers{f', on {shared}' if shared else ''}", width)]
+    lines = [wrapped(f"Claims of the papers{f', on {shared}' if shared else ''}", width)]
     for claim in report.here():
         for state in dict.fromkeys(scope.state for scope in claim.scopes):
             places = []
@@ -74,7 +67,7 @@ def _claims(report: ClaimReport, width: int) -> str:
             reading = ", our reading" if claim.paper in READINGS else ""
             text = f"{state:<{_HANGING}}{claim.statement} [{claim.paper}{reading}]" + (f" ({told})" if told else "")
             lines.append(textwrap.fill(text, width, subsequent_indent=" " * _HANGING, break_on_hyphens=False))
-    lines.append(_wrapped(f"{claims_page.counted(report)}.", width))
+    lines.append(wrapped(f"{claims_page.counted(report)}.", width))
     return "\n".join(lines)
 
 

@@ -1,5 +1,49 @@
 // How do I get this? Commands, versions and digests.
 
+const REBUILT = {
+  same: "the report built again has the same numbers",
+  differs: "the report built again has other numbers",
+  "made elsewhere": "the report built again has other numbers, and this one was made on another device",
+  "not built": "the report was not built again, since files are missing or damaged",
+};
+
+function repetition(run) {
+  const name = `${run.label}, seed ${run.seed}`;
+  if (run.repeated === null) return `${name}: failed when it was trained again`;
+  const errors = `test error ${number(run.recorded)} % recorded, ${number(run.repeated)} % now`;
+  if (run.compared === "bytes") return `${name}: ${run.agrees ? "the same bytes" : `other bytes, ${errors}`}`;
+  return `${name}: ${errors}${run.allowed === null ? "" : `, ${number(run.allowed)} points allowed`} (${run.why})`;
+}
+
+/** What `collabench verify` found. Without a record of it: how to make one. */
+function verification(profile) {
+  const found = profile.verified,
+    again = command(`collabench verify -p ${profile.profile}`);
+  if (!found) return [el("p", {}, "No verification of this report is recorded. This command checks it:"), again];
+  const hashed = Object.entries(found.hashed).map(([kind, files]) => `${files.toLocaleString("en")} ${kind}`);
+  return [
+    profile.verified_now
+      ? null
+      : el("p", { class: "notice" }, "Verified before this report was changed:"),
+    el(
+      "p",
+      {},
+      el("strong", {}, found.differences ? count(found.differences, "difference") : "Verified"),
+      found.differences
+        ? " found; the command below names them. "
+        : ": no file is damaged, and every repetition agrees. ",
+      `Hashed again: ${hashed.join(", ")}; ${REBUILT[found.rebuilt]}.`,
+    ),
+    el("p", {}, `${count(found.repetitions.length, "run")} trained again, drawn with seed ${found.draw_seed}:`),
+    el(
+      "ul",
+      { class: "small" },
+      found.repetitions.map((run) => el("li", {}, run.agrees ? "" : el("strong", {}, "Differs: "), repetition(run))),
+    ),
+    again,
+  ];
+}
+
 function profileSection(profile) {
   const { report, origin, digests } = profile,
     name = profile.profile;
@@ -16,9 +60,10 @@ function profileSection(profile) {
       report.missing.length ? `, ${report.missing.length} missing` : "",
       ".",
     ),
-    el("h3", {}, "Train it, or check what was trained"),
+    el("h3", {}, "Train it"),
     command(`make reproduce PROFILE=${name}`),
-    command(`collabench verify -p ${name}`),
+    el("h3", {}, "Does it hold?"),
+    verification(profile),
     el("h3", {}, "What it was made with"),
     origin
       ? facts([
