@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from collabench.core.errors import CollabenchError
 from collabench.core.resources import Resources, allocated, choose, on_cluster
@@ -14,6 +15,9 @@ from collabench.study.blocks import next_blocks, seconds_of
 from collabench.study.jobs import Job
 from collabench.study.shards import from_environment, runs_of
 from collabench.study.study import Study, load_study
+
+if TYPE_CHECKING:
+    from pipeline.shown import Shown
 
 #: Names the profile to the Snakefile and to its jobs, as it is written; without it, ``--config profile=`` does.
 PROFILE = "COLLABENCH_PROFILE"
@@ -137,13 +141,19 @@ def noise_marker(study: Study, key: str) -> Path:
     return study.workspace.noise / key / NOISE_MARKER
 
 
-def is_report_asked(arguments: Sequence[str]) -> bool:
-    """Whether Snakemake was called with ``--report``. Raises CollabenchError if that was to follow a run: the files
-    that the report shows must be there when Snakemake starts."""
-    asked = any(argument == "--report" or argument.startswith("--report=") for argument in arguments)
-    if asked and "--report-after-run" in arguments:
+def files_to_show(study: Study, arguments: Sequence[str]) -> list[Shown]:
+    """The files of ``snakemake --report``; none if Snakemake was called without it.
+
+    Raises CollabenchError if the study has no report, or if it was to follow a run: the files that it shows must be
+    there when Snakemake starts.
+    """
+    if not any(argument == "--report" or argument.startswith("--report=") for argument in arguments):
+        return []
+    if "--report-after-run" in arguments:
         raise CollabenchError("--report-after-run: a report shows what is there; run first, then call --report alone")
-    return asked
+    from pipeline import shown  # takes a second, which no job should wait for
+
+    return shown.files_to_show(study)
 
 
 def report_marker(study: Study) -> Path:

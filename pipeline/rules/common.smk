@@ -25,6 +25,7 @@ if not on_cluster():  # a job of Snakemake alone ends with it, too; a cluster's 
 
 try:
     STUDY, RESOURCES = plan.load(ROOT, plan.profile_of(config))
+    TO_SHOW = plan.files_to_show(STUDY, sys.argv)
 except CollabenchError as error:
     raise WorkflowError(str(error)) from None
 

@@ -2,16 +2,7 @@
 
 # The built report's files are no declared outputs. They are inputs of the rule `report` where `snakemake --report` shows
 # them, and nowhere else.
-SHOWN = []
-try:
-    if plan.is_report_asked(sys.argv):
-        from pipeline.shown import files_to_show
-
-        SHOWN = [
-            report(relative(one.path), category=one.category, labels=one.labels) for one in files_to_show(STUDY)
-        ]
-except CollabenchError as error:
-    raise WorkflowError(str(error)) from None
+SHOWN = [report(relative(one.path), category=one.category, labels=one.labels) for one in TO_SHOW]
 
 
 rule build_report:

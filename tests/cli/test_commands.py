@@ -128,9 +128,10 @@ def test_an_unknown_option_or_command_has_exit_code_2(collabench):
 def test_plan_says_what_would_run_and_writes_nothing(collabench, fresh):
     before = files(fresh)
     called = collabench("plan", "-p", "small", "--root", fresh)
-    *lines, last = called.out.splitlines()
+    *lines, last, then = called.out.splitlines()
     assert called.code == 0 and files(fresh) == before
     assert last == "10 runs in 4 configurations: 10 todo"
+    assert then == "Next: collabench reproduce -p small, or collabench run -p small without Snakemake and DVC"
     assert len(lines) == 4 and all("todo (never run)  [digits-" in line for line in lines)
     # The ensemble's second members are runs of individual: they count there.
     assert lines[0].startswith("few · noisy · small · short · individual: 4 todo")
@@ -220,7 +221,7 @@ def test_plan_says_what_failed_and_why(collabench, fresh):
     write_json(study.workspace.failure(run.id), failure)
     out = collabench("plan", "-p", "small", "--root", fresh).out
     assert "individual: 1 failed, 3 todo (epoch 3: the loss is not finite)  [" in out
-    assert out.splitlines()[-1] == "10 runs in 4 configurations: 1 failed, 9 todo"
+    assert out.splitlines()[-2] == "10 runs in 4 configurations: 1 failed, 9 todo"
 
 
 def test_plan_says_what_another_profile_already_has(collabench, finished):
@@ -387,9 +388,10 @@ def test_run_of_one_configuration_trains_it_and_says_so(tmp_path):
 
     done = call()
     assert done.returncode == 0, done.stderr
-    first, *_, last = done.stdout.splitlines()
+    first, *_, trained, last = done.stdout.splitlines()
     assert first.startswith("1 training processes: 1 cores, no GPU; cores as asked for")
-    assert last == "2 trained, 0 linked, 0 already there, 0 failed"
+    assert trained == "2 trained, 0 linked, 0 already there, 0 failed"
+    assert last == "Next: collabench plan -p small, since 8 runs are missing"
     assert (
         "[2/2] few · noisy · small · short · smoothed, seed 1: trained · 2 of 2 runs done, all trained" in done.stdout
     )
@@ -397,4 +399,4 @@ def test_run_of_one_configuration_trains_it_and_says_so(tmp_path):
     assert {run_id for run_id, state in states.items() if state == "done"} == {
         f"{wanted.configuration.id}-s0", f"{wanted.configuration.id}-s1",
     }  # fmt: skip
-    assert call().stdout.splitlines()[-1] == "0 trained, 0 linked, 2 already there, 0 failed"
+    assert call().stdout.splitlines()[-2] == "0 trained, 0 linked, 2 already there, 0 failed"
