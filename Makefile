@@ -7,9 +7,10 @@ HOURS ?=
 PYTHON ?= python3
 # ARITHMETIC=native: torch's own arithmetic on a processor that lacks what portable arithmetic needs.
 ARITHMETIC ?=
-# TORCH=cpu takes the CPU build of torch, without the gigabytes of CUDA libraries.
+# TORCH=cpu takes the CPU build of torch, without the gigabytes of CUDA libraries. TORCH=cu126 (or another name of
+# pytorch.org's builds) takes the build for an older driver, TORCH=rocm7.1 one for AMD's GPUs.
 TORCH ?=
-CPU_INDEX := https://download.pytorch.org/whl/cpu
+TORCH_INDEX := https://download.pytorch.org/whl
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce smoke check test test-slow test-all bench share clean-env
@@ -20,12 +21,12 @@ PYTEST := OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto --dist loadfile -
 QUICKEST := tests/test_architecture.py tests/config tests/papers tests/stats --ignore tests/config/test_no_setting_is_ignored.py
 
 $(ENVIRONMENT): requirements.lock pyproject.toml
-	@case "$(TORCH)" in ""|cpu) ;; *) echo "TORCH=$(TORCH): there is cpu; leave TORCH out for the build with CUDA"; exit 2;; esac
+	@case "$(TORCH)" in *[!a-z0-9.]*) false;; ""|cpu|cu[1-9]*|rocm[1-9]*) ;; *) false;; esac || { echo "TORCH=$(TORCH): there are cpu, and pytorch.org's builds such as cu126 and rocm7.1; leave TORCH out for the usual build with CUDA"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "collabench needs Python 3.11, 3.12 or 3.13, this is " + sys.version.split()[0] + "; choose another: make PYTHON=python3.12 …")'
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python lacks its venv module; mend it with: apt-get install python3-venv"; exit 2; }
 	@echo "creating the environment in .venv (once; a few minutes)"
 	@$(PYTHON) -m venv --clear .venv
-	@if [ "$(TORCH)" = cpu ]; then $(bin)/pip install -q --disable-pip-version-check "$$(grep ^torch== requirements.lock)" --index-url $(CPU_INDEX); fi
+	@case "$(TORCH)" in "") ;; cpu) $(bin)/pip install -q --disable-pip-version-check "$$(grep ^torch== requirements.lock)" --index-url $(TORCH_INDEX)/cpu;; *) $(bin)/pip install -q --disable-pip-version-check $$(grep -E '^torch(vision)?==' requirements.lock) --index-url $(TORCH_INDEX)/$(TORCH) || { echo "TORCH=$(TORCH): $(TORCH_INDEX)/$(TORCH) has no $$(grep ^torch== requirements.lock) for this Python, or cannot be reached; pytorch.org names the builds"; exit 2; };; esac
 	@$(bin)/pip install -q --disable-pip-version-check -r requirements.lock
 	@$(bin)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@

@@ -122,6 +122,20 @@ def lacks_failed_runs_only(study: Study) -> bool:
     return bool(failed)
 
 
+def checkpoints(study: Study) -> dict[str, int]:
+    """Run id → when its checkpoint was written (nanoseconds), for the unfinished runs that have one."""
+    found = {}
+    for run in study.plan.runs:
+        if (path := study.workspace.checkpoint(run.id)).exists():
+            found[run.id] = path.stat().st_mtime_ns
+    return found
+
+
+def advanced(before: Mapping[str, int], now: Mapping[str, int]) -> bool:
+    """Whether an unfinished run has a checkpoint that it did not have before."""
+    return any(before.get(name) != time for name, time in now.items())
+
+
 def tell_what_waits(study: Study) -> None:
     """Say, where Snakemake was called by itself, that claims need a further round."""
     waiting = sum(state.open for state in study.grown().claims) if _alone and study.plan.growth else 0

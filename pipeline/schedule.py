@@ -70,21 +70,26 @@ def _schedule(study: Study, resources: Resources, target: str, further: Sequence
 def _run(study: Study, *, resources: Resources, target: str, further: Sequence[str]) -> int:
     """Run Snakemake on what is missing of the target in the study that was chosen; its exit code."""
     os.environ[plan.PROFILE] = study.workspace.profile  # on a command line Snakemake reads a number where it can
-    code = snakemake(
-        [
-            target,
-            "--config", f"profile={study.workspace.profile}",
-            "--profile", str(ROOT / "profiles" / "default"),
-            *(("--workflow-profile", str(ROOT / "profiles" / "slurm")) if on_cluster() else ()),
-            "--snakefile", str(ROOT / "Snakefile"),
-            "--cores", str(resources.cores),
-            *(() if on_cluster() else ("--resources", f"gpu={resources.workers if resources.gpus else 0}")),
-            "--quiet", "rules", "progress", "host",
-            "--nolock",  # the lock above ends with this process; Snakemake's own stays after a kill
-            *further,
-        ]
-    )  # fmt: skip
-    if code == 0 and not {"-n", "--dry-run"} & set(further):
+    arguments = [
+        target,
+        "--config", f"profile={study.workspace.profile}",
+        "--profile", str(ROOT / "profiles" / "default"),
+        *(("--workflow-profile", str(ROOT / "profiles" / "slurm")) if on_cluster() else ()),
+        "--snakefile", str(ROOT / "Snakefile"),
+        "--cores", str(resources.cores),
+        *(() if on_cluster() else ("--resources", f"gpu={resources.workers if resources.gpus else 0}")),
+        "--quiet", "rules", "progress", "host",
+        "--nolock",  # the lock above ends with this process; Snakemake's own stays after a kill
+        *further,
+    ]  # fmt: skip
+    dry = bool({"-n", "--dry-run"} & set(further))
+    checkpoints = plan.checkpoints(study) if on_cluster() else {}
+    while (code := snakemake(arguments)) != 0 and on_cluster() and not dry:
+        before, checkpoints = checkpoints, plan.checkpoints(study)
+        if not plan.advanced(before, checkpoints):
+            break
+        print("jobs ended before their runs did, whose checkpoints advanced: they are submitted again", flush=True)
+    if code == 0 and not dry:
         plan.require_complete(study, [target])
     return code
 

@@ -9,6 +9,7 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
 from collabench.study.allocation import allocation
+from collabench.study.allocation import cores_of_job
 from collabench.study.allocation import needs_of_run
 from collabench.core.errors import CollabenchError
 from collabench.core.processes import ANCESTOR

@@ -25,16 +25,24 @@ def needs_of(configuration):
     return needs_of_run(STUDY, STUDY.plan.configurations[configuration], RESOURCES.device)
 
 
+def cores_of(wildcards):
+    """Cores of a job on a cluster: more than one beside a GPU."""
+    return cores_of_job(STUDY.plan.configurations[wildcards.configuration], bool(RESOURCES.gpus))
+
+
 def asked(what, resource):
     """Minutes or megabytes of a job on a cluster: as its runs measured or were estimated, else the profile's default. More at
-    every retry, since a job may have ended for want of them."""
+    every retry, since a job may have ended for want of them. Minutes are at most the partition's, where the profile has them."""
 
     def of(wildcards, attempt):
         needs = needs_of(wildcards.configuration)
         wanted = needs and getattr(allocation(needs, len(job_of(wildcards).seeds)), what)
         if wanted is None and resource in DEFAULTS:
             wanted = DEFAULTS[resource].value
-        return wanted and attempt * wanted
+        wanted = wanted and attempt * wanted
+        if resource == "runtime" and "longest_minutes" in DEFAULTS:
+            wanted = min(wanted, DEFAULTS["longest_minutes"].value)
+        return wanted
 
     return of
 
@@ -49,6 +57,14 @@ rule train_job:
     priority: lambda wildcards: job_of(wildcards).priority  # earlier seed blocks first
     resources:
         gpu=1 if RESOURCES.gpus else 0,
-        **({"runtime": asked("minutes", "runtime"), "mem_mb": asked("megabytes", "mem_mb")} if on_cluster() else {}),
+        **(
+            {
+                "runtime": asked("minutes", "runtime"),
+                "mem_mb": asked("megabytes", "mem_mb"),
+                "cpus_per_task": cores_of,
+            }
+            if on_cluster()
+            else {}
+        ),
     shell:
         f"{STAGES}.train {PROFILE} {{params.id:q}}"

@@ -12,6 +12,7 @@ import pytest
 
 from collabench.cli import doctor
 from collabench.core import arithmetic
+from collabench.core.gpu_probe import Probe
 from tests.support.studies import write_params
 
 VERSION = namedtuple("VERSION", "major minor micro releaselevel serial")
@@ -127,7 +128,7 @@ def machine(tmp_path, monkeypatch):
     def make(
         present: int, seen: int, build: str | None, hidden: str | None = None, problem: str | None = None
     ) -> doctor.Finding:
-        monkeypatch.setattr(doctor, "why_unusable", lambda gpus: problem)
+        monkeypatch.setattr(doctor, "probe", lambda gpus: Probe(problem))
         (tmp_path / "dev").mkdir()
         for name in ["nvidiactl", *(f"nvidia{number}" for number in range(present))]:
             (tmp_path / "dev" / name).touch()
@@ -144,6 +145,17 @@ def machine(tmp_path, monkeypatch):
 
 def test_a_machine_without_a_gpu_lacks_nothing(machine):
     assert machine(0, 0, None).line() == "ok       GPU: none: training runs on the CPU"
+
+
+def test_apples_gpu_is_named_and_not_called_none(machine, monkeypatch):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    line = machine(0, 0, None).line()
+    assert "Apple's GPU is not supported" in line and "training runs on the CPU" in line and "none" not in line
+
+
+def test_gpus_that_a_rocm_build_sees(machine, monkeypatch):
+    monkeypatch.setattr("torch.version.hip", "7.1")
+    assert machine(0, 1, None).line() == "ok       GPU: 1 on which torch computes"
 
 
 def test_gpus_that_torch_uses(machine):

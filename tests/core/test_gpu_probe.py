@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from collabench.core import gpu_probe
-from collabench.core.gpu_probe import driver_version, why_unusable
+from collabench.core.gpu_probe import driver_version, probe
 
 #: A torch that sees two GPUs and computes as asked.
 TORCH = """
 import os
 class cuda:
     device_count = staticmethod(lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
+    class get_device_properties:
+        def __init__(self, number): self.total_memory = 80 + number
 class Matrix:
     def __init__(self, value): self.value = value
     def __matmul__(self, other): return Matrix(64 * self.value * other.value)
@@ -37,7 +39,7 @@ def child_has(tmp_path, monkeypatch):
 
 def test_gpus_that_compute_are_usable(child_has):
     child_has("assert device in ('cuda:0', 'cuda:1')")
-    assert why_unusable(["3", "GPU-8f1c"]) is None
+    assert probe(["3", "GPU-8f1c"]) == gpu_probe.Probe(None, (80, 81))
 
 
 def test_an_old_driver_is_named_with_the_build_and_the_remedy(child_has, tmp_path):
@@ -46,16 +48,16 @@ def test_an_old_driver_is_named_with_the_build_and_the_remedy(child_has, tmp_pat
     (tmp_path / "driver/nvidia/version").write_text(
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version: 12\n"
     )
-    said = why_unusable(["0"], tmp_path)
+    said = probe(["0"], tmp_path).problem
     assert said is not None and "\n" not in said
     assert said.startswith("torch cannot compute on GPU 0: RuntimeError: The NVIDIA driver on your system is too old")
-    assert "driver 535.104.05, torch 2" in said and "update the NVIDIA driver" in said and "GPUS=none" in said
+    assert "driver 535.104.05, torch 2" in said and "update the driver" in said and "TORCH=cu126" in said and "GPUS=none" in said
     assert driver_version(tmp_path / "none") is None
 
 
 def test_a_gpu_that_multiplies_wrongly_or_is_missing_is_not_used(child_has):
     child_has("if device == 'cuda:1': return Matrix(2.0)")
-    assert "GPU 1 multiplies wrongly" in why_unusable(["0", "1"])
+    assert "GPU 1 multiplies wrongly" in probe(["0", "1"]).problem
     child_has("")
     gone = TORCH.replace('len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))', "1")
     assert gone != TORCH
@@ -63,7 +65,7 @@ def test_a_gpu_that_multiplies_wrongly_or_is_missing_is_not_used(child_has):
 
 def test_a_child_that_dies_or_hangs_says_so(child_has, monkeypatch):
     child_has("os._exit(9)")
-    assert "exit code 9" in why_unusable(["0"])
+    assert "exit code 9" in probe(["0"]).problem
     monkeypatch.setattr(gpu_probe, "PATIENCE", 0.5)
     child_has("import time; time.sleep(60)")
-    assert "no answer within 0.5 seconds" in why_unusable(["0"])
+    assert "no answer within 0.5 seconds" in probe(["0"]).problem

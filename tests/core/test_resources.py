@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from collabench.core import resources
 from collabench.core.errors import CollabenchError
-from collabench.core.resources import Resources, available_cores, cgroup_quota, choose, lease_gpu, visible_gpus
+from collabench.core.gpu_probe import Probe
+from collabench.core.resources import Resources, available_cores, cgroup_quota, choose, visible_gpus
 
-NAMES = (resources.CORES, resources.GPUS, resources.SLOTS, resources.SCHEDULER, "CUDA_VISIBLE_DEVICES")
+NAMES = (
+    resources.CORES, resources.GPUS, resources.SLOTS, resources.MEMORY, resources.SCHEDULER, "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +27,11 @@ def _plain_environment(monkeypatch):
 def sees(monkeypatch):
     """Make torch see so many GPUs; none with a CPU build."""
 
-    def see(count: int, build: str | None = "13.0", problem: str | None = None) -> None:
+    def see(count: int, build: str | None = "13.0", problem: str | None = None, memory: int | None = None) -> None:
         import torch
 
-        monkeypatch.setattr(resources, "why_unusable", lambda gpus: problem)
+        sizes = (memory,) * count if memory else ()
+        monkeypatch.setattr(resources, "probe", lambda gpus: Probe(problem, sizes[: len(gpus)]))
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.version, "cuda", build)
 
@@ -167,6 +168,29 @@ def test_gpus_can_be_named_and_slots_multiply_the_processes(monkeypatch, sees):
     assert choose("auto", gpus="none").gpus == () == choose("cpu", gpus="0").gpus
 
 
+def test_memory_and_cores_say_how_many_processes_share_a_gpu(monkeypatch, sees, tmp_path):
+    sees(2, memory=80)
+    monkeypatch.setattr(resources, "available_cores", lambda: (6, "CPU affinity"))
+    chosen = choose("auto")
+    assert (chosen.slots_per_gpu, chosen.workers, chosen.gpu_memory) == (3, 6, (80, 80))
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    assert "(up to 3 a GPU, as its memory allows, in turns, as MPS is not running)" in chosen.describe()
+    (tmp_path / "control").touch()
+    assert "(up to 3 a GPU, as its memory allows, at once by MPS)" in chosen.describe()
+    assert [chosen.side_by_side(need) for need in (0, 10, 30, 50, 100)] == [6, 6, 4, 2, 2]
+    assert choose("auto", cores="64").slots_per_gpu == resources.MOST_SLOTS
+    assert choose("auto", cores="1").slots_per_gpu == 1
+    for name, value in chosen.environment().items():
+        monkeypatch.setenv(name, value)
+    assert Resources.from_environment().gpu_memory == (80, 80)
+
+
+def test_a_gpu_that_failed_is_chosen_after_the_others():
+    three = Resources(4, ("0", "1", "2"), 1, "for a test", (10, 20, 30))
+    assert (three.with_last("0").gpus, three.with_last("0").gpu_memory) == (("1", "2", "0"), (20, 30, 10))
+    assert three.with_last(None) == three == three.with_last("7")
+
+
 def test_gpus_that_torch_cannot_use_are_refused_with_its_build(sees):
     sees(0, None)
     with pytest.raises(CollabenchError, match=r"^GPUS=0,1: torch .* \(CPU build\) sees no GPU; leave GPUS out"):
@@ -174,6 +198,24 @@ def test_gpus_that_torch_cannot_use_are_refused_with_its_build(sees):
     with pytest.raises(CollabenchError, match=r"device: cuda, but torch .* sees no GPU; write device: auto$"):
         choose("cuda")
     assert choose("auto").device == "cpu"
+
+
+def test_a_rocm_build_names_its_gpus_as_cuda_does(monkeypatch, sees):
+    sees(2, None)
+    assert visible_gpus() == ()
+    monkeypatch.setattr("torch.version.hip", "7.1")
+    assert visible_gpus() == ("0", "1") == choose("cuda").gpus
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "3,4")
+    assert visible_gpus() == ("3", "4")
+    assert "(ROCm 7.1)" in choose("auto").describe()
+
+
+def test_apples_gpu_is_refused_by_name(monkeypatch, sees):
+    sees(0, None)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    with pytest.raises(CollabenchError, match="^the profile says device: cuda, but Apple's GPU is not supported"):
+        choose("cuda")
+    assert "Apple's GPU is not supported" in choose("auto").describe()
 
 
 @pytest.mark.parametrize("gpus", ["0,7", "all", ",", "-1"])
@@ -199,83 +241,3 @@ def test_an_unknown_scheduler_is_refused(monkeypatch):
     monkeypatch.setenv(resources.SCHEDULER, "pbs")
     with pytest.raises(CollabenchError, match="pbs: must be slurm"):
         resources.on_cluster()
-
-
-# ----------------------------------------------------------------------------------------------------------- leases
-
-
-def hold(folder: Path, gpus: tuple[str, ...], slots: int, times: int, diary: Path, seconds: float) -> None:
-    """Lease a slot several times; write the device and the time span of each into ``diary``."""
-    lines = []
-    for _ in range(times):
-        with lease_gpu(gpus, slots, folder, poll_seconds=0.01) as gpu:
-            assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu
-            begin = time.monotonic()
-            time.sleep(seconds)
-            lines.append(f"{gpu} {begin} {time.monotonic()}")
-    diary.write_text("\n".join(lines))
-
-
-def start(*arguments) -> multiprocessing.Process:
-    process = multiprocessing.get_context("fork").Process(target=hold, args=arguments)
-    process.start()
-    return process
-
-
-def most_at_once(spans: list[tuple[float, float]]) -> int:
-    events = sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans])
-    now = most = 0
-    for _, change in events:
-        now += change
-        most = max(most, now)
-    return most
-
-
-@pytest.mark.parametrize(("gpus", "slots"), [(("0",), 1), (("0", "GPU-8f1c"), 1), (("0", "1"), 2)])
-def test_processes_never_share_a_slot(tmp_path, gpus, slots):
-    diaries = [tmp_path / f"diary-{number}" for number in range(6)]
-    processes = [start(tmp_path / "leases", gpus, slots, 3, diary, 0.03) for diary in diaries]
-    for process in processes:
-        process.join(300)
-        assert process.exitcode == 0
-    spans: dict[str, list[tuple[float, float]]] = {}
-    for diary in diaries:
-        for line in diary.read_text().splitlines():
-            gpu, begin, end = line.split()
-            spans.setdefault(gpu, []).append((float(begin), float(end)))
-    assert set(spans) <= set(gpus)
-    assert sum(map(len, spans.values())) == 18
-    assert all(most_at_once(held) <= slots for held in spans.values())
-
-
-def test_a_slot_is_free_again_when_its_holder_is_killed(tmp_path):
-    holder = start(tmp_path / "leases", ("0",), 1, 1, tmp_path / "diary", 600)
-    lock = tmp_path / "leases" / "gpu-0-slot-0.lock"
-    from collabench.storage.locks import is_held
-
-    deadline = time.monotonic() + 120
-    while not is_held(lock):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    waiting = start(tmp_path / "leases", ("0",), 1, 1, tmp_path / "next", 0)
-    time.sleep(0.2)
-    assert waiting.is_alive() and not (tmp_path / "next").exists()
-    os.kill(holder.pid, signal.SIGKILL)
-    waiting.join(120)
-    assert waiting.exitcode == 0 and (tmp_path / "next").read_text().startswith("0 ")
-    holder.join()
-
-
-def test_every_gpu_gets_a_job_before_any_gets_a_second(tmp_path):
-    from contextlib import ExitStack
-
-    with ExitStack() as held:
-        taken = [held.enter_context(lease_gpu(("0", "1"), 2, tmp_path, 0.01)) for _ in range(4)]
-    assert taken == ["0", "1", "0", "1"]
-    assert "CUDA_VISIBLE_DEVICES" not in os.environ
-
-
-def test_the_lease_folder_can_be_chosen(tmp_path, monkeypatch):
-    monkeypatch.setenv(resources.LEASES, str(tmp_path / "mine"))
-    with lease_gpu(("0",)):
-        assert [path.name for path in (tmp_path / "mine").iterdir()] == ["gpu-0-slot-0.lock"]

@@ -14,6 +14,7 @@ from collabench.study.allocation import (
     TIME_MARGIN,
     Allocation,
     allocation,
+    cores_of_job,
     needs_of_run,
     without_needs,
 )
@@ -98,3 +99,11 @@ def test_a_damaged_estimate_or_measurement_counts_for_nothing(study, job):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     assert asked(study, job, "cpu") is None
+
+
+def test_a_job_with_a_gpu_asks_for_more_cores_and_for_most_where_images_are_decoded(job):
+    configuration = job.configuration
+    decoded = configuration.model_copy(
+        update={"dataset": configuration.dataset.model_copy(update={"source": "imagenet"})}
+    )
+    assert [cores_of_job(one, gpu) for gpu in (False, True) for one in (configuration, decoded)] == [1, 1, 2, 8]

@@ -16,6 +16,7 @@ from collabench.core.resources import Resources
 from collabench.storage.files import write_json
 from collabench.storage.results import Measured
 from collabench.study.estimate import Cost, Estimate, estimate
+from collabench.study.needs import lease_bytes
 from collabench.study.study import load_study
 from collabench.study.timing import DatasetShape, Prediction, predict_all
 from tests.support.params import params_yaml, profile, table
@@ -143,6 +144,35 @@ def prediction_of(identifier: str, workers: int, form: DatasetShape) -> Predicti
         configuration_id=identifier, device="none", workers=workers, torch="none", form=form, train_seconds=1.0,
         evaluate_seconds=0.0, memory_bytes=0, disk_bytes=0, flops=0, timed_batch=2,
     )  # fmt: skip
+
+
+def beside_whom(configuration, form: DatasetShape, device: str, workers: int) -> Prediction:
+    """In the place of a timing: its seconds are the number of the process that was to time it."""
+    found = prediction_of(configuration.id, workers, form)
+    return found.model_copy(update={"train_seconds": float(os.environ["CUDA_VISIBLE_DEVICES"]), "disk_bytes": os.getpid()})
+
+
+@pytest.mark.slow
+def test_on_gpus_every_slot_is_busy_while_a_configuration_is_timed_with_its_lease(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLLABENCH_GPU_LEASES", str(tmp_path / "leases"))
+    study = load_study(root, "small")
+    configuration = next(iter(study.plan.configurations.values()))
+    form = DatasetShape(shape=(1, 8, 8), classes=10, train_images=100, test_images=10)
+    # Two GPUs, each of which has room for one: as many timings as slots, half of them on each.
+    two = Resources(8, ("1", "3"), 2, "a test", (2_000_000_000, 2_000_000_000))
+    (found,) = predict_all({configuration.id: configuration}, {configuration.id: form}, two, beside_whom)
+    assert found.lease_bytes == lease_bytes(configuration, form) > 1_000_000_000
+    assert 1.0 < found.train_seconds < 3.0, "the mean over both GPUs"
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    assert len(list((tmp_path / "leases").glob("gpu-[13]-slot-0.lock"))) == 2
+
+
+def test_memory_that_allows_fewer_processes_makes_more_hours(root):
+    found = invented(load_study(root, "small"), {"individual": 100.0, "kd": 200.0, "tree": 300.0})
+    narrow = {name: 1 if cost.seconds == 300 else 4 for name, cost in found.costs.items()}
+    on_gpu = Estimate(found.study, found.costs, 4, narrow)
+    assert on_gpu.clock_seconds(found.study.plan.runs) == 3 * (100 / 4 + 200 / 4 + 300)
+    assert found.clock_seconds(found.study.plan.runs) == 1800
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from collabench.core.errors import RunFailed, StorageError
+from collabench.core.errors import DeviceError, RunFailed, StorageError
 from collabench.core.resources import Resources
 from collabench.storage.files import read_json
 from collabench.storage.results import InProgress
@@ -37,7 +37,7 @@ def trained_by(monkeypatch):
 
         class Here(Executor):
             def __init__(self, workers, context, initializer, arguments):
-                assert workers == TWO_CORES.workers
+                assert workers == 1
 
             def submit(self, function, *arguments):
                 future: Future[Outcome] = Future()
@@ -102,6 +102,83 @@ def test_a_full_disk_stops_the_study_and_no_run_is_blamed(study, trained_by):
     with pytest.raises(StorageError, match="free some space"):
         pool.train(study, study.plan.runs, TWO_CORES)
     assert len(asked) <= TWO_CORES.workers, "nothing further is begun"
+
+
+SHORT = DeviceError("short of memory while it was trained on GPU 0", shortage=True, gpu="0")
+BROKEN = DeviceError("the GPU failed while it was trained on GPU 0 (CUDA error: unspecified launch failure)", gpu="0")
+
+
+@pytest.mark.parametrize("error", [SHORT, BROKEN], ids=["memory", "device"])
+def test_a_run_whose_machine_fails_goes_on_in_another_process_and_nothing_else_is_touched(study, trained_by, error):
+    unlucky, left = study.plan.runs[1].id, [error]
+
+    def train(run_id: str) -> str:
+        if run_id == unlucky and left:
+            raise left.pop()
+        return "trained"
+
+    asked, said = trained_by(study, train), []
+    outcome = pool.train(study, study.plan.runs, TWO_CORES, log=said.append)
+    assert not outcome.failed and len(outcome.trained) == len(study.plan.runs)
+    assert {run_id: asked.count(run_id) for run_id in asked if asked.count(run_id) > 1} == {unlucky: 2}
+    assert said == [f"{error}; it goes on in another process"]
+    assert not list(study.workspace.state.glob("failures/*"))
+
+
+def test_after_a_shortage_fewer_processes_train(study, trained_by, monkeypatch):
+    left, widths = [SHORT], []
+    waits = pool.wait
+
+    def watched(pending, **options):
+        widths.append(len(pending))
+        return waits(pending, **options)
+
+    def train(run_id: str) -> str:
+        if left:
+            raise left.pop()
+        return "trained"
+
+    monkeypatch.setattr(pool, "wait", watched)
+    trained_by(study, train)
+    pool.train(study, study.plan.runs, TWO_CORES, log=lambda line: None)
+    assert widths[0] == 2 and set(widths[1:]) == {1}
+
+
+def test_a_gpu_that_fails_every_time_ends_the_study_with_one_line_and_no_run_is_blamed(study, trained_by):
+    def train(run_id: str) -> str:
+        raise BROKEN
+
+    trained_by(study, train)
+    with pytest.raises(DeviceError, match=r"tried 3 times, .* doctor --gpu .* no run is recorded as failed") as caught:
+        pool.train(study, study.plan.runs[:1], TWO_CORES, log=lambda line: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_finds_no_memory_alone_is_not_tried_again(study, trained_by):
+    def train(run_id: str) -> str:
+        raise SHORT
+
+    asked = trained_by(study, train)
+    with pytest.raises(DeviceError, match="no other run was trained beside it; it needs a machine or a GPU with more"):
+        pool.train(study, study.plan.runs[:1], TWO_CORES, log=lambda line: None)
+    assert len(asked) == 1
+
+
+def test_a_failed_gpu_is_chosen_last(study, trained_by, monkeypatch):
+    left, gpus = [BROKEN], []
+
+    def train(run_id: str) -> str:
+        if left:
+            raise left.pop()
+        return "trained"
+
+    trained_by(study, train)
+    submit = pool.ProcessPoolExecutor.submit
+    monkeypatch.setattr(
+        pool.ProcessPoolExecutor, "submit", lambda *given: gpus.append(given[4].gpus) or submit(*given)
+    )
+    pool.train(study, study.plan.runs[:1], Resources(4, ("0", "1"), 1, "for a test"), log=lambda line: None)
+    assert gpus == [("0", "1"), ("1", "0")]
 
 
 def test_a_dead_worker_is_said_with_the_run_and_the_remedy(study, trained_by):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collabench.core import arithmetic, resources
-from collabench.core.gpu_probe import why_unusable
+from collabench.core.gpu_probe import probe
 
 #: Free bytes that the default profile and its environment need.
 NEEDED_DISK = 5e9
@@ -142,20 +142,21 @@ def _gpu(devices: Path = Path("/dev"), proc: Path = Path("/proc")) -> Finding:
     try:
         import torch
 
-        visible, build = len(resources.visible_gpus()), torch.version.cuda
+        visible, build = len(resources.visible_gpus()), torch.version.cuda or torch.version.hip
     except (ImportError, OSError):
         return Finding("GPU", False, f"{present} on this machine, torch cannot be asked", needed=False)
     if visible:
-        problem = why_unusable(resources.visible_gpus())
+        problem = probe(resources.visible_gpus()).problem
         return Finding("GPU", problem is None, problem or f"{visible} on which torch computes", needed=False)
     if not present:
-        return Finding("GPU", True, "none: training runs on the CPU")
+        found = resources.without_gpu()
+        return Finding("GPU", True, f"{'none' if found == resources.NO_GPU else found}: training runs on the CPU")
     if os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
         return Finding("GPU", False, "hidden by CUDA_VISIBLE_DEVICES: unset it to use it", needed=False)
     if build is None:
         mend = "torch is a CPU build: make clean-env reproduce, without TORCH=cpu"
     else:
-        mend = f"torch (CUDA {build}) sees none: the driver is too old or not loaded; nvidia-smi says more"
+        mend = f"{resources.torch_build()} sees none: the driver is too old or not loaded; nvidia-smi says more"
     return Finding("GPU", False, f"{present} on this machine, but {mend}", needed=False)
 
 

@@ -48,7 +48,7 @@ def describe_estimate(found: Estimate, budget_hours: float | None = None) -> str
                     name,
                     len(runs),
                     _hours(seconds),
-                    _hours(seconds / found.workers),
+                    _hours(found.clock_seconds(runs)),
                     f"{m / 1e6:,.0f}",
                     f"{d / 1e6:,.1f}",
                 ]

@@ -52,5 +52,16 @@ class RunFailed(CollabenchError):
     """One training run could not be finished. Other runs are not affected."""
 
 
+class DeviceError(CollabenchError):
+    """The machine or a GPU could not go on with a run, which is not to blame. The process that raises it must end.
+
+    shortage: whether memory ran out. gpu: the GPU's name as in CUDA_VISIBLE_DEVICES; None on a CPU.
+    """
+
+    def __init__(self, message: str, *, shortage: bool = False, gpu: str | None = None) -> None:
+        super().__init__(message)
+        self.shortage, self.gpu = shortage, gpu
+
+
 class StorageError(CollabenchError):
     """A file cannot be written or locked: the disk is full, or the folder is read-only or not permitted."""

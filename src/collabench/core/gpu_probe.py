@@ -1,4 +1,4 @@
-"""Whether GPUs can compute, found out by a child process that computes on each.
+"""Whether GPUs can compute, and how much memory they have, found out by a child process that computes on each.
 
 The number of GPUs comes from the driver's own library. That a GPU is counted there does not mean that this build of
 torch can use it: the driver may be too old for the build, or the GPU too old or too new. A failed attempt spoils CUDA
@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 #: Seconds that the child may take. Loading CUDA's libraries from a slow disk takes a minute.
@@ -25,34 +26,57 @@ assert count == EXPECTED, f"torch can use {count} of EXPECTED"
 for number in range(count):
     ones = torch.ones(64, 64, device=f"cuda:{number}")
     assert torch.equal((ones @ ones).cpu(), torch.full((64, 64), 64.0)), f"GPU {number} multiplies wrongly"
+    print("memory", torch.cuda.get_device_properties(number).total_memory)
 """
 
 
-def why_unusable(gpus: Sequence[str], proc: Path = Path("/proc")) -> str | None:
-    """One line that says why torch cannot compute on these GPUs, and what to do; None if it can.
+@dataclass(frozen=True)
+class Probe:
+    """What was found out of some GPUs.
 
-    gpus: names as in CUDA_VISIBLE_DEVICES.
+    problem: one line that says why torch cannot compute on them, and what to do; None if it can. memory: bytes of each.
     """
+
+    problem: str | None
+    memory: tuple[int, ...] = ()
+
+
+def probe(gpus: Sequence[str], proc: Path = Path("/proc")) -> Probe:
+    """Compute on each of these GPUs, named as in CUDA_VISIBLE_DEVICES, in a child process."""
     program = _PROGRAM.replace("EXPECTED", str(len(gpus)))
     try:
         done = subprocess.run(
             [sys.executable, "-c", program],
-            env=os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)},
+            env=os.environ | dict.fromkeys(visible_variables(), ",".join(gpus)),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=PATIENCE,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         said = f"no answer within {PATIENCE} seconds"
     else:
         if done.returncode == 0:
-            return None
+            sizes = re.findall(r"^memory (\d+)$", done.stdout, re.MULTILINE)
+            return Probe(None, tuple(map(int, sizes)))
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         # The exception's own line comes after the traceback, and CUDA's advice after that.
         errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
         said = (errors or lines or [f"exit code {done.returncode}"])[-1 if not errors else 0]
-    return (
-        f"torch cannot compute on GPU {', '.join(gpus)}: {said[:300]}; {_versions(proc)}: update the NVIDIA driver, or "
-        "install a build of torch that this driver and this GPU support, or train on the CPU (GPUS=none)"
+    return Probe(
+        f"torch cannot compute on GPU {', '.join(gpus)}: {said[:300]}; {_versions(proc)}: update the driver, or install a build "
+        "of torch that this driver and this GPU support (make clean-env reproduce TORCH=cu126), or train on the CPU (GPUS=none)"
     )
+
+
+def visible_variables() -> tuple[str, ...]:
+    """The environment variables that say which GPUs a process sees. ROCm has one of its own beside CUDA's."""
+    return ("CUDA_VISIBLE_DEVICES", *(("HIP_VISIBLE_DEVICES",) if "HIP_VISIBLE_DEVICES" in os.environ else ()))
+
+
+def shares_by_mps() -> bool:
+    """Whether NVIDIA's Multi-Process Service runs on this host, by which several processes compute on a GPU at once.
+
+    Without it they take turns.
+    """
+    return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps") / "control").exists()
 
 
 def driver_version(proc: Path = Path("/proc")) -> str | None:
@@ -68,4 +92,5 @@ def driver_version(proc: Path = Path("/proc")) -> str | None:
 def _versions(proc: Path) -> str:
     import torch
 
-    return f"driver {driver_version(proc) or 'unknown'}, torch {torch.__version__} for CUDA {torch.version.cuda}"
+    built = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+    return f"driver {driver_version(proc) or 'unknown'}, torch {torch.__version__} for {built}"

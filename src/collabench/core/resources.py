@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from collabench.core.errors import CollabenchError
-from collabench.core.gpu_probe import why_unusable
+from collabench.core.gpu_probe import probe, shares_by_mps
+from collabench.core.leases import lease_gpu
 
 #: Environment variables by which a process passes its choice to its children.
-CORES, GPUS, SLOTS, LEASES = "COLLABENCH_CORES", "COLLABENCH_GPUS", "COLLABENCH_GPU_SLOTS", "COLLABENCH_GPU_LEASES"
+CORES, GPUS, SLOTS, MEMORY = "COLLABENCH_CORES", "COLLABENCH_GPUS", "COLLABENCH_GPU_SLOTS", "COLLABENCH_GPU_MEMORY"
+
+#: :func:`without_gpu` where the machine has none.
+NO_GPU = "no GPU"
+#: Most processes that share a GPU where $COLLABENCH_GPU_SLOTS does not say it.
+MOST_SLOTS = 4
 
 #: With ``slurm``, a cluster schedules the jobs and gives each its cores and its GPU.
 SCHEDULER = "COLLABENCH_SCHEDULER"
@@ -27,12 +28,18 @@ ALLOCATED = "allocated"
 
 @dataclass(frozen=True)
 class Resources:
-    """What a study may use. ``gpus``: names as in CUDA_VISIBLE_DEVICES; if there are none, training runs on the CPU."""
+    """What a study may use.
+
+    gpus: names as in CUDA_VISIBLE_DEVICES; if there are none, training runs on the CPU. slots_per_gpu: the most
+    processes that share a GPU; its memory allows fewer of them if they are large (:mod:`collabench.core.leases`).
+    gpu_memory: bytes of each GPU; empty if unknown.
+    """
 
     cores: int
     gpus: tuple[str, ...]
     slots_per_gpu: int
     reason: str
+    gpu_memory: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def device(self) -> str:
@@ -40,24 +47,54 @@ class Resources:
 
     @property
     def workers(self) -> int:
-        """Number of training processes that run side by side."""
+        """Number of training processes that run side by side, at most."""
         return len(self.gpus) * self.slots_per_gpu if self.gpus else self.cores
+
+    def side_by_side(self, need: int) -> int:
+        """Number of processes that run side by side if each leases ``need`` bytes of a GPU, at most."""
+        if not need or not self.gpu_memory:
+            return self.workers
+        return sum(min(self.slots_per_gpu, max(1, size // need)) for size in self.gpu_memory)
+
+    def lease(self, need: int | None) -> AbstractContextManager[str]:
+        """A lease of ``need`` bytes of one of the GPUs, or of a whole one (None); see
+        :func:`collabench.core.leases.lease_gpu`."""
+        return lease_gpu(self.gpus, self.slots_per_gpu, memory=self.gpu_memory, need=need)
+
+    def with_last(self, gpu: str | None) -> Resources:
+        """These resources with one GPU behind the others, which are then chosen before it."""
+        if gpu not in self.gpus:
+            return self
+        order = sorted(range(len(self.gpus)), key=lambda index: self.gpus[index] == gpu)
+        memory = tuple(self.gpu_memory[index] for index in order) if self.gpu_memory else ()
+        return replace(self, gpus=tuple(self.gpus[index] for index in order), gpu_memory=memory)
 
     def describe(self) -> str:
         """One line that says what was chosen, and why."""
-        gpus = f"GPU {', '.join(self.gpus)} ({self.slots_per_gpu} a GPU)" if self.gpus else "no GPU"
+        most = f"{self.slots_per_gpu} a GPU"
+        if self.slots_per_gpu > 1:
+            turns = "at once by MPS" if shares_by_mps() else "in turns, as MPS is not running"
+            most = f"up to {self.slots_per_gpu} a GPU, as its memory allows, {turns}"
+        gpus = f"GPU {', '.join(self.gpus)} ({most})" if self.gpus else without_gpu()
         return f"{self.workers} training processes: {self.cores} cores, {gpus}; {self.reason}; {torch_build()}"
 
     def environment(self) -> dict[str, str]:
         """Environment variables that make :func:`choose` in a child process choose the same."""
-        return {CORES: str(self.cores), GPUS: ",".join(self.gpus) or "none", SLOTS: str(self.slots_per_gpu)}
+        return {
+            CORES: str(self.cores),
+            GPUS: ",".join(self.gpus) or "none",
+            SLOTS: str(self.slots_per_gpu),
+            MEMORY: ",".join(map(str, self.gpu_memory)),
+        }
 
     @classmethod
     def from_environment(cls) -> Resources:
         """The parent process's choice. Does not import torch: a GPU must be leased before CUDA is initialised."""
         gpus = os.environ.get(GPUS, "none")
         names = () if gpus == "none" else tuple(gpus.split(","))
-        return cls(int(os.environ.get(CORES, "1")), names, int(os.environ.get(SLOTS, "1")), "as the parent chose")
+        memory = tuple(int(size) for size in os.environ.get(MEMORY, "").split(",") if size)
+        slots = int(os.environ.get(SLOTS, "1"))
+        return cls(int(os.environ.get(CORES, "1")), names, slots, "as the parent chose", memory)
 
 
 def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None = None) -> Resources:
@@ -81,24 +118,23 @@ def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None =
     elif gpus is not None:
         chosen = tuple(dict.fromkeys(name.strip() for name in gpus.split(",") if name.strip()))
         if not visible:
-            raise CollabenchError(f"GPUS={gpus}: {torch_build()} sees no GPU; leave GPUS out to train on the CPU")
+            raise CollabenchError(f"GPUS={gpus}: {seen()}; leave GPUS out to train on the CPU")
         unknown = [name for name in chosen if name not in visible and not name.startswith(("GPU-", "MIG-"))]
         if unknown or not chosen:
             raise CollabenchError(f"GPUS={gpus}: must name GPUs that are visible ({', '.join(visible)}), or say none")
     else:
         chosen = visible
     if device == "cuda" and not chosen:
-        raise CollabenchError(f"the profile says device: cuda, but {torch_build()} sees no GPU; write device: auto")
-    if chosen and (problem := why_unusable(chosen)):
-        raise CollabenchError(problem)
-    return Resources(available, chosen, _positive(os.environ.get(SLOTS, "1"), SLOTS), reason)
-
-
-def is_shortage_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out, on the machine or on a GPU. No run is blamed for that."""
-    said = str(error).lower()
-    words = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in said for word in words))
+        raise CollabenchError(f"the profile says device: cuda, but {seen()}; write device: auto")
+    memory: tuple[int, ...] = ()
+    if chosen:
+        found = probe(chosen)
+        if found.problem:
+            raise CollabenchError(found.problem)
+        memory = found.memory
+    usual = min(MOST_SLOTS, max(1, available // len(chosen))) if memory else 1
+    slots = _positive(os.environ.get(SLOTS) or str(usual), SLOTS)
+    return Resources(available, chosen, slots, reason, memory)
 
 
 def on_cluster() -> bool:
@@ -177,11 +213,11 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The GPUs that torch can use, named as in CUDA_VISIBLE_DEVICES."""
+    """The GPUs that torch can use, named as in CUDA_VISIBLE_DEVICES. A ROCm build of torch calls AMD's GPUs the same."""
     import torch
 
-    count = torch.cuda.device_count() if torch.version.cuda else 0
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count() if torch.version.cuda or torch.version.hip else 0
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", os.environ.get("HIP_VISIBLE_DEVICES"))
     names = [name.strip() for name in named.split(",")] if named is not None else [str(index) for index in range(count)]
     return tuple(names[:count])
 
@@ -190,46 +226,24 @@ def torch_build() -> str:
     """``torch 2.13.0 (CPU build)``."""
     import torch
 
-    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    build = "CPU build"
+    if torch.version.cuda:
+        build = f"CUDA {torch.version.cuda}"
+    elif torch.version.hip:
+        build = f"ROCm {torch.version.hip}"
     return f"torch {torch.__version__.partition('+')[0]} ({build})"
 
 
-@contextmanager
-def lease_gpu(
-    gpus: Sequence[str], slots: int = 1, folder: Path | None = None, poll_seconds: float = 0.2
-) -> Iterator[str]:
-    """Hold one slot of one GPU and make this GPU the only visible one; waits until a slot is free.
+def without_gpu() -> str:
+    """What to say where no GPU is used: ``no GPU``, or that Apple's is not supported."""
+    import torch
 
-    Snakemake and Slurm limit how many jobs run, but do not say which GPU a job uses. Each slot is a file lock in a
-    folder that all processes of this host share. The operating system releases the lock when the process ends. Every
-    GPU gets one job before any GPU gets a second one. Must be entered before torch initialises CUDA.
-    """
-    folder = folder or Path(os.environ.get(LEASES) or Path(tempfile.gettempdir()) / "collabench-gpu-leases")
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o1777)  # several users of one host share its GPUs
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpu, lock = _take_slot(gpus, slots, folder, poll_seconds)
-    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    try:
-        yield gpu
-    finally:
-        if before is None:
-            del os.environ["CUDA_VISIBLE_DEVICES"]
-        else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = before
-        lock.release()
+    if torch.backends.mps.is_available():
+        return "Apple's GPU is not supported (MPS: not tested for the same bytes, no float64), so no GPU is used"
+    return NO_GPU
 
 
-def _take_slot(gpus: Sequence[str], slots: int, folder: Path, poll_seconds: float) -> tuple[str, FileLock]:
-    while True:
-        for slot in range(slots):
-            for gpu in gpus:
-                name = "".join(c if c.isalnum() or c == "-" else "_" for c in gpu)
-                lock = FileLock(folder / f"gpu-{name}-slot-{slot}.lock", mode=0o666)
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    continue
-                return gpu, lock
-        time.sleep(poll_seconds)
+def seen() -> str:
+    """Why torch has no GPU to compute on."""
+    found = without_gpu()
+    return f"{torch_build()} sees no GPU" if found == NO_GPU else found

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from collabench.config.configuration import Configuration
+from collabench.config.known_datasets import DECODED_SOURCES
 from collabench.core.errors import ResultError
 from collabench.storage.files import read_json
 from collabench.storage.results import Measured
@@ -27,6 +28,18 @@ STARTUP_MINUTES = 5
 MEMORY_MARGIN = 1.5
 #: Megabytes of Snakemake's own process in the job (about 400 are used).
 SCHEDULER_MEGABYTES = 1000
+
+
+#: Cores of a job with a GPU: the training thread and one that copies and writes. Images that are decoded while a run
+#: trains need further threads.
+GPU_CORES, DECODING_CORES = 2, 8
+
+
+def cores_of_job(configuration: Configuration, gpu: bool) -> int:
+    """The cores that a job asks a cluster for: one, and more beside a GPU."""
+    if not gpu:
+        return 1
+    return DECODING_CORES if configuration.dataset.source in DECODED_SOURCES else GPU_CORES
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from collabench.core.resources import Resources
 from collabench.report.looks import ClaimState
 from collabench.storage.results import RESULT
 from collabench.study.allocation import needs_of_run
+from collabench.study.needs import lease_for
 from collabench.study.study import Study
 
 #: Environment variable with the time, in seconds since 1970, after which no further block begins.
@@ -84,13 +85,21 @@ def seconds_of(study: Study, device_type: str, runs: Iterable[Run] | None = None
 
 
 def timed_seconds_of(study: Study, resources: Resources, runs: Iterable[Run] | None = None) -> dict[str, float]:
-    """As :func:`seconds_of`, for every configuration: what is not known is timed, about a second each."""
+    """As :func:`seconds_of`, for every configuration: what is not known is timed, about a second each.
+
+    The seconds of a run in whose place several smaller ones could train on a GPU count for all of them.
+    """
     from collabench.study.estimate import predictions_of
 
-    known = seconds_of(study, resources.device, runs)
-    unknown = {name: one for name, one in _configurations_of(study, runs).items() if name not in known}
+    known, chosen = seconds_of(study, resources.device, runs), _configurations_of(study, runs)
+    unknown = {name: one for name, one in chosen.items() if name not in known}
     found = predictions_of(study, unknown, resources) if unknown else {}
-    return known | {name: prediction.seconds for name, prediction in found.items()}
+    seconds = known | {name: prediction.seconds for name, prediction in found.items()}
+    if not resources.gpu_memory:
+        return seconds
+    needs = {name: lease_for(study, one) for name, one in chosen.items()}
+    beside = {name: len(resources.gpus) if need is None else resources.side_by_side(need) for name, need in needs.items()}
+    return {name: one * resources.workers / beside[name] for name, one in seconds.items()}
 
 
 def _configurations_of(study: Study, runs: Iterable[Run] | None) -> dict[str, Configuration]:

@@ -11,7 +11,7 @@ Not included: reading images from files during training (ImageNet), which runs i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from collabench.config.configuration import Configuration, Run
@@ -51,11 +51,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A profile's costs by configuration id, with ``workers`` processes side by side."""
+    """A profile's costs by configuration id, with up to ``workers`` processes side by side.
+
+    beside: configuration id → number of such runs that train side by side, where the memory of GPUs allows fewer.
+    """
 
     study: Study
     costs: dict[str, Cost]
     workers: int
+    beside: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def seconds(self) -> float:
@@ -72,6 +76,13 @@ class Estimate:
             disk += cost.predicted.disk_bytes
         return seconds, memory, disk
 
+    def clock_seconds(self, runs: Iterable[Run]) -> float:
+        """Seconds on the clock, if all processes are busy all the time."""
+        return sum(self._share(run.configuration.id) for run in runs)
+
+    def _share(self, name: str) -> float:
+        return self.costs[name].seconds / self.beside.get(name, self.workers)
+
     def error(self) -> float | None:
         """Relative error of the predicted time over all measured runs; None without measured runs."""
         known = [(cost, cost.measured_seconds) for cost in self.costs.values() if cost.measured_seconds is not None]
@@ -86,10 +97,10 @@ class Estimate:
 
     def seeds_within(self, hours: float) -> dict[str, int]:
         """Table → number of seeds that all of its rows have after this many hours of the study."""
-        left = hours * 3600 * self.workers
+        left = hours * 3600
         done: set[str] = set()
         for run in self.study.plan.runs:
-            left -= self.costs[run.configuration.id].seconds
+            left -= self._share(run.configuration.id)
             if left < 0:
                 break
             done.add(run.id)
@@ -114,6 +125,7 @@ def estimate(study: Study, resources: Resources, *, again: bool = False) -> Esti
             for name, configuration in study.plan.configurations.items()
         },
         resources.workers,
+        {name: resources.side_by_side(predictions[name].lease_bytes) for name in predictions},
     )
 
 

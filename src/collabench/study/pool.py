@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -12,37 +13,37 @@ from functools import cache, partial
 from pathlib import Path
 
 from collabench.config.configuration import Run
-from collabench.core.errors import ConfigError, RunFailed
+from collabench.core.errors import ConfigError, DeviceError, Log, RunFailed
 from collabench.core.processes import end_with_parent
-from collabench.core.resources import Resources, lease_gpu
+from collabench.core.resources import Resources
+from collabench.study.needs import lease_for
 from collabench.study.runner import Outcome, Runner
 from collabench.study.study import Study, load_study
+
+#: How often a run is tried, in a process of its own each time, where memory is short or a GPU fails.
+ATTEMPTS = 3
 
 _held = ExitStack()
 
 
 @cache
-def _study(root: Path, profile: str, resources: Resources) -> Study:
-    """This process's study, and the lease of the GPU that the process trains on."""
-    if resources.gpus:
-        _held.enter_context(lease_gpu(resources.gpus, resources.slots_per_gpu))
+def _study(root: Path, profile: str) -> Study:
+    """This process's study."""
     return load_study(root, profile, planned=True)
 
 
-def _train(root: Path, profile: str, resources: Resources, run_id: str, retry_failed: bool) -> Outcome:
-    study = _study(root, profile, resources)
+def _train(root: Path, profile: str, resources: Resources, attempt: int, run_id: str, retry_failed: bool) -> Outcome:
+    study = _study(root, profile)
     run = next((run for run in study.plan.runs if run.id == run_id), None)
     if run is None:
         raise ConfigError(
             f"{study.workspace.params}: was changed while the study began, it no longer has {run_id}; start again"
         )
+    if resources.gpus:  # until this process ends, which it does after this run
+        _held.enter_context(resources.lease(lease_for(study, run.configuration, attempt)))
     return Runner(study).train(
         [run], device=resources.device, retry_failed=retry_failed, log=partial(print, flush=True)
     )
-
-
-def _nothing() -> None:
-    pass
 
 
 def train(
@@ -52,28 +53,36 @@ def train(
     *,
     retry_failed: bool = False,
     finished: Callable[[Run, str], None] = lambda run, state: None,
+    log: Log = partial(print, flush=True),
 ) -> Outcome:
-    """Train ``runs`` in ``resources.workers`` processes with one thread (or one leased GPU) each.
+    """Train ``runs`` in up to ``resources.workers`` processes with one thread each.
 
-    A run starts when all runs that it requires are available, and fails if one of them failed. ``finished`` is called
-    for each run with its state: done, trained, linked or failed. Raises RunFailed if a worker process is killed from
-    outside, StorageError if the disk is full or read-only (after the runs in progress have ended).
+    On GPUs every run has a process of its own, which leases the memory that it needs of one GPU. A run starts when all
+    runs that it requires are available, and fails if one of them failed. ``finished`` is called for each run with its
+    state: done, trained, linked or failed.
+
+    A process that is short of memory, or whose GPU fails, ends. Its run goes on in another process: on another GPU if
+    there is one, and beside fewer processes after a shortage.
+
+    Raises RunFailed if a worker process is killed from outside; StorageError if the disk is full or read-only, and
+    DeviceError if a run finds no memory alone or was tried :data:`ATTEMPTS` times (both after the runs in progress have
+    ended).
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # before the children import torch
     outcome = Outcome()
     waiting, wanted = list(runs), {run.id for run in runs}
     failed: set[str] = set()
     over: set[str] = set()
-    pending: dict[Future[Outcome], Run] = {}
+    attempts = Counter[str]()
+    most = resources.workers
+    pending: dict[Future[Outcome], tuple[Run, ProcessPoolExecutor]] = {}
+    idle: list[ProcessPoolExecutor] = []
     context = multiprocessing.get_context("spawn")
-    arguments = (study.workspace.root, study.workspace.profile, resources)
-    # The first action of a child: importing its libraries takes seconds, and it must not outlive this process
-    # meanwhile.
-    with ProcessPoolExecutor(resources.workers, context, end_with_parent, (os.getpid(),)) as pool:
+    with ExitStack() as processes:
         try:
             while waiting or pending:
                 for run in list(waiting):
-                    if len(pending) >= resources.workers:
+                    if len(pending) >= most:
                         break
                     required = [other.id for other in run.requires() if other.id in wanted]
                     broken = [other for other in required if other in failed]
@@ -84,27 +93,65 @@ def train(
                         finished(run, "failed")
                     elif all(other in over for other in required):
                         waiting.remove(run)
-                        pending[pool.submit(_train, *arguments, run.id, retry_failed)] = run
+                        # The first action of a child: importing its libraries takes seconds, and it must not outlive
+                        # this process meanwhile.
+                        process = idle.pop() if idle else processes.enter_context(
+                            ProcessPoolExecutor(1, context, end_with_parent, (os.getpid(),))
+                        )  # fmt: skip
+                        place = (study.workspace.root, study.workspace.profile, resources, attempts[run.id])
+                        pending[process.submit(_train, *place, run.id, retry_failed)] = run, process
                 if not pending:
                     continue
-                # The executor notices only the death of processes that it had started when it was last called: a
-                # process which `submit` starts is watched from the next call on.
-                pool.submit(_nothing)
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    run = pending[future]
-                    result = future.result()
+                    run, process = pending[future]
+                    try:
+                        result = future.result()
+                    except DeviceError as error:
+                        del pending[future]
+                        process.shutdown(wait=False)  # with it end its lease and what it holds of the GPU
+                        attempts[run.id] += 1
+                        if error.shortage:
+                            most = max(1, min(most, len(pending)))
+                        else:
+                            resources = resources.with_last(error.gpu)
+                        _check_attempts(error, attempts[run.id], alone=error.shortage and not pending)
+                        log(f"{error}; it goes on in another process")
+                        waiting.insert(0, run)
+                        continue
                     del pending[future]
+                    if resources.gpus:
+                        process.shutdown(wait=False)
+                    else:
+                        idle.append(process)
                     outcome.add(result, run, finished)
                     (failed if result.failed else over).add(run.id)
         # Ctrl-C of a terminal also reaches the children, `kill -INT` does not; the children are not waited for
         except KeyboardInterrupt:
-            for child in multiprocessing.active_children():
-                child.terminate()
+            _end_children()
             raise
         except BrokenProcessPool:
-            running = ", ".join(sorted(run.id for run in pending.values())) or "no run"
+            _end_children()
+            running = ", ".join(sorted(run.id for run, _ in pending.values())) or "no run"
             raise RunFailed(
                 f"a training process died (killed, or short of memory) while there ran: {running}; start again to "
                 "resume"
             ) from None
     return outcome
+
+
+def _end_children() -> None:
+    for child in multiprocessing.active_children():
+        child.terminate()
+
+
+def _check_attempts(error: DeviceError, number: int, *, alone: bool) -> None:
+    """Raise DeviceError, with the remedy, where a further attempt would meet the same."""
+    if not alone and number < ATTEMPTS:
+        return
+    tried = "no other run was trained beside it" if alone else f"tried {number} times, in a process of its own each time"
+    mend = (
+        "it needs a machine or a GPU with more memory, or other programs hold it"
+        if error.shortage
+        else "collabench doctor --gpu examines the GPUs"
+    )
+    raise DeviceError(f"{error}; {tried}; {mend}; no run is recorded as failed, start again to go on") from None

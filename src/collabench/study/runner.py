@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from collabench.config.configuration import Run, digest
-from collabench.core.errors import CollabenchError, ConfigError, Log, ResultError, RunFailed, StorageError
+from collabench.core.device_errors import is_device_error, is_shortage_of_memory
+from collabench.core.errors import CollabenchError, ConfigError, DeviceError, Log, ResultError, RunFailed, StorageError
 from collabench.core.git import State, state_of
-from collabench.core.resources import is_shortage_of_memory
 from collabench.storage.files import read_json, sha256_of, write_atomically, write_json
 from collabench.storage.locks import holding
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Failure, InProgress, load_result, load_weights
@@ -66,8 +66,8 @@ class Runner:
         """Make every one of ``runs`` available, in order, in this process: keep, link, resume or train it.
 
         A run that fails is recorded with its reason, and the others continue. A run that another living process is
-        training is waited for. Raises StorageError if files cannot be written, which does not count as a failure of a
-        run.
+        training is waited for. Two errors end the list and count as no run's failure: StorageError if files cannot be
+        written, and DeviceError if memory ran out or the GPU reported an error, after which this process must end.
         """
         checkpoint_seconds(), curves.chosen()  # a mistake there is no failure of a run
         outcome = Outcome()
@@ -102,17 +102,14 @@ class Runner:
         self._study.check_processes(run)
         try:
             self._write(run, self._train(run, device, log))
-        except StorageError:
+        except (StorageError, DeviceError):
             raise
         except OSError as error:
             place, reason = error.filename or run.id, error.strerror or error
             raise StorageError(f"{place}: {reason}; {run.id} goes on at the next start") from None
         except Exception as error:  # for any error the other runs continue, and the report names this run
-            if is_shortage_of_memory(error):
-                raise StorageError(
-                    f"short of memory while {run.id} was trained ({str(error)[:200] or 'MemoryError'}); use fewer "
-                    "processes (--cores) or a machine with more; it goes on at the next start"
-                ) from None
+            if is_shortage_of_memory(error) or is_device_error(error):
+                raise _no_fault_of(run, error, device) from None
             reason = " ".join(str(error).split()) or type(error).__name__
             if not isinstance(error, CollabenchError):
                 reason = f"{type(error).__name__}: {reason}"
@@ -273,6 +270,15 @@ class Runner:
             link_files(source, self._workspace.folder(run), [*result.files, RESULT])
             return True
         return False
+
+
+def _no_fault_of(run: Run, error: Exception, device: str | None) -> DeviceError:
+    """The error of a machine, or of the leased GPU, that could not go on with a run."""
+    shortage, said = is_shortage_of_memory(error), " ".join(str(error).split())[:200] or type(error).__name__
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES") if device == "cuda" else None
+    what = "short of memory" if shortage else "the GPU failed"
+    where = "" if gpu is None else f" on GPU {gpu}"
+    return DeviceError(f"{what} while {run.id} was trained{where} ({said})", shortage=shortage, gpu=gpu)
 
 
 def checkpoint_seconds() -> float:

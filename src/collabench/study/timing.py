@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Literal
 
 from collabench.config.batch_sizes import batch_sizes, held_out
@@ -21,6 +22,7 @@ from collabench.core.errors import RunFailed
 from collabench.core.processes import end_with_parent
 from collabench.core.record import Record
 from collabench.core.resources import Resources
+from collabench.study.needs import lease_bytes
 
 #: Seconds of training for which a configuration is timed.
 TIMED_SECONDS = 1.0
@@ -32,6 +34,7 @@ class Prediction(Record):
     """The expected cost of one run of a configuration on a device, in seconds and bytes.
 
     flops: of one image in training. timed_batch: number of images of the timed batch. memory_bytes: of the process.
+    lease_bytes: what the run leases of a GPU (:mod:`collabench.study.needs`); 0 on a CPU.
     """
 
     configuration_id: str
@@ -46,6 +49,7 @@ class Prediction(Record):
     disk_bytes: int
     flops: int
     timed_batch: int
+    lease_bytes: int = 0
 
     @property
     def seconds(self) -> float:
@@ -63,6 +67,9 @@ def predict_all(
 ) -> list[Prediction]:
     """Time configurations, as many side by side as will train side by side, because they slow each other down.
 
+    On GPUs each is timed in a process of its own, with the lease that its runs will have, and beside as many others: if
+    there are fewer configurations than processes, they are timed several times at once, and the mean is taken.
+
     If a process dies, its whole pool ends, and it is unknown which configuration caused it. The unfinished
     configurations are then timed in a process of their own each. Raises RunFailed, naming the configuration, if such a
     process dies again.
@@ -70,23 +77,27 @@ def predict_all(
     if not configurations:
         return []
     os.environ["OMP_NUM_THREADS"] = "1"  # before the children import torch
-    workers = 1 if resources.gpus else min(resources.workers, len(configurations))
+    copies = -(-resources.workers // len(configurations)) if resources.gpus else 1
+    workers = min(resources.workers, copies * len(configurations))
     found: dict[str, Prediction] = {}
 
     def timed(names: list[str], processes: int) -> None:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, context, end_with_parent, (os.getpid(),)) as pool:
+        once = 1 if resources.gpus else None  # CUDA and its lease end with the process
+        several: dict[str, list[Prediction]] = {}
+        with ProcessPoolExecutor(
+            processes, context, end_with_parent, (os.getpid(),), max_tasks_per_child=once
+        ) as pool:
             jobs = {
-                pool.submit(
-                    work or predict, configurations[name], forms[name], resources.device, resources.workers
-                ): name
+                pool.submit(_with_lease, work or predict, configurations[name], forms[name], resources): name
                 for name in names
             }
             for job in as_completed(jobs):
-                found[jobs[job]] = job.result()
+                several.setdefault(jobs[job], []).append(job.result())
+                found[jobs[job]] = _mean(several[jobs[job]])
 
     with suppress(BrokenProcessPool):
-        timed(list(configurations), workers)
+        timed(list(configurations) * copies, workers)
     for name in [name for name in configurations if name not in found]:
         try:
             timed([name], 1)
@@ -95,6 +106,26 @@ def predict_all(
                 f"{configurations[name].label}: the process that timed it died, alone too; is there enough memory?"
             ) from None
     return [found[name] for name in configurations]
+
+
+def _with_lease(
+    work: Callable[[Configuration, DatasetShape, str, int], Prediction],
+    configuration: Configuration,
+    form: DatasetShape,
+    resources: Resources,
+) -> Prediction:
+    if not resources.gpus:
+        return work(configuration, form, resources.device, resources.workers)
+    need = lease_bytes(configuration, form)
+    with resources.lease(need):
+        found = work(configuration, form, resources.device, resources.workers)
+    return found.model_copy(update={"lease_bytes": need})
+
+
+def _mean(several: list[Prediction]) -> Prediction:
+    """The prediction of a configuration that was timed several times at once."""
+    means = {name: fmean(getattr(one, name) for one in several) for name in ("train_seconds", "evaluate_seconds")}
+    return several[0].model_copy(update=means)
 
 
 def predict(configuration: Configuration, form: DatasetShape, device_type: str, workers: int) -> Prediction:

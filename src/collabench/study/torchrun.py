@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from collabench.config.configuration import Run
 from collabench.core import distributed
 from collabench.core.errors import CollabenchError, ConfigError, RunFailed
-from collabench.core.resources import Resources, lease_gpu
+from collabench.core.resources import Resources
 from collabench.study.runner import Outcome, Runner
 from collabench.study.study import Study
 
@@ -139,12 +140,13 @@ def _join(resources: Resources, held: ExitStack) -> None:
     """Join the other processes and lease this process's GPU. Leases follow the order of ranks, which prevents a
     deadlock between groups."""
     own, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if resources.gpus and here > len(resources.gpus) * resources.slots_per_gpu:
+    if resources.gpus and here > len(resources.gpus):  # NCCL needs a GPU for each
         raise CollabenchError(f"torchrun started {here} processes here for {len(resources.gpus)} GPUs")
     distributed.join()
     for turn in range(here if resources.gpus else 0):
         if turn == own:
-            held.enter_context(lease_gpu((resources.gpus[own % len(resources.gpus)],), resources.slots_per_gpu))
+            alone = replace(resources, gpus=(resources.gpus[own],), gpu_memory=resources.gpu_memory[own : own + 1])
+            held.enter_context(alone.lease(need=None))
         distributed.wait_for_all()
     if resources.gpus:
         import torch

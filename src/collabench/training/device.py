@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from collabench.config.sections import RecipeConfig
-from collabench.core import arithmetic
+from collabench.core import arithmetic, resources
 from collabench.core.errors import ConfigError
 
 
@@ -26,7 +26,7 @@ def choose_device(wanted: str) -> torch.device:
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "device: cuda is asked for, but this torch build sees no CUDA device; write device: cpu or auto"
+            f"device: cuda is asked for, but {resources.seen()}; write device: cpu or auto"
         )
     return torch.device(wanted)
 
@@ -183,6 +183,8 @@ def versions(portable: bool = False) -> dict[str, str]:
     run has them."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
     found["instructions"] = torch.backends.cpu.get_cpu_capability()
+    if torch.version.hip:
+        found["rocm"] = torch.version.hip
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
         found["cudnn"] = str(torch.backends.cudnn.version())

@@ -4,39 +4,74 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 
-from collabench.core.errors import StorageError
+from collabench.core.errors import DeviceError
 from collabench.models.convolution import compiled
 from collabench.study.runner import Runner
+from collabench.training import device as training_device
 from tests.support.running import PROFILE, environment, small_project, with_workflow
 from tests.support.tiny import tiny_study
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "said"),
     [
-        MemoryError(),
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
+        (MemoryError(), "short of memory"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
+            ),
+            "short of memory",
         ),
-        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "short of memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "short of memory"),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors", 700),
+         "the GPU failed"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasSgemm"), "the GPU failed"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "the GPU failed"),
+        (RuntimeError("HIP error: unspecified launch failure"), "the GPU failed"),
+        (RuntimeError("NCCL Error 1: unhandled cuda error"), "the GPU failed"),
     ],
-)
-def test_a_run_that_finds_no_memory_is_not_recorded_as_failed(tmp_path, error):
+)  # fmt: skip
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_run_is_blamed_for_a_machine_that_cannot_go_on(tmp_path, monkeypatch, error, said, device):
+    study = tiny_study(tmp_path, seeds=2)
+    study.inputs.prepare_for(study.plan.runs, lambda line: None)
+    monkeypatch.setattr(training_device, "choose_device", lambda wanted: torch.device("cpu"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    tried = []
+
+    def broken(run, *_: object, **__: object) -> None:
+        tried.append(run)
+        raise error
+
+    with pytest.raises(DeviceError, match=f"^{said} while {study.plan.runs[0].id} was trained") as caught:
+        Runner(study, broken).train(study.plan.runs, device=device, log=lambda line: None)
+    assert len(tried) == 1, "the process takes no further run"
+    assert {status.state for status in study.statuses()} == {"todo"} and "\n" not in str(caught.value)
+    assert (caught.value.gpu == "3") == ("on GPU 3" in str(caught.value)) == (device == "cuda")
+    again = pickle.loads(pickle.dumps(caught.value))  # as between processes
+    assert (str(again), again.shortage, again.gpu) == (
+        str(caught.value), said == "short of memory", caught.value.gpu
+    )  # fmt: skip
+
+
+def test_an_error_of_the_program_is_still_the_runs_own(tmp_path):
     study = tiny_study(tmp_path, seeds=1)
     study.inputs.prepare_for(study.plan.runs, lambda line: None)
 
-    def short(*_: object, **__: object) -> None:
-        raise error
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)")
 
-    with pytest.raises(StorageError, match=f"short of memory while {study.plan.runs[0].id}"):
-        Runner(study, short).train(study.plan.runs, device="cpu", log=lambda line: None)
-    assert [status.state for status in study.statuses()] == ["todo"]
+    outcome = Runner(study, broken).train(study.plan.runs, device="cpu", log=lambda line: None)
+    assert len(outcome.failed) == 1 and [status.state for status in study.statuses()] == ["failed"]
 
 
 @pytest.mark.parametrize(

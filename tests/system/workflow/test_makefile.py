@@ -127,11 +127,35 @@ def test_a_python_without_its_venv_module_is_mended_in_a_line(folder):
     assert done.stdout == "Python lacks its venv module; mend it with: apt-get install python3-venv\n"
 
 
-def test_another_build_of_torch_than_there_is_is_named_before_anything_is_installed(folder):
+@pytest.mark.parametrize("build", ["CPU", "cu", "12.6", "cu126;x"])
+def test_another_build_of_torch_than_there_is_is_named_before_anything_is_installed(folder, build):
     (folder / ".venv" / "installed").unlink()
-    done = make(folder, "reproduce", "TORCH=CPU")
+    done = make(folder, "reproduce", f"TORCH={build}")
     assert done.returncode == 2
-    assert done.stdout == "TORCH=CPU: there is cpu; leave TORCH out for the build with CUDA\n"
+    assert done.stdout == (
+        f"TORCH={build}: there are cpu, and pytorch.org's builds such as cu126 and rocm7.1; leave TORCH out for the "
+        "usual build with CUDA\n"
+    )
+
+
+@pytest.mark.parametrize("build", ["cpu", "cu126", "rocm7.1"])
+def test_a_build_of_torch_comes_from_its_own_index(folder, build):
+    (folder / ".venv" / "installed").unlink()
+    done = make(folder, "--dry-run", "test", f"TORCH={build}")
+    assert f"https://download.pytorch.org/whl/{build}" in done.stdout
+
+
+def test_a_build_that_its_index_lacks_is_said_in_a_line(folder):
+    (folder / ".venv" / "installed").unlink()
+    pip = 'mkdir -p .venv/bin; printf "#!/bin/sh\\nexit 1\\n" > .venv/bin/pip; chmod +x .venv/bin/pip'
+    script(folder / "python", f'case "$*" in *--clear*) {pip};; esac')
+    (folder / "requirements.lock").write_text("torch==2.13.0\n")
+    done = make(folder, "test", "TORCH=cu126", f"PYTHON={folder / 'python'}")
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[-1] == (
+        "TORCH=cu126: https://download.pytorch.org/whl/cu126 has no torch==2.13.0 for this Python, or cannot be "
+        "reached; pytorch.org names the builds"
+    )
 
 
 def test_the_environment_is_made_again_when_the_lock_file_changes(folder):

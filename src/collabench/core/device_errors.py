@@ -1,0 +1,26 @@
+"""Errors that say that a machine or a GPU could not go on. No run is blamed for them."""
+
+from __future__ import annotations
+
+_SHORT = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")
+
+#: What the libraries of a GPU write at the beginning of their errors. After most of them every later call of the same
+#: process fails, whatever it computes.
+_BROKEN = ("cuda error", "cudnn error", "cublas_status", "cusolver", "cufft", "nccl error", "hip error", "miopen", "device-side assert")  # fmt: skip
+
+
+def is_shortage_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on the machine or on a GPU."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _says(error, _SHORT))
+
+
+def is_device_error(error: BaseException) -> bool:
+    """Return whether an error comes from a GPU or its libraries, for another reason than a shortage of memory."""
+    if is_shortage_of_memory(error) or not isinstance(error, RuntimeError):
+        return False
+    return type(error).__name__ == "AcceleratorError" or _says(error, _BROKEN)
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    said = str(error).lower()
+    return any(word in said for word in words)

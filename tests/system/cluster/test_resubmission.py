@@ -1,0 +1,67 @@
+"""Jobs that a cluster ends before their runs are submitted again, as long as the runs' checkpoints advance."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from collabench.core.resources import ALLOCATED, SCHEDULER, Resources
+from pipeline import schedule
+from tests.support.tiny import tiny_study
+
+A_JOBS = Resources(1, (ALLOCATED,), 1, "a test")
+
+
+@pytest.fixture
+def study(tmp_path):
+    found = tiny_study(tmp_path, seeds=1)
+    found.workspace.checkpoint("any").parent.mkdir(parents=True)
+    return found
+
+
+@pytest.fixture
+def submitted(study, monkeypatch):
+    """Replace Snakemake: each call writes a checkpoint if the next entry says so, and ends with its exit code."""
+
+    def replace(*calls: tuple[bool, int]) -> list[list[str]]:
+        left, asked = list(calls), []
+
+        def snakemake(arguments: list[str]) -> int:
+            asked.append(arguments)
+            advances, code = left.pop(0)
+            if advances:
+                path = study.workspace.checkpoint(study.plan.runs[0].id)
+                path.touch()
+                os.utime(path, ns=(len(asked), len(asked)))
+            return code
+
+        monkeypatch.setattr(schedule, "snakemake", snakemake)
+        monkeypatch.setattr(schedule.plan, "require_complete", lambda *given: None)
+        return asked
+
+    monkeypatch.setenv(SCHEDULER, "slurm")
+    monkeypatch.setenv(schedule.plan.PROFILE, "")
+    return replace
+
+
+def run(study, *further: str) -> int:
+    return schedule._run(study, resources=A_JOBS, target="train", further=further)
+
+
+def test_a_run_longer_than_a_job_may_be_goes_on_until_it_is_done(study, submitted):
+    asked = submitted((True, 1), (True, 1), (False, 0))
+    assert run(study) == 0 and len(asked) == 3 and asked[0] == asked[2]
+
+
+def test_jobs_that_get_nowhere_are_not_submitted_for_ever(study, submitted, capsys):
+    asked = submitted((True, 1), (False, 1))
+    assert run(study) == 1 and len(asked) == 2
+    assert capsys.readouterr().out.count("submitted again") == 1
+
+
+def test_on_one_machine_and_in_a_dry_run_there_is_one_call(study, submitted, monkeypatch):
+    asked = submitted((True, 1), (True, 1))
+    assert run(study, "-n") == 1 and len(asked) == 1
+    monkeypatch.delenv(SCHEDULER)
+    assert run(study) == 1 and len(asked) == 2
