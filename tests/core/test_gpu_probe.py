@@ -51,7 +51,12 @@ def test_an_old_driver_is_named_with_the_build_and_the_remedy(child_has, tmp_pat
     said = probe(["0"], tmp_path).problem
     assert said is not None and "\n" not in said
     assert said.startswith("torch cannot compute on GPU 0: RuntimeError: The NVIDIA driver on your system is too old")
-    assert "driver 535.104.05, torch 2" in said and "update the driver" in said and "TORCH=cu126" in said and "GPUS=none" in said
+    assert (
+        "driver 535.104.05, torch 2" in said
+        and "update the driver" in said
+        and "TORCH=cu126" in said
+        and "GPUS=none" in said
+    )
     assert driver_version(tmp_path / "none") is None
 
 

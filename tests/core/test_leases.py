@@ -127,11 +127,12 @@ def test_a_large_run_takes_the_gpu_that_has_room(tmp_path):
 
 
 def test_processes_with_other_settings_count_each_others_slots(tmp_path):
-    with lease_gpu(("0",), 4, tmp_path, 0.01, memory=(100,), need=30):
-        with lease_gpu(("0",), 4, tmp_path, 0.01, memory=(100,), need=30):
-            assert not free(tmp_path, 30, slots=1)
-            assert not free(tmp_path, 41, slots=3)
-            assert free(tmp_path, 40, slots=3)
+    with ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(lease_gpu(("0",), 4, tmp_path, 0.01, memory=(100,), need=30))
+        assert not free(tmp_path, 30, slots=1)
+        assert not free(tmp_path, 41, slots=3)
+        assert free(tmp_path, 40, slots=3)
 
 
 def test_a_gpu_of_unknown_memory_is_shared_by_slots_alone_or_not_at_all(tmp_path):

@@ -213,7 +213,7 @@ def test_a_rocm_build_names_its_gpus_as_cuda_does(monkeypatch, sees):
 def test_apples_gpu_is_refused_by_name(monkeypatch, sees):
     sees(0, None)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
-    with pytest.raises(CollabenchError, match="^the profile says device: cuda, but Apple's GPU is not supported"):
+    with pytest.raises(CollabenchError, match=r"^the profile says device: cuda, but Apple's GPU is not supported"):
         choose("cuda")
     assert "Apple's GPU is not supported" in choose("auto").describe()
 

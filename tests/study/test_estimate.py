@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -149,7 +150,9 @@ def prediction_of(identifier: str, workers: int, form: DatasetShape) -> Predicti
 def beside_whom(configuration, form: DatasetShape, device: str, workers: int) -> Prediction:
     """In the place of a timing: its seconds are the number of the process that was to time it."""
     found = prediction_of(configuration.id, workers, form)
-    return found.model_copy(update={"train_seconds": float(os.environ["CUDA_VISIBLE_DEVICES"]), "disk_bytes": os.getpid()})
+    return found.model_copy(
+        update={"train_seconds": float(os.environ["CUDA_VISIBLE_DEVICES"]), "disk_bytes": os.getpid()}
+    )
 
 
 @pytest.mark.slow

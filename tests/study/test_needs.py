@@ -29,7 +29,9 @@ def test_a_lease_is_the_counted_memory_and_the_images_with_a_margin_and_a_contex
 def test_images_that_are_read_from_files_take_no_memory_of_the_gpu(study):
     configuration = study.plan.runs[0].configuration
     form = DatasetShape(shape=(1, 8, 8), classes=10, train_images=10**9, test_images=10)
-    decoded = configuration.model_copy(update={"dataset": configuration.dataset.model_copy(update={"source": "images"})})
+    decoded = configuration.model_copy(
+        update={"dataset": configuration.dataset.model_copy(update={"source": "images"})}
+    )
     assert lease_bytes(decoded, form) < 2 * CONTEXT_BYTES < lease_bytes(configuration, form)
 
 

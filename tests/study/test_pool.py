@@ -159,8 +159,9 @@ def test_a_run_that_finds_no_memory_alone_is_not_tried_again(study, trained_by):
         raise SHORT
 
     asked = trained_by(study, train)
+    one = Resources(1, (), 1, "for a test")
     with pytest.raises(DeviceError, match="no other run was trained beside it; it needs a machine or a GPU with more"):
-        pool.train(study, study.plan.runs[:1], TWO_CORES, log=lambda line: None)
+        pool.train(study, study.plan.runs[:1], one, log=lambda line: None)
     assert len(asked) == 1
 
 
@@ -174,9 +175,7 @@ def test_a_failed_gpu_is_chosen_last(study, trained_by, monkeypatch):
 
     trained_by(study, train)
     submit = pool.ProcessPoolExecutor.submit
-    monkeypatch.setattr(
-        pool.ProcessPoolExecutor, "submit", lambda *given: gpus.append(given[4].gpus) or submit(*given)
-    )
+    monkeypatch.setattr(pool.ProcessPoolExecutor, "submit", lambda *given: gpus.append(given[4].gpus) or submit(*given))
     pool.train(study, study.plan.runs[:1], Resources(4, ("0", "1"), 1, "for a test"), log=lambda line: None)
     assert gpus == [("0", "1"), ("1", "0")]
 

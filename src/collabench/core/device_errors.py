@@ -6,7 +6,10 @@ _SHORT = ("out of memory", "allocate memory", "not enough memory", "alloc_failed
 
 #: What the libraries of a GPU write at the beginning of their errors. After most of them every later call of the same
 #: process fails, whatever it computes.
-_BROKEN = ("cuda error", "cudnn error", "cublas_status", "cusolver", "cufft", "nccl error", "hip error", "miopen", "device-side assert")  # fmt: skip
+_BROKEN = (
+    "cuda error", "cudnn error", "cublas_status", "cusolver", "cufft", "nccl error", "hip error", "miopen",
+    "device-side assert",
+)  # fmt: skip
 
 
 def is_shortage_of_memory(error: BaseException) -> bool:

@@ -198,15 +198,17 @@ def gathered(x: Tensor, total: int, dim: int = 0) -> Tensor:
 
 
 def rand(shape: Sequence[int], generator: torch.Generator | None, device: torch.device, dim: int = 0) -> Tensor:
-    """``torch.rand`` of this shape on the device. Dimension ``dim`` counts the images of the batch."""
+    """``torch.rand`` of this shape on the device, copied if the generator is on another one. Dimension ``dim`` counts the
+    images of the batch."""
+    place = device if generator is None else generator.device
     if world() == 1:
-        return torch.rand(shape, generator=generator, device=device)
+        return torch.rand(shape, generator=generator, device=place).to(device)
     total, part = _whole()
     if shape[dim] != part.stop - part.start:
         raise RuntimeError(f"{shape[dim]} rows of random numbers for {part.stop - part.start} images")
     whole = [*shape]
     whole[dim] = total
-    return torch.rand(whole, generator=generator, device=device).narrow(dim, part.start, shape[dim])
+    return torch.rand(whole, generator=generator, device=place).to(device).narrow(dim, part.start, shape[dim])
 
 
 # ------------------------------------------------------------------------------------------------------- gradients

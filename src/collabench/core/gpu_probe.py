@@ -61,8 +61,9 @@ def probe(gpus: Sequence[str], proc: Path = Path("/proc")) -> Probe:
         errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
         said = (errors or lines or [f"exit code {done.returncode}"])[-1 if not errors else 0]
     return Probe(
-        f"torch cannot compute on GPU {', '.join(gpus)}: {said[:300]}; {_versions(proc)}: update the driver, or install a build "
-        "of torch that this driver and this GPU support (make clean-env reproduce TORCH=cu126), or train on the CPU (GPUS=none)"
+        f"torch cannot compute on GPU {', '.join(gpus)}: {said[:300]}; {_versions(proc)}: update the driver, or "
+        "install a build of torch that this driver and this GPU support (make clean-env reproduce TORCH=cu126), or "
+        "train on the CPU (GPUS=none)"
     )
 
 

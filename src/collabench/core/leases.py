@@ -39,7 +39,7 @@ def lease_gpu(
     """Hold a part of one GPU and make this GPU the only visible one; waits until a GPU has room.
 
     memory: bytes of each GPU; where they are unknown, the slots alone limit how many processes share a GPU. need: bytes
-    to lease, at most a whole GPU; None is a whole GPU, which no other process then shares. If 0, only slots are counted.
+    to lease, at most a whole GPU; None is a whole GPU, which nobody else then shares. If 0, only slots are counted.
 
     Every GPU gets one process before any GPU gets a second one. Must be entered before torch initialises CUDA.
     """

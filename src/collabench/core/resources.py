@@ -213,7 +213,7 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The GPUs that torch can use, named as in CUDA_VISIBLE_DEVICES. A ROCm build of torch calls AMD's GPUs the same."""
+    """The GPUs that torch can use, named as in CUDA_VISIBLE_DEVICES. A ROCm build names AMD's GPUs the same."""
     import torch
 
     count = torch.cuda.device_count() if torch.version.cuda or torch.version.hip else 0

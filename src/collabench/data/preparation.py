@@ -17,8 +17,8 @@ from torch import Tensor
 
 from collabench.config.data_sections import DatasetConfig
 from collabench.config.known_datasets import DECODED_SOURCES, PINNED_SOURCES
-from collabench.core.errors import DataError, StorageError
 from collabench.core.device_errors import is_shortage_of_memory
+from collabench.core.errors import DataError, StorageError
 from collabench.data import streaming
 from collabench.data.dataset import ARRAYS, FORMAT, Dataset, read_prepared
 from collabench.data.download import Log

@@ -98,7 +98,9 @@ def timed_seconds_of(study: Study, resources: Resources, runs: Iterable[Run] | N
     if not resources.gpu_memory:
         return seconds
     needs = {name: lease_for(study, one) for name, one in chosen.items()}
-    beside = {name: len(resources.gpus) if need is None else resources.side_by_side(need) for name, need in needs.items()}
+    beside = {
+        name: len(resources.gpus) if need is None else resources.side_by_side(need) for name, need in needs.items()
+    }
     return {name: one * resources.workers / beside[name] for name, one in seconds.items()}
 
 

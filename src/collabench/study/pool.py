@@ -53,7 +53,7 @@ def train(
     *,
     retry_failed: bool = False,
     finished: Callable[[Run, str], None] = lambda run, state: None,
-    log: Log = partial(print, flush=True),
+    log: Log = print,
 ) -> Outcome:
     """Train ``runs`` in up to ``resources.workers`` processes with one thread each.
 
@@ -110,11 +110,11 @@ def train(
                         del pending[future]
                         process.shutdown(wait=False)  # with it end its lease and what it holds of the GPU
                         attempts[run.id] += 1
+                        _check_attempts(error, attempts[run.id], alone=error.shortage and most == 1)
                         if error.shortage:
-                            most = max(1, min(most, len(pending)))
+                            most = max(1, most - 1)
                         else:
                             resources = resources.with_last(error.gpu)
-                        _check_attempts(error, attempts[run.id], alone=error.shortage and not pending)
                         log(f"{error}; it goes on in another process")
                         waiting.insert(0, run)
                         continue
@@ -148,7 +148,9 @@ def _check_attempts(error: DeviceError, number: int, *, alone: bool) -> None:
     """Raise DeviceError, with the remedy, where a further attempt would meet the same."""
     if not alone and number < ATTEMPTS:
         return
-    tried = "no other run was trained beside it" if alone else f"tried {number} times, in a process of its own each time"
+    tried = (
+        "no other run was trained beside it" if alone else f"tried {number} times, in a process of its own each time"
+    )
     mend = (
         "it needs a machine or a GPU with more memory, or other programs hold it"
         if error.shortage

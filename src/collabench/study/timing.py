@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from collabench.config.batch_sizes import batch_sizes, held_out
 from collabench.config.configuration import Configuration, Run
@@ -23,6 +23,9 @@ from collabench.core.processes import end_with_parent
 from collabench.core.record import Record
 from collabench.core.resources import Resources
 from collabench.study.needs import lease_bytes
+
+if TYPE_CHECKING:
+    import torch
 
 #: Seconds of training for which a configuration is timed.
 TIMED_SECONDS = 1.0
@@ -85,9 +88,7 @@ def predict_all(
         context = multiprocessing.get_context("spawn")
         once = 1 if resources.gpus else None  # CUDA and its lease end with the process
         several: dict[str, list[Prediction]] = {}
-        with ProcessPoolExecutor(
-            processes, context, end_with_parent, (os.getpid(),), max_tasks_per_child=once
-        ) as pool:
+        with ProcessPoolExecutor(processes, context, end_with_parent, (os.getpid(),), max_tasks_per_child=once) as pool:
             jobs = {
                 pool.submit(_with_lease, work or predict, configurations[name], forms[name], resources): name
                 for name in names
@@ -234,7 +235,7 @@ class _Trials:
         train = min(self._dataset_shape.train_images, steps * self._batch)
         test = min(self._dataset_shape.test_images, recipe.evaluation_batch_size, max(2 * train, 2))
         dataset = random_dataset(self._dataset_shape, max(train, 2), max(test, 1))
-        teachers = self._teachers()
+        teachers = random_teachers(self._configuration, self._dataset_shape)
         wall, processor = time.perf_counter(), time.process_time()
         trained = train_run(Run(changed, 0), dataset, device=self._device, teachers=teachers)
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
@@ -242,18 +243,6 @@ class _Trials:
         share = min(1.0, processor / wall) if self._device.type == "cpu" else 1.0
         times = {name: getattr(trained.measured, name) * share for name in ("train_seconds", "evaluate_seconds")}
         return replace(trained, measured=trained.measured.model_copy(update=times))
-
-    def _teachers(self) -> list:
-        from collabench.training.context import make_context, make_method
-
-        def deployed(configuration: Configuration):
-            inner = [deployed(required.configuration) for required in configuration.requires]
-            shape = self._dataset_shape.network_shape(configuration.recipe)
-            context = make_context(configuration, shape, self._dataset_shape.classes, 0, inner)
-            method = make_method(configuration, context)
-            return method.deploy(method.build()).eval()
-
-        return [deployed(required.configuration) for required in self._configuration.requires]
 
     def _result(self, trained, steps: int) -> _Timed:
         result = trained.result
@@ -268,6 +257,20 @@ class _Trials:
             record=record - curves,
             record_per_epoch=curves // epochs,
         )
+
+
+def random_teachers(configuration: Configuration, form: DatasetShape) -> list[torch.nn.Module]:
+    """The deployed networks of what a configuration requires, with their initial weights, in eval mode, on the CPU."""
+    from collabench.training.context import make_context, make_method
+
+    found = []
+    for required in configuration.requires:
+        chosen = required.configuration
+        shape = form.network_shape(chosen.recipe)
+        context = make_context(chosen, shape, form.classes, 0, random_teachers(chosen, form))
+        method = make_method(chosen, context)
+        found.append(method.deploy(method.build()).eval())
+    return found
 
 
 def random_dataset(form: DatasetShape, train_images: int, test_images: int):

@@ -25,9 +25,7 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"device: cuda is asked for, but {resources.seen()}; write device: cpu or auto"
-        )
+        raise ConfigError(f"device: cuda is asked for, but {resources.seen()}; write device: cpu or auto")
     return torch.device(wanted)
 
 

@@ -66,7 +66,7 @@ def test_a_study_whose_params_change_while_children_start_says_so(tmp_path):
     tiny_project(tmp_path, seeds=1, dataset=", split_seed: 7")
     resources = pool.Resources(1, (), 1, "test")
     with pytest.raises(ConfigError, match=f"was changed while the study began, it no longer has {run.id}"):
-        pool._train(tmp_path, PROFILE, resources, run.id, False)
+        pool._train(tmp_path, PROFILE, resources, 0, run.id, False)
     pool._study.cache_clear()
     changed = load_study(tmp_path, PROFILE)
     for ask in (lambda: changed.inputs.prepare_dataset("gone"), lambda: changed.inputs.prepare_noise(print, ["gone"])):
