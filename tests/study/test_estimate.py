@@ -149,10 +149,12 @@ def prediction_of(identifier: str, workers: int, form: DatasetShape) -> Predicti
 
 def beside_whom(configuration, form: DatasetShape, device: str, workers: int) -> Prediction:
     """In the place of a timing: its seconds are the number of the process that was to time it."""
+    other = Path(os.environ["COLLABENCH_GPU_LEASES"]) / "gpu-3-slot-0.bytes"
+    deadline = time.monotonic() + 60
+    while not other.exists() and time.monotonic() < deadline:  # until the other GPU is leased, too
+        time.sleep(0.05)
     found = prediction_of(configuration.id, workers, form)
-    return found.model_copy(
-        update={"train_seconds": float(os.environ["CUDA_VISIBLE_DEVICES"]), "disk_bytes": os.getpid()}
-    )
+    return found.model_copy(update={"train_seconds": float(os.environ["CUDA_VISIBLE_DEVICES"])})
 
 
 @pytest.mark.slow

@@ -198,8 +198,7 @@ def gathered(x: Tensor, total: int, dim: int = 0) -> Tensor:
 
 
 def rand(shape: Sequence[int], generator: torch.Generator | None, device: torch.device, dim: int = 0) -> Tensor:
-    """``torch.rand`` of this shape on the device, copied if the generator is on another one. Dimension ``dim`` counts the
-    images of the batch."""
+    """``torch.rand`` of this shape on the device, copied if the generator is elsewhere. ``dim`` counts the images."""
     place = device if generator is None else generator.device
     if world() == 1:
         return torch.rand(shape, generator=generator, device=place).to(device)
