@@ -258,7 +258,7 @@ def test_every_source_but_a_users_own_has_terms():
 
     from collabench.config.data_sections import DatasetConfig
 
-    assert KNOWN.keys() == set(get_args(DatasetConfig.model_fields["source"].annotation)) - {"images"}
+    assert KNOWN.keys() == set(get_args(DatasetConfig.model_fields["source"].annotation)) - {"images", "medmnist"}
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,6 @@ from collabench.study.study import Study, load_study
 from tests.support.params import params_yaml, profile, table
 from tests.support.studies import train_all
 
-pytest.importorskip("cleanlab")
-
 RECIPE = {"enough": "{epochs: 12, batch_size: 32, learning_rate: 0.1}"}
 NOISE = {
     "wrong": "{kind: symmetric, rate: 0.1}",

@@ -6,6 +6,7 @@ is the generated file's) or the SHA-256 to pin.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import pickle
@@ -17,14 +18,18 @@ from typing import ClassVar
 import numpy as np
 import torch
 from PIL import ExifTags, Image
+from scipy.io import savemat
 
 from collabench.config.data_sections import DatasetConfig
 from collabench.data import source_digest
 from collabench.data.download import Official
 from collabench.data.official import OFFICIAL
+from collabench.data.official_files import OFFICIAL_FILES
 from collabench.data.sources import IMAGENET32_TEST, IMAGENET32_TRAIN
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+IMAGENETTE = ("n01440764", "n02102040", "n02979186", "n03000684", "n03028079", "n03394916", "n03417042", "n03425413",
+              "n03445777", "n03888257")  # fmt: skip
 STL10_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 
 
@@ -155,6 +160,88 @@ def write_stl10(folder: Path, train_images: int = 20, test_images: int = 20) -> 
     path = folder / OFFICIAL["stl10"].name
     write_tar_gz(path, contents)
     return official_of(path, "stl10")
+
+
+def _idx(array: np.ndarray) -> bytes:
+    """An IDX file of bytes, compressed."""
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(struct.pack(">I", length) for length in array.shape)
+    return gzip.compress(head + array.tobytes(), mtime=0)
+
+
+def write_mnist(folder: Path, source: str = "mnist", train_images: int = 30, test_images: int = 20) -> tuple:
+    """The four IDX files of MNIST, Fashion-MNIST or KMNIST."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = []
+    for number, count in enumerate((train_images, test_images)):
+        contents += [_idx(pixels_of(count, 784, number).reshape(-1, 28, 28)),
+                     _idx(labels_of(count, 10).astype(np.uint8))]  # fmt: skip
+    found = []
+    for known, content in zip(OFFICIAL_FILES[source], contents, strict=True):
+        (folder / known.name).write_bytes(content)
+        found.append(Official(known.url, md5(content)))
+    return tuple(found)
+
+
+def write_svhn(folder: Path, train_images: int = 30, test_images: int = 20) -> tuple:
+    """``train_32x32.mat`` and ``test_32x32.mat``: images along the last axis, labels from 1, of which 10 is digit 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for number, (known, count) in enumerate(zip(OFFICIAL_FILES["svhn"], (train_images, test_images), strict=True)):
+        pixels = pixels_of(count, 3072, number).reshape(-1, 32, 32, 3).transpose(1, 2, 3, 0)
+        labels = np.where((digits := labels_of(count, 10)) == 0, 10, digits).astype(np.uint8)[:, None]
+        savemat(folder / known.name, {"X": pixels, "y": labels}, do_compression=True)
+        found.append(Official(known.url, md5((folder / known.name).read_bytes())))
+    return tuple(found)
+
+
+def _jpeg(width: int, height: int, seed: int) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels_of(height, width * 3, seed).reshape(height, width, 3)).save(content, "JPEG")
+    return content.getvalue()
+
+
+def write_imagenette(folder: Path, train_images: int = 3, test_images: int = 2) -> Official:
+    """``imagenette2-160.tgz``: ``{train,val}/<wnid>/*.JPEG`` of mixed sizes, a table of other labels beside them."""
+    contents = {"imagenette2-160/noisy_imagenette.csv": b"path,noisy_labels_0\n"}
+    for split, count in (("train", train_images), ("val", test_images)):
+        for number, wnid in enumerate(IMAGENETTE):
+            for image in range(count):
+                name = f"imagenette2-160/{split}/{wnid}/{wnid}_{image}.JPEG"
+                contents[name] = _jpeg(20 + number, 16 + image, number)
+    path = folder / OFFICIAL["imagenette"].name
+    write_tar_gz(path, contents)
+    return Official(OFFICIAL["imagenette"].url, md5(path.read_bytes()), OFFICIAL["imagenette"].folder)
+
+
+def write_tiny_imagenet(folder: Path, classes: int = 200, train: int = 2, test: int = 1) -> None:
+    """``tiny-imagenet-200/``: images of 64 x 64 pixels, the classes of the validation images in a table, and test
+    images without labels."""
+    base = folder / "tiny-imagenet-200"
+    names = [f"n{number:08d}" for number in range(classes)]
+    lines = []
+    for number, name in enumerate(names):
+        (base / "train" / name / "images").mkdir(parents=True)
+        (base / "train" / name / f"{name}_boxes.txt").write_text("")
+        for image in range(train):
+            (base / "train" / name / "images" / f"{name}_{image}.JPEG").write_bytes(_jpeg(64, 64, number))
+    for split in ("val", "test"):
+        (base / split / "images").mkdir(parents=True)
+        for image in range(test * classes):
+            (base / split / "images" / f"{split}_{image}.JPEG").write_bytes(_jpeg(64, 64, image))
+    for image in range(test * classes):
+        lines.append(f"val_{image}.JPEG\t{names[-1 - image % classes]}\t0\t0\t63\t63\n")
+    (base / "val/val_annotations.txt").write_text("".join(lines))
+    (base / "wnids.txt").write_text("".join(f"{name}\n" for name in names))
+
+
+def write_medmnist(path: Path, *, channels: int = 3, labels: int = 1, classes: int = 9, side: int = 28) -> None:
+    """A file of MedMNIST: images and labels of three splits."""
+    arrays = {}
+    for number, (split, count) in enumerate((("train", 40), ("val", 10), ("test", 20))):
+        shape = (count, side, side, 3) if channels == 3 else (count, side, side)
+        arrays[f"{split}_images"] = pixels_of(count, side * side * channels, number).reshape(shape)
+        arrays[f"{split}_labels"] = np.repeat(labels_of(count, classes)[:, None], labels, axis=1).astype(np.uint8)
+    np.savez_compressed(path, **arrays)
 
 
 def write_imagenet32(folder: Path, images_per_batch: int = 100, *, npz: bool = True, test_images: int = 1000) -> str:

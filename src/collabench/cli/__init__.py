@@ -12,9 +12,22 @@ from collabench.cli import estimate
 from collabench.cli import reproduce
 from collabench.cli import report
 from collabench.cli import doubts
+from collabench.cli import evaluate
 from collabench.cli import sharing
 from collabench.cli import data
 from collabench.cli import machine
 from collabench.cli import project
 
-__all__ = ["data", "doubts", "estimate", "machine", "main", "project", "report", "reproduce", "sharing", "study"]
+__all__ = [
+    "data",
+    "doubts",
+    "estimate",
+    "evaluate",
+    "machine",
+    "main",
+    "project",
+    "report",
+    "reproduce",
+    "sharing",
+    "study",
+]
