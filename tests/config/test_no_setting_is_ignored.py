@@ -33,7 +33,14 @@ from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.config.dataset_shape import shape_of
 from collabench.config.params import Params
 from collabench.config.plan import make_plan
-from collabench.config.sections import Augmentation, ProfileConfig, RecipeConfig, TableConfig
+from collabench.config.sections import (
+    Augmentation,
+    EarlyStopping,
+    ProfileConfig,
+    RandAugment,
+    RecipeConfig,
+    TableConfig,
+)
 from collabench.core.errors import CollabenchError
 from collabench.core.record import Record
 from collabench.core.seeding import dropout_seed
@@ -79,6 +86,8 @@ CANNOT = {
 WITHOUT_EFFECT: dict[tuple[str, str], str] = {
     ("methods.fang2021", "input_descriptor"): "pixels are the default for images of one channel",
     ("noise", "kind"): "pair is asymmetric noise with the pairs that it has by default where no look-alikes are known",
+    ("recipes", "epochs"): "matters unless early_stopping ends the training before",
+    ("recipes", "early_stopping"): "matters where the validation error ends the training before its last epoch",
     ("recipes", "last_batch"): "matters where the images of an epoch leave a tiny last batch",
     ("methods.dml", "networks"): "beside peers it may say how many there are; another number is refused",
     ("methods.wang2018", "networks"): "beside peers it may say how many there are; another number is refused",
@@ -456,14 +465,30 @@ RECIPES = Section(
         RECIPE | {"epochs": 3, "milestones": (1,), "nesterov": True, "weight_decay": 1e-2, },
         RECIPE | {"validation_fraction": 0.4, "momentum": 0.5, "validation_noisy": True},
         RECIPE | {"batch_size": 7},  # leaves a tiny last batch
+        RECIPE | {"optimizer": "adamw", "schedule": "cosine", "ema_decay": 0.5, "epochs": 3},
+        RECIPE | {"schedule": "one_cycle", "mixup_alpha": 0.5, "clip_gradient_norm": 0.2},
+        RECIPE | {"epochs": 5, "validation_fraction": 0.4, "early_stopping": EarlyStopping(patience=1)},
     ),
     trained, RecipeConfig.identity,
-    {"milestones": ((1,), (1, 2)), "augmentation": (Augmentation(shift=1),)},
+    {
+        "milestones": ((1,), (1, 2)), "augmentation": (Augmentation(shift=1),), "betas": ((0.5, 0.999), (0.9, 0.5)),
+        "clip_gradient_norm": (None, 0.05), "eps": (1e-2,), "ema_decay": (None, 0.3), "mixup_alpha": (None, 0.8),
+        "early_stopping": (None, EarlyStopping(patience=1), EarlyStopping(patience=3)),
+    },
 )  # fmt: skip
 AUGMENTATIONS = Section(
     "recipes.augmentation", Augmentation, ({}, {"flip": True, "shift": 1}, {"flip": True, "random_resized_crop": 8}),
     lambda entry: trained(RecipeConfig(**RECIPE, augmentation=entry)), Augmentation.model_dump,
-    {"random_resized_crop": (10,)},
+    {"random_resized_crop": (10,), "randaugment": (RandAugment(),)},
+)  # fmt: skip
+RANDAUGMENTS = Section(
+    "recipes.augmentation.randaugment", RandAugment, ({}, {"operations": 1, "magnitude": 20}),
+    lambda entry: trained(RecipeConfig(**RECIPE, augmentation=Augmentation(randaugment=entry))), RandAugment.model_dump,
+)  # fmt: skip
+EARLY_STOPPING = Section(
+    "recipes.early_stopping", EarlyStopping, ({"patience": 1},),
+    lambda entry: trained(RecipeConfig(**RECIPE | {"epochs": 5}, validation_fraction=0.4, early_stopping=entry)),
+    EarlyStopping.model_dump,
 )  # fmt: skip
 
 
@@ -680,7 +705,7 @@ def test_of_models():
 
 
 def test_of_recipes():
-    assert_nothing_is_ignored([RECIPES, AUGMENTATIONS])
+    assert_nothing_is_ignored([RECIPES, AUGMENTATIONS, RANDAUGMENTS, EARLY_STOPPING])
 
 
 @pytest.mark.parametrize("method", METHODS)

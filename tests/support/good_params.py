@@ -56,7 +56,11 @@ ENTRIES: dict[str, list[dict[str, Any]]] = {
     "recipes": [
         {"epochs": 4, "batch_size": 32, "learning_rate": 0.1, "milestones": [2, 3], "nesterov": True,
          "validation_fraction": 0.1, "validation_noisy": True, "augmentation": {"shift": 1, "flip": True}},
-        {"epochs": 4, "batch_size": 32, "learning_rate": 0.1, "augmentation": {"random_resized_crop": 32}},
+        {"epochs": 4, "batch_size": 32, "learning_rate": 0.1, "augmentation": {"random_resized_crop": 32, "cutout": 8}},
+        {"epochs": 4, "batch_size": 32, "learning_rate": 0.1, "schedule": "cosine", "warmup_epochs": 1,
+         "optimizer": "adamw", "betas": [0.8, 0.9], "eps": 1e-6, "clip_gradient_norm": 1.5, "ema_decay": 0.9,
+         "mixup_alpha": 0.2, "augmentation": {"randaugment": {"operations": 1, "magnitude": 5}},
+         "validation_fraction": 0.2, "early_stopping": {"patience": 2}},
     ],
     "models": [
         {"family": "cifar_resnet", "depth": 8},

@@ -55,6 +55,16 @@ CASES: dict[str, tuple[str, dict, dict, tuple[int, int, int]]] = {
     "fang2021-vgg": ("fang2021", {}, VGG, DIGITS),
     "fang2021-resnet18": ("fang2021", {"kernel_shortcuts": True, "kernel_groups": None}, RESNET18, DIGITS),
 }
+#: Name → what its recipe has beside stochastic gradient descent.
+RECIPES: dict[str, dict] = {
+    "adamw": {
+        "optimizer": "adamw", "nesterov": False, "learning_rate": 0.01, "schedule": "cosine", "warmup_epochs": 1,
+        "epochs": 2, "clip_gradient_norm": 0.5, "ema_decay": 0.9, "mixup_alpha": 0.4,
+        "augmentation": {"shift": 1, "cutout": 3},
+    },
+    "one-cycle": {"schedule": "one_cycle", "clip_gradient_norm": 0.1, "ema_decay": 0.5},
+}  # fmt: skip
+CASES |= {"adamw": ("individual", {}, RESNET8, DIGITS), "one-cycle": ("song2018", {}, RESNET8, DIGITS)}
 SEED = 3
 DIGESTS = Path(__file__).with_suffix(".json")
 
@@ -65,7 +75,7 @@ def digest(name: str, epochs: int = 1, images: int = 64) -> str:
     settings, model = settings_of(method, **values), model_of(model_values)
     plain = configuration_of(settings_of("individual"), model)
     requires = tuple(RequiredRun(configuration=plain, member=r.member) for r in settings.requires())
-    recipe = {"epochs": epochs, "batch_size": 32, "arithmetic": "portable"}
+    recipe = {"epochs": epochs, "batch_size": 32, "arithmetic": "portable"} | RECIPES.get(name, {})
     run = Run(configuration_of(settings, model, requires=requires, **recipe), SEED)
     teachers = [
         build_backbone(model, shape, CLASSES, stream_seed(SEED + 1 + 10_000 * number, "init", 0))

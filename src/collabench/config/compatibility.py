@@ -37,6 +37,7 @@ def check(configuration: Configuration) -> None:
         # stages.
         form = shape_or_assumed(dataset)
         shape, classes = form.network_shape(recipe), form.classes
+        _check_cutout(recipe, shape)
         for name, peer in {names["model"]: configuration.model, **configuration.peer_models}.items():
             entry = ("models", name)
             _backbone(peer, shape, classes)
@@ -119,6 +120,14 @@ def _check_noise(noise: NoiseConfig, dataset: DatasetConfig) -> None:
     if noise.kind == "file" and dataset.test_on_rest:
         raise ConfigError("kind: file holds labels of the source's training images, and with test_on_rest test images "
                           "are trained on, too; remove test_on_rest from the data set")  # fmt: skip
+
+
+def _check_cutout(recipe: RecipeConfig, shape: tuple[int, int, int]) -> None:
+    """Raise ConfigError if the square that is cut out could hide a whole image of shape (C, H, W)."""
+    side = recipe.augmentation.cutout
+    if side is not None and side >= min(shape[1:]):
+        raise ConfigError(f"augmentation.cutout: a square of {side} pixels hides whole images of "
+                          f"{shape[1]}x{shape[2]}; write a smaller one")  # fmt: skip
 
 
 def _check_validation(recipe: RecipeConfig, dataset: DatasetConfig) -> None:

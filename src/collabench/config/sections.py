@@ -17,17 +17,34 @@ from collabench.core.record import LATER, NO_REPEATS, Record
 from collabench.methods import METHODS, MethodSettings
 from collabench.models import FAMILIES, ModelSettings
 
+#: How much of its former value a running mean of AdamW keeps at every update.
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class RandAugment(Record):
+    """RandAugment (Cubuk et al., 2020) as torchvision's ``transforms.v2.RandAugment`` computes it on tensors.
+
+    ``operations``: how many random operations change every image. ``magnitude``: their strength, of 31 steps.
+    """
+
+    operations: int = Field(default=2, ge=1, le=8)
+    magnitude: int = Field(default=9, ge=0, le=30)
+
 
 class Augmentation(Record):
     """Random changes of training images.
 
     ``shift``: by up to this many pixels (zero padding and crop). ``flip``: horizontally. ``random_resized_crop``: side
     of the output in pixels; test images are then resized to 8/7 of that side and cropped in the middle.
+    ``randaugment``: random operations on the moved image. ``cutout``: side in pixels of a square that becomes the mean
+    colour (DeVries & Taylor, 2017); its centre is uniform in the image, and what lies outside is cut off.
     """
 
     shift: int = Field(default=0, ge=0, le=32)
     flip: bool = False
     random_resized_crop: int | None = Field(default=None, ge=8, le=512)
+    randaugment: Annotated[RandAugment | None, LATER] = None
+    cutout: Annotated[int | None, Field(ge=1, le=512), LATER] = None
 
     @model_validator(mode="after")
     def _one_way_to_move(self) -> Self:
@@ -36,10 +53,29 @@ class Augmentation(Record):
         return self
 
 
+class EarlyStopping(Record):
+    """``patience``: training ends after an epoch whose validation error was evaluated and that is so many epochs after
+    the one with the lowest."""
+
+    patience: int = Field(ge=1, le=10_000)
+
+
 class RecipeConfig(Record):
     """All choices about optimisation, which methods share so that they differ in nothing but the method.
 
-    ``milestones``: the learning rate is multiplied by ``gamma`` after these epochs.
+    ``optimizer``: ``sgd`` has ``momentum`` and ``nesterov``, ``adamw`` (Loshchilov & Hutter, 2019) ``betas`` and
+    ``eps``.
+    ``schedule``: of the learning rate. ``milestones``: it is multiplied by ``gamma`` after the epochs that
+    ``milestones`` lists. ``cosine``: it falls to zero along half a cosine, at every batch. ``one_cycle``: it rises from
+    1/25 of ``learning_rate`` during the first 30 % of all batches, then falls to 1/250,000 (Smith & Topin, 2019).
+    ``warmup_epochs``: it first rises linearly, at every batch, for so many epochs. docs/how-to/recipes.md has the
+    equations.
+    ``clip_gradient_norm``: the largest length of the gradient of one update, over all parameters that it changes.
+    ``ema_decay``: an exponential moving average of weights and running statistics, updated after every batch, is what
+    is evaluated and kept.
+    ``mixup_alpha``: every image is mixed with its neighbour in the batch, and so are their labels, in a proportion from
+    Beta(alpha, alpha) (Zhang et al., 2018).
+    ``early_stopping``: end before ``epochs``, by the validation error.
     ``last_batch``: what becomes of the images that remain at the end of an epoch, if they are fewer than half a batch.
     ``keep``: they are a batch of their own. ``drop``: they are left out. ``spread``: they are distributed over the
     other batches. :mod:`collabench.config.batch_sizes` says why it matters.
@@ -58,15 +94,24 @@ class RecipeConfig(Record):
     epochs: int = Field(ge=1, le=10_000)
     batch_size: int = Field(ge=2, le=65_536)
     last_batch: Annotated[LastBatch, LATER] = "keep"
+    optimizer: Annotated[Literal["sgd", "adamw"], LATER] = "sgd"
     learning_rate: float = Field(gt=0, le=100)
+    schedule: Annotated[Literal["milestones", "cosine", "one_cycle"], LATER] = "milestones"
+    warmup_epochs: Annotated[int, Field(ge=0, le=10_000), LATER] = 0
     milestones: tuple[int, ...] = ()
     gamma: float = Field(default=0.1, gt=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
+    betas: Annotated[tuple[Beta, Beta], LATER] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0, le=1), LATER] = 1e-8
     weight_decay: float = Field(default=0.0, ge=0, le=1)
+    clip_gradient_norm: Annotated[float | None, Field(gt=0, le=1e6), LATER] = None
+    ema_decay: Annotated[float | None, Field(gt=0, lt=1), LATER] = None
     augmentation: Augmentation = Augmentation()
+    mixup_alpha: Annotated[float | None, Field(gt=0, le=100), LATER] = None
     validation_fraction: float = Field(default=0.0, ge=0, lt=0.9)
     validation_noisy: bool = False
+    early_stopping: Annotated[EarlyStopping | None, LATER] = None
     evaluate_every: int = Field(default=1, ge=1, le=10_000)
     evaluation_sample: Annotated[int | None, Field(ge=10, le=1_000_000), LATER] = None
     evaluation_batch_size: int = Field(default=500, ge=1, le=65_536)
@@ -85,19 +130,49 @@ class RecipeConfig(Record):
             raise ValueError("gamma belongs to milestones: without one the learning rate stays what it is")
         if self.milestones and self.gamma == 1:
             raise ValueError("gamma: 1 leaves the learning rate what it is: remove gamma and milestones")
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs momentum above 0")
+        self._check_schedule()
+        self._check_optimizer()
         if self.validation_noisy and not self.validation_fraction:
             raise ValueError("validation_noisy needs validation_fraction above 0")
+        if self.early_stopping and not self.validation_fraction:
+            raise ValueError("early_stopping needs validation_fraction above 0: it ends by the validation error")
+        if self.early_stopping and self.early_stopping.patience >= self.epochs:
+            raise ValueError(f"early_stopping.patience: {self.early_stopping.patience} never ends a training of "
+                             f"{self.epochs} epochs; write fewer")  # fmt: skip
+        if self.mixup_alpha is not None and self.processes > 1:
+            raise ValueError("mixup_alpha mixes images of the whole batch, of which each process holds a part: it goes "
+                             "with processes: 1")  # fmt: skip
         if self.processes > self.batch_size:
             raise ValueError(f"{self.processes} processes cannot share a batch of {self.batch_size} images")
         if self.arithmetic == "portable" and (self.precision != "float32" or self.compile):
             raise ValueError("arithmetic: portable goes with precision: float32 and compile: false only")
+        if self.arithmetic == "portable" and self.augmentation.randaugment:
+            raise ValueError("augmentation.randaugment resamples images by torchvision's own arithmetic, which is not "
+                             "portable: it goes with arithmetic: native")  # fmt: skip
         return self
+
+    def _check_schedule(self) -> None:
+        """Raise ValueError if settings of different schedules stand beside each other."""
+        if self.schedule != "milestones" and self.milestones:
+            raise ValueError(f"milestones belong to schedule: milestones, not to {self.schedule}; remove one of them")
+        if self.warmup_epochs and self.schedule == "one_cycle":
+            raise ValueError("schedule: one_cycle has a warm-up of its own, the first 30 % of all batches; remove "
+                             "warmup_epochs")  # fmt: skip
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs must be fewer than epochs = {self.epochs}")
+
+    def _check_optimizer(self) -> None:
+        """Raise ValueError if a setting is not one of the chosen optimizer, or not with the others."""
+        foreign = ("momentum", "nesterov") if self.optimizer == "adamw" else ("betas", "eps")
+        for name in foreign:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is no setting of optimizer: {self.optimizer}; remove it")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0")
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change a run's numbers: all of them."""
-        return self.identity_fields()
+        return self.identity_fields() | {"augmentation": self.augmentation.identity_fields()}
 
 
 if TYPE_CHECKING:

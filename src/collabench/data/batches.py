@@ -31,6 +31,7 @@ from collabench.config.sections import Augmentation
 from collabench.core.distributed import WHOLE, Part
 from collabench.core.errors import DataError
 from collabench.core.seeding import numpy_generator, torch_generator
+from collabench.data.augmentation import EpochChanges
 
 #: Area and aspect ratio of a random resized crop: the Inception recipe (Szegedy et al., 2015), torchvision's default.
 CROP_AREA = (0.08, 1.0)
@@ -143,17 +144,25 @@ class TrainingBatches:
         crops = None
         if self.augmentation.random_resized_crop:
             crops = self._resized_crops(epoch, flips).to(self._device)
+        side = self.augmentation.random_resized_crop
+        changes = EpochChanges(
+            self.augmentation, self.count, side or self._height, side or self._width, self.seed, epoch, self._device
+        )
         for step in range(first_step, self.steps):
             part = parts[step]
             images = self._windows.index_select(0, starts[part])
             images = images.view(-1, self._height, self._width, self._channels)
             if crops is not None:
-                yield self._crop_and_resize(images, crops[part]), targets[part]
+                yield (
+                    changes.of_normalised(self._crop_and_resize(images, crops[part], changes, part), part),
+                    targets[part],
+                )
                 continue
             if self.augmentation.flip:
                 which = flipped[slice(*bounds[step])]
                 images.index_copy_(0, which, images.index_select(0, which).flip(2))
-            yield self._normalise(images), targets[part]
+            images = self._normalise(changes.of_pixels(images, part))
+            yield changes.of_normalised(images, part), targets[part]
 
     def _resized_crops(self, epoch: int, flips: Tensor) -> Tensor:
         """Affine maps (N, 2, 3) from output to input coordinates in [-1, 1], for ``affine_grid``; with flips."""
@@ -169,15 +178,20 @@ class TrainingBatches:
         maps[:, 1, 2] = (2 * top + height) / self._height - 1
         return maps
 
-    def _crop_and_resize(self, images: Tensor, maps: Tensor) -> Tensor:
+    def _crop_and_resize(self, images: Tensor, maps: Tensor, changes: EpochChanges, part: slice) -> Tensor:
         """Bilinear resampling without antialiasing: each output pixel reads four input pixels. Shrinking by more than
         two therefore skips pixels."""
         side = self.augmentation.random_resized_crop
         assert side is not None
-        normalised = self._normalise(images)
         grid = F.affine_grid(maps, [len(images), self._channels, side, side], align_corners=False)
-        resized = F.grid_sample(normalised, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        return resized.contiguous(memory_format=torch.channels_last)
+        if self.augmentation.randaugment is not None:  # its operations are those of whole numbers from 0 to 255
+            pixels = _resampled(images.permute(0, 3, 1, 2).float(), grid).round_().to(torch.uint8)
+            return self._normalise(changes.of_pixels(pixels.permute(0, 2, 3, 1).contiguous(), part))
+        return _resampled(self._normalise(images), grid).contiguous(memory_format=torch.channels_last)
+
+
+def _resampled(images: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def random_crop_boxes(count: int, height: int, width: int, generator: np.random.Generator) -> Tensor:

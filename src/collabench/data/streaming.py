@@ -25,6 +25,7 @@ from collabench.config.sections import Augmentation
 from collabench.core.distributed import WHOLE, Part
 from collabench.core.errors import DataError, Log
 from collabench.core.seeding import numpy_generator
+from collabench.data.augmentation import EpochChanges
 from collabench.data.batches import (
     Batching,
     Normalisation,
@@ -210,8 +211,11 @@ class StreamedBatches:
         parts = self._batching.parts
         batches = [order[part].tolist() for part in parts[first_step:]]
         decoded = _decoded(batches, lambda position: self._augmented(position, epoch), self._device)
+        side = self.augmentation.random_resized_crop or self._images.resize or NOMINAL_SIDE
+        changes = EpochChanges(self.augmentation, self.count, side, side, self.seed, epoch, self._device)
         for step, pixels in enumerate(decoded, start=first_step):
-            yield self._normalise(pixels), targets[parts[step]]
+            images = self._normalise(changes.of_pixels(pixels, parts[step]))
+            yield changes.of_normalised(images, parts[step]), targets[parts[step]]
 
     def _augmented(self, position: int, epoch: int) -> np.ndarray:
         """One image (H, W, 3), uint8, with the random changes of (seed, epoch, number of the image)."""

@@ -32,13 +32,18 @@ def out_terms(
 
     Args:
         logits: (P, B, m) of P predictions.
-        labels: (B,) int64.
+        labels: (B,) int64, or probabilities (B, m).
     """
-    hard = hard_cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), label_smoothing)
+    hard = hard_cross_entropy(logits.flatten(0, 1), _repeated(labels, len(logits)), label_smoothing)
     if len(logits) == 1:
         return hard, None
     source = logits if gradient_through_target else logits.detach()
     return hard, soft_cross_entropy(consensus(source, temperature), logits, temperature)
+
+
+def _repeated(labels: Tensor, times: int) -> Tensor:
+    """The labels of a batch, so many times one after the other."""
+    return labels.repeat(times, *(1 for _ in labels.shape[1:]))
 
 
 def mid_targets(
@@ -88,10 +93,10 @@ def mid_terms(
 
     Args:
         logits: (N, B, m), from the first layer to the last.
-        labels: (B,) int64.
+        labels: (B,) int64, or probabilities (B, m).
     """
     layers = len(logits)
-    hard = layers * hard_cross_entropy(logits.flatten(0, 1), labels.repeat(layers), label_smoothing, temperature)
+    hard = layers * hard_cross_entropy(logits.flatten(0, 1), _repeated(labels, layers), label_smoothing, temperature)
     targets = [q for q in mid_targets(logits, temperature, include_own, divisor, output) if q is not None]
     if not targets:
         return hard, hard.new_zeros(())

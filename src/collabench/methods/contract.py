@@ -118,7 +118,7 @@ class Batch:
     """One mini-batch on the training device.
 
     images: (B, C, H, W) float, normalised.
-    labels: (B,) int64, noisy if the run has noise.
+    labels: (B,) int64, noisy if the run has noise; or, if images are mixed, probabilities (B, m).
     generator: the dropout stream of the first copy, on the training device, for a method's own random decisions.
     epoch: the number of epochs that were finished before: 0 in the first one.
     """

@@ -361,7 +361,9 @@ class Method(contract.Method[IntraModelNetwork]):
         by_deviations = settings.descriptor(images.shape[1]) == "std"
         described = deviations(images) if by_deviations else images.flatten(1)
         described, labels = distributed.whole_batch(described), distributed.whole_batch(batch.labels)
-        targets = nn.functional.one_hot(labels, self.context.classes).to(described.dtype)
+        if not labels.is_floating_point():
+            labels = nn.functional.one_hot(labels, self.context.classes)
+        targets = labels.to(described.dtype)
         of_images, of_targets = similarities(described, settings.centre), similarities(targets, settings.centre)
         pulls = linear_weights(settings.pull_first, settings.pull_last, len(layers))
         pushes = linear_weights(settings.push_first, settings.push_last, len(layers))

@@ -23,7 +23,7 @@ def hard_cross_entropy(
 
     Args:
         logits: (B, m).
-        labels: (B,) int64.
+        labels: (B,) int64, or probabilities (B, m), which then stand in place of onehot(y).
     """
     logits = at_least_float32(logits)
     if temperature != 1.0:

@@ -173,7 +173,7 @@ def _quantity(
         if not curve:
             return None
         reached = (e for e, v in enumerate(curve, 1) if v is not None and 100 * v <= claim.levels[scope_name])
-        return float(next(reached, len(curve) + 1))
+        return float(next(reached, cell.configuration.recipe.epochs + 1))
 
     def seconds(cell: Cell, result: Result) -> float | None:
         total = training_seconds(runs.collected, Run(cell.configuration, result.seed))

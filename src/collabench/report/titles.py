@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from collabench.config.configuration import Configuration
@@ -142,9 +142,35 @@ def model(name: str, settings: ModelConfig) -> str:
     return f"{name} ({details})" if details else name
 
 
+def _recipe_parts(settings: RecipeConfig) -> Iterator[str]:
+    """What a recipe has beside stochastic gradient descent and milestones."""
+    if settings.optimizer == "adamw":
+        yield "AdamW"
+    if settings.warmup_epochs:
+        yield f"{settings.warmup_epochs} epoch" + ("s" if settings.warmup_epochs != 1 else "") + " of warm-up"
+    if settings.schedule != "milestones":
+        yield {"cosine": "cosine schedule", "one_cycle": "one-cycle schedule"}[settings.schedule]
+    if settings.clip_gradient_norm is not None:
+        yield f"gradients clipped at {settings.clip_gradient_norm:g}"
+    if settings.ema_decay is not None:
+        yield f"averaged weights (decay {settings.ema_decay:g})"
+    if settings.mixup_alpha is not None:
+        yield f"mixup (alpha {settings.mixup_alpha:g})"
+    if settings.augmentation.randaugment is not None:
+        yield (
+            f"RandAugment ({settings.augmentation.randaugment.operations} operations, magnitude "
+            f"{settings.augmentation.randaugment.magnitude})"
+        )
+    if settings.augmentation.cutout is not None:
+        yield f"cutout of {settings.augmentation.cutout} pixels"
+    if settings.early_stopping is not None:
+        yield f"early stopping (patience {settings.early_stopping.patience})"
+
+
 def recipe(settings: RecipeConfig, data: DatasetConfig) -> str:
     """``40 epochs``, and further settings that distinguish tables. data: whose images are held out."""
     text = f"{settings.epochs} epoch" + ("s" if settings.epochs != 1 else "")
+    text += "".join(f", {part}" for part in _recipe_parts(settings))
     if settings.validation_fraction:
         own = "clean" if data.training_labels == "clean" else LABELS[data.training_labels]
         kind = "noisy" if settings.validation_noisy else own

@@ -227,7 +227,8 @@ class _Trials:
 
         recipe = self._configuration.recipe.model_copy(
             update={
-                "epochs": epochs, "milestones": (), "batch_size": self._batch, "evaluate_every": 1,
+                "epochs": epochs, "milestones": (), "warmup_epochs": 0, "early_stopping": None,
+                "batch_size": self._batch, "evaluate_every": 1,
                 "evaluation_sample": None, "validation_fraction": 0.0, "validation_noisy": False, "processes": 1,
             }
         )  # fmt: skip

@@ -25,6 +25,7 @@ from collabench.config.dataset_shape import shape_without_files
 from collabench.methods import Batch, Method
 from collabench.models import build_backbone
 from collabench.models.dropout import assign_generators
+from collabench.training.averaging import WeightAverage
 from collabench.training.context import make_context, make_method
 from collabench.training.device import autocast
 from collabench.training.optimizer import make_optimizer
@@ -51,15 +52,17 @@ class Counts:
 class FakeTraining:
     """A configuration's training on fake tensors; valid inside :func:`fake_training`.
 
-    ``network``, ``teachers``, ``optimizer`` and ``batch`` contain what exists at the beginning of a step.
+    ``network``, ``teachers``, ``optimizer``, ``batch`` and ``average`` (averaged weights, if the recipe has them)
+    contain what exists at the beginning of a step.
     """
 
     method: Method
     network: nn.Module
     teachers: list[nn.Module]
     batch: Batch
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     precision: Callable[[], AbstractContextManager[None]]
+    average: list[Tensor]
 
     def update(self, loss: Tensor, parameters: Sequence[nn.Parameter] | None = None) -> None:
         """:class:`collabench.methods.Update`."""
@@ -89,9 +92,11 @@ def fake_training(
         generators = assign_generators(network, torch.device("cpu"))
         optimizer = make_optimizer(list(network.parameters()), recipe)
         size = batch_size or recipe.batch_size
-        batch = Batch(torch.empty(size, *shape), torch.zeros(size, dtype=torch.long), generators[0])
+        labels = torch.zeros(size, dtype=torch.long) if recipe.mixup_alpha is None else torch.zeros(size, classes)
+        batch = Batch(torch.empty(size, *shape), labels, generators[0])
         precision = partial(autocast, recipe.precision, torch.device("cpu"))
-        yield FakeTraining(method, network, teachers, batch, optimizer, precision)
+        average = [] if recipe.ema_decay is None else WeightAverage(network, recipe.ema_decay).state()
+        yield FakeTraining(method, network, teachers, batch, optimizer, precision, average)
 
 
 @contextmanager

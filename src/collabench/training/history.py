@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from collabench.config.configuration import Configuration
+from collabench.config.sections import RecipeConfig
 
 
 @dataclass
@@ -22,10 +22,13 @@ class Progress:
     seconds_left: float
 
 
-def learning_rate(configuration: Configuration, epoch: int) -> float:
-    """The recipe's learning rate in an epoch (counted from 0): multiplied by gamma after each milestone."""
-    recipe = configuration.recipe
-    return recipe.learning_rate * recipe.gamma ** sum(epoch >= milestone for milestone in recipe.milestones)
+def ends_early(recipe: RecipeConfig, history: History) -> bool:
+    """Whether ``early_stopping`` ends training after the epochs of ``history``."""
+    errors = [(error, epoch) for epoch, error in enumerate(history.validation_error) if error is not None]
+    if recipe.early_stopping is None or not errors:
+        return False
+    (_, best), (_, last) = min(errors), errors[-1]
+    return last == history.epoch - 1 and last - best >= recipe.early_stopping.patience
 
 
 @dataclass

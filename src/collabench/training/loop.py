@@ -20,12 +20,14 @@ from collabench.core import distributed
 from collabench.core.errors import ConfigError, ResultError, RunFailed
 from collabench.core.seeding import dropout_seed
 from collabench.data import noise
+from collabench.data.mixup import mix, mixing_shares
 from collabench.methods import Batch
 from collabench.models.convolution.portable import make_portable
 from collabench.models.convolution.products import portable_products
 from collabench.models.dropout import assign_generators
 from collabench.storage.results import Measured
 from collabench.training import checkpoint
+from collabench.training.averaging import WeightAverage
 from collabench.training.context import make_context, make_method
 from collabench.training.device import (
     PeakMemory,
@@ -41,9 +43,10 @@ from collabench.training.device import (
     watch_determinism,
 )
 from collabench.training.evaluation import Evaluator
-from collabench.training.history import Clock, History, Progress, learning_rate
-from collabench.training.optimizer import make_optimizer
+from collabench.training.history import Clock, History, Progress, ends_early
+from collabench.training.optimizer import clip_gradients, make_optimizer
 from collabench.training.result import Trained, make_result
+from collabench.training.schedule import learning_rate
 
 #: Seconds between checkpoints. Writing one must cost little beside the work that it saves.
 CHECKPOINT_SECONDS = 60.0
@@ -94,17 +97,19 @@ def train_run(
         history.nondeterministic = nondeterministic  # what was found before an interruption still holds
         checkpoint_path = checkpoint_path if distributed.rank() == 0 else None
         clock = Clock(checkpoint_seconds)
-        while trainer.method.trains and history.epoch < recipe.epochs:
+        while trainer.method.trains and history.epoch < recipe.epochs and not ends_early(recipe, history):
             trainer.train_epoch(clock, checkpoint_path, report)
             if after_epoch is not None:
                 after_epoch(history)
+        if trainer.average is not None:
+            trainer.average.use()
         if not distributed.are_equal(trainer.network.state_dict().values()):
             raise RunFailed("the processes ended with different weights")
         if not trainer.method.trains:
             trainer.epoch_labels(0)  # for the share of wrong labels, which a result states
         final = trainer.evaluator.final()
     result = make_result(run, dataset, history, final, trainer.train_images, trainer.parameters, static_noise)
-    images = trainer.images_per_epoch * recipe.epochs
+    images = trainer.images_per_epoch * history.epoch
     measured = Measured(
         run_id=run.id,
         train_seconds=round(history.train_seconds, 3),
@@ -153,6 +158,8 @@ class _Trainer:
         self.parameters = list(self.network.parameters())
         self.generators = assign_generators(self.network, device)
         self.optimizer = make_optimizer(self.parameters, self.recipe)
+        decay = self.recipe.ema_decay if self.method.trains else None
+        self.average = None if decay is None else WeightAverage(self.network, decay)
         self.computing = partial(computing, self.recipe, device)
         self.history = History()
 
@@ -182,6 +189,7 @@ class _Trainer:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generators": {number: generator.get_state() for number, generator in self.generators.items()},
+            "average": None if self.average is None else self.average.state(),
         }
 
     def resume(self, path: Path | None, log: Callable[[str], None] | None) -> History:
@@ -190,6 +198,8 @@ class _Trainer:
         if state is not None:
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state(state["average"])
             for number, generator in self.generators.items():
                 generator.set_state(state["generators"][number])
             self.history = History(**state["history"])
@@ -220,6 +230,8 @@ class _Trainer:
         with torch.autocast(self.device.type, enabled=False) if self.recipe.precision != "float32" else nullcontext():
             loss.backward(inputs=None if parameters is None else list(parameters))
         distributed.sum_gradients(self.parameters)
+        if self.recipe.clip_gradient_norm is not None:
+            clip_gradients(self.parameters, self.recipe.clip_gradient_norm)
         self.optimizer.step()
         torch.clear_autocast_cache()  # it holds narrow copies of the weights as they were before this update
 
@@ -248,9 +260,9 @@ class _Trainer:
         epoch = history.epoch
         all_labels = self.epoch_labels(epoch)
         labels = (all_labels if self.train_index is None else all_labels[self.train_index]).to(self.device)
-        rate = learning_rate(self.run.configuration, epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        shares = None
+        if self.recipe.mixup_alpha is not None:
+            shares = mixing_shares(self.recipe.mixup_alpha, self.run.seed, epoch, self.batches.steps)
         if history.step == 0:
             for number, generator in self.generators.items():
                 generator.manual_seed(dropout_seed(self.run.seed, epoch, number))
@@ -259,12 +271,18 @@ class _Trainer:
         sums = torch.tensor(history.loss_sums, dtype=torch.float64).to(self.device) if history.loss_sums else None
         self.network.train()
         for images, targets in self.batches.epoch(epoch, labels, history.step):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.recipe, epoch, history.step, self.batches.steps)
+            if shares is not None:
+                images, targets = mix(images, targets, shares[history.step], len(self.dataset.classes))
             with self.computing(), distributed.batch_of(self.batches.sizes[history.step]):
                 terms = self.method.step(self.network, Batch(images, targets, self.generators[0], epoch), self._update)
             names = list(terms)
             # Summed at every step, so that every process knows all that a checkpoint holds.
             values = distributed.summed(torch.stack([term.detach() for term in terms.values()]).double() * len(targets))
             sums = values if sums is None else sums + values
+            if self.average is not None:
+                self.average.update()
             history.step += 1
             if report and clock.report_due():
                 report(self._progress(begin))
@@ -282,9 +300,10 @@ class _Trainer:
             raise RunFailed(f"the loss {bad[0]!r} is not finite in epoch {epoch + 1} of {self.recipe.epochs}")
         for name, mean in zip(names, means, strict=True):
             history.losses.setdefault(name, []).append(mean)
-        history.learning_rate.append(rate)
+        history.learning_rate.append(learning_rate(self.recipe, epoch, 0, self.batches.steps))
         history.train_seconds += time.monotonic() - begin
-        self.evaluator.after_epoch(history, all_labels)
+        with nullcontext() if self.average is None else self.average.in_use():
+            self.evaluator.after_epoch(history, all_labels)
         history.epoch, history.step, history.loss_sums = epoch + 1, 0, []
         if report:
             report(self._progress(time.monotonic()))

@@ -31,8 +31,9 @@ class Memory:
     """Bytes of one training process's tensors.
 
     parameters: parameters and buffers of the training network. teachers: those of frozen teachers. optimizer: its
-    state. gradients: of the parameters. batch: images and labels. saved: the maximum that is kept for the backward pass
-    at one time, each storage once, without parameters and batch. peak: the maximum of all tensors at one time.
+    state, and averaged weights. gradients: of the parameters. batch: images and labels. saved: the maximum that is kept
+    for the backward pass at one time, each storage once, without parameters and batch. peak: the maximum of all tensors
+    at one time.
     """
 
     parameters: int
@@ -76,6 +77,7 @@ def _measure(training: FakeTraining) -> Memory:
         return Memory(parameters, 0, 0, 0, _bytes(batch), 0, parameters + _bytes(batch))
     training.step()
     optimizer = [v for state in training.optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
+    optimizer += training.average
     training.optimizer.zero_grad(set_to_none=True)
     own = _bytes(fixed)
     before = _storages([*fixed, *teachers, *optimizer, *batch])

@@ -147,10 +147,14 @@ def training_curves(condition: Condition, results: dict[str, dict[int, Result]])
 
 
 def _curves(results: Iterable[Result]) -> NDArray[np.float64]:
-    """(seeds, epochs) test errors in percent, nan for epochs that were not evaluated; empty without curves."""
+    """(seeds, epochs) test errors in percent, nan for epochs that were not evaluated or trained; empty without
+    curves."""
     rows = [[math.nan if e is None else 100 * e for e in result.curves.test_error] for result in results]
     rows = [row for row in rows if any(not math.isnan(value) for value in row)]
-    return np.array(rows, dtype=np.float64) if rows and len({len(row) for row in rows}) == 1 else np.empty((0, 0))
+    if not rows:
+        return np.empty((0, 0))
+    longest = max(map(len, rows))
+    return np.array([row + [math.nan] * (longest - len(row)) for row in rows], dtype=np.float64)
 
 
 def _reach(curves: Iterable[NDArray[np.float64]]) -> tuple[float, float]:
