@@ -57,7 +57,7 @@ class _PortableAdamW(_AdamW):
         if not trained:
             return
         (first, second), rate = group["betas"], group["lr"]
-        gradients = [parameter.grad for parameter in trained]
+        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
         means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
         torch._foreach_mul_(trained, 1 - rate * group["weight_decay"])
         torch._foreach_lerp_(means, gradients, 1 - first)
