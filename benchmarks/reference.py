@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from collabench.models.torchvision_import import import_torchvision
+from collabench.core.torchvision_import import import_torchvision
 
 torchvision = import_torchvision()
 from torchvision import transforms  # noqa: E402 (torchvision must be imported as the line above does)

@@ -8,10 +8,10 @@ import torch
 from collabench.config.sections import Augmentation, RandAugment
 from collabench.core.distributed import Part
 from collabench.core.seeding import torch_generator
+from collabench.core.torchvision_import import import_torchvision
 from collabench.data.augmentation import EpochChanges, rand_augment, squares
 from collabench.data.batches import TrainingBatches
 from collabench.data.mixup import mix, mixing_shares
-from collabench.models.torchvision_import import import_torchvision
 
 CPU = torch.device("cpu")
 

@@ -18,10 +18,10 @@ from collabench import data
 from collabench.config.data_sections import DatasetConfig
 from collabench.config.sections import Augmentation
 from collabench.core.errors import DataError
+from collabench.core.torchvision_import import import_torchvision
 from collabench.data import official
 from collabench.data.normalisation import statistics
 from collabench.data.official import OFFICIAL
-from collabench.models.torchvision_import import import_torchvision
 from tests.support import official_formats as formats
 from tests.support.project import ROOT
 

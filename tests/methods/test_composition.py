@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from collabench.config.configuration import RequiredRun, Run
 from collabench.core.errors import ConfigError
 from collabench.core.seeding import stream_seed
+from collabench.core.torchvision_import import import_torchvision
 from collabench.data import Dataset
 from collabench.methods import METHODS
 from collabench.methods.wang2018 import AssistedBackbone
 from collabench.models import build_backbone
-from collabench.models.torchvision_import import import_torchvision
 from collabench.training import Trained, loop, make_context, train_run
 from collabench.training.context import make_method
 from collabench.training.flops import count

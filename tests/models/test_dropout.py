@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from collabench.config.configuration import Run
 from collabench.core.errors import ConfigError
+from collabench.core.torchvision_import import import_torchvision
 from collabench.models import Backbone, build_backbone
 from collabench.models.dropout import SeededDropout, set_dropout_generator
-from collabench.models.torchvision_import import import_torchvision
 from collabench.training import Trained, train_run
 from collabench.training.flops import count
 from tests.support.networks import entry, with_layer

@@ -107,7 +107,7 @@ def test_densenet_flops_by_hand(name):
 
 
 def test_torchvision_state_dict_loads_into_the_plain_model():
-    from collabench.models.torchvision_import import import_torchvision
+    from collabench.core.torchvision_import import import_torchvision
 
     backbone = build_backbone(settings("torchvision_model", name="resnet18"), (3, 64, 64), 7, 3).eval()
     plain = import_torchvision().models.resnet18(num_classes=7).eval()

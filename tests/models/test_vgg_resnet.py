@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from collabench.config.params import load_params
 from collabench.core.errors import ConfigError
+from collabench.core.torchvision_import import import_torchvision
 from collabench.models import FAMILIES, Backbone, build_backbone
 from collabench.models.dropout import set_dropout_generator
 from collabench.models.intermediate import (
@@ -20,7 +21,6 @@ from collabench.models.intermediate import (
     map_shapes,
     tapped,
 )
-from collabench.models.torchvision_import import import_torchvision
 from tests.support.project import ROOT
 
 PARAMS = load_params(ROOT / "params.yaml")

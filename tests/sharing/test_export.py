@@ -69,7 +69,7 @@ def make(input_shape, classes, width):
 #: beside it.
 WITHOUT_THE_PACKAGE = """\
 import sys
-from collabench.models.torchvision_import import import_torchvision
+from collabench.core.torchvision_import import import_torchvision
 import_torchvision()
 for name in [name for name in sys.modules if name.split(".")[0] == "collabench"]:
     del sys.modules[name]

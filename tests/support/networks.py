@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from collabench.models.torchvision_import import import_torchvision
+from collabench.core.torchvision_import import import_torchvision
 
 
 class Small(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from collabench.config.sections import Augmentation, RandAugment
 from collabench.core.seeding import stream_seed, torch_generator
+from collabench.core.torchvision_import import import_torchvision
 
 
 class EpochChanges:
@@ -55,8 +56,6 @@ def squares(count: int, height: int, width: int, side: int, generator: torch.Gen
 
 def rand_augment(images: Tensor, settings: RandAugment, seeds: list[int]) -> Tensor:
     """RandAugment of images uint8 (B, H, W, C), each with the draws of its own seed."""
-    from collabench.models.torchvision_import import import_torchvision
-
     import_torchvision()
     from torchvision.transforms import v2
 

@@ -41,7 +41,7 @@ NOT_COMPUTING = {
     "training/checkpoint": "reads and writes files; a test shows that resuming changes no byte",
     "training/flops": "counts operations",
     "training/memory": "counts memory",
-    "models/torchvision_import": "imports torchvision",
+    "core/torchvision_import": "imports torchvision",
 }
 
 

@@ -21,11 +21,11 @@ from pydantic import Field
 from torch import nn
 
 from collabench.core.errors import ConfigError
+from collabench.core.torchvision_import import import_torchvision
 from collabench.models.backbone import Backbone
 from collabench.models.chain import FLATTEN, ChainSettings, Stages, chain
 from collabench.models.classifier import classifier_stages
 from collabench.models.dropout import seed_dropout
-from collabench.models.torchvision_import import import_torchvision
 
 RESNET_STAGES = {
     "stem": ("conv1", "bn1", "relu", "maxpool"),
