@@ -133,12 +133,15 @@ def floor_section(bench: Bench) -> Rows:
 
 
 #: Entries of `params.yaml` whose cost is measured against the first one's.
-INTRA_MODEL = ("individual", "fang2021-out", "fang2021-mid", "fang2021-pull-push", "fang2021-kernel")
+INTRA_MODEL = (
+    "individual", "fang2021-out", "fang2021-mid", "fang2021-pull-push", "fang2021-kernel",
+    "fang2021-out-mid-pull-push-kernel",
+)  # fmt: skip
 
 
 def intra_model(bench: Bench) -> Rows:
     """VGG-16 and ResNet-18 with each fang2021 loss: against the reference, and against training without the loss."""
-    from benchmarks import throughput
+    from benchmarks import floor, throughput
     from collabench.training.memory import count_memory
 
     shape, rows, batch = (3, 32, 32), [], 4 if bench.quick else 16
@@ -162,6 +165,7 @@ def intra_model(bench: Bench) -> Rows:
                 throughput.reference_steps(network, loss, shape, batch, 4 * batch, 0),
                 throughput.library_steps(throughput.portable(one), shape, 4 * batch),
                 count_memory(one, shape, 10, 128),
+                floor.operations_of_step(throughput.library_steps(one, shape, 4 * batch)),
             )
         turns = {f"{who} {method}": found[method][who] for method in INTRA_MODEL for who in (0, 1, 2)}
         speed = throughput.rates(turns)
@@ -172,10 +176,11 @@ def intra_model(bench: Bench) -> Rows:
                 [
                     f"{model} {method}", f"{theirs:,.1f}", f"{ours:,.1f}", f"{ours / theirs:.2f}", f"{portable:,.1f}",
                     f"{portable / theirs:.2f}", f"{alone / ours:.2f}", f"{memory.held / first.held:.3f}",
+                    f"{found[method][4]:,}",
                 ]
             )  # fmt: skip
     head = ["what", "reference, images/s", "library, images/s", "ratio", "portable, images/s", "ratio, portable"]
-    return [*head, "time × individual", "memory × individual"], rows
+    return [*head, "time × individual", "memory × individual", "operations a step"], rows
 
 
 def cost_of_collaboration(bench: Bench) -> Rows:

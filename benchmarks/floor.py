@@ -44,6 +44,29 @@ def bytes_of_step(steps: Iterator[int]) -> int:
     return traffic.bytes
 
 
+class Operations(TorchDispatchMode):
+    """While it lasts, ``count`` counts torch's operations: on a GPU about one kernel each. Views are none.
+
+    The project's own loops are no operations of torch and are not counted: count what is not portable.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+def operations_of_step(steps: Iterator[int]) -> int:
+    """Operations of one step, after one to warm up."""
+    next(steps)
+    with Operations() as operations:
+        next(steps)
+    return operations.count
+
+
 def memory_bandwidth(megabytes: int = 64, repetitions: int = 15) -> float:
     """Bytes per second that one thread reads and writes in the sum of two arrays too large for its caches."""
     count = megabytes * 2**20 // 4

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from collabench.methods._intra_model import deviations, frobenius_distance, similarities
+from collabench.methods._descriptors import deviations
+from collabench.methods._intra_model import frobenius_distance, similarities
 from collabench.methods.losses import hard_cross_entropy
 from collabench.models.intermediate import intermediate_layers
 from tests.support.synthetic import SMALL_MODELS

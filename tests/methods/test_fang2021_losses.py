@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
 from collabench.methods import Batch, Context
+from collabench.methods._descriptors import Padding, deviations, moments, side_by_side
 from collabench.methods._hierarchical_dropout import hierarchical_predictions
 from collabench.methods._intra_model import (
-    deviations,
     frobenius_distance,
-    kernel_term,
+    kernel_terms,
     linear_weights,
     mid_terms,
     out_terms,
@@ -40,6 +41,15 @@ def terms(outputs: Outputs, labels: Tensor, images: Tensor | None = None, classe
     """The weighted terms of the method with these settings, from what a pass gives."""
     batch = Batch(torch.zeros(len(labels), 1, 2, 2) if images is None else images, labels, torch.Generator())
     return Method(Settings(method="fang2021", **values), Classes(classes)).terms(outputs, batch)
+
+
+def pull_push(maps: Sequence[Tensor], labels: Tensor, images: Tensor, classes: int = 4, **values) -> dict:
+    """The terms pull and push of the layers' projections (B, C_i, H_i, W_i)."""
+    padding = Padding([x.shape[1] for x in maps])
+    outputs = Outputs(None, None, None, padding(deviations(side_by_side([moments(x) for x in maps]))))
+    batch = Batch(images, labels, torch.Generator())
+    settings = Settings(method="fang2021", losses=("pull_push",), **values)
+    return Method(settings, Classes(classes)).terms(outputs, batch, padding.present)
 
 
 def draw(*shape: int, seed: int = 0, scale: float = 2.0) -> Tensor:
@@ -366,23 +376,30 @@ def test_mid_at_a_high_temperature():
 @pytest.mark.parametrize("descriptor", ["std", "pixels"])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_pull_push(shape, centre, descriptor, layers):
+    check_pull_push([shape] * layers, centre, descriptor)
+
+
+@pytest.mark.parametrize("centre", ["batch", "sample"])
+def test_pull_push_of_layers_of_different_sizes(centre):
+    """A layer that is padded to the widest has the same losses and gradients as if it stood alone."""
+    check_pull_push([(3, 2, 3, 2), (3, 5, 1, 3), (3, 2, 2, 2), (3, 4, 4, 1)], centre, "std")
+
+
+def check_pull_push(shapes: Sequence[tuple[int, ...]], centre: str, descriptor: str) -> None:
+    shape, layers = shapes[0], len(shapes)
     classes, labels = 4, draw_labels(shape[0], 4)
     images = draw(shape[0], 3, 2, 2, seed=9)
     ends = {"pull_first": 0.2, "pull_last": 0.9, "push_first": 0.8, "push_last": 0.1}
 
     def fast(*maps: Tensor) -> dict[str, Tensor]:
-        described = [deviations(x) for x in maps]
-        return terms(
-            Outputs(None, None, None, described), labels, images, classes,
-            losses=("pull_push",), centre=centre, input_descriptor=descriptor, **ends,
-        )  # fmt: skip
+        return pull_push(maps, labels, images, classes, centre=centre, input_descriptor=descriptor, **ends)
 
     def reference(*maps: list):
         return slow.pull_push_loss(
             list(maps), slow.scalars(images), labels.tolist(), classes, (0.2, 0.9), (0.8, 0.1), centre, descriptor
         )
 
-    drawn = [draw(*shape, seed=layer) for layer in range(layers)]
+    drawn = [draw(*shapes[layer], seed=layer) for layer in range(layers)]
     compare(lambda *maps: fast(*maps)["pull"], lambda *maps: reference(*maps)[0], *drawn)
     compare(lambda *maps: fast(*maps)["push"], lambda *maps: reference(*maps)[1], *drawn)
 
@@ -399,11 +416,8 @@ def test_one_channel_has_one_deviation_whose_similarities_have_rank_one():
 @pytest.mark.parametrize(("channels", "expected"), [(1, "pixels"), (3, "std")])
 def test_what_describes_the_input_depends_on_its_channels(channels, expected):
     images, labels = draw(5, channels, 4, 4, seed=9), draw_labels(5, 4)
-    described = [deviations(draw(5, 3, 4, 4))]
-    outputs = Outputs(None, None, None, described)
     default, chosen = (
-        terms(outputs, labels, images, losses=("pull_push",), **values)
-        for values in ({}, {"input_descriptor": expected})
+        pull_push([draw(5, 3, 4, 4)], labels, images, **values) for values in ({}, {"input_descriptor": expected})
     )
     assert default["push"].item() == chosen["push"].item()
     settings = Settings(method="fang2021", losses=("pull_push",))
@@ -446,10 +460,7 @@ def test_pull_push_where_an_equation_divides_by_zero(kind, centre, odd_images):
     labels, images = torch.tensor([0, 1, 1, 0]), odd_maps(kind) if odd_images else draw(4, 3, 3, 3, seed=9)
 
     def fast(maps: Tensor) -> dict[str, Tensor]:
-        return terms(
-            Outputs(None, None, None, [deviations(maps)]), labels, images, 2,
-            losses=("pull_push",), centre=centre, pull_last=0.9, push_first=0.8, push_last=0.7,
-        )  # fmt: skip
+        return pull_push([maps], labels, images, 2, centre=centre, pull_last=0.9, push_first=0.8, push_last=0.7)
 
     def reference(maps: list):
         return slow.pull_push_loss(
@@ -486,9 +497,7 @@ def test_similarities_by_hand():
 
 def test_a_batch_of_one_pulls_and_pushes_nothing_when_centred_over_the_batch():
     maps = draw(1, 3, 2, 2).requires_grad_()
-    found = terms(
-        Outputs(None, None, None, [deviations(maps)]), torch.tensor([1]), maps.detach(), losses=("pull_push",)
-    )
+    found = pull_push([maps], torch.tensor([1]), maps.detach())
     assert found["pull"].item() == 0.0 and found["push"].item() == 0.0
     assert not gradient(found["pull"] + found["push"], maps).any()
 
@@ -539,7 +548,7 @@ def test_cosines_know_no_scale_and_stay_finite(dtype, scale, centre):
 
 @pytest.mark.parametrize("layers", [1, 2, 5, 17])
 def test_weights_are_linear_over_the_layers(layers):
-    found = linear_weights(0.001, 0.01, layers)
+    found = linear_weights(0.001, 0.01, layers, torch.zeros(0, dtype=torch.float64)).tolist()
     assert found == pytest.approx([slow.weight_of_layer(0.001, 0.01, i, layers) for i in range(layers)])
     assert found[-1] == pytest.approx(0.01) and (layers == 1 or found[0] == 0.001)
 
@@ -551,6 +560,16 @@ def test_equal_matrices_have_no_distance_and_no_gradient():
 
 
 # ------------------------------------------------------------------------------------------------------ L_kernel
+
+
+def kernel_term(weight: Tensor) -> Tensor:
+    """Of one convolution, a scalar."""
+    return kernel_terms([weight]).squeeze(0)
+
+
+def test_kernels_of_several_shapes_are_the_sum_of_each():
+    drawn = [draw(3, 2, 3, 3), draw(2, 3, 3, 3), draw(3, 2, 3, 3, seed=5), draw(4, 1, 1, 1)]
+    compare(lambda *weights: kernel_terms(weights).sum(), lambda *weights: sum(map(slow.kernel_loss, weights)), *drawn)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3, 3), (2, 1, 1, 2), (3, 2, 3, 3), (5, 4, 1, 1)])

@@ -37,7 +37,7 @@ def test_the_revision_enters_a_runs_identity(method, monkeypatch):
 #: Numbers of a method's code, where they are no settings: (case, module, name, how it changes).
 CONSTANTS = [
     ("fang2021, out", "collabench.models.classifier", "PROBABILITY", lambda p: p + 0.01),
-    ("fang2021", "collabench.methods.fang2021", "kernel_term", lambda f: lambda weight: 1.001 * f(weight)),
+    ("fang2021", "collabench.methods.fang2021", "kernel_terms", lambda f: lambda weights: 1.001 * f(weights)),
     ("fang2021", "collabench.methods.fang2021", "deviations", lambda f: lambda maps: f(maps) + 1e-2 * f(maps) ** 2),
     ("fang2021, mid", "collabench.methods._local_layers", "ceil", lambda f: lambda x: f(x) + 1),
     ("kd, ensemble", "collabench.methods.kd", "teacher_log_probabilities", lambda f: lambda *a: 1.01 * f(*a)),

@@ -69,11 +69,11 @@ from torch import Tensor, nn
 from collabench.core import distributed
 from collabench.core.record import LATER, NO_BOOL
 from collabench.methods import contract
+from collabench.methods._descriptors import Moments, Padding, deviations, moments, side_by_side
 from collabench.methods._hierarchical_dropout import hidden_stages, hierarchical_predictions
 from collabench.methods._intra_model import (
-    deviations,
     frobenius_distance,
-    kernel_term,
+    kernel_terms,
     linear_weights,
     mid_terms,
     out_terms,
@@ -171,6 +171,10 @@ class Settings(contract.MethodSettings):
         # Without the loss the descriptor has no effect. It stands in the identity as it did when it had one default.
         return super().identity() | ({} if "pull_push" in self.losses else {"input_descriptor": "std"})
 
+    def revisions(self) -> dict[str, int]:
+        # Revision 2 computes these losses for all layers at once.
+        return {loss: 2 for loss in self.losses if loss != "out"}
+
     def readings(self) -> tuple[str, ...]:
         found = []
         if "out" in self.losses and self.out_branches > 1 and self.out_alpha < 1:
@@ -245,13 +249,13 @@ class Outputs(NamedTuple):
     logits: (B, m) of one ordinary pass.
     predictions: (P, B, m) of hierarchical dropout.
     local: (N, B, m) of the local classifiers.
-    described: N tensors (B, C_i), the deviations of the layers' projections.
+    described: (B, N, C), the deviations of the layers' projections, 0 beyond a layer's channels.
     """
 
     logits: Tensor | None
     predictions: Tensor | None
     local: Tensor | None
-    described: list[Tensor] | None
+    described: Tensor | None
 
 
 class IntraModelNetwork(nn.Module):
@@ -266,22 +270,23 @@ class IntraModelNetwork(nn.Module):
         backbone: Backbone,
         settings: Settings,
         classifiers: Sequence[nn.Module] = (),
-        projections: Sequence[nn.Module] = (),
+        projections: Sequence[nn.Conv2d] = (),
     ) -> None:
         super().__init__()
         self.backbone, self.settings = backbone, settings
         self.classifiers, self.projections = nn.ModuleList(classifiers), nn.ModuleList(projections)
+        self.padding = Padding([projection.out_channels for projection in projections]) if projections else None
 
     def forward(self, images: Tensor) -> Outputs:
         settings, backbone = self.settings, self.backbone
         local: list[Tensor] = []
-        described: list[Tensor] = []
+        projected: list[Moments] = []
 
         def observe(layer: int, output: Tensor) -> None:
             if self.classifiers:
                 local.append(self.classifiers[layer](output))
             if self.projections:
-                described.append(deviations(self.projections[layer](output)))
+                projected.append(moments(self.projections[layer](output)))
 
         observed = list(intermediate_layers(backbone).values()) if self.classifiers or self.projections else []
         hidden = hidden_stages(backbone) if "out" in settings.losses else ()
@@ -293,7 +298,8 @@ class IntraModelNetwork(nn.Module):
             predictions = hierarchical_predictions(
                 backbone, hidden, x, settings.out_branches, settings.out_shared_masks
             )
-        return Outputs(logits, predictions, torch.stack(local) if local else None, described or None)
+        described = None if self.padding is None else self.padding(deviations(side_by_side(projected)))
+        return Outputs(logits, predictions, torch.stack(local) if local else None, described)
 
     def kernels(self) -> list[Tensor]:
         """Weights of the convolutions that L_kernel includes."""
@@ -319,14 +325,17 @@ class Method(contract.Method[IntraModelNetwork]):
         return IntraModelNetwork(backbone, settings, classifiers, projections)
 
     def losses(self, network: IntraModelNetwork, batch: contract.Batch) -> dict[str, Tensor]:
-        terms = self.terms(network(batch.images), batch)
+        present = None if network.padding is None else network.padding.present
+        terms = self.terms(network(batch.images), batch, present)
         if "kernel" in self.settings.losses:
-            kernels = torch.stack([kernel_term(weight) for weight in network.kernels()])
-            terms["kernel"] = self.settings.kernel_weight * kernels.sum()
+            terms["kernel"] = self.settings.kernel_weight * kernel_terms(network.kernels()).sum()
         return terms
 
-    def terms(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
-        """The weighted terms of one pass: all but ``kernel``."""
+    def terms(self, outputs: Outputs, batch: contract.Batch, present: Tensor | None = None) -> dict[str, Tensor]:
+        """The weighted terms of one pass: all but ``kernel``.
+
+        present: (N, C) bool: the channels of ``outputs.described`` that each layer has. None: all.
+        """
         settings, labels = self.settings, batch.labels
         terms: dict[str, Tensor] = {}
         if outputs.logits is not None:
@@ -349,11 +358,11 @@ class Method(contract.Method[IntraModelNetwork]):
             )  # fmt: skip
             terms["mid"] = settings.mid_alpha * hard + settings.mid_beta * soft
         if outputs.described is not None:
-            terms |= self._pull_push(outputs.described, batch)
+            terms |= self._pull_push(outputs.described, batch, present)
         return terms
 
-    def _pull_push(self, layers: list[Tensor], batch: contract.Batch) -> dict[str, Tensor]:
-        """``pull`` and ``push`` of eq. 9, summed over the layers, from the layers' deviations (B, C_i).
+    def _pull_push(self, layers: Tensor, batch: contract.Batch, present: Tensor | None) -> dict[str, Tensor]:
+        """``pull`` and ``push`` of eq. 9, summed over the layers, from the layers' deviations (B, N, C).
 
         Samples are compared over the whole batch, also if several processes share it.
         """
@@ -365,14 +374,13 @@ class Method(contract.Method[IntraModelNetwork]):
             labels = nn.functional.one_hot(labels, self.context.classes)
         targets = labels.to(described.dtype)
         of_images, of_targets = similarities(described, settings.centre), similarities(targets, settings.centre)
-        pulls = linear_weights(settings.pull_first, settings.pull_last, len(layers))
-        pushes = linear_weights(settings.push_first, settings.push_last, len(layers))
-        terms: dict[str, list[Tensor]] = {"pull": [], "push": []}
-        for vectors, pull, push in zip(layers, pulls, pushes, strict=True):
-            own = similarities(distributed.whole_batch(vectors), settings.centre)
-            terms["pull"].append(pull * frobenius_distance(own, of_targets))
-            terms["push"].append(-push * frobenius_distance(own, of_images))
-        return {name: torch.stack(values).sum() for name, values in terms.items()}
+        of_layers = similarities(distributed.whole_batch(layers).transpose(0, 1), settings.centre, present)
+        ends = {"pull": (settings.pull_first, settings.pull_last), "push": (-settings.push_first, -settings.push_last)}
+        terms = {}
+        for name, aims in (("pull", of_targets), ("push", of_images)):
+            weights = linear_weights(*ends[name], len(of_layers), of_layers)
+            terms[name] = (weights * frobenius_distance(of_layers, aims)).sum()
+        return terms
 
     def predict(self, network: IntraModelNetwork, images: Tensor) -> Tensor:
         return network.backbone(images).unsqueeze(0)
