@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from collabench.models.torchvision_import import import_torchvision
 from pydantic import ValidationError
 
 from collabench import data
@@ -17,7 +18,6 @@ from collabench.config.known_datasets import KNOWN
 from collabench.core.errors import DataError
 from collabench.data.official import OFFICIAL
 from collabench.data.official_files import OFFICIAL_FILES
-from collabench.models.torchvision_import import import_torchvision
 from tests.support import official_formats as formats
 
 CLASSES_OF = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}

@@ -20,8 +20,10 @@ from tests.support.synthetic import blobs
 aten = torch.ops.aten
 CPU = torch.device("cpu")
 
-#: Operations whose result, or its size, the host must know before it can go on.
+#: Operations whose result, or its size, the host must know before it can go on; and a tensor made from Python's
+#: numbers, which a GPU gets by a copy that the host waits for.
 WAITING = {
+    aten.lift_fresh.default,
     aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.equal.default,
     aten._unique2.default, aten.bincount.default, aten.repeat_interleave.Tensor,
 }  # fmt: skip
@@ -87,4 +89,17 @@ def test_a_step_that_reads_its_loss_is_noticed(waits, monkeypatch):
     monkeypatch.setattr(METHODS["individual"].Method, "step", reading)
     few, many = of_an_epoch("individual", 2, waits), of_an_epoch("individual", 5, waits)
     name = str(aten._local_scalar_dense.default)
+    assert many[name] - few.get(name, 0) == 3
+
+
+def test_a_step_that_makes_a_tensor_of_numbers_is_noticed(waits, monkeypatch):
+    step = METHODS["individual"].Method.step
+
+    def making(self, network, batch, update):
+        assert torch.tensor([1.0, 2.0], device=batch.images.device).shape == (2,)
+        return step(self, network, batch, update)
+
+    monkeypatch.setattr(METHODS["individual"].Method, "step", making)
+    few, many = of_an_epoch("individual", 2, waits), of_an_epoch("individual", 5, waits)
+    name = str(aten.lift_fresh.default)
     assert many[name] - few.get(name, 0) == 3

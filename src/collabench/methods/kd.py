@@ -115,6 +115,7 @@ class Settings(contract.MethodSettings):
 
 class Method(contract.Method[Backbone]):
     settings: Settings
+    _device: torch.device | None = None
 
     def build(self) -> Backbone:
         return self.context.make_backbone(0)
@@ -133,9 +134,17 @@ class Method(contract.Method[Backbone]):
         teacher.eval().requires_grad_(False)
         return [teacher.to(memory_format=torch.channels_last)]  # type: ignore[call-overload] # torch's lacks memory_format
 
+    def _teachers_on(self, device: torch.device) -> list[nn.Module]:
+        """The members of the teacher on a device, moved once: a step would look at every weight."""
+        if self._device != device:
+            for teacher in self.teachers:
+                teacher.to(device)
+            self._device = device
+        return self.teachers
+
     def losses(self, network: Backbone, batch: contract.Batch) -> dict[str, Tensor]:
         with torch.no_grad():
-            given = torch.stack([teacher.to(batch.images.device)(batch.images) for teacher in self.teachers])
+            given = torch.stack([teacher(batch.images) for teacher in self._teachers_on(batch.images.device)])
         if given.shape[-1] != self.context.classes:
             raise ConfigError(
                 f"the teacher has {given.shape[-1]} classes and the data set {self.context.classes}: "

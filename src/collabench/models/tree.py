@@ -93,19 +93,24 @@ class TrainingTree(nn.Module):
         copies = [first, *(make_backbone(copy) for copy in range(1, self.heads))]
         self.stages = {stage: tuple(names) for stage, names in copies[0].stages.items()}
         self.stage_names = copies[0].stage_names
-        bounds = [self.stage_names.index(s.after) + 1 if s.after != INPUT else 0 for s in splits]
+        #: Level → the number of stages before its split; at the end the number of all stages.
+        bounds = [*(self.stage_names.index(s.after) + 1 if s.after != INPUT else 0 for s in splits), len(self.stages)]
+        self.root = self._node(copies, splits, bounds, 0, 0)
 
-        def node(level: int, first_head: int) -> _Node:
-            start = bounds[level - 1] if level else 0
-            end = bounds[level] if level < len(splits) else len(self.stage_names)
-            heads_per_branch = heads_of(splits[level + 1 :])
-            children = [
-                node(level + 1, first_head + branch * heads_per_branch)
-                for branch in range(splits[level].branches if level < len(splits) else 0)
-            ]
-            return _Node(copies[first_head], self.stage_names[start:end], children)
-
-        self.root = node(0, 0)
+    # A method and no function within __init__: a function that calls itself is a reference circle, which would hold all
+    # copies' weights until Python's garbage collector runs.
+    def _node(
+        self, copies: Sequence[Backbone], splits: Sequence[Split], bounds: Sequence[int], level: int, first_head: int
+    ) -> _Node:
+        """The node below so many splits whose first head has the number ``first_head``, with everything behind it."""
+        start = bounds[level - 1] if level else 0
+        branches = splits[level].branches if level < len(splits) else 0
+        heads_per_branch = heads_of(splits[level + 1 :])
+        children = [
+            self._node(copies, splits, bounds, level + 1, first_head + branch * heads_per_branch)
+            for branch in range(branches)
+        ]
+        return _Node(copies[first_head], self.stage_names[start : bounds[level]], children)
 
     def shared(self, images: Tensor) -> Tensor:
         """Output of the stages that all heads share: the images themselves if the tree splits at the input."""
@@ -124,19 +129,15 @@ class TrainingTree(nn.Module):
         def __call__(self, images: Tensor) -> Tensor: ...
 
     def _run(self, images: Tensor, stages: Sequence[str]) -> Tensor:
-        outputs: list[Tensor] = []
+        return torch.stack(self._outputs(self.root, images, stages))
 
-        def walk(node: _Node, x: Tensor) -> None:
-            x = node.segment.run([stage for stage in node.segment.stage_names if stage in stages], x)
-            if not node.branches:
-                outputs.append(x)
-                return
-            x = divide_gradient(x, len(node.branches)) if self.rescale else x
-            for branch in node.branches:
-                walk(branch, x)
-
-        walk(self.root, images)
-        return torch.stack(outputs)
+    def _outputs(self, node: _Node, x: Tensor, stages: Sequence[str]) -> list[Tensor]:
+        """Output of every head behind a node, from the node's input."""
+        x = node.segment.run([stage for stage in node.segment.stage_names if stage in stages], x)
+        if not node.branches:
+            return [x]
+        x = divide_gradient(x, len(node.branches)) if self.rescale else x
+        return [output for branch in node.branches for output in self._outputs(branch, x, stages)]
 
     def _nodes(self, head: int) -> list[_Node]:
         """The nodes from the root to a head."""
