@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 from collabench.cli.app import app
 from collabench.config.configuration import Run
 from collabench.config.known_datasets import KNOWN, terms_of
+from collabench.data import names_in_source
 from collabench.stats import summary
 from collabench.storage.files import read_json
 from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Measured, Result
@@ -26,7 +28,10 @@ from collabench.study.runner import Runner
 from collabench.study.study import Study, load_study
 from tests.support.params import real_definitions
 
-RECIPE = "  brief: {epochs: 1, batch_size: 32, learning_rate: 0.05}\n"
+RECIPE = """\
+  brief: {epochs: 1, batch_size: 32, learning_rate: 0.05}
+  cropped: {epochs: 1, batch_size: 32, learning_rate: 0.05, augmentation: {random_resized_crop: 16}}
+"""
 PROFILE = """\
   small:
     description: every way to load
@@ -39,6 +44,8 @@ PROFILE = """\
          methods: [individual, ensemble-2, wang2018, wang2018-without-memory]}
       - {name: colours, datasets: [colours], models: [plain-resnet18, small-stem, assembled], recipes: [brief],
          methods: [individual, wang2018]}
+      - {name: photos, datasets: [photos], noise: [as-given], models: [resnet8],
+         recipes: [brief, cropped], methods: [individual]}
 """
 MODELS = """\
   plain-resnet18: {family: torchvision_model, name: resnet18}
@@ -65,6 +72,40 @@ def make(input_shape, classes, width):
     return Small(input_shape[0], width, classes)
 """
 
+#: Makes everything unimportable but Python and what torch, torchvision and safetensors need.
+WITH_THREE_PACKAGES = """\
+import re, sys
+from importlib import metadata
+
+def needed(name, found):
+    for line in metadata.requires(name) or ():
+        other = re.match(r"[A-Za-z0-9._-]+", line)[0].lower().replace("_", "-")
+        if "extra ==" not in line and other not in found:
+            try:
+                metadata.distribution(other)
+            except metadata.PackageNotFoundError:  # for another system
+                continue
+            found.add(other)
+            needed(other, found)
+    return found
+
+three = {"torch", "torchvision", "safetensors"}
+for name in tuple(three):
+    needed(name, three)
+hidden = {
+    top for top, names in metadata.packages_distributions().items()
+    if not {name.lower().replace("_", "-") for name in names} & three
+} - {"pip", "setuptools", "pkg_resources", "_distutils_hack"}
+assert {"collabench", "pandas", "scipy", "sklearn", "pydantic", "yaml"} <= hidden | {"collabench"}
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in hidden | {"collabench"}:
+            raise ModuleNotFoundError(f"hidden: {name}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+"""
+
 #: Makes the package unimportable, after torchvision's import has been let through on builds that don't fit the torch
 #: beside it.
 WITHOUT_THE_PACKAGE = """\
@@ -79,7 +120,9 @@ sys.modules["collabench"] = None
 
 def write_project(root: Path) -> None:
     colours = "  colours: {source: images, path: colours, resize: 32}\n"
-    text = real_definitions(PROFILE, recipes=RECIPE, models=MODELS, datasets=colours)
+    colours += "  photos: {source: images, path: photos, resize: 24, test_fraction: 0.3}\n"
+    as_given = "  as-given: {kind: none}\n"
+    text = real_definitions(PROFILE, recipes=RECIPE, models=MODELS, datasets=colours, noise=as_given)
     (root / "params.yaml").write_text(text)
     (root / "exported_model.py").write_text(CUSTOM)
     random = np.random.default_rng(0)
@@ -90,15 +133,22 @@ def write_project(root: Path) -> None:
             for number in range(count):
                 pixels = random.integers(0, 128, (32, 32, 3), dtype=np.uint8) + (0 if kind == "dark" else 120)
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    for kind in ("dark", "light"):
+        (root / "photos" / kind).mkdir(parents=True)
+        for number in range(20):
+            pixels = random.integers(0, 128, (30 + number, 44 - number, 3), dtype=np.uint8)
+            pixels = np.asarray(Image.fromarray(pixels).resize((44 - number, 30 + number), Image.Resampling.BOX))
+            Image.fromarray(pixels + (0 if kind == "dark" else 120)).save(root / "photos" / kind / f"{number}.png")
     from collabench.config.params import load_params
     from collabench.data import source_digest
 
-    digest = source_digest(load_params(root / "params.yaml").datasets["colours"], root)
     path = root / "params.yaml"
-    path.write_text(path.read_text().replace("path: colours,", f"path: colours, sha256: {digest},"))
+    for name in ("colours", "photos"):
+        digest = source_digest(load_params(path).datasets[name], root)
+        path.write_text(path.read_text().replace(f"path: {name},", f"path: {name}, sha256: {digest},"))
 
 
-pytestmark = pytest.mark.slow  # trains 23 networks
+pytestmark = pytest.mark.slow  # trains 27 networks
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +189,8 @@ def code_of(card: str) -> str:
 def logits_of_the_card(study: Study, configuration: str, out: Path, monkeypatch):
     """Run the card's code where only the exported files are, and give it the test images."""
     monkeypatch.chdir(out)
+    monkeypatch.syspath_prepend(str(out))
+    monkeypatch.delitem(sys.modules, "network", raising=False)
     names: dict = {}
     exec(compile(code_of((out / "MODEL_CARD.md").read_text()), "MODEL_CARD.md", "exec"), names)
     dataset = study.inputs.dataset(Run(study.plan.configurations[configuration], 0))
@@ -179,12 +231,43 @@ def test_a_torchvision_model_needs_no_code_of_this_project(study, tmp_path):
         assert export(study, one(study, model, "individual"), tmp_path / model).exit_code == 0
         code = code_of((tmp_path / model / "MODEL_CARD.md").read_text())
         assert "torchvision.models.resnet18(num_classes=2)" in code and "collabench" not in code
-        blocked = f"{WITHOUT_THE_PACKAGE}{code}print(sum(1 for _ in network.parameters()))"
+        blocked = f"{WITHOUT_THE_PACKAGE}{code}\nprint(sum(1 for _ in network.parameters()))"
         done = subprocess.run(
             [sys.executable, "-c", blocked], cwd=tmp_path / model, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.split() == ["62"]
+
+
+@pytest.mark.parametrize("recipe", ["brief", "cropped"])
+def test_photos_are_classified_with_three_packages_alone(study, tmp_path, recipe):
+    """The card's code in a child process that can import torch, torchvision and safetensors, and what these need."""
+    (configuration,) = [
+        cell.configuration
+        for cell in study.plan.cells
+        if cell.table == "photos" and cell.configuration.names["recipe"] == recipe
+    ]
+    assert export(study, configuration.id, tmp_path / "out").exit_code == 0
+    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert "| labels | labels as given |" in card and "clean" not in card
+    workspace = study.workspace
+    names = names_in_source(configuration.dataset, 1, workspace.downloads, workspace.base_of_data)[1]
+    paths = [str(workspace.root / "photos" / name) for name in names]
+    last = f"import json\nprint(json.dumps([predict_file(path) for path in {paths}]))"
+    program = f"{WITH_THREE_PACKAGES}{code_of(card)}\n{last}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path / "out", capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    stored = load_file(study.workspace.runs / configuration.id / "seed-1" / LOGITS)["deployed"].double()
+    expected = stored.softmax(dim=1).tolist()
+    assert len(found) == len(expected) == 12
+    for probabilities, (dark, light) in zip(found, expected, strict=True):
+        # a run resizes whole arrays, in floating-point numbers, for the recipe's crop; a photo is resized in bytes
+        assert probabilities["dark"] == pytest.approx(dark, abs=0.02 if recipe == "cropped" else 2e-3)
+        assert probabilities["light"] == pytest.approx(light, abs=0.02 if recipe == "cropped" else 2e-3)
+        assert list(probabilities.values()) == sorted(probabilities.values(), reverse=True)
 
 
 def test_the_plain_network_of_wang2018_is_exported_with_the_error_that_it_has(study, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from collabench.config.known_datasets import terms_of
 from collabench.core.errors import ConfigError, ResultError
 from collabench.core.text import markdown_cell, markdown_text
 from collabench.report import titles
+from collabench.sharing.loading_code import MODEL, NETWORK, has_memory, loading_code
 from collabench.storage.files import read_json, write_atomically
 from collabench.storage.results import RESULT, WEIGHTS, Measured, Result, load_measured, load_result, load_weights
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collabench.data import Manifest
     from collabench.study.study import Study
 
-MODEL, CARD = "model.safetensors", "MODEL_CARD.md"
+CARD = "MODEL_CARD.md"
 
 _MEMORY = ("assistance.", "memory.")
 """Prefixes of the weights that wang2018 deploys in addition to the plain network."""
@@ -45,7 +46,8 @@ class Exported:
 
 
 def export(study: Study, configuration_id: str, seed: int, folder: Path, *, without_memory: bool = False) -> Exported:
-    """Write a finished run's deployed network to ``folder``: :data:`MODEL` and :data:`CARD`.
+    """Write a finished run's deployed network to ``folder``: :data:`MODEL`, :data:`CARD` and, of a network of this
+    project, its code, :data:`NETWORK`.
 
     without_memory: export only the plain network of a network that was deployed with its frozen memory (wang2018). Its
     error is then measured on the test images, for every seed.
@@ -65,7 +67,7 @@ def export(study: Study, configuration_id: str, seed: int, folder: Path, *, with
         raise ConfigError(f"{configuration.label} combines other runs and has no weights of its own; export those: "
                           + ", ".join(required.id for required in run.requires()))  # fmt: skip
     weights = _weights(study, run)
-    if without_memory and not _has_memory(weights):
+    if without_memory and not has_memory(weights):
         raise ConfigError(f"{configuration.label} was not deployed with a memory; export it as it is")
     manifest = _manifest(study, run)
     errors = {s: 100 * _finished(study, Run(configuration, s)).last.error for s in _seeds(study, configuration)}
@@ -75,9 +77,11 @@ def export(study: Study, configuration_id: str, seed: int, folder: Path, *, with
     else:
         errors[seed] = 100 * result.last.error
     content = _bytes_of(weights) if without_memory else _content(study, run)
-    code = loading_code(configuration, manifest, weights)
+    code, plain = loading_code(configuration, manifest, weights)
     card = _card(study, run, result, manifest, errors, content, code, without_memory)
     write_atomically(folder / MODEL, content)
+    if plain is not None:
+        write_atomically(folder / NETWORK, plain.encode())
     write_atomically(folder / CARD, card.encode())
     return Exported(folder / MODEL, folder / CARD, errors[seed])
 
@@ -104,10 +108,6 @@ def _bytes_of(weights: dict[str, Tensor]) -> bytes:
     from safetensors.torch import save
 
     return save(weights)
-
-
-def _has_memory(weights: dict[str, Tensor]) -> bool:
-    return "memory.slots" in weights
 
 
 def _plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -157,72 +157,6 @@ def _plain_error(study: Study, run: Run, manifest: Manifest) -> float:
             wrong += int((network(images).argmax(dim=1) != labels).sum())
             seen += len(images)
     return 100 * wrong / seen
-
-
-# ---------------------------------------------------------------------------------------------------------- loading
-
-
-def loading_code(configuration: Configuration, manifest: Manifest, weights: dict[str, Tensor]) -> str:
-    """Python code that loads :data:`MODEL` from the working directory: ``network`` in eval mode and ``predict``.
-
-    For models of torchvision or of a user the code needs this package only if a memory is deployed.
-    """
-    from collabench.data.batches import resized_side
-    from collabench.models.families import custom, torchvision_model
-
-    shape, classes = manifest.form.network_shape(configuration.recipe), len(manifest.classes)
-    model, memory = configuration.model, _has_memory(weights)
-    if memory or not isinstance(model, torchvision_model.Settings | custom.Settings):
-        imports = ["from collabench.models import FAMILIES, build_backbone"]
-        settings = json.dumps(model.model_dump(mode="json", by_alias=True, exclude_none=True))
-        lines = [
-            f"settings = FAMILIES[{model.family!r}].Settings.model_validate_json({settings!r})",
-            f"network = build_backbone(settings, {shape}, {classes}, weights_seed=0)",
-        ]
-        if memory:
-            imports += ["from collabench.methods.wang2018 import AssistedBackbone, Assistance, MutualKnowledgeBase"]
-            width, features = weights["assistance.encode.weight"].shape
-            slots = len(weights["memory.slots"])
-            lines.append(
-                f"network = AssistedBackbone(network, Assistance({features}, {width}), MutualKnowledgeBase({slots}, "
-                f"{width}))"
-            )
-    elif isinstance(model, torchvision_model.Settings):
-        imports = ["import torchvision"]
-        lines = [f"network = torchvision.models.{model.name}(num_classes={classes})"]
-        if model.small_stem:
-            channels, inputs = weights["conv1.weight"].shape[:2]
-            lines += [
-                f"network.conv1 = torch.nn.Conv2d({inputs}, {channels}, 3, 1, 1, bias=False)",
-                "network.maxpool = torch.nn.Identity()",
-            ]
-    else:
-        module, _, name = model.import_.partition(":")
-        imports = [f"import {module}"]
-        arguments = "".join(f", {key}={value!r}" for key, value in model.arguments.items())
-        lines = [f"network = {module}.{name}(input_shape={shape}, classes={classes}{arguments})"]
-    crop = configuration.recipe.augmentation.random_resized_crop
-    first = f", their shorter side resized to {resized_side(crop)} and the middle cropped" if crop else ""
-    return "\n".join(
-        [
-            "import torch",
-            *imports,
-            "from safetensors.torch import load_file",
-            "",
-            *lines,
-            f'network.load_state_dict(load_file("{MODEL}"))',
-            "network.eval()",
-            f"mean = torch.tensor({list(manifest.mean)}).view(1, -1, 1, 1)",
-            f"std = torch.tensor({list(manifest.std)}).view(1, -1, 1, 1)",
-            "",
-            "",
-            "def predict(pixels):",
-            f'    """Logits (B, {classes}) of images (B, {shape[0]}, {shape[1]}, {shape[2]}) '
-            f'with values from 0 to 255{first}."""',
-            "    with torch.inference_mode():",
-            "        return network((pixels / 255 - mean) / std)",
-        ]
-    )
 
 
 # --------------------------------------------------------------------------------------------------------- the card
@@ -324,7 +258,7 @@ def _card(
 
 def _kept(configuration: Configuration, manifest: Manifest, weights: dict[str, Tensor], without_memory: bool) -> str:
     """The deployed network and the cost of a memory that is deployed with it."""
-    if not _has_memory(weights):
+    if not has_memory(weights):
         return "as deployed"
     if without_memory:
         return "without its memory"

@@ -1,0 +1,102 @@
+"""A network of this project as Python code that needs torch alone.
+
+torch.fx records which layers of torch, and which operations, the network applies to images in evaluation. The code
+makes the same layers under the same names, so that the weights load as they are, and applies the same operations.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from collabench.core.errors import ResultError
+
+_WRAPPED = re.compile(r'^torch\.fx\._symbolic_trace\.wrap\("(\w+)"\)$', re.MULTILINE)
+
+_HEAD = '''\
+"""The network of {title}, in plain torch: written by collabench export. MODEL_CARD.md says how it is used."""
+
+{imports}import torch
+from torch import nn
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        for path, part in (
+{parts}
+        ):
+            *outer, name = path.split(".")
+            place = self
+            for inner in outer:
+                if inner not in place._modules:
+                    place._modules[inner] = nn.Module()
+                place = place._modules[inner]
+            if isinstance(part, nn.Parameter):
+                place.register_parameter(name, part)
+            else:
+                place._modules[name] = part
+
+{forward}'''
+
+
+def plain_code(title: str, network: nn.Module, input_shape: tuple[int, int, int]) -> str:
+    """Code of a class ``Network`` that computes what ``network`` computes in evaluation, bit for bit.
+
+    title: of the run, for the head of the code. input_shape: (C, H, W). Raises ResultError if the code does not do so,
+    or if the network cannot be recorded.
+    """
+    graph = _record(title, network)
+    called = dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "call_module")
+    lines = [f'            ("{path}", nn.{network.get_submodule(path)!r}),' for path in called]
+    held = {name for path in called for name in _below(network.get_submodule(path), path)}
+    lines += [f'            ("{name}", nn.Parameter(torch.empty({tuple(value.shape)}))),'
+              for name, value in network.named_parameters() if name not in held]  # fmt: skip
+    recorded = graph.python_code("self")
+    further = {name: recorded.globals[name] for name in _WRAPPED.findall(recorded.src)}  # such as math.sqrt
+    imports = "".join(f"from {value.__module__} import {value.__name__} as {name}\n" for name, value in further.items())
+    body = recorded.src.partition("def forward")[2].partition("\n")[2]
+    body = re.sub(r"torch\._C\._nn\.", "torch.nn.functional.", body)
+    forward = "    def forward(self, images):\n" + "".join(f"    {line}\n" for line in body.rstrip().splitlines())
+    named = " ".join(title.split()).replace("\\", " ").replace('"', "'")
+    code = _HEAD.format(title=named, imports=imports, parts="\n".join(lines), forward=forward)
+    _check(title, code, network, input_shape)
+    return code
+
+
+def _below(module: nn.Module, path: str) -> list[str]:
+    return [f"{path}.{name}" for name, _ in module.named_parameters()]
+
+
+def _record(title: str, network: nn.Module) -> torch.fx.Graph:
+    try:
+        return torch.fx.Tracer().trace(network)
+    except Exception as error:  # a user's module can raise anything
+        raise ResultError(f"{title}: its network cannot be written as plain code ({_first_line(error)})") from None
+
+
+def _check(title: str, code: str, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
+    images = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.inference_mode():
+            equal = torch.equal(_logits(code, network, images), network(images))
+    except Exception as error:
+        raise ResultError(f"{title}: its network cannot be written as plain code ({_first_line(error)})") from None
+    if not equal:
+        raise ResultError(f"{title}: plain code of its network computes something else")
+
+
+def _logits(code: str, network: nn.Module, images: Tensor) -> Tensor:
+    names: dict[str, Any] = {}
+    exec(compile(code, "network.py", "exec"), names)
+    plain: nn.Module = names["Network"]()
+    plain.load_state_dict(network.state_dict())
+    logits: Tensor = plain.eval()(images)
+    return logits
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
