@@ -16,6 +16,7 @@ from collabench import data
 from collabench.config.data_sections import DatasetConfig
 from collabench.config.known_datasets import KNOWN
 from collabench.core.errors import DataError
+from collabench.core.torchvision_import import import_torchvision
 from collabench.data.official import OFFICIAL
 from collabench.data.official_files import OFFICIAL_FILES
 from tests.support import official_formats as formats
