@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -52,6 +53,28 @@ def test_a_report_opens_with_what_was_found(project):
     assert lines[2].count("\n- ") == 3 and r"Two heads \<b\>help\</b\> \| always” (" in lines[2]
     assert "](figures/claims.svg)" in lines[3]
     assert (project / "reports/small/figures/claims.svg").read_text().startswith("<?xml")
+
+
+def test_every_figure_has_a_white_ground_so_that_a_dark_page_shows_it(project):
+    figures = sorted((project / "reports/small").rglob("*.svg"))
+    assert len(figures) > 5
+    for path in figures:
+        ground = re.search(r'<g id="patch_1">\s*<path d="[^"]*" style="([^"]*)"', path.read_text())
+        assert ground and ground[1] == "fill: #ffffff", path.name
+
+
+def test_the_job_summary_of_continuous_integration_has_the_lead_and_the_plot(project, tmp_path):
+    root = Path(shutil.copytree(project, tmp_path / "copy"))
+    write_all_profiles(read_everything(root), root / "reports/README.md")
+    steps = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]["steps"]
+    (script,) = [one["run"] for one in steps if one.get("name") == "what was found, with its plot, as job summary"]
+    summary = tmp_path / "summary.md"
+    values = {"SERVER_URL": "https://example.org", "REPOSITORY": "a/b", "SHA": "0123", "STEP_SUMMARY": str(summary)}
+    values = {f"GITHUB_{name}": value for name, value in values.items()}
+    subprocess.run(["bash", "-euc", script], cwd=root, env=os.environ | values, check=True)
+    text = summary.read_text()
+    assert read_everything(root).lead[0] in text
+    assert "](https://example.org/a/b/raw/0123/reports/claims.svg)" in text
 
 
 def test_the_joint_page_has_claims_profiles_and_the_plot(project, tmp_path):

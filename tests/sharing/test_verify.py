@@ -231,7 +231,10 @@ def test_the_command_names_what_differs_and_ends_with_exit_code_1(study):
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0 and "profile small: verified" in done.stdout and "the same bytes" in done.stdout
     path = study.workspace.accepted_report / VERIFIED
-    assert f"Recorded: {path}\n" in done.stdout and f"All profiles on one page: {study.workspace.page}" in done.stdout
+    assert (
+        f"Recorded, to be committed with the report: {path}\n" in done.stdout
+        and f"All profiles on one page: {study.workspace.page}" in done.stdout
+    )
     first, page = path.read_bytes(), study.workspace.page.read_bytes()
     CliRunner().invoke(app, arguments)
     assert (path.read_bytes(), study.workspace.page.read_bytes()) == (first, page)  # neither times nor paths

@@ -161,7 +161,7 @@ def verify(
     if noted is None:
         print(f"No report is accepted, so that no page shows this: collabench report -p {profile} --accept")
     else:
-        print(f"Recorded: {noted}")
+        print(f"Recorded, to be committed with the report: {noted}")
         print("\n".join(write_pages(study.workspace.root, profile)))
     if found.differences:
         raise typer.Exit(1)

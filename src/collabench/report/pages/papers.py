@@ -111,7 +111,7 @@ def page(paper: Paper, measured: dict[tuple[str, str, str], Measured], report: R
         lines.append(f"## Described, with values {UNKNOWN}")
         lines.append("\n".join(_described(about, table) for table in rest if table not in known))
     lines += _arithmetic(paper)
-    lines.append("Sources: " + "; ".join(f"{cited(about, file)}, `{file}`" for file in about.sources) + ".")
+    lines.append("Sources: " + "; ".join(cited(about, file) for file in about.sources) + ".")
     return "\n\n".join(lines) + "\n"
 
 
