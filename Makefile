@@ -13,7 +13,7 @@ TORCH ?=
 TORCH_INDEX := https://download.pytorch.org/whl
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce smoke check test test-slow test-all bench share clean-env
+.PHONY: help reproduce smoke check test test-slow test-all test-gpu bench share clean-env
 bin := .venv/bin
 ENVIRONMENT := .venv/installed
 # A module's tests in one process, which makes what they share once; modules in the order of tests/conftest.py.
@@ -55,6 +55,9 @@ test-slow: $(ENVIRONMENT) ## the other tests
 
 test-all: $(ENVIRONMENT) ## all tests
 	@$(PYTEST)
+
+test-gpu: $(ENVIRONMENT) ## on a machine with a GPU: does it compute what the CPU computes, and how fast?
+	@$(bin)/collabench doctor --gpu
 
 bench: $(ENVIRONMENT) ## the measurements of docs/performance.md, printed
 	@OMP_NUM_THREADS=1 $(bin)/python -m benchmarks

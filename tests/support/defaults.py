@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from collabench.config.configuration import Configuration, RequiredRun, Run
+from collabench.config.configuration import Run
 from collabench.core.seeding import stream_seed
 from collabench.models import build_backbone
+from collabench.study.gpu_check.cases import CLASSES, SHAPE, configuration
 from collabench.training import train_run
-from tests.support.synthetic import CLASSES, SMALL_MODELS, blobs, configuration_of, model_of, settings_of
+from tests.support.synthetic import blobs
 
-SHAPE = (1, 8, 8)
+__all__ = ["CPU", "SHAPE", "configuration", "content", "teachers", "train"]
+
 CPU = torch.device("cpu")
-
-
-def configuration(method: str, **recipe: object) -> Configuration:
-    """The method with its default settings on the first small model that it accepts."""
-    settings = settings_of(method)
-    refusals = []
-    for values in SMALL_MODELS:
-        model = model_of(values)
-        with torch.device("meta"):
-            backbone = build_backbone(model, SHAPE, CLASSES, 0)
-        try:
-            settings.check_fits(backbone, "float32", SHAPE)
-        except ValueError as error:
-            refusals.append(str(error))
-            continue
-        plain = configuration_of(settings_of("individual"), model, **recipe)
-        requires = tuple(RequiredRun(configuration=plain, member=r.member) for r in settings.requires())
-        return configuration_of(settings, model, requires=requires, **recipe)
-    raise AssertionError(f"{method} accepts none of the small models: {refusals}")
 
 
 def teachers(run: Run, classes: int = CLASSES) -> list[torch.nn.Module]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collabench.cli.app import HERE, Root, app
-from collabench.core.errors import ConfigError
+from collabench.cli.app import HERE, Gpus, Root, app
+from collabench.core.errors import CollabenchError, ConfigError
 
 if TYPE_CHECKING:
     from collabench.config.configuration import Configuration
@@ -89,9 +90,39 @@ def memory(
     print_memory(root.resolve() / "params.yaml", configurations, recipe, batch, image)
 
 
+def examine_gpu(root: Path, gpus: str | None, as_json: bool) -> None:
+    """Print every check of a GPU as it is found. Exit code 1 if one failed. Raises CollabenchError without a GPU."""
+    from collabench.core import resources
+    from collabench.study.gpu_check import examination
+
+    chosen = resources.choose("cuda" if gpus is None else "auto", gpus=gpus)
+    if not chosen.gpus:
+        raise CollabenchError(f"doctor --gpu: {resources.seen()}; there is nothing to examine")
+    failed = False
+    for check in examination.examine_gpu(chosen, root):
+        print(check.model_dump_json() if as_json else f"{check.verdict:8}{check.part:9}{check.name}: {check.text}")
+        sys.stdout.flush()
+        failed |= check.verdict == "FAILED"
+    if failed:
+        raise typer.Exit(1)
+
+
 @app.command()
-def doctor(root: Root = HERE) -> None:
-    """What this machine lacks, in a line each, and how to mend it."""
+def doctor(
+    root: Root = HERE,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Examine a GPU: numbers, bytes, waits, sharing, speed.")] = False,
+    gpus: Gpus = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --gpu: for scripts.")] = False,
+) -> None:
+    """What this machine lacks, in a line each, and how to mend it.
+
+    With --gpu the first GPU is examined, which takes minutes: does it compute what the CPU computes, and how fast?
+    """
+    if gpu:
+        return examine_gpu(root.resolve(), gpus, as_json)
+    for name, given in {"--gpus": gpus, "--json": as_json}.items():
+        if given:
+            raise CollabenchError(f"{name} goes with doctor --gpu")
     from collabench.cli.doctor import examine
 
     findings = examine(root.resolve())

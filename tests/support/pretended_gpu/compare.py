@@ -11,60 +11,16 @@ import sys
 
 import torch
 
-from collabench.config.configuration import Configuration, Run
+from collabench.config.configuration import Run
 from collabench.methods import METHODS
+from collabench.study.gpu_check.cases import cases
 from collabench.training import loop, train_run
 from collabench.training.history import Clock
-from tests.support.defaults import configuration, teachers
+from tests.support.defaults import teachers
 from tests.support.pretended_gpu import device
-from tests.support.synthetic import SMALL_MODELS, blobs, configuration_of, model_of, settings_of
+from tests.support.synthetic import blobs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-VGG, RESNET = SMALL_MODELS[1], SMALL_MODELS[2]
-DENSENET = {"family": "densenet", "depth": 10, "growth": 4}
-TORCHVISION = {"family": "torchvision_model", "name": "resnet18", "small_stem": True}
-
-#: Name → method, its settings, the model if it is not the first small one.
-SWITCHES = {
-    "song2018 alternating": ("song2018", {"optimisation": "alternating"}, None),
-    "song2018 loss scaling": ("song2018", {"scaling": "loss_scaling"}, None),
-    "song2018 through the target": ("song2018", {"gradient_through_target": True}, None),
-    "song2018 label smoothing": ("song2018", {"label_smoothing": 0.1}, None),
-    "song2018 on a VGG": ("song2018", {}, VGG),
-    "dml in turn on a VGG": ("dml", {"optimisation": "in_turn"}, VGG),
-    "dml through the target": ("dml", {"gradient_through_target": True}, None),
-    "one through the target": ("one", {"gradient_through_target": True}, None),
-    "okddip through the target": ("okddip", {"gradient_through_target": True}, None),
-    "one as published": ("one", {"heads": 3, "gate": "normalised", "ramp_epochs": 2}, None),
-    "okddip as published": (
-        "okddip",
-        {"target_average": "logits", "attention_divisor": 8, "ramp_epochs": 2, "gradient_through_target": True},
-        None,
-    ),
-    "wang2018 consensus": ("wang2018", {"consensus_weight": 1.0}, None),
-    "wang2018 without memory": ("wang2018", {"deployment": "without_memory"}, None),
-    "fang2021 out on a VGG": ("fang2021", {"losses": ("out",), "out_added": True, "out_shared_masks": True}, VGG),
-    "fang2021 mid on a ResNet": ("fang2021", {"losses": ("mid",), "mid_include_output": True}, RESNET),
-    "fang2021 pull-push of pixels": (
-        "fang2021", {"losses": ("pull_push",), "input_descriptor": "pixels", "centre": "sample"}, RESNET,
-    ),
-    "fang2021 kernel on all layers": (
-        "fang2021", {"losses": ("kernel",), "kernel_groups": None, "kernel_shortcuts": True}, RESNET,
-    ),
-    "fang2021 on a ResNet": ("fang2021", {}, RESNET),
-    "individual on a DenseNet": ("individual", {}, DENSENET),
-    "individual on torchvision's ResNet": ("individual", {}, TORCHVISION),
-}  # fmt: skip
-
-
-def cases(precision: str) -> dict[str, Configuration]:
-    """Name → configuration of two epochs, at a learning rate at which rounding does not grow."""
-    recipe = {"epochs": 2, "learning_rate": 1e-3, "precision": precision}
-    found = {name: configuration(name, **recipe) for name in METHODS}
-    for name, (method, settings, model) in SWITCHES.items():
-        chosen = model_of(model) if model else configuration(method).model
-        found[name] = configuration_of(settings_of(method, **settings), chosen, **recipe)
-    return found
 
 
 def waits_in_a_step(run: Run, dataset) -> dict[str, int]:
@@ -83,7 +39,7 @@ def largest(pairs) -> float:
 
 def main(precision: str) -> None:
     loop.check_execution = lambda *_: None  # bfloat16 on a CPU is slow, and is compared all the same
-    for name, chosen in cases(precision).items():
+    for name, chosen in cases(epochs=2, precision=precision).items():
         dataset = blobs(shape=(3, 8, 8)) if "torchvision" in name else blobs()
         run = Run(chosen, 0)
         there = train_run(run, dataset, device=CUDA, teachers=teachers(run))

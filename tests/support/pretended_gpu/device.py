@@ -12,6 +12,9 @@ _library = ctypes.CDLL(os.environ["LD_PRELOAD"])
 _library.pretend_dump.restype = ctypes.c_char_p
 _library.pretend_live.restype = ctypes.c_long
 
+#: Bytes of the device, more than any machine has.
+MEMORY = 1 << 50
+
 #: What torch would ask the CUDA runtime, answered.
 _ANSWERS = {
     "is_available": lambda: True,
@@ -23,6 +26,11 @@ _ANSWERS = {
     "is_initialized": lambda: True,
     "_lazy_init": lambda: None,
     "device_count": lambda: 1,
+    "get_device_capability": lambda device=None: (8, 0),
+    "get_arch_list": lambda: ["sm_80", "sm_90"],
+    "mem_get_info": lambda device=None: (MEMORY, MEMORY),
+    "synchronize": lambda device=None: None,
+    "set_sync_debug_mode": lambda mode: _watch_waits(mode),
 }
 for _name, _answer in _ANSWERS.items():
     patch.object(torch.cuda, _name, _answer).start()
@@ -37,6 +45,14 @@ def counts() -> dict[str, int]:
     """What was called, and how often. Names that begin with ``!`` make the host wait for the device."""
     lines = _library.pretend_dump().decode().splitlines()
     return {name: int(number) for name, number in (line.rsplit("\t", 1) for line in lines)}
+
+
+def _watch_waits(mode: str) -> None:
+    """As torch's: in mode ``error`` what waits raises. Here the error comes when the mode ends."""
+    waits = [name for name in counts() if name.startswith("!")]
+    forget()
+    if mode == "default" and waits:
+        raise RuntimeError(f"called a synchronizing CUDA operation: {waits}")
 
 
 def live_bytes() -> int:

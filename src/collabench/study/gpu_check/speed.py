@@ -1,0 +1,211 @@
+"""How fast a GPU trains what the papers' profiles train, and what that makes of each profile.
+
+Steps are timed on random images at the recipe's batch size. Hours of a profile are derived: each configuration's
+counted arithmetic at the rate of the timed configuration whose network is most like its own. ``collabench estimate``
+times every configuration itself.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from collabench.config.configuration import Configuration
+from collabench.config.dataset_shape import shape_without_files
+from collabench.config.params import Params, load_params
+from collabench.config.plan import resolve
+from collabench.core.errors import ConfigError
+from collabench.core.resources import Resources
+from collabench.study.gpu_check.record import Check
+from collabench.study.gpu_check.steps import Steps
+from collabench.study.needs import lease_bytes
+from collabench.study.study import load_study
+from collabench.study.timing import predict_all
+from collabench.study.totals import Totals, totals
+from collabench.training.device import choose_device, compile_in_place, prepare_process
+from collabench.training.flops import count
+
+PART = "speed"
+#: (data set, model, recipe, method) of params.yaml. The first two are also timed in the other layout and compiled.
+TIMED = (
+    ("cifar10", "resnet32", "song2018-resnet", "individual"),
+    ("cifar10", "resnet32", "song2018-resnet", "hierarchical-4"),
+    ("cifar100", "vgg16", "fang2021-cifar", "individual"),
+    ("cifar100", "resnet18", "fang2021-cifar", "individual"),
+    ("cifar100", "resnet18", "fang2021-cifar", "fang2021-out"),
+    ("cifar100", "resnet18", "fang2021-cifar", "fang2021-mid"),
+    ("cifar100", "resnet18", "fang2021-cifar", "fang2021-pull-push"),
+    ("cifar100", "resnet18", "fang2021-cifar", "fang2021-kernel"),
+    ("imagenet", "resnet50", "song2018-imagenet", "individual"),
+)
+#: Seconds for which a configuration is timed, after as many warm-up steps.
+SECONDS, WARM_UP = 1.0, 3
+#: Processes that train side by side.
+BESIDE = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast a configuration trains: steps a second, and FLOPs a second."""
+
+    configuration: Configuration
+    steps: float
+    flops: float
+
+
+def speed(resources: Resources, root: Path) -> Iterator[Check]:
+    """Steps a second of each timed configuration, in layouts, precisions and compiled forms; hours of the profiles."""
+    device = choose_device(resources.device)
+    prepare_process(device)
+    params = load_params(root / "params.yaml")
+    rates = []
+    for number, parts in enumerate(TIMED):
+        configuration = resolve_parts(params, parts)
+        if configuration is None:
+            yield Check(part=PART, name="/".join(parts), verdict="skipped", text="params.yaml does not define it")
+            continue
+        rate, text = _timed(configuration, device)
+        rates.append(rate)
+        yield _said(configuration, "float32, channels-last, eager", rate, text)
+        for name, options in _variants(number).items():
+            try:
+                other, text = _timed(configuration, device, **options)
+            except Exception as error:  # a compiler's; the variant is not what studies use
+                text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                yield Check(part=PART, name=f"{configuration.label}: {name}", verdict="note", text=text)
+                continue
+            yield _said(configuration, name, other, f"{other.steps / rate.steps:.2f} times the first; {text}")
+    yield from hours(root, params, rates, resources)
+
+
+def resolve_parts(params: Params, parts: tuple[str, str, str, str]) -> Configuration | None:
+    """The configuration of these names of ``params.yaml`` without label noise; None where a name is not defined."""
+    dataset, model, recipe, method = parts
+    known: list[Mapping[str, object]] = [params.datasets, params.models, params.recipes, params.methods]
+    clean = next((name for name, noise in params.noise.items() if noise.kind == "none"), None)
+    if clean is None or not all(name in section for name, section in zip(parts, known, strict=True)):
+        return None
+    return resolve(params, dataset=dataset, noise=clean, model=model, recipe=recipe, method=method)
+
+
+def _variants(number: int) -> Mapping[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {"bfloat16": {"precision": "bfloat16"}}
+    if number < 2:
+        found |= {
+            "contiguous": {"channels_last": False},
+            "compiled": {"compile": True},
+            "CUDA graphs": {"compile": "cuda-graphs"},
+        }
+    return found
+
+
+def _timed(
+    configuration: Configuration, device: torch.device, *, channels_last: bool = True, **recipe: Any
+) -> tuple[Rate, str]:
+    """The rate of a configuration, and one line with its operations and the share of time in which the GPU works."""
+    chosen = configuration.model_copy(update={"recipe": configuration.recipe.model_copy(update=recipe)})
+    form = shape_without_files(chosen)
+    steps = Steps(chosen, form, device, channels_last=channels_last)
+    if chosen.recipe.compile:
+        options = {"mode": "reduce-overhead"} if chosen.recipe.compile == "cuda-graphs" else {}
+        compile_in_place(steps.network, **options)
+    images, labels = steps.batch(chosen.recipe.batch_size)
+    for _ in range(WARM_UP):
+        steps.step(images, labels)
+    torch.cuda.synchronize()
+    done, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < SECONDS:
+        steps.step(images, labels)
+        torch.cuda.synchronize()
+        done += 1
+    per_step = (time.perf_counter() - begin) / done
+    training = count(chosen, form.network_shape(chosen.recipe), form.classes).training
+    rate = Rate(configuration, 1 / per_step, training * len(images) / per_step)
+    kernels, busy = _profile(steps, images, labels)
+    return rate, (
+        f"{kernels} kernels a step, {1e6 * per_step / max(kernels, 1):.1f} µs each; the GPU works "
+        f"{min(1.0, busy / per_step):.0%} of the time"
+    )
+
+
+def _profile(steps: Steps, images: torch.Tensor, labels: torch.Tensor) -> tuple[int, float]:
+    """Kernels of one step, and the seconds in which they run."""
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        steps.step(images, labels)
+        torch.cuda.synchronize()
+    events = [event for event in found.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return len(events), sum(event.device_time for event in events) / 1e6
+
+
+def _said(configuration: Configuration, name: str, rate: Rate, text: str) -> Check:
+    per_second = rate.steps * configuration.recipe.batch_size
+    line = f"{per_second:,.0f} images a second, {rate.flops / 1e12:.1f} TFLOP a second; {text}"
+    return Check(part=PART, name=f"{configuration.label}: {name}", verdict="note", text=line)
+
+
+# ------------------------------------------------------------------------------------------------------- profiles
+
+
+def hours(root: Path, params: Params, rates: list[Rate], resources: Resources) -> Iterator[Check]:
+    """Hours of each profile with ``device: cuda`` on this card, derived from the rates."""
+    for name, entry in params.profiles.items():
+        if entry.device != "cuda" or not rates:
+            continue
+        try:
+            found = totals(load_study(root, name, planned=True))
+        except ConfigError as error:
+            yield Check(part=PART, name=f"profile {name}", verdict="skipped", text=str(error))
+            continue
+        yield Check(part=PART, name=f"profile {name}", verdict="note", text=_hours_line(found, rates, resources))
+
+
+def _hours_line(found: Totals, rates: list[Rate], resources: Resources) -> str:
+    seconds = sum(one.flops / nearest(one.configuration, one.flops_per_image, rates).flops for one in found.parts)
+    slots = min((resources.side_by_side(one.lease) for one in found.parts), default=1)
+    return (
+        f"{found.trainings} trainings, {found.flops / 1e18:.2f} EFLOP: about {seconds / 3600:,.0f} hours one after the "
+        f"other (derived; collabench estimate -p {found.profile} times every configuration); layout channels-last; at "
+        f"least {slots} side by side"
+    )
+
+
+def nearest(configuration: Configuration, per_image: int, rates: list[Rate]) -> Rate:
+    """The rate of the same model and method, else of the same model, else of the most similar arithmetic an image."""
+
+    def distance(rate: Rate) -> tuple[bool, bool, float]:
+        names, other = configuration.names, rate.configuration.names
+        own = rate.flops / rate.steps / rate.configuration.recipe.batch_size
+        return (
+            names["model"] != other["model"],
+            names["method"] != other["method"],
+            abs(math.log(max(per_image, 1)) - math.log(max(own, 1))),
+        )
+
+    return min(rates, key=distance)
+
+
+def beside(resources: Resources, root: Path) -> Iterator[Check]:
+    """Throughput of one, two and four processes on one GPU, each of which leases its own memory."""
+    configuration = resolve_parts(load_params(root / "params.yaml"), TIMED[0])
+    if configuration is None:
+        return
+    form = shape_without_files(configuration)
+    lease = lease_bytes(configuration, form)
+    alone = None
+    for number in BESIDE:
+        one = replace(resources, gpus=resources.gpus[:1], gpu_memory=resources.gpu_memory[:1], slots_per_gpu=number)
+        if one.side_by_side(lease) < number:
+            text = f"memory for {one.side_by_side(lease)} processes of {lease / 1e9:.1f} GB"
+            yield Check(part=PART, name=f"{number} processes", verdict="skipped", text=text)
+            continue
+        (found,) = predict_all({configuration.id: configuration}, {configuration.id: form}, one)
+        alone = alone or found.train_seconds
+        text = f"{configuration.label}: {number * alone / found.train_seconds:.2f} times the throughput of one"
+        yield Check(part=PART, name=f"{number} processes", verdict="note", text=text)

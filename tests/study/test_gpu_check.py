@@ -1,0 +1,194 @@
+"""The self-test of a GPU: on the CPU in a GPU's place, on the pretended GPU, and with a fault planted in each part."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from collabench.core.errors import DeviceError
+from collabench.core.resources import Resources
+from collabench.study.gpu_check import examination, facts, numbers, speed
+from collabench.study.gpu_check.cases import cases
+from collabench.study.gpu_check.record import Check
+from collabench.study.gpu_check.steps import Steps
+from tests.support import pretended_gpu
+
+CPU_AS_GPU = Resources(2, (), 1, "a test")
+
+
+def verdicts(checks) -> dict[str, str]:
+    return {check.name: check.verdict for check in checks}
+
+
+@pytest.fixture
+def two_cases(monkeypatch):
+    """Two of the cases, one with dropout masks, for tests in seconds."""
+
+    def few(**recipe):
+        found = cases(**recipe)
+        return {name: found[name] for name in ("individual", "fang2021 out on a VGG")}
+
+    monkeypatch.setattr(numbers, "cases", few)
+
+
+# ------------------------------------------------------------------------------------------------------------ facts
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "verdict"),
+    [
+        ("580.65.06", "13.0", "ok"), ("570.10", "13.0", "FAILED"), ("525.1", "12.6", "ok"), ("520.1", "12.6", "FAILED"),
+        ("700.1", "99.0", "note"), (None, "13.0", "skipped"), ("580.1", None, "skipped"),
+    ],
+)  # fmt: skip
+def test_the_driver_must_be_new_enough_for_the_build(version, cuda, verdict):
+    found = facts.driver(version, cuda)
+    assert found.verdict == verdict and ("TORCH=cu126" in found.text) == (verdict == "FAILED")
+
+
+@pytest.mark.parametrize(
+    ("found", "built", "verdict"),
+    [
+        ((9, 0), ["sm_80", "sm_90"], "ok"), ((8, 6), ["sm_80", "sm_90"], "ok"), ((7, 5), ["sm_80", "sm_90"], "FAILED"),
+        ((12, 0), ["sm_90"], "FAILED"), ((12, 0), ["sm_90", "compute_90"], "ok"), ((12, 0), ["sm_90a", "sm_120"], "ok"),
+    ],
+)  # fmt: skip
+def test_the_build_must_have_kernels_for_the_gpu(found, built, verdict):
+    assert facts.capability(found, built, None).verdict == verdict
+    assert facts.capability(found, built, "7.1").verdict == "skipped"
+
+
+def test_an_exclusive_gpu_cannot_be_shared_without_mps():
+    assert verdicts(facts.modes(["Default", "Disabled"], 4, False))["compute mode"] == "ok"
+    assert verdicts(facts.modes(["Exclusive_Process", "N/A"], 4, False))["compute mode"] == "FAILED"
+    assert verdicts(facts.modes(["Exclusive_Process", "N/A"], 4, True))["compute mode"] == "ok"
+    assert verdicts(facts.modes(["Exclusive_Process", "N/A"], 1, False))["compute mode"] == "ok"
+    assert verdicts(facts.modes(["Prohibited", "N/A"], 1, False))["compute mode"] == "FAILED"
+    assert verdicts(facts.modes(None, 1, False))["compute mode"] == "skipped"
+
+
+def test_every_process_has_a_core():
+    assert facts.cores(Resources(4, ("0",), 4, "")).verdict == "ok"
+    assert "COLLABENCH_GPU_SLOTS=1" in facts.cores(Resources(2, ("0",), 4, "")).text
+
+
+# ---------------------------------------------------------------------------------------------------------- numbers
+
+
+def test_the_cpu_in_a_gpus_place_passes_truth_parity_and_bytes(two_cases):
+    for part in (numbers.truth, numbers.parity, numbers.bytes_):
+        found = list(part(CPU_AS_GPU))
+        assert found and {check.verdict for check in found} <= {"ok", "note"}, found
+
+
+def test_tf32_in_float32_is_found(monkeypatch):
+    multiply = torch.nn.functional.conv2d
+
+    def rounded(x, weight, **options):  # 10 bits of the fraction, as TF32
+        if x.dtype == torch.float64:
+            return multiply(x, weight, **options)
+        return multiply(*((t.view(torch.int32) & ~0x1FFF).view(torch.float32) for t in (x, weight)), **options)
+
+    monkeypatch.setattr(numbers.F, "conv2d", rounded)
+    found = verdicts(numbers.truth(CPU_AS_GPU))
+    assert found["matrix product"] == "ok"
+    assert found["convolution, contiguous"] == found["convolution, channels-last"] == "FAILED"
+
+
+def test_a_step_that_computes_something_else_on_one_device_is_found_and_named(two_cases, monkeypatch):
+    step, made = Steps.step, []
+
+    def wrong(self, images, labels):
+        if self not in made:
+            made.append(self)
+        shift = 1e-2 * (made.index(self) % 2)
+        return {name: value + shift for name, value in step(self, images, labels).items()}
+
+    monkeypatch.setattr(Steps, "step", wrong)
+    for check in numbers.parity(CPU_AS_GPU):
+        assert check.verdict == "FAILED" and check.text.startswith("2 of 2 configurations differ by more than")
+        assert "individual " in check.text and "fang2021 out on a VGG " in check.text
+
+
+def test_a_training_that_differs_each_time_is_found(two_cases, monkeypatch):
+    train, count = numbers.train_run, []
+
+    def drifting(*given, **named):
+        trained = train(*given, **named)
+        count.append(0)
+        trained.weights["drift"] = torch.tensor([len(count)])
+        return trained
+
+    monkeypatch.setattr(numbers, "train_run", drifting)
+    found = verdicts(numbers.bytes_(CPU_AS_GPU))
+    assert found["repeated"] == found["killed and resumed"] == "FAILED"
+
+
+# ------------------------------------------------------------------------------------------------- the whole of it
+
+
+def test_an_error_in_a_part_is_a_failed_check(monkeypatch, tmp_path):
+    def broken(resources):
+        yield Check(part="facts", name="first", verdict="ok", text="")
+        raise DeviceError("CUDA error: an illegal memory access")
+
+    monkeypatch.setenv("COLLABENCH_GPU_LEASES", str(tmp_path))
+    monkeypatch.setitem(examination.ON_A_GPU, "facts", broken)
+    first, second = examination.run_part("facts", Resources(1, ("0",), 1, "a test"), tmp_path)
+    assert first.verdict == "ok"
+    assert (second.part, second.verdict) == ("facts", "FAILED") and "illegal memory access" in second.text
+
+
+def test_the_rate_of_a_configuration_is_that_of_the_most_similar_one():
+    found = cases()
+    one = {name: found[name] for name in ("individual", "song2018", "individual on a DenseNet")}
+    named = {
+        name: chosen.model_copy(update={"names": {**chosen.names, "model": chosen.model.family}})
+        for name, chosen in one.items()
+    }
+    rates = [speed.Rate(named[name], 10.0, flops) for name, flops in (("individual", 1e9), ("song2018", 2e9))]
+    assert speed.nearest(named["song2018"], 1, rates) is rates[1]
+    assert speed.nearest(named["individual"], 10**9, rates) is rates[0]
+    per_image = 2e9 / 10 / named["song2018"].recipe.batch_size
+    assert speed.nearest(named["individual on a DenseNet"], round(per_image), rates) in rates
+
+
+def test_without_a_gpu_the_command_says_so_in_a_line(collabench, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    called = collabench("doctor", "--gpu", "--root", tmp_path)
+    assert called.code == 2 and called.out == "" and called.err.count("\n") == 1
+    assert "sees no GPU" in called.err
+    assert collabench("doctor", "--json", "--root", tmp_path).err.endswith("--json goes with doctor --gpu\n")
+
+
+def test_a_failed_check_is_exit_code_1_and_json_has_a_line_for_each(collabench, tmp_path, monkeypatch):
+    from collabench.core import resources
+
+    monkeypatch.setattr(resources, "choose", lambda *given, **named: Resources(1, ("0",), 1, "a test"))
+    checks = [
+        Check(part="facts", name="a", verdict="ok", text="t"),
+        Check(part="x", name="b", verdict="note", text="t"),
+    ]
+    monkeypatch.setattr(examination, "examine_gpu", lambda *given: iter(checks))
+    called = collabench("doctor", "--gpu", "--json", "--root", tmp_path)
+    assert called.code == 0 and [json.loads(line)["name"] for line in called.out.splitlines()] == ["a", "b"]
+    checks.append(Check(part="truth", name="c", verdict="FAILED", text="wrong"))
+    called = collabench("doctor", "--gpu", "--root", tmp_path)
+    assert called.code == 1 and called.out.splitlines()[-1] == "FAILED  truth    c: wrong"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(pretended_gpu.why_not() is not None, reason=str(pretended_gpu.why_not()))
+def test_the_pretended_gpu_passes_every_part_but_speed(tmp_path, monkeypatch):
+    """Its kernels are the CPU's: they raise an IndexError where CUDA reports an error, so that part is left out."""
+    monkeypatch.setenv("COLLABENCH_GPU_LEASES", str(tmp_path / "leases"))
+    parts = [name for name in examination.ON_A_GPU if name != "error of CUDA"]
+    library = pretended_gpu.build(tmp_path)
+    done = pretended_gpu.run(library, "tests.support.pretended_gpu.examine", *parts)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [Check.model_validate_json(line) for line in done.stdout.splitlines()]
+    assert [check for check in found if check.verdict == "FAILED"] == []
+    assert {"truth", "parity", "bytes", "waits", "sharing", "facts"} == {check.part for check in found}
+    assert "pretended GPU" in found[0].text
