@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from collabench.core.processes import ANCESTOR, this_process
-from collabench.core.resources import Resources, on_cluster
+from collabench.core.resources import Resources, executor_profile, on_cluster
 from collabench.core.server import dismiss, serve
 from collabench.storage import archives
 from collabench.storage.locks import holding
@@ -74,7 +74,7 @@ def _run(study: Study, *, resources: Resources, target: str, further: Sequence[s
         target,
         "--config", f"profile={study.workspace.profile}",
         "--profile", str(ROOT / "profiles" / "default"),
-        *(("--workflow-profile", str(ROOT / "profiles" / "slurm")) if on_cluster() else ()),
+        *(_for_cluster() if on_cluster() else ()),
         "--snakefile", str(ROOT / "Snakefile"),
         "--cores", str(resources.cores),
         *(() if on_cluster() else ("--resources", f"gpu={resources.workers if resources.gpus else 0}")),
@@ -92,6 +92,13 @@ def _run(study: Study, *, resources: Resources, target: str, further: Sequence[s
     if code == 0 and not dry:
         plan.require_complete(study, [target])
     return code
+
+
+def _for_cluster() -> list[str]:
+    """Arguments of Snakemake for the executor that schedules the jobs, whose hosts may not see this environment."""
+    own = sorted(name for name in os.environ if name.startswith("COLLABENCH_"))
+    profile = executor_profile(ROOT)
+    return ["--workflow-profile", str(profile), "--executor", profile.name, "--envvars", *own]
 
 
 def snakemake(arguments: list[str]) -> int:

@@ -2,7 +2,8 @@
 
 ``python -m pipeline.snakemake <profile> <target> [further arguments for snakemake]``
 
-With ``COLLABENCH_SCHEDULER=slurm`` in the environment the jobs go to a Slurm cluster (``profiles/slurm``).
+With ``COLLABENCH_SCHEDULER=slurm`` in the environment the jobs go to a Slurm cluster (``profiles/slurm``); any other
+executor plugin of Snakemake's can stand in its place (``profiles/<name>``).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ PROFILE = STUDY.workspace.profile
 HOME = f"artifacts/{PROFILE}"
 # exec: the stage's parent is then Snakemake, with which it ends. Snakemake fills in the interpreter's path, quoted.
 STAGES = "exec {sys.executable:q} -m pipeline.stages"
-# What profiles/slurm has those jobs ask for of which nothing is known.
+# What the profile of the cluster's executor has those jobs ask for of which nothing is known.
 DEFAULTS = workflow.resource_settings.default_resources or {}
 
 

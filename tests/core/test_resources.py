@@ -238,6 +238,6 @@ def test_a_number_of_slots_that_is_none_is_refused(monkeypatch, slots):
 
 
 def test_an_unknown_scheduler_is_refused(monkeypatch):
-    monkeypatch.setenv(resources.SCHEDULER, "pbs")
-    with pytest.raises(CollabenchError, match="pbs: must be slurm"):
+    monkeypatch.setenv(resources.SCHEDULER, "PBS")
+    with pytest.raises(CollabenchError, match="PBS: must be the name"):
         resources.on_cluster()

@@ -34,6 +34,9 @@ def reproduce(
     gpus: Gpus = None,
     hours: Hours = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Send the jobs to a Slurm cluster (profiles/slurm).")] = False,
+    executor: Annotated[
+        str | None, typer.Option("--executor", help="Send the jobs by this executor plugin (profiles/NAME).")
+    ] = None,
     shard: ShardOption = None,
     exact: Exact = False,
 ) -> None:
@@ -46,7 +49,10 @@ def reproduce(
 
     variants.refuse(profile, "reproduce")
     check_hours(hours)
-    if shard is None and not slurm and not exact and (unchanged := _unchanged(root.resolve(), profile, cores, gpus)):
+    if slurm and executor not in (None, "slurm"):
+        raise CollabenchError(f"--executor {executor}: --slurm names another; leave one of them out")
+    executor = "slurm" if slurm else executor
+    if shard is None and not executor and not exact and (unchanged := _unchanged(root.resolve(), profile, cores, gpus)):
         print(unchanged)
         return
     from collabench.core import processes, resources
@@ -62,14 +68,17 @@ def reproduce(
     study = open_study(root, profile)
     workspace = study.workspace
     wanted = part_of(study, shard)
-    if slurm:
-        os.environ[resources.SCHEDULER] = "slurm"
+    if executor:
+        os.environ[resources.SCHEDULER] = executor
     if resources.on_cluster():
+        resources.executor_profile(workspace.root)
         if hours is not None:
             raise CollabenchError("--hours: on a cluster the queue decides when a job begins; leave it out")
         os.environ[resources.GPUS] = gpus or os.environ.get(resources.GPUS) or "none"
         available = resources.allocated(study.profile.device)
-        print(f"jobs go to Slurm, each with one {'GPU' if available.gpus else 'core'}", flush=True)
+        where = os.environ[resources.SCHEDULER]
+        where = "Slurm" if where == "slurm" else f"the executor {where}"
+        print(f"jobs go to {where}, each with one {'GPU' if available.gpus else 'core'}", flush=True)
         _tell_allocations(study, available.device)
     else:
         available = resources.choose(study.profile.device, cores=cores or None, gpus=gpus or None)
@@ -243,14 +252,15 @@ def _keep(output: IO[bytes], file: IO[bytes], last: deque[bytes]) -> None:
 
 def _tell_allocations(study: Study, device_type: str) -> None:
     """Print for how many configurations a cluster's jobs ask for the default time and memory."""
+    from collabench.core.resources import SCHEDULER
     from collabench.study.allocation import without_needs
 
     unknown, every = without_needs(study, device_type), len(study.plan.configurations)
     if unknown:
         print(
             f"{unknown} of {every} configurations have no finished run and no estimate for this type of device: their "
-            "jobs ask for the time and memory of profiles/slurm (first, on a node: collabench estimate -p "
-            f"{study.workspace.profile})",
+            f"jobs ask for the time and memory of profiles/{os.environ[SCHEDULER]} (first, on a node: collabench "
+            f"estimate -p {study.workspace.profile})",
             flush=True,
         )
 

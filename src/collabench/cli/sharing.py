@@ -1,16 +1,27 @@
-"""The commands ``share``, ``import``, ``export`` and ``verify``."""
+"""The commands ``share``, ``import``, ``fetch``, ``export`` and ``verify``."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from collabench.cli.app import HERE, Profile, Root, app, open_study
 from collabench.cli.report import write_pages
 from collabench.core.errors import CollabenchError, one_line
+
+if TYPE_CHECKING:
+    from collabench.study.study import Study
+
+AllowVersions = Annotated[bool, typer.Option("--allow-versions", help="Also runs made with other package versions.")]
+AllowDevices = Annotated[
+    bool, typer.Option("--allow-devices", help="Also runs made on another kind of device (CPU, GPU).")
+]
+PlannedOnly = Annotated[
+    bool, typer.Option("--planned-only", help="Leave runs out that this project's plan doesn't have.")
+]
 
 
 @app.command()
@@ -42,15 +53,9 @@ def import_(
     lock: Annotated[
         Path | None, typer.Option(help="For a remote: the dvc.lock of the copy that pushed; default: this project's.")
     ] = None,
-    allow_versions: Annotated[
-        bool, typer.Option("--allow-versions", help="Also runs made with other package versions.")
-    ] = False,
-    allow_devices: Annotated[
-        bool, typer.Option("--allow-devices", help="Also runs made on another kind of device (CPU, GPU).")
-    ] = False,
-    planned_only: Annotated[
-        bool, typer.Option("--planned-only", help="Leave runs out that this project's plan doesn't have.")
-    ] = False,
+    allow_versions: AllowVersions = False,
+    allow_devices: AllowDevices = False,
+    planned_only: PlannedOnly = False,
 ) -> None:
     """Take finished runs of another copy of this project.
 
@@ -59,21 +64,54 @@ def import_(
     """
     from contextlib import nullcontext
 
-    from collabench.sharing import dvc_remote, import_runs
+    from collabench.sharing import dvc_remote
 
     study = open_study(root, profile)
     folder = Path(source)
     is_copy = "://" not in source and ((folder / "artifacts").is_dir() or (folder / "runs").is_dir())
     lock = lock or study.workspace.root / "dvc.lock"
     with nullcontext(folder) if is_copy else dvc_remote.fetched(study.workspace.root, profile, source, lock) as place:
-        merged = import_runs.merge(
-            study,
-            import_runs.copy_at(place, profile),
-            allow_versions=allow_versions,
-            allow_devices=allow_devices,
-            planned_only=planned_only,
-            log=lambda line: print(one_line(line), file=sys.stderr),
-        )
+        _take(study, place, allow_versions, allow_devices, planned_only)
+
+
+@app.command()
+def fetch(
+    remote: Annotated[str | None, typer.Argument(help="A remote of params.yaml; default: the only one.")] = None,
+    profile: Profile = "default",
+    root: Root = HERE,
+    allow_versions: AllowVersions = False,
+    allow_devices: AllowDevices = False,
+    planned_only: PlannedOnly = False,
+) -> None:
+    """Get finished runs from a remote of params.yaml.
+
+    A clone then has the results without training. Everything is checked as import checks it, and nothing is taken if
+    anything differs.
+    """
+    from collabench.sharing import dvc_remote
+    from collabench.sharing import fetch as remotes
+
+    study = open_study(root, profile)
+    place = study.workspace.root
+    chosen = remotes.remote_of(study.params, remote, study.workspace.params)
+    address = remotes.address_of(chosen, place)
+    with remotes.lock_of(chosen, place) as lock, dvc_remote.fetched(place, profile, address, lock) as folder:
+        _take(study, folder, allow_versions, allow_devices, planned_only)
+
+
+def _take(study: Study, place: Path, allow_versions: bool, allow_devices: bool, planned_only: bool) -> None:
+    """Take the finished runs of a copy of the project, and say what came and what is missing."""
+    from collabench.sharing import import_runs
+
+    profile = study.workspace.profile
+    merged = import_runs.merge(
+        study,
+        import_runs.copy_at(place, profile),
+        allow_versions=allow_versions,
+        allow_devices=allow_devices,
+        planned_only=planned_only,
+        log=lambda line: print(one_line(line), file=sys.stderr),
+    )
     for name, values in (("devices", merged.devices), ("commits", merged.commits)):
         if values:
             print(one_line(f"{name}: {', '.join(sorted(values))}"))

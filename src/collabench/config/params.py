@@ -6,11 +6,12 @@ import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from collabench.config import settings
 from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.config.fields import Name
+from collabench.config.remotes import RemoteConfig
 from collabench.config.sections import MethodConfig, ModelConfig, ProfileConfig, RecipeConfig
 from collabench.config.validation import validate
 from collabench.config.yaml_file import Document, KeyPath, is_text_everywhere, read_yaml
@@ -28,6 +29,7 @@ class Params(Record):
     recipes: dict[Name, RecipeConfig]
     methods: dict[Name, MethodConfig]
     profiles: dict[Name, ProfileConfig]
+    remotes: dict[Name, RemoteConfig] = Field(default_factory=dict)
     _document: Document | None = PrivateAttr(default=None)
 
     def place(self, key: KeyPath) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +22,8 @@ NO_GPU = "no GPU"
 #: Most processes that share a GPU where $COLLABENCH_GPU_SLOTS does not say it.
 MOST_SLOTS = 4
 
-#: With ``slurm``, a cluster schedules the jobs and gives each its cores and its GPU.
+#: Names the executor plugin of Snakemake's (``slurm``, ``kubernetes`` …) by which a cluster schedules the jobs and
+#: gives each its cores and its GPU. Unset: this machine schedules them.
 SCHEDULER = "COLLABENCH_SCHEDULER"
 #: Used instead of a GPU's name: the only GPU that the cluster's scheduler has made visible.
 ALLOCATED = "allocated"
@@ -138,11 +141,34 @@ def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None =
 
 
 def on_cluster() -> bool:
-    """Whether a cluster schedules the jobs. Raises CollabenchError for an unknown scheduler."""
+    """Whether a cluster schedules the jobs. Raises CollabenchError for what cannot name an executor of Snakemake's."""
     scheduler = os.environ.get(SCHEDULER, "")
-    if scheduler not in ("", "slurm"):
-        raise CollabenchError(f"{SCHEDULER}={scheduler}: must be slurm, or unset to schedule on this machine")
+    if scheduler in ("local", "dryrun", "touch"):
+        raise CollabenchError(f"{SCHEDULER}={scheduler}: is no cluster; leave it out to schedule on this machine")
+    if scheduler and not re.fullmatch(r"[a-z][a-z0-9-]{0,63}", scheduler):
+        raise CollabenchError(
+            f"{SCHEDULER}={scheduler}: must be the name of an executor plugin of Snakemake's, such as slurm or "
+            "cluster-generic, or unset to schedule on this machine"
+        )
     return bool(scheduler)
+
+
+def executor_profile(root: Path) -> Path:
+    """The folder of Snakemake's settings for the executor that $COLLABENCH_SCHEDULER names: ``profiles/<name>``.
+
+    Raises CollabenchError (one line) if the folder has no ``config.yaml``, or if the executor's package is missing.
+    """
+    name = os.environ[SCHEDULER]
+    package = f"snakemake-executor-plugin-{name}"
+    if importlib.util.find_spec(package.replace("-", "_")) is None:
+        raise CollabenchError(f"--executor {name}: the package {package} is missing: pip install {package}")
+    folder = root / "profiles" / name
+    if not (folder / "config.yaml").is_file():
+        raise CollabenchError(
+            f"{folder / 'config.yaml'}: does not exist; it holds what the executor {name} needs "
+            "(docs/how-to/cluster.md#other-clusters)"
+        )
+    return folder
 
 
 def allocated(device: str) -> Resources:
@@ -152,7 +178,7 @@ def allocated(device: str) -> Resources:
     """
     asked = os.environ.get(GPUS) or "none"
     gpu = device == "cuda" or (device == "auto" and asked != "none")
-    return Resources(1, (ALLOCATED,) if gpu else (), 1, "scheduled by Slurm")
+    return Resources(1, (ALLOCATED,) if gpu else (), 1, f"scheduled by {os.environ.get(SCHEDULER) or 'a cluster'}")
 
 
 def _positive(text: str, name: str) -> int:

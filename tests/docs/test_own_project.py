@@ -1,0 +1,46 @@
+"""The pages on a project of one's own and on other settings: their commands are carried out, one after the other."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.project import ROOT, environment
+
+
+def commands(page: str) -> list[str]:
+    """The commands of a page's console blocks, in order."""
+    text = (ROOT / "docs" / "how-to" / page).read_text()
+    blocks = re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.slow
+def test_every_command_of_the_two_pages_works(tmp_path):
+    folder: Path = tmp_path
+    printed = {}
+    for line in commands("own-project.md") + commands("other-settings.md"):
+        name, *arguments = shlex.split(line)
+        if name == "cd":
+            folder = folder / arguments[0]
+            continue
+        assert name == "collabench", line
+        done = subprocess.run(
+            [sys.executable, "-m", "collabench", *arguments],
+            cwd=folder, env=environment(ROOT), text=True, capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        printed[line] = done.stdout
+    assert "4 trained" in printed["collabench run -p smoke"]
+    (settings,) = (text for line, text in printed.items() if "--method mine" in line)
+    assert "2 trained" in settings and "as -p smoke~" in settings
+    assert len(list((folder / "artifacts").glob("smoke~*/runs/*/seed-*"))) == 2
+
+
+def test_the_pages_have_commands():
+    assert len(commands("own-project.md")) == 4 and len(commands("other-settings.md")) == 3

@@ -1,0 +1,85 @@
+"""Any executor plugin of Snakemake's schedules jobs: here cluster-generic, whose nodes do not see the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.project import collabench, contents, copy_project
+
+PROFILE = "cluster"
+PARAMS = """
+  cluster:
+    description: jobs for a cluster
+    seeds: 2
+    seeds_per_job: 1
+    device: cpu
+    tables:
+      - {name: two, datasets: [digits-tiny], models: [resnet8], recipes: [smoke], methods: [individual]}
+"""
+
+#: A cluster that gives a job nothing of the environment in which it was submitted but where programs lie.
+SUBMIT = """#!/bin/sh
+echo "$1" >> {jobs}
+env -i PATH="$PATH" HOME="$HOME" PYTHONPATH="$PYTHONPATH" sh "$1" > "{folder}/job-$$.log" 2>&1 &
+echo $!
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("executor") / "project"
+    copy_project(folder, PARAMS)
+    place = folder / "profiles" / "cluster-generic" / "config.yaml"
+    settings = yaml.safe_load(place.read_text())
+    script = folder.parent / "submit.sh"
+    script.write_text(SUBMIT.format(jobs=folder.parent / "jobs.txt", folder=folder.parent))
+    script.chmod(0o755)
+    settings |= {"cluster-generic-submit-cmd": f"{script}", "latency-wait": 5, "retries": 0}
+    del settings["cluster-generic-cancel-cmd"]
+    place.write_text(yaml.safe_dump(settings))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_study_by_another_executor_gives_the_bytes_of_this_machine(project, tmp_path):
+    done = collabench(project, "reproduce", "-p", PROFILE, "--executor", "cluster-generic", check=False)
+    log = (project / f"artifacts/{PROFILE}/state/logs/reproduce.log").read_text()
+    assert done.returncode == 0, done.stdout[-2000:] + log[-3000:]
+    assert "jobs go to the executor cluster-generic, each with one core" in done.stdout
+    jobs = (project.parent / "jobs.txt").read_text().split()
+    assert len(jobs) == 2 and all(os.sep in job for job in jobs), "training alone is sent"
+    runs = project / "artifacts" / PROFILE / "runs"
+    here = {name: content for name, content in contents(runs).items() if not name.endswith(".done")}
+    copy_project(tmp_path / "again", PARAMS)
+    collabench(tmp_path / "again", "run", "-p", PROFILE, "--cores", "1")
+    assert contents(tmp_path / "again" / "artifacts" / PROFILE / "runs") == here
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--executor", "kubernets"],
+         "the package snakemake-executor-plugin-kubernets is missing: pip install snakemake-executor-plugin-kubernets"),
+        (["--executor", "local"], "COLLABENCH_SCHEDULER=local: is no cluster"),
+        (["--executor", "../x"], "must be the name of an executor plugin"),
+        (["--executor", "cluster-generic", "--slurm"], "--executor cluster-generic: --slurm names another"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_before_anything_runs(project, arguments, message):
+    done = collabench(project, "reproduce", "-p", PROFILE, *arguments, check=False)
+    assert done.returncode == 2 and message in done.stdout, done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_an_executor_without_settings_is_one_line(project, tmp_path):
+    place = project / "profiles" / "cluster-generic"
+    place.rename(tmp_path / "away")
+    try:
+        done = collabench(project, "reproduce", "-p", PROFILE, "--executor", "cluster-generic", check=False)
+    finally:
+        (tmp_path / "away").rename(place)
+    assert done.returncode == 2 and "profiles/cluster-generic/config.yaml: does not exist" in done.stdout
