@@ -214,6 +214,26 @@ def test_filters_search_and_permalinks_of_claims(opened, small):
     assert "no such claim" in here.go("#claims/gone").locator("#view").inner_text()
 
 
+@pytest.mark.parametrize("label", ["Paper", "Data set", "Noise", "Backbone"])
+def test_every_filter_of_claims_leaves_its_own(opened, real, label):
+    page = opened(real).go()
+    every = page.locator(".claim").count()
+    chosen = page.get_by_label(label, exact=True)
+    values = chosen.locator("option").evaluate_all("all => all.map((one) => one.value)")
+    assert values[0] == "" and len(values) > 2
+    counts = []
+    for value in values[1:]:
+        page.get_by_label(label, exact=True).select_option(value)
+        counts.append(page.locator(".claim").count())
+        if label == "Paper":
+            (cited,) = {text.split(" · ")[0] for text in page.locator(".claim .what > .muted").all_inner_texts()}
+            assert cited == page.get_by_label(label, exact=True).locator(":checked").inner_text()
+    assert all(0 < count < every for count in counts)
+    assert page.get_by_label("Search").is_visible() and "=" in page.url
+    page.get_by_role("button", name="Show all").click()
+    assert page.locator(".claim").count() == every
+
+
 def test_the_leaderboard_sorts_and_computes_other_baselines(opened, small):
     page = opened(small).go("#leaderboard?profile=small")
     methods = lambda: page.locator(".heat tbody th").all_inner_texts()  # noqa: E731
