@@ -168,7 +168,7 @@ def test_the_projects_claims_name_only_what_params_define():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["default", "digits", "digits-claims", "cifar10-jpeg", "cifar10-jpeg-gpu", "paper"])
+@pytest.mark.parametrize("profile", ["default", "digits", "cifar10-jpeg", "cifar10-jpeg-gpu", "paper"])
 def test_a_profile_runs_everything_that_its_claims_need(profile):
     study = load_study(ROOT, profile)
     plan, claims = study.plan, load_claims(study.workspace.papers, study.params)

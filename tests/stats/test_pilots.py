@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.pilots import Pilot, choose, render
@@ -28,6 +30,30 @@ def test_a_recipe_whose_curve_still_falls_is_too_short_whatever_its_error():
     assert choose([pilot(28, 9, rises=-3)]) is None
     page = render({("Small VGG", "vgg16-small", "20 % uniform noise"): [pilot(28, 9, rises=-3)]})
     assert "| 20 % uniform noise | none is long enough |" in page
+
+
+def held_out(epochs: int, error: float, **changes: float) -> Pilot:
+    return replace(pilot(epochs, error, **changes), held_out=True)
+
+
+def test_where_there_are_pilots_on_held_out_images_a_recipe_has_to_pass_there_too():
+    on_test = [pilot(14, 10), pilot(28, 10.1), pilot(56, 10.2)]
+    assert choose(on_test, held_out(14, 30, rises=-2), held_out(28, 33), held_out(56, 30)).epochs == 56
+    assert choose(on_test, held_out(14, 40), held_out(28, 30)).epochs == 28
+    assert choose(on_test, held_out(14, 40), held_out(112, 30)) is None
+
+
+def test_the_page_chooses_on_test_images_with_the_held_out_ones_of_the_same_backbone_and_noise():
+    found = {
+        ("ResNet-8", "resnet8", "noise"): [pilot(14, 10), pilot(28, 10.1)],
+        ("ResNet-8 held out", "resnet8", "noise"): [held_out(14, 40), held_out(28, 30)],
+        ("ResNet-8 held out", "resnet8", "clean"): [held_out(14, 30)],
+    }
+    page = render(found)
+    assert "| noise | `digits-14` | 14 | 2 | 10.00 | 1.41 | +0.00 | yes | passes |" in page
+    assert "| noise | `digits-28` | 28 | 2 | 10.10 | 1.41 | +0.00 | yes | **chosen** |" in page
+    assert "| noise | `digits-28` | 28 | 2 | 30.00 | 1.41 | +0.00 | yes | passes |" in page
+    assert page.count("**chosen**") == 1
 
 
 def test_the_page_marks_the_choice():
