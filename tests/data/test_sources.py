@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from collabench.models.torchvision_import import import_torchvision
 from pydantic import ValidationError
 
 from collabench import data
