@@ -48,6 +48,7 @@ from collabench.data import noise
 from collabench.methods import METHODS, Batch, MethodSettings
 from collabench.models import FAMILIES, Backbone, build_backbone
 from collabench.models.dropout import assign_generators
+from collabench.models.pretrained import PretrainedWeights, load_pretrained
 from collabench.papers.claim_schema import Claim, Claims, ClaimScope, ClaimSource, Compared, FirstEffect, Replicated
 from collabench.papers.replications import replicated_cells
 from collabench.papers.tables import load_papers, plan_cells
@@ -258,6 +259,8 @@ def network(shape: tuple[int, int, int], device: str) -> Callable[[Record], Any]
     def compute(entry: Record) -> tuple[Any, ...]:
         with torch.device(device):
             backbone = build_backbone(entry, shape, CLASSES, 0)
+        if entry.weights is not None:
+            load_pretrained(backbone, entry.weights)
         state = backbone.state_dict()
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         return (
@@ -592,6 +595,8 @@ MODEL_BASES: dict[str, tuple[tuple[int, int, int], str, tuple[dict[str, Any], ..
     "hidden": 4})),
     "resnet": ((1, 16, 16), "cpu", ({"depth": 18, "width": 2, "hidden": 4}, {"blocks": (1, 1), "width": 4,
     "hidden": 4})),
+    "preact_resnet": (SHAPE, "cpu", ({"depth": 18, "width": 2}, {"blocks": (1, 1), "width": 4})),
+    "wide_resnet": (SHAPE, "cpu", ({"depth": 10, "widening": 1}, {"depth": 16, "widening": 1, "dropout": 0.2})),
     "torchvision_model": (
         (3, 64, 64), "meta",
         ({"name": "resnet18"},),
@@ -612,6 +617,7 @@ MODEL_VALUES: dict[str, tuple[Any, ...]] = {
     ),
     "import_": ("made_up_networks:make_another",),
     "arguments": ({"width": 5},),
+    "weights": (PretrainedWeights(path="/nowhere/weights.safetensors", sha256="0" * 64),),
 }  # fmt: skip
 
 

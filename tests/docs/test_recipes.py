@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 
+from collabench.config.params import load_params
 from collabench.study.study import load_study
 from tests.support.project import ROOT, environment
 
@@ -14,7 +15,7 @@ PAGE = (ROOT / "docs" / "how-to" / "recipes.md").read_text()
 
 
 def test_the_example_of_the_page(tmp_path):
-    (entries,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    entries, _ = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     trained, refused = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     params = tmp_path / "params.yaml"
 
@@ -35,3 +36,12 @@ def test_the_example_of_the_page(tmp_path):
     page = (load_study(tmp_path, "mine").workspace.report / "mine.md").read_text()
     (title,) = re.findall(r"says `(.*?)`", PAGE, re.DOTALL)
     assert title.replace("\n", " ") in page
+
+
+def test_the_entry_of_pretrained_weights_is_one(tmp_path):
+    entries, tuned = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    added = tuned.replace("sha256: …", f"sha256: {'0a' * 32}").removeprefix("models:\n")
+    (tmp_path / "params.yaml").write_text(entries.replace("models:\n", f"models:\n{added}", 1))
+    weights = load_params(tmp_path / "params.yaml").models["tuned"].weights
+    assert weights is not None and weights.path == str(tmp_path / "weights.safetensors")
+    assert weights.fresh == ("classifier",)

@@ -11,12 +11,15 @@ from collabench.models import FAMILIES, build_backbone
 from collabench.training.flops import count as count_work
 from tests.support.project import ROOT
 from tests.support.synthetic import configuration_of, settings_of
+from tests.support.training_cases import run_of, train
 
 PARAMS = load_params(ROOT / "params.yaml")
 SMALL = {
     "cifar_resnet": ({"depth": 8, "width": 4}, (1, 8, 8)),
     "densenet": ({"depth": 10, "growth": 4}, (3, 16, 16)),
     "torchvision_model": ({"name": "resnet18"}, (3, 64, 64)),
+    "preact_resnet": ({"blocks": (1, 2), "width": 4}, (3, 16, 16)),
+    "wide_resnet": ({"depth": 10, "widening": 1, "dropout": 0.3}, (3, 16, 16)),
 }
 
 
@@ -63,6 +66,58 @@ def test_cifar_resnet_parameters_by_hand(depth):
         count += before * width * 9 + (2 * blocks - 1) * width * width * 9 + 2 * blocks * 2 * width
         before = width
     assert parameters(f"resnet{depth}", 10) == count + 64 * 10 + 10
+
+
+def preactivation_by_hand(stem: int, widths: list[int], blocks: list[int], classes: int) -> int:
+    """Parameters of convolutions, normalisations and classifier, counted from the architecture."""
+    count, before = 3 * stem * 9, stem
+    for index, (width, number) in enumerate(zip(widths, blocks, strict=True)):
+        for block in range(number):
+            count += 2 * before + before * width * 9 + 2 * width + width * width * 9
+            if before != width or (index and not block):
+                count += before * width
+            before = width
+    return count + 2 * before + before * classes + classes
+
+
+def counted(family: str, classes: int = 10, **values: object) -> int:
+    with torch.device("meta"):
+        backbone = build_backbone(settings(family, **values), (3, 32, 32), classes, 0)
+    return sum(p.numel() for p in backbone.parameters())
+
+
+#: WRN-d-k → millions of parameters for CIFAR-10 (Zagoruyko & Komodakis, 2016, tables 2 to 5).
+@pytest.mark.parametrize(
+    ("depth", "widening", "millions"),
+    [(40, 1, 0.6), (40, 2, 2.2), (40, 4, 8.9), (40, 8, 35.7), (28, 10, 36.5), (28, 12, 52.5), (22, 8, 17.2),
+     (16, 8, 11.0), (16, 10, 17.1)],
+)  # fmt: skip
+def test_wide_resnets_have_the_published_parameters(depth, widening, millions):
+    found = counted("wide_resnet", depth=depth, widening=widening)
+    assert round(found / 1e6, 1) == millions
+    widths = [16 * widening, 32 * widening, 64 * widening]
+    assert found == preactivation_by_hand(16, widths, [(depth - 4) // 6] * 3, 10)
+
+
+@pytest.mark.parametrize(("depth", "blocks"), [(18, [2, 2, 2, 2]), (34, [3, 4, 6, 3])])
+@pytest.mark.parametrize("classes", [10, 100])
+def test_preact_resnet_parameters_by_hand(depth, blocks, classes):
+    assert counted("preact_resnet", classes, depth=depth) == preactivation_by_hand(
+        64, [64, 128, 256, 512], blocks, classes
+    )
+
+
+def test_preact_resnet18_has_the_size_of_the_literature():
+    assert round(counted("preact_resnet", depth=18) / 1e6, 2) == 11.17
+
+
+@pytest.mark.parametrize("method", ["song2018", "one", "okddip", "dml", "wang2018", "auxiliary", "kd"])
+@pytest.mark.parametrize("model", [{"family": "preact_resnet", "blocks": (1, 1), "width": 4},
+                                   {"family": "wide_resnet", "depth": 10, "widening": 1, "dropout": 0.3}])  # fmt: skip
+def test_methods_train_networks_with_activations_first(method, model):
+    run = run_of(method, recipe={"epochs": 1}, on=model)
+    first, again = train(run), train(run)
+    assert first.result == again.result and len(first.result.curves.test_error) == 1
 
 
 def densenet_by_hand(name: str, classes: int) -> tuple[int, int]:
@@ -121,6 +176,8 @@ def test_torchvision_state_dict_loads_into_the_plain_model():
     "family,values,shape,what",
     [
         ("cifar_resnet", {"depth": 8}, (1, 3, 3), "at least 4x4"),
+        ("wide_resnet", {"depth": 10}, (1, 3, 3), "at least 4x4"),
+        ("preact_resnet", {"depth": 18}, (1, 7, 9), "at least 8x8"),
         ("torchvision_model", {"name": "resnet5O"}, (3, 64, 64), "no classification model"),
         ("torchvision_model", {"name": "resnet18", "stages": {"a": ["conv1"], "b": ["fc"]}}, (3, 64, 64), "stage"),
     ],

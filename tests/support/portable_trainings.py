@@ -64,6 +64,9 @@ RECIPES: dict[str, dict] = {
     },
     "one-cycle": {"schedule": "one_cycle", "clip_gradient_norm": 0.1, "ema_decay": 0.5},
 }  # fmt: skip
+PREACT = {"family": "preact_resnet", "blocks": (1, 1), "width": 8}
+WIDE = {"family": "wide_resnet", "depth": 10, "widening": 1, "dropout": 0.3}
+CASES |= {"preact": ("song2018", {}, PREACT, DIGITS), "wide": ("individual", {}, WIDE, DIGITS)}
 CASES |= {"adamw": ("individual", {}, RESNET8, DIGITS), "one-cycle": ("song2018", {}, RESNET8, DIGITS)}
 SEED = 3
 DIGESTS = Path(__file__).with_suffix(".json")

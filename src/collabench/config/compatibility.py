@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collabench.config.batch_sizes import held_out
@@ -12,6 +13,7 @@ from collabench.config.matrices import check_size
 from collabench.core.errors import ConfigError
 from collabench.methods import METHODS, MethodSettings
 from collabench.models import Backbone, ModelSettings, build_backbone
+from collabench.models.pretrained import check_pretrained, read_weights
 
 if TYPE_CHECKING:
     from collabench.config.configuration import Configuration
@@ -62,6 +64,16 @@ def check_files(configuration: Configuration) -> None:
         settings = configuration.model if model is None else configuration.peer_models[model]
         return _backbone(settings, form.network_shape(configuration.recipe), form.classes)
 
+    for part, model in {configuration.names["model"]: configuration.model, **configuration.peer_models}.items():
+        if model.weights is not None:
+            try:
+                weights = read_weights(Path(model.weights.path), model.weights.sha256)
+                if form is not None:
+                    backbone = _backbone(model, form.network_shape(configuration.recipe), form.classes)
+                    check_pretrained(backbone, model.weights, weights)
+            except ConfigError as error:
+                entry = ("models", part)
+                raise ConfigError(f"{configuration.label}: {'.'.join(entry)}: {error}", entry) from None
     try:
         configuration.method.check_files(None if form is None else make_backbone)
     except ConfigError as error:

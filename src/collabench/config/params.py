@@ -84,6 +84,8 @@ def load_params(path: Path, changes: Sequence[str] = ()) -> Params:
         for field, section, other in method.references():
             check_name(document, ("methods", name, field), params, section, other)
         params.methods[name] = method.with_absolute_paths(path.absolute().parent)
+    for name, model in params.models.items():
+        params.models[name] = model.with_absolute_paths(path.absolute().parent)
     for name, noise in params.noise.items():
         params.noise[name] = noise.with_absolute_paths(path.absolute().parent)
     _refuse_teacher_cycles(document, params)

@@ -19,8 +19,8 @@ Terms: ``hard``, ``distillation``. No text of this paper is at hand: all values 
                         starts from the initial weights that its teacher started from
 ``teacher_average``     how the members become one teacher: ``probabilities`` (default),
                         q = mean_j softmax(z_j; T), or ``logits``, q = softmax(mean_j z_j; T)
-``teacher_file``        instead of a run: a safetensors file with the weights of ``teacher_model``. A path that is not
-                        absolute begins at the folder of ``params.yaml``
+``teacher_file``        instead of a run: a file with the weights of ``teacher_model`` (safetensors, or tensors alone by
+                        ``torch.save``). A path that is not absolute begins at the folder of ``params.yaml``
 ``teacher_sha256``      the file's SHA-256, which stands for it in the run's identity: the path does not enter it
 ======================= ==============================================================================================
 
@@ -29,25 +29,22 @@ The teacher is frozen, in eval mode, and no part of the training network.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import safetensors.torch
 import torch
 from pydantic import Field, model_validator
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from collabench.core.errors import ConfigError
 from collabench.core.record import LATER
-from collabench.core.regular import read_file
 from collabench.methods import contract
 from collabench.methods.losses import hard_cross_entropy, kullback_leibler, log_probabilities
 from collabench.models import Backbone
+from collabench.models.pretrained import misfits, read_weights
 
 
 class Settings(contract.MethodSettings):
@@ -103,7 +100,7 @@ class Settings(contract.MethodSettings):
     def check_files(self, make_backbone: Callable[[str | None], Backbone] | None) -> None:
         if self.teacher_file is not None and self.teacher_sha256 is not None:
             path = Path(self.teacher_file)
-            weights = read_weights(path, self.teacher_sha256)
+            weights = read_weights(path, self.teacher_sha256, "teacher_file", "teacher_sha256")
             if make_backbone is not None:
                 check_weights(make_backbone(self.teacher_model), path, weights)
 
@@ -128,9 +125,9 @@ class Method(contract.Method[Backbone]):
         if settings.teacher_file is None or settings.teacher_sha256 is None:
             return list(self.context.teachers)
         path, teacher = Path(settings.teacher_file), self.context.make_backbone(0, model=settings.teacher_model)
-        weights = read_weights(path, settings.teacher_sha256)
+        weights = read_weights(path, settings.teacher_sha256, "teacher_file", "teacher_sha256")
         check_weights(teacher, path, weights)
-        teacher.load_state_dict(weights)
+        teacher.load_state_dict(weights, strict=False)  # a file may lack counts of batches
         teacher.eval().requires_grad_(False)
         return [teacher.to(memory_format=torch.channels_last)]  # type: ignore[call-overload] # torch's lacks memory_format
 
@@ -175,33 +172,9 @@ def teacher_log_probabilities(logits: Tensor, temperature: float, average: str) 
     return torch.logsumexp(log_probabilities(logits, temperature), dim=0) - math.log(len(logits))
 
 
-def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises ConfigError (one line) if it is missing or has another SHA-256."""
-    try:
-        content = read_file(path)
-    except OSError as error:
-        raise ConfigError(f"teacher_file: {path}: cannot be read ({error.strerror})") from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise ConfigError(f"teacher_file: {path}: its SHA-256 is {found}, teacher_sha256 says {sha256}")
-    try:
-        return safetensors.torch.load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ConfigError(f"teacher_file: {path}: not a safetensors file ({' '.join(str(error).split())})") from None
-
-
 def check_weights(backbone: Backbone, path: Path, weights: Mapping[str, Tensor]) -> None:
     """Raise ConfigError (one line) unless the tensors of a file have exactly the names and shapes of ``backbone``'s."""
-    expected = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
-    problems = [
-        *(f"{key} is missing" for key in expected if key not in weights),
-        *(f"{key} is not of this model" for key in weights if key not in expected),
-        *(
-            f"{key} is {tuple(weights[key].shape)} and should be {shape}"
-            for key, shape in expected.items()
-            if key in weights and tuple(weights[key].shape) != shape
-        ),
-    ]
+    problems = misfits(backbone, weights)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ConfigError(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
 from torch import Tensor, nn
 
-from collabench.core.record import Record
+from collabench.core.record import LATER, Record
+from collabench.models.pretrained import PretrainedWeights
 
 
 class ModelSettings(Record):
     """Settings that every model has; a family's file adds its own.
 
     ``family``: a ``Literal`` of the subclass, the name of the family's file. ``draws_dropout``: whether a model with
-    these settings can have dropout layers.
+    these settings can have dropout layers. ``weights``: those that training begins with, in place of random ones.
     """
 
     if TYPE_CHECKING:
@@ -22,6 +24,19 @@ class ModelSettings(Record):
 
         @property
         def draws_dropout(self) -> bool: ...
+
+    weights: Annotated[PretrainedWeights | None, LATER] = None
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that can change numbers, as plain data: of pretrained weights their checksum."""
+        fields = self.identity_fields(exclude=("weights",))
+        return fields if self.weights is None else fields | {"weights": self.weights.identity()}
+
+    def with_absolute_paths(self, folder: Path) -> Self:
+        """These settings with every relative path resolved against ``folder``, the folder of ``params.yaml``."""
+        if self.weights is None:
+            return self
+        return self.model_copy(update={"weights": self.weights.with_absolute_path(folder)})
 
 
 class _Staged(Protocol):

@@ -11,7 +11,10 @@ from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.config.known_datasets import KNOWN, look_alikes
 from collabench.config.sections import ModelConfig, RecipeConfig
 
-_FAMILIES = {"cifar_resnet": "ResNet", "densenet": "DenseNet", "vgg": "VGG", "resnet": "ResNet"}
+_FAMILIES = {
+    "cifar_resnet": "ResNet", "densenet": "DenseNet", "vgg": "VGG", "resnet": "ResNet",
+    "preact_resnet": "PreAct-ResNet", "wide_resnet": "WRN",
+}  # fmt: skip
 
 #: What is known of a data set's labels, in words.
 LABELS = {"clean": "clean labels", "given": "labels as given", "noisy": "labels as given, some of them wrong"}
@@ -130,9 +133,14 @@ def dataset(name: str, settings: DatasetConfig) -> str:
 
 def model(name: str, settings: ModelConfig) -> str:
     """``ResNet-8 (width 16)``. Uses the ``name`` of ``params.yaml`` if the family has no depth."""
+    if settings.weights is not None:
+        plain = model(name, settings.model_copy(update={"weights": None}))
+        return f"{plain}, pretrained ({settings.weights.sha256[:8]})"
     values = settings.model_dump(exclude={"family"}, by_alias=True)
     if values.get("depth") is not None:
         name = f"{_FAMILIES.get(settings.family, name)}-{values.pop('depth')}"
+    if values.get("widening") is not None:
+        name += f"-{values.pop('widening')}"
     if values.get("width") is not None:
         return f"{name} (width {values['width']:g})" if isinstance(values["width"], int | float) else name
     changed = {key: values[key] for key in settings.model_fields_set & values.keys()}

@@ -13,6 +13,7 @@ from collabench.core.seeding import stream_seed
 from collabench.methods import METHODS, Context, Method
 from collabench.models import Backbone, build_backbone
 from collabench.models.dropout import number_copy
+from collabench.models.pretrained import load_pretrained
 
 
 def make_context(
@@ -27,6 +28,8 @@ def make_context(
     def make_backbone(copy: int, model: str | None = None) -> Backbone:
         settings = configuration.model if model is None else configuration.peer_models[model]
         backbone = build_backbone(settings, input_shape, classes, stream_seed(seed, "init", copy))
+        if settings.weights is not None:
+            load_pretrained(backbone, settings.weights)
         number_copy(backbone, copy)
         return backbone
 

@@ -20,7 +20,7 @@ from collabench.data import archives, image_files
 from collabench.data.download import checksum_of
 from collabench.data.sources import _imagenet32_batch
 from collabench.data.tensors import read_tensors
-from collabench.methods.kd import read_weights
+from collabench.models.pretrained import read_weights
 from collabench.storage.archives import pack_runs, unpack
 from collabench.storage.files import folder_beside, move
 from collabench.storage.temporary import remove_abandoned_temporaries, temporary_folder
