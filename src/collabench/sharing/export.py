@@ -278,7 +278,9 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def _settings(settings: Any) -> str:
-    return f"`{json.dumps(settings.model_dump(mode='json', by_alias=True), sort_keys=True)}`"
+    """Settings as JSON, without the path of pretrained weights, for which their checksum stands."""
+    hidden: Any = {"weights": {"path"}} if getattr(settings, "weights", None) else {"weights"}
+    return f"`{json.dumps(settings.model_dump(mode='json', by_alias=True, exclude=hidden), sort_keys=True)}`"
 
 
 def _over_seeds(study: Study, configuration: Configuration, errors: dict[int, float]) -> list[tuple[str, str]]:
