@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import pytest
 
 import collabench
 from collabench import api
+from tests.support.project import ROOT
 
 
 def test_importing_the_package_imports_nothing_large():
@@ -28,3 +31,23 @@ def test_every_name_of_the_interface_is_there_at_the_top():
 def test_a_name_that_is_none_is_an_error():
     with pytest.raises(AttributeError, match="has no attribute 'load_run'"):
         collabench.load_run  # noqa: B018
+
+
+def test_the_reference_names_the_interface_with_its_signatures():
+    """What breaks this test breaks somebody's code: it needs another version, or a default with the old meaning."""
+    page = (ROOT / "docs" / "reference" / "python.md").read_text()
+    named = re.findall(r"^\| `(\w+)(\([^`]*\))?` \|", page, re.MULTILINE)
+    found = dict(named[: len(api.__all__)])
+    assert set(found) == set(api.__all__)
+    for name, written in found.items():
+        if written:
+            signature = inspect.signature(getattr(api, name))
+            bare = [one.replace(annotation=inspect.Parameter.empty) for one in signature.parameters.values()]
+            assert str(inspect.Signature(bare)) == written
+
+
+def test_the_reference_names_every_part_of_what_is_returned():
+    page = (ROOT / "docs" / "reference" / "python.md").read_text()
+    parts = {name for kind in (api.Finished, api.Learner) for name in dir(kind) if not name.startswith("_")}
+    parts |= set(api.Finished.__dataclass_fields__)
+    assert sorted(name for name in parts if f"`{name}" not in page and f".{name}" not in page) == []

@@ -1,4 +1,4 @@
-"""The pages on a project of one's own and on other settings: their commands are carried out, one after the other."""
+"""The pages on a project of one's own, on other settings and on Python: what they say is done, in one project."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.project import ROOT, environment
+
+REFERENCE = ROOT / "docs" / "reference" / "python.md"
 
 
 def commands(page: str) -> list[str]:
@@ -40,6 +42,13 @@ def test_every_command_of_the_two_pages_works(tmp_path):
     (settings,) = (text for line, text in printed.items() if "--method mine" in line)
     assert "2 trained" in settings and "as -p smoke~" in settings
     assert len(list((folder / "artifacts").glob("smoke~*/runs/*/seed-*"))) == 2
+    blocks = re.findall(r"^```python\n(.*?)^```$", REFERENCE.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    code = "\n".join([*blocks, "print(len(runs), done.logits.shape, sorted(terms), type(network).__name__)"])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment(ROOT), text=True, capture_output=True, check=False
+    )
+    assert done.stdout == "4 (100, 10) ['hard', 'soft'] Backbone\n", done.stdout + done.stderr
 
 
 def test_the_pages_have_commands():

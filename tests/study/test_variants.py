@@ -37,6 +37,12 @@ def test_a_run_with_other_settings_is_trained_under_ids_of_its_own(finished, col
     assert collabench("plan", "-p", "small", "--root", finished).out == plain.out
     states = json.loads(collabench("plan", "-p", "small", "--set", EPOCHS, "--json", "--root", finished).out)
     assert (states["profile"], states["states"]) == (name, {"done": 2, "todo": 8})
+    explained = collabench("explain", "-p", name, "individual", "noisy", "--root", finished)
+    assert explained.code == 0, explained.err
+    (one,) = {run.configuration.id for run in variant.plan.runs if run.configuration.names["noise"] == "noisy"
+              and run.configuration.names["method"] == "individual"}  # fmt: skip
+    written = collabench("export", "-p", name, "--configuration", one, "--out", finished / "head", "--root", finished)
+    assert written.code == 0, written.err
     assert collabench("gc", "-p", "small", "--dry-run", "--root", finished).out.startswith("0 entries")
 
 
