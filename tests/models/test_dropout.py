@@ -45,7 +45,7 @@ def test_what_is_zeroed_together_and_how_often(leading, probability):
 def test_in_testing_nothing_is_zeroed():
     x = torch.ones(4, 3, 2, 2)
     assert SeededDropout(0.5).eval()(x) is x and SeededDropout(0.0).train()(x) is x
-    with pytest.raises(RuntimeError, match="call copy_generators before training"):
+    with pytest.raises(RuntimeError, match="call assign_generators before training"):
         SeededDropout(0.5).train()(x)
 
 

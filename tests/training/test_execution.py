@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -16,12 +16,13 @@ from torch._dynamo.backends.common import aot_autograd
 
 from collabench.config.configuration import Run
 from collabench.config.sections import RecipeConfig
-from collabench.core.errors import ConfigError
+from collabench.core.errors import ConfigError, RunFailed
 from collabench.methods import METHODS
 from collabench.models import build_backbone
 from collabench.models.convolution import portable
 from collabench.training import device, loop, train_run
-from collabench.training.device import check_execution, compilation, compile_in_place
+from collabench.training.compilation import compile_in_place, compiled_sizes, options_of
+from collabench.training.device import check_execution
 from tests.support import defaults
 from tests.support.defaults import configuration, content, teachers
 from tests.support.synthetic import SMALL_MODELS, blobs, configuration_of, model_of, settings_of
@@ -114,9 +115,102 @@ def graphs(monkeypatch) -> RecordedGraphs:
     recorded = RecordedGraphs()
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", recorded.begin_step)
     monkeypatch.setattr(loop, "check_execution", lambda *arguments: None)
-    monkeypatch.setattr(loop, "compilation", lambda recipe: {"backend": recorded.backend})
+    monkeypatch.setattr(loop, "options_of", lambda recipe: {"backend": recorded.backend})
     torch._dynamo.reset()
     return recorded
+
+
+class Counted:
+    """A backend of torch.compile that counts graphs and runs them as they are."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: Sequence[object]) -> Callable[..., object]:
+        self.graphs += 1
+        assert not any(isinstance(one, torch.SymInt) for one in inputs), "shapes are fixed"
+        return graph.forward
+
+
+VGG = SMALL_MODELS[1]
+
+#: Method, its settings, the model → graphs of a training pass, places where a pass breaks. Networks of one model share
+#: a graph. A pass that leaves running statistics alone has its own. Layers with local losses need two gradients and run
+#: uncompiled: the pass breaks there.
+FAMILIES: dict[str, tuple[str, dict, dict, int, int]] = {
+    "individual": ("individual", {}, SMALL_MODELS[0], 1, 0),
+    "dropout": ("individual", {}, VGG, 1, 0),
+    "label smoothing": ("individual", {"label_smoothing": 0.1}, SMALL_MODELS[2], 1, 0),
+    "auxiliary": ("auxiliary", {}, SMALL_MODELS[0], 1, 0),
+    "kd": ("kd", {}, SMALL_MODELS[0], 1, 0),
+    "dml": ("dml", {"networks": 3}, VGG, 1, 0),
+    "dml in turn": ("dml", {"optimisation": "in_turn"}, VGG, 2, 0),
+    "one": ("one", {}, VGG, 1, 0),
+    "okddip": ("okddip", {}, VGG, 1, 0),
+    "song2018": ("song2018", {}, VGG, 1, 0),
+    "song2018 alternating": ("song2018", {"optimisation": "alternating"}, VGG, 2, 0),
+    "wang2018": ("wang2018", {}, VGG, 1, 0),
+    "fang2021 out": ("fang2021", {"losses": ("out",), "out_added": True}, VGG, 1, 0),
+    "fang2021 kernel": ("fang2021", {"losses": ("kernel",)}, VGG, 1, 0),
+    "fang2021 mid": ("fang2021", {"losses": ("mid",)}, VGG, 4, 2),
+    "fang2021 pull-push": ("fang2021", {"losses": ("pull_push",)}, VGG, 7, 2),
+}
+
+
+def test_every_method_is_counted():
+    assert {method for method, *_ in FAMILIES.values()} == {name for name in METHODS if METHODS[name].Method.trains}
+
+
+@pytest.fixture
+def counted(monkeypatch) -> Counted:
+    counted = Counted()
+    monkeypatch.setattr(loop, "check_execution", lambda *arguments: None)
+    monkeypatch.setattr(loop, "options_of", lambda recipe: {"backend": counted})
+    torch._dynamo.utils.counters.clear()
+    return counted
+
+
+def run_of(family: str, **recipe: object) -> Run:
+    method, settings, model, *_ = FAMILIES[family]
+    requires = configuration(method, **recipe).requires if method == "kd" else ()
+    return Run(configuration_of(settings_of(method, **settings), model_of(model), requires=requires, **recipe), 0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_training_pass_has_few_graphs_and_computes_as_without_compilation(family, counted):
+    """40 images in batches of 16: the smaller last batch of an epoch makes no graph, nor does a second epoch."""
+    *_, graphs, breaks = FAMILIES[family]
+    run, plain = (run_of(family, epochs=2, batch_size=16, compile=compiled) for compiled in (True, False))
+    trained = train_run(run, blobs(), device=CPU, teachers=teachers(run))
+    assert counted.graphs == graphs
+    assert sum(torch._dynamo.utils.counters["graph_break"].values()) == breaks
+    expected = train_run(plain, blobs(), device=CPU, teachers=teachers(plain))
+    assert counted.graphs == graphs, "without compile nothing is compiled"
+    for name, value in expected.weights.items():
+        assert torch.equal(trained.weights[name], value), name
+
+
+def test_what_a_process_compiled_before_has_no_influence(counted):
+    found = []
+    for family in ("dropout", "song2018", "dropout"):
+        counted.graphs = 0
+        found.append(content(train_run(run_of(family, epochs=1, compile=True), blobs(), device=CPU)))
+        assert counted.graphs == 1
+    assert found[0] == found[2]
+
+
+def test_too_many_graphs_are_an_error_and_no_silence(counted, monkeypatch):
+    monkeypatch.setattr("collabench.training.compilation.MOST_GRAPHS", 1)
+    with pytest.raises(RunFailed, match=r"compile: more than 1 graphs of one function .*; write compile: false") as e:
+        train_run(run_of("song2018 alternating", epochs=1, compile=True), blobs(), device=CPU)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"), [([16, 16, 8], {16}), ([22, 21, 21], {21}), ([22, 22, 21, 21], {21, 22}), ([9], {9})]
+)
+def test_sizes_that_occur_once_are_not_compiled_for(sizes, expected):
+    assert compiled_sizes(sizes) == expected
 
 
 @pytest.mark.slow
@@ -137,8 +231,8 @@ def test_compiled_training_is_the_same_training_and_keeps_nothing_of_an_earlier_
 
 def test_what_is_kept_of_an_earlier_step_would_be_noticed(graphs):
     network = build_backbone(model_of(SMALL_MODELS[0]), (1, 8, 8), 3, 0)
-    compile_in_place(network, backend=graphs.backend)
-    kept = network(torch.ones(2, 1, 8, 8))
+    compile_in_place(network, {2}, backend=graphs.backend)
+    kept = network.train()(torch.ones(2, 1, 8, 8))
     assert torch.isfinite(kept).all()
     graphs.begin_step()
     assert kept.isnan().all()
@@ -150,8 +244,8 @@ def test_plain_compilation_marks_no_steps(graphs):
 
 
 def test_cuda_graphs_are_torchs_mode_of_that_kind():
-    assert compilation(recipe(compile="cuda-graphs")) == {"mode": "reduce-overhead"}
-    assert compilation(recipe(compile=True)) == {}
+    assert options_of(recipe(compile="cuda-graphs")) == {"mode": "reduce-overhead"}
+    assert options_of(recipe(compile=True)) == {}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: CUDA graphs are recorded on one only")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from collabench.core import distributed
 from collabench.models import Backbone
 from collabench.models.classifier import HiddenLayer
 from collabench.models.dropout import SeededDropout
@@ -32,8 +31,7 @@ def branch_dropout(x: Tensor, dropout: SeededDropout, branches: int, groups: int
     x = torch.unflatten(x, 0, (groups, 1, -1)).expand(-1, branches, -1, -1)
     if dropout.training and dropout.probability > 0:
         drawn = (1 if shared_masks else groups, *x.shape[1:])
-        kept = distributed.rand(drawn, dropout.generator, x.device, dim=2) >= dropout.probability
-        x = x * kept / (1 - dropout.probability)
+        x = x * dropout.kept(drawn, x.device, dim=2) / (1 - dropout.probability)
     return x.flatten(0, 2)
 
 

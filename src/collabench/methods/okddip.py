@@ -117,11 +117,20 @@ class PeerAttention(nn.Module):
 
 
 class LeaderAndPeers(nn.Module):
-    """The tree of the leader (head 0) and the peers, and the attention over the peers."""
+    """The tree of the leader (head 0) and the peers, and the attention over the peers.
 
-    def __init__(self, tree: TrainingTree, attention: PeerAttention) -> None:
+    constant_features: no gradient flows from the attention into the peers' features.
+    """
+
+    def __init__(self, tree: TrainingTree, attention: PeerAttention, constant_features: bool) -> None:
         super().__init__()
-        self.tree, self.attention = tree, attention
+        self.tree, self.attention, self.constant_features = tree, attention, constant_features
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (1 + P, B, m) of all heads and log alpha (B, P, P)."""
+        outputs = run_branches(self.tree, images)
+        features = outputs.features[1:]
+        return outputs.logits, self.attention(features.detach() if self.constant_features else features)
 
 
 class Method(contract.Method[LeaderAndPeers]):
@@ -134,15 +143,11 @@ class Method(contract.Method[LeaderAndPeers]):
         tree = TrainingTree(context.make_backbone, simple_tree(point, settings.heads))
         width = feature_width(backbone, context.input_shape)
         attention = context.make_layers("attention", partial(PeerAttention, width, settings.rows(width)))
-        return LeaderAndPeers(tree, attention)
+        return LeaderAndPeers(tree, attention, not settings.gradient_through_target)
 
     def losses(self, network: LeaderAndPeers, batch: contract.Batch) -> dict[str, Tensor]:
-        outputs = run_branches(network.tree, batch.images)
-        features = outputs.features[1:]
-        if not self.settings.gradient_through_target:
-            features = features.detach()
-        ramp = self.settings.ramp(batch.epoch, self.context.epochs)
-        return self.terms(outputs.logits, network.attention(features), batch.labels, ramp)
+        logits, log_attention = network(batch.images)
+        return self.terms(logits, log_attention, batch.labels, self.settings.ramp(batch.epoch, self.context.epochs))
 
     def terms(self, logits: Tensor, log_attention: Tensor, labels: Tensor, ramp: float = 1.0) -> dict[str, Tensor]:
         """The terms of J from all heads' logits (1 + P, B, m), log alpha (B, P, P) and r."""

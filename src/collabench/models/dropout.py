@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +37,8 @@ class SeededDropout(nn.Module):
         self.probability, self.leading = probability, leading
         self.generator: torch.Generator | None = None
         self.copy = 0
+        #: Numbers that :class:`DrawnAhead` has drawn for this pass, the next one last. None: the layer draws itself.
+        self.ahead: list[Tensor] | None = None
 
     def extra_repr(self) -> str:
         return f"probability={self.probability}, leading={self.leading}"
@@ -42,13 +46,18 @@ class SeededDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.probability == 0:
             return x
-        if self.generator is None:
-            raise RuntimeError("SeededDropout has no generator; call copy_generators before training")
         shape: tuple[int, ...] = x.shape
         if self.leading is not None:
             shape = (*shape[: self.leading], *(1 for _ in shape[self.leading :]))
-        kept = distributed.rand(shape, self.generator, x.device) >= self.probability
-        return x * kept / (1 - self.probability)
+        return x * self.kept(shape, x.device) / (1 - self.probability)
+
+    def kept(self, shape: tuple[int, ...], device: torch.device, dim: int = 0) -> Tensor:
+        """The next mask of this shape: True where a number is kept. ``dim`` counts the images."""
+        if self.ahead is not None:
+            return self.ahead.pop() >= self.probability
+        if self.generator is None:
+            raise RuntimeError("SeededDropout has no generator; call assign_generators before training")
+        return distributed.rand(shape, self.generator, device, dim) >= self.probability
 
 
 def dropout_layers(network: nn.Module) -> list[SeededDropout]:
@@ -106,6 +115,71 @@ class SameMasks:
     def _go_to(self, states: dict[torch.Generator, Tensor]) -> None:
         for generator, state in states.items():
             generator.set_state(state)
+
+
+class _Drawing(NamedTuple):
+    """One mask of a pass: the layer, and what it asks :func:`collabench.core.distributed.rand` for."""
+
+    layer: SeededDropout
+    shape: tuple[int, ...]
+    device: torch.device
+    dim: int
+
+
+class DrawnAhead:
+    """Draws a network's dropout numbers before a pass, for a pass that must not draw: one that is compiled.
+
+    The numbers and their order are those of a pass that draws by itself. Which masks a pass needs is found by an
+    additional pass for each shape of images; it changes neither generators nor running statistics.
+
+    Args:
+        forward: the network's pass over a batch of images (B, C, H, W).
+    """
+
+    def __init__(self, network: nn.Module, forward: Callable[[Tensor], object]) -> None:
+        self._network, self._forward = network, forward
+        self._layers = dropout_layers(network)
+        self._plans: dict[tuple[int, ...], list[_Drawing]] = {}
+
+    @contextmanager
+    def for_pass(self, images: Tensor) -> Iterator[None]:
+        """Within the block, one training pass over ``images`` finds its numbers drawn."""
+        if not self._layers:
+            yield
+            return
+        shape = tuple(images.shape)
+        if shape not in self._plans:
+            self._plans[shape] = self._plan(images)
+        for layer in self._layers:
+            layer.ahead = []
+        for one in self._plans[shape]:
+            assert one.layer.ahead is not None
+            one.layer.ahead.insert(0, distributed.rand(one.shape, one.layer.generator, one.device, one.dim))
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                layer.ahead = None
+
+    def _plan(self, images: Tensor) -> list[_Drawing]:
+        plan: list[_Drawing] = []
+
+        def note(layer: SeededDropout, shape: tuple[int, ...], device: torch.device, dim: int = 0) -> Tensor:
+            plan.append(_Drawing(layer, tuple(shape), device, dim))
+            return torch.ones(shape, dtype=torch.bool, device=device)
+
+        before = [buffer.clone() for buffer in self._network.buffers()]
+        for layer in self._layers:
+            layer.kept = partial(note, layer)  # type: ignore[method-assign]
+        try:
+            with torch.no_grad():
+                self._forward(images)
+        finally:
+            for layer in self._layers:
+                del layer.kept
+            for buffer, value in zip(self._network.buffers(), before, strict=True):
+                buffer.copy_(value)
+        return plan
 
 
 _drawing_nothing_else: set[Hashable] = set()

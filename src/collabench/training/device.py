@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from collabench.config.sections import RecipeConfig
 from collabench.core import arithmetic, resources
@@ -79,23 +78,6 @@ def check_execution(recipe: RecipeConfig, device: torch.device) -> None:
             f"compile: {str(recipe.compile).lower()} costs every run a minute of compilation and gains less than a "
             "tenth on a CPU (docs/performance.md); write compile: false or train on a GPU"
         )
-
-
-def compilation(recipe: RecipeConfig) -> dict[str, Any]:
-    """Options of :func:`compile_in_place` for a recipe that compiles."""
-    return {"mode": "reduce-overhead"} if recipe.compile == "cuda-graphs" else {}
-
-
-def compile_in_place(network: nn.Module, **options: Any) -> None:
-    """Compile the forward pass of the network, or of the networks in a container (``options``: as of torch.compile).
-
-    Names of parameters do not change, and parts can still be deployed or called alone.
-    """
-    if type(network).forward is nn.Module.forward or isinstance(network, nn.ModuleList):
-        for part in network.children():
-            compile_in_place(part, **options)
-    else:
-        network.compile(**options)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:

@@ -28,12 +28,11 @@ from collabench.models.dropout import assign_generators
 from collabench.storage.results import Measured
 from collabench.training import checkpoint
 from collabench.training.averaging import WeightAverage
+from collabench.training.compilation import compile_in_place, compiled_sizes, compiling, options_of
 from collabench.training.context import make_context, make_method
 from collabench.training.device import (
     PeakMemory,
     check_execution,
-    compilation,
-    compile_in_place,
     computing,
     describe,
     is_portable,
@@ -90,7 +89,7 @@ def train_run(
     prepare_process(device, compiles=bool(recipe.compile))
     memory = PeakMemory(device)
     portable = is_portable(recipe, device)
-    with portable_products(portable), watch_determinism() as nondeterministic:
+    with portable_products(portable), compiling(recipe), watch_determinism() as nondeterministic:
         trainer = _Trainer(run, dataset, device, static_noise, teachers)
         history = trainer.resume(checkpoint_path, log)
         nondeterministic += [name for name in history.nondeterministic if name not in nondeterministic]
@@ -153,8 +152,6 @@ class _Trainer:
         if is_portable(self.recipe, device):
             for network in (self.network, *teachers):
                 make_portable(network)
-        if self.recipe.compile:
-            compile_in_place(self.network, **compilation(self.recipe))
         self.parameters = list(self.network.parameters())
         self.generators = assign_generators(self.network, device)
         self.optimizer = make_optimizer(self.parameters, self.recipe)
@@ -175,6 +172,10 @@ class _Trainer:
                 dataset, self.recipe.augmentation, self.recipe.batch_size, run.seed, device, self.train_index,
                 distributed.own_part(), self.recipe.last_batch,
             )  # fmt: skip
+        if self.recipe.compile and self.method.trains:
+            own = distributed.own_part()
+            sizes = [rows.stop - rows.start for rows in map(own.rows, self.batches.sizes)]
+            compile_in_place(self.network, compiled_sizes(sizes), **options_of(self.recipe))
         self.train_images = len(dataset.train_labels) if self.train_index is None else len(self.train_index)
         #: Number of images that are trained on in an epoch.
         self.images_per_epoch = sum(self.batches.sizes) if self.method.trains else 0
