@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -601,6 +602,7 @@ MODEL_BASES: dict[str, tuple[tuple[int, int, int], str, tuple[dict[str, Any], ..
         (3, 64, 64), "meta",
         ({"name": "resnet18"},),
     ),
+    "timm": ((3, 64, 64), "meta", ({"name": "resnet18"},)),
     "custom": (SHAPE, "cpu", ({"import": "made_up_networks:make", "arguments": {"width": 3}, "stages": CHAIN},)),
 }  # fmt: skip
 MODEL_VALUES: dict[str, tuple[Any, ...]] = {
@@ -623,6 +625,8 @@ MODEL_VALUES: dict[str, tuple[Any, ...]] = {
 
 def model_sections() -> Iterator[Section]:
     for family, module in FAMILIES.items():
+        if family == "timm" and find_spec("timm") is None:
+            continue  # an optional package
         shape, device, bases = MODEL_BASES[family]
         entries = tuple({"family": family, **base} for base in bases)
         yield Section(

@@ -69,6 +69,7 @@ ENTRIES: dict[str, list[dict[str, Any]]] = {
         {"family": "resnet", "blocks": [1, 1], "width": 4, "hidden": 8},
         {"family": "cifar_resnet", "depth": 8, "width": 4,
          "weights": {"path": "weights.safetensors", "sha256": SHA, "fresh": ["classifier"]}},
+        {"family": "timm", "name": "resnet18"},
         {"family": "preact_resnet", "blocks": [1, 1], "width": 4},
         {"family": "wide_resnet", "depth": 10, "widening": 1, "dropout": 0.3},
         {"family": "torchvision_model", "name": "resnet18", "small_stem": True},
@@ -94,7 +95,7 @@ def base_with(section: str, entry: dict[str, Any]) -> dict[str, Any]:
     base[section]["tried"] = entry
     if section == "models":
         base["methods"]["tried"] = {"method": "individual", "label_smoothing": 0.1}  # fits every model
-        if entry["family"] in ("torchvision_model", "custom"):
+        if entry["family"] in ("torchvision_model", "custom", "timm"):
             base["datasets"]["tried"] = {"source": "cifar10"}
     if section == "methods" and entry["method"] == "fang2021":
         base["models"]["tried"] = {"family": "vgg", "blocks": [1, 1], "width": 4, "poolings": 1, "hidden": 8}

@@ -76,6 +76,11 @@ class Configuration(Record):
             **({"revisions": revisions} if (revisions := self.method.revisions()) else {}),
         }
 
+    @property
+    def models(self) -> tuple[ModelConfig, ...]:
+        """The run's own model and those that its method names."""
+        return (self.model, *self.peer_models.values())
+
     @cached_property
     def id(self) -> str:
         """``<source>-<model family><depth>-<method>-<12 hexadecimal digits>``."""

@@ -152,7 +152,8 @@ class AssistedBackbone(nn.Module):
     def __init__(self, backbone: Backbone, assistance: Assistance, memory: MutualKnowledgeBase) -> None:
         super().__init__()
         self._modules.update(backbone._modules)
-        self.stages = backbone.stages
+        self.stages: dict[str, tuple[str, ...]]
+        object.__setattr__(self, "stages", backbone.stages)  # as in Backbone
         self.assistance = assistance
         self.memory = memory.frozen_copy()
 

@@ -71,7 +71,9 @@ class Backbone(nn.Module):
                     parent._modules[inner] = nn.Module()
                 parent = _child(parent, inner)
             parent._modules[name] = module  # add_module rejects the name "features", which many networks have
-        self.stages = {name: tuple(names) for name, names in (stages or {n: (n,) for n in modules}).items()}
+        self.stages: dict[str, tuple[str, ...]]
+        named = {name: tuple(names) for name, names in (stages or {n: (n,) for n in modules}).items()}
+        object.__setattr__(self, "stages", named)  # torch refuses the name where a module has it, as in ConvNeXt
         flat = [name for names in self.stages.values() for name in names]
         if flat != list(modules):
             raise ValueError(f"the stages {flat} are not the modules {list(modules)} in their order")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
@@ -158,9 +158,9 @@ def describe(device: torch.device) -> str:
     return f"{model}, {os.cpu_count()} logical processors, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def versions(portable: bool = False) -> dict[str, str]:
+def versions(portable: bool = False, families: Iterable[str] = ()) -> dict[str, str]:
     """Versions of what computes the numbers, and torch's set of instructions; with the compiler of portable loops if a
-    run has them."""
+    run has them, and with timm if it has one of its networks. families: of the run's models."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
     found["instructions"] = torch.backends.cpu.get_cpu_capability()
     if torch.version.hip:
@@ -168,7 +168,8 @@ def versions(portable: bool = False) -> dict[str, str]:
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
         found["cudnn"] = str(torch.backends.cudnn.version())
-    for package in ("collabench", "numpy", "torchvision", "scikit-learn", *(("llvmlite",) if portable else ())):
+    for package in ("collabench", "numpy", "torchvision", "scikit-learn", *(("llvmlite",) if portable else ()),
+                    *(("timm",) if "timm" in families else ())):  # fmt: skip
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

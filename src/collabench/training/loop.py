@@ -118,7 +118,7 @@ def train_run(
         device_type=type_of(device),
         device=describe(device),
         threads=torch.get_num_threads(),
-        versions=versions(portable),
+        versions=versions(portable, {model.family for model in run.configuration.models}),
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         resumed=history.resumed,
