@@ -232,3 +232,40 @@ def test_other_classes_or_sizes_of_the_test_images_are_refused(tmp_path):
 def test_entries_that_cannot_be_meant_are_refused(fields, said):
     with pytest.raises(ValidationError, match=said):
         DatasetConfig(**fields)
+
+
+# ----------------------------------------------------------------------------------------- what else lies in a folder
+
+
+def test_files_beside_class_folders_and_hidden_ones_are_left_aside(tmp_path):
+    folder = write_classes(tmp_path / "pets")
+    config = pinned(folder, test_fraction=0.2)
+    for name in ("readme.txt", ".DS_Store", "cat/.hidden.png"):
+        (folder / name).touch()
+    assert data.source_digest(config) == config.sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("loose.png", r"holds 1 images outside of class folders \(loose\.png, …\); expected <class>/<image>"),
+        ("cat/inner/a.png", "lies in a folder within its class; expected <class>/<image>"),
+        ("cat/notes.txt", "is not an image"),
+    ],
+)
+def test_what_does_not_belong_is_named(tmp_path, name, said):
+    folder = write_classes(tmp_path / "pets")
+    (folder / name).parent.mkdir(exist_ok=True)
+    shutil.copy(folder / "cat/0000.png", folder / name)
+    with pytest.raises(DataError, match=said):
+        pinned(folder, test_fraction=0.2)
+
+
+def test_an_empty_class_and_a_single_one_are_refused(tmp_path):
+    folder = write_classes(tmp_path / "pets")
+    (folder / "fox").mkdir()
+    with pytest.raises(DataError, match="the class folder 'fox' is empty; fill it"):
+        pinned(folder, test_fraction=0.2)
+    write_classes(tmp_path / "one", {"cat": 5})
+    with pytest.raises(DataError, match=r"holds one class only \('cat'\)"):
+        pinned(tmp_path / "one", test_fraction=0.2)

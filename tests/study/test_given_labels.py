@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,35 @@ def test_the_report_shows_what_a_matrix_asked_for_and_what_came_of_it(tmp_path, 
     assert "asked for: a matrix of probabilities; realised: 33.33 % of the training labels are wrong" in page
     assert "| 9 | 30.0 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | 70.0 |" in page
     assert "| 9 | 33.3 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | 66.7 |" in page
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_labels_that_depend_on_the_image(tmp_path, split, collabench):
+    study = study_of(tmp_path, "{kind: instance, rate: 0.4}", split)
+    train_all(study)
+    shares = []
+    for run in study.plan.runs:
+        drawn, dataset = study.inputs.static_noise(run), study.inputs.dataset(run)
+        result = read_json(study.workspace.folder(run) / RESULT, Result)
+        assert torch.equal(drawn.clean, dataset.train_labels) and result.noise.rate == 0.4
+        assert result.noise.asked is None and result.noise.corruption == drawn.corruption
+        assert torch.equal(torch.tensor(result.noise.realised, dtype=torch.float64), drawn.transition)
+        shares.append(drawn.corruption)
+    assert shares[0] != shares[1] and 0.2 < np.mean(shares) < 0.6
+    assert collabench("report", "-p", "given", "--root", tmp_path).code == 0
+    page = (study.workspace.report / "one.md").read_text()
+    assert "40 % instance-dependent noise" in page and "by probabilities that depend on the image" in page
+    assert "Realised, in % of the images of each class (rows) with each label (columns), mean over runs:" in page
+    assert not verify(study, sample=1, log=lambda line: None).differences
+
+
+def test_labels_that_depend_on_images_that_are_not_in_memory_are_refused(tmp_path, monkeypatch):
+    study = study_of(tmp_path, "{kind: instance, rate: 0.4}")
+    study.inputs.prepare_datasets(lambda line: None)
+    run = study.plan.runs[0]
+    pool = study.inputs.dataset(run)
+    with pytest.raises(DataError, match="kind: instance reads the pixels of images that fit in memory"):
+        study.inputs.drawn_noise(run, replace(pool, train_images=object()))
 
 
 def test_ids_are_those_of_the_content(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from collabench.config.configuration import Configuration
@@ -61,10 +62,10 @@ def loading_code(
 
     The code defines ``network``, in eval mode, ``predict`` and ``predict_file``. It needs torch and safetensors, and
     Pillow and NumPy, which torchvision brings; of torchvision's models it needs torchvision, of a user's own model its
-    module. Raises ResultError if a network of this project cannot be written as plain code.
+    module. A network that torch cannot record as plain code needs this package.
     """
     from collabench.models.families import custom, torchvision_model
-    from collabench.sharing.plain_code import plain_code
+    from collabench.sharing.plain_code import NotPlain, plain_code
 
     shape, classes = manifest.form.network_shape(configuration.recipe), len(manifest.classes)
     model, plain = configuration.model, None
@@ -83,9 +84,31 @@ def loading_code(
         arguments = "".join(f", {key}={value!r}" for key, value in model.arguments.items())
         lines = [f"network = {module}.{name}(input_shape={shape}, classes={classes}{arguments})"]
     else:
-        plain = plain_code(configuration.label, build_deployed(configuration, manifest, weights), shape)
-        imports, lines = ["from network import Network"], ["network = Network()"]
+        try:
+            plain = plain_code(configuration.label, build_deployed(configuration, manifest, weights), shape)
+            imports, lines = ["from network import Network"], ["network = Network()"]
+        except NotPlain:
+            imports, lines = _with_this_package(configuration, weights, shape, classes)
     return _card_code(configuration, manifest, imports, lines), plain
+
+
+def _with_this_package(
+    configuration: Configuration, weights: dict[str, Tensor], shape: tuple[int, int, int], classes: int
+) -> tuple[list[str], list[str]]:
+    """Imports, and lines that build the deployed network."""
+    model = configuration.model
+    settings = json.dumps(model.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"weights"}))
+    imports = ["from collabench.models import FAMILIES, build_backbone"]
+    lines = [
+        f"settings = FAMILIES[{model.family!r}].Settings.model_validate_json({settings!r})",
+        f"network = build_backbone(settings, {shape}, {classes}, weights_seed=0)",
+    ]
+    if has_memory(weights):
+        imports += ["from collabench.methods.wang2018 import AssistedBackbone, Assistance, MutualKnowledgeBase"]
+        width, features = weights["assistance.encode.weight"].shape
+        made = f"Assistance({features}, {width}), MutualKnowledgeBase({len(weights['memory.slots'])}, {width})"
+        lines.append(f"network = AssistedBackbone(network, {made})")
+    return imports, lines
 
 
 def _card_code(configuration: Configuration, manifest: Manifest, imports: list[str], lines: list[str]) -> str:

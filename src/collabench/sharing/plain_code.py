@@ -12,8 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from collabench.core.errors import ResultError
 
+class NotPlain(Exception):
+    """A network that cannot be written as code for torch alone."""
+
+
+#: Functions other than torch's that a network calls, such as ``math.sqrt``.
 _WRAPPED = re.compile(r'^torch\.fx\._symbolic_trace\.wrap\("(\w+)"\)$', re.MULTILINE)
 
 _HEAD = '''\
@@ -46,24 +50,24 @@ class Network(nn.Module):
 def plain_code(title: str, network: nn.Module, input_shape: tuple[int, int, int]) -> str:
     """Code of a class ``Network`` that computes what ``network`` computes in evaluation, bit for bit.
 
-    title: of the run, for the head of the code. input_shape: (C, H, W). Raises ResultError if the code does not do so,
-    or if the network cannot be recorded.
+    title: of the run, for the head of the code. input_shape: (C, H, W). Raises NotPlain if the code does not do so, or
+    if the network cannot be recorded.
     """
-    graph = _record(title, network)
+    graph = _record(network)
     called = dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "call_module")
     lines = [f'            ("{path}", nn.{network.get_submodule(path)!r}),' for path in called]
     held = {name for path in called for name in _below(network.get_submodule(path), path)}
     lines += [f'            ("{name}", nn.Parameter(torch.empty({tuple(value.shape)}))),'
               for name, value in network.named_parameters() if name not in held]  # fmt: skip
     recorded = graph.python_code("self")
-    further = {name: recorded.globals[name] for name in _WRAPPED.findall(recorded.src)}  # such as math.sqrt
+    further = {name: recorded.globals[name] for name in _WRAPPED.findall(recorded.src)}
     imports = "".join(f"from {value.__module__} import {value.__name__} as {name}\n" for name, value in further.items())
     body = recorded.src.partition("def forward")[2].partition("\n")[2]
     body = re.sub(r"torch\._C\._nn\.", "torch.nn.functional.", body)
     forward = "    def forward(self, images):\n" + "".join(f"    {line}\n" for line in body.rstrip().splitlines())
     named = " ".join(title.split()).replace("\\", " ").replace('"', "'")
     code = _HEAD.format(title=named, imports=imports, parts="\n".join(lines), forward=forward)
-    _check(title, code, network, input_shape)
+    _check(code, network, input_shape)
     return code
 
 
@@ -71,22 +75,22 @@ def _below(module: nn.Module, path: str) -> list[str]:
     return [f"{path}.{name}" for name, _ in module.named_parameters()]
 
 
-def _record(title: str, network: nn.Module) -> torch.fx.Graph:
+def _record(network: nn.Module) -> torch.fx.Graph:
     try:
         return torch.fx.Tracer().trace(network)
     except Exception as error:  # a user's module can raise anything
-        raise ResultError(f"{title}: its network cannot be written as plain code ({_first_line(error)})") from None
+        raise NotPlain(_first_line(error)) from None
 
 
-def _check(title: str, code: str, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
+def _check(code: str, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
     images = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
     try:
         with torch.inference_mode():
             equal = torch.equal(_logits(code, network, images), network(images))
     except Exception as error:
-        raise ResultError(f"{title}: its network cannot be written as plain code ({_first_line(error)})") from None
+        raise NotPlain(_first_line(error)) from None
     if not equal:
-        raise ResultError(f"{title}: plain code of its network computes something else")
+        raise NotPlain("the code computes something else")
 
 
 def _logits(code: str, network: nn.Module, images: Tensor) -> Tensor:

@@ -303,7 +303,12 @@ def _noise(condition: Condition) -> str:
     if noise.asked is not None:
         parts += ["Asked for, in % of the images of each class (rows) with each label (columns):", _matrix(noise.asked)]
     if noise.realised is not None:
-        parts += ["Realised, likewise, mean over runs:", _matrix(noise.realised)]
+        what = (
+            "likewise"
+            if noise.asked is not None
+            else "in % of the images of each class (rows) with each label (columns)"
+        )
+        parts += [f"Realised, {what}, mean over runs:", _matrix(noise.realised)]
     return "\n\n".join(parts) + warning
 
 
