@@ -7,7 +7,7 @@ HOURS ?=
 PYTHON ?= python3
 # ARITHMETIC=native: torch's own arithmetic on a processor that lacks what portable arithmetic needs.
 ARITHMETIC ?=
-# TORCH=cpu takes the CPU build of torch, without the gigabytes of CUDA libraries. TORCH=cu126 (or another name of
+# TORCH=cpu takes the CPU builds of torch and torchvision, without the gigabytes of CUDA libraries. TORCH=cu126 (or another name of
 # pytorch.org's builds) takes the build for an older driver, TORCH=rocm7.1 one for AMD's GPUs.
 TORCH ?=
 TORCH_INDEX := https://download.pytorch.org/whl
@@ -26,7 +26,7 @@ $(ENVIRONMENT): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python lacks its venv module; mend it with: apt-get install python3-venv"; exit 2; }
 	@echo "creating the environment in .venv (once; a few minutes)"
 	@$(PYTHON) -m venv --clear .venv
-	@case "$(TORCH)" in "") ;; cpu) $(bin)/pip install -q --disable-pip-version-check "$$(grep ^torch== requirements.lock)" --index-url $(TORCH_INDEX)/cpu;; *) $(bin)/pip install -q --disable-pip-version-check $$(grep -E '^torch(vision)?==' requirements.lock) --index-url $(TORCH_INDEX)/$(TORCH) || { echo "TORCH=$(TORCH): $(TORCH_INDEX)/$(TORCH) has no $$(grep ^torch== requirements.lock) for this Python, or cannot be reached; pytorch.org names the builds"; exit 2; };; esac
+	@case "$(TORCH)" in "") ;; *) $(bin)/pip install -q --disable-pip-version-check $$(grep -E '^torch(vision)?==' requirements.lock) --index-url $(TORCH_INDEX)/$(TORCH) || { echo "TORCH=$(TORCH): $(TORCH_INDEX)/$(TORCH) has no $$(grep ^torch== requirements.lock) for this Python, or cannot be reached; pytorch.org names the builds"; exit 2; };; esac
 	@$(bin)/pip install -q --disable-pip-version-check -r requirements.lock
 	@$(bin)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@

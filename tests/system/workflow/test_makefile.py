@@ -6,7 +6,10 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -143,6 +146,44 @@ def test_a_build_of_torch_comes_from_its_own_index(folder, build):
     (folder / ".venv" / "installed").unlink()
     done = make(folder, "--dry-run", "test", f"TORCH={build}")
     assert f"https://download.pytorch.org/whl/{build}" in done.stdout
+
+
+def wheel(folder: Path, name: str, version: str) -> None:
+    """A wheel whose module says its version, in an index as pip reads it: ``<name>/index.html`` beside the files."""
+    folder = folder / name
+    folder.mkdir(parents=True)
+    info = f"{name}-{version}.dist-info"
+    file = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(f"{name}/__init__.py", f"__version__ = {version!r}\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: a test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    (folder / "index.html").write_text(f'<a href="{quote(file.name)}">{file.name}</a>\n')
+
+
+def test_the_cpu_builds_of_torch_and_torchvision_come_from_one_index(folder):
+    """pytorch.org's index of CPU builds cannot be reached by tests: a folder with its layout stands for it."""
+    (folder / ".venv" / "installed").unlink()
+    (folder / "requirements.lock").write_text("torch==2.13.0\ntorchvision==0.28.0\n")
+    for name, version in (("torch", "2.13.0"), ("torchvision", "0.28.0")):
+        wheel(folder / "pytorch" / "cpu", name, f"{version}+cpu")
+        wheel(folder / "pypi", name, version)  # the build with CUDA
+    real, usual = f"{sys.executable} -m pip --isolated --python .venv/bin/python", f"--index-url file://{folder}/pypi"
+    pip = f'case "$*" in *"-e ."*) ;; *--index-url*) exec {real} "$@";; *) exec {real} "$@" {usual};; esac'
+    script(folder / "pip", pip)
+    made = f"{sys.executable} -m venv --without-pip --clear .venv && cp pip .venv/bin/pip"
+    script(folder / "python", f'case "$*" in *--clear*) {made};; esac')
+    given = ("TORCH=cpu", f"PYTHON={folder / 'python'}", f"TORCH_INDEX=file://{folder}/pytorch")
+    done = make(folder, ".venv/installed", *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = "import torch, torchvision; print(torch.__version__, torchvision.__version__)"
+    plain = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    python = folder / ".venv" / "bin" / "python"
+    seen = subprocess.run([python, "-c", said], cwd=folder, env=plain, text=True, capture_output=True, check=True)
+    assert seen.stdout.split() == ["2.13.0+cpu", "0.28.0+cpu"]
 
 
 def test_a_build_that_its_index_lacks_is_said_in_a_line(folder):

@@ -1,4 +1,4 @@
-"""Networks of timm (``pip install 'collabench[timm]'``), without pretrained weights: ``{family: timm, name: resnet18}``.
+"""Networks of timm (``pip install 'collabench[timm]'``), without pretrained weights: ``{family: timm, name: resnet18}``
 
 The state dict has timm's own keys. By default the stages are those that timm's ``feature_info`` names: ``stage1`` ends
 with the first module that it lists, ``stage2`` with the second …; then come ``pool`` (what lies between the last one
