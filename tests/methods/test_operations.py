@@ -9,7 +9,7 @@ from collabench.methods.contract import total
 from tests.support.training_cases import batch, built
 
 #: Loss → most operations per layer, forward and backward: what is done with the layer's own maps.
-PER_LAYER = {"out": 0, "mid": 11, "pull_push": 20, "kernel": 1}
+PER_LAYER = {"out": 0, "mid": 11, "pull_push": 21, "kernel": 1}
 
 #: Loss → most operations in addition, however many layers there are. Kernels of one shape are computed at once; here
 #: are four shapes.

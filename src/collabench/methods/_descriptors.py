@@ -8,7 +8,6 @@ computed layer by layer: the moments. The rest is computed for all layers at onc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
 from typing import Any, NamedTuple
 
 import torch
@@ -115,24 +114,25 @@ class _Moments(torch.autograd.Function):
         farthest = unit.abs().amax(dim=2, keepdim=True)
         scale = farthest.clamp_min(torch.finfo(unit.dtype).tiny)
         unit /= scale
-        deviation = unit.square().mean(dim=2, keepdim=True).sqrt_()  # in units of scale
-        ctx.save_for_backward(unit, deviation)
+        # In units of scale^2. A map that is not constant has a component of at least eps.
+        variance = unit.square().mean(dim=2, keepdim=True)
+        variance.clamp_min_(torch.finfo(unit.dtype).eps ** 2 / unit.shape[2])
+        # Not sqrt, which MKL computes on a CPU, with other last bits on other processors.
+        inverse = variance.rsqrt()
+        ctx.save_for_backward(unit, inverse)
         ctx.shape = maps.shape
         mean, farthest = mean.squeeze(2), farthest.squeeze(2)
         ctx.mark_non_differentiable(mean, farthest)
         ctx.set_materialize_grads(False)
-        return (deviation * scale).squeeze(2), mean, farthest
+        return (variance.mul_(inverse) * scale).squeeze(2), mean, farthest
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor | None, *_: Tensor | None) -> Tensor | None:
         if gradient is None:
             return None
-        unit, deviation = ctx.saved_tensors
-        # d sigma / d x = (x - mean) / (n sigma), and 0 for a map of equal pixels. Every other map has a component of at
-        # least eps in the units of its scale.
-        count = unit.shape[2]
-        least = torch.finfo(unit.dtype).eps / sqrt(count)
-        factor = gradient.unsqueeze(2) / (deviation.clamp_min(least) * count)
+        unit, inverse = ctx.saved_tensors
+        # d sigma / d x = (x - mean) / (n sigma), and 0 for a map of equal pixels.
+        factor = gradient.unsqueeze(2) * inverse / unit.shape[2]
         found: Tensor = (unit * factor).view(ctx.shape)
         return found
