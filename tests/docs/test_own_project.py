@@ -38,7 +38,7 @@ def test_every_command_of_the_two_pages_works(tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         printed[line] = done.stdout
-    assert "4 trained" in printed["collabench run -p smoke"]
+    assert "6 trained" in printed["collabench run -p smoke"]
     (settings,) = (text for line, text in printed.items() if "--method mine" in line)
     assert "2 trained" in settings and "as -p smoke~" in settings
     assert len(list((folder / "artifacts").glob("smoke~*/runs/*/seed-*"))) == 2
@@ -48,7 +48,7 @@ def test_every_command_of_the_two_pages_works(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=environment(ROOT), text=True, capture_output=True, check=False
     )
-    assert done.stdout == "4 (100, 10) ['hard', 'soft'] Backbone\n", done.stdout + done.stderr
+    assert done.stdout == "6 (100, 10) ['hard', 'soft'] Backbone\n", done.stdout + done.stderr
 
 
 def test_the_pages_have_commands():

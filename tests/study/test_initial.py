@@ -13,7 +13,6 @@ from jsonschema import Draft202012Validator
 
 from collabench.config.yaml_file import read_yaml
 from collabench.study.initial import WORKFLOW, create
-from collabench.study.study import load_study
 from tests.support.project import ROOT, call, copy_project, git
 
 
@@ -21,15 +20,32 @@ def test_the_project_is_whole_and_its_profiles_can_be_planned(tmp_path, collaben
     folder = tmp_path / "mine"
     called = collabench("init", folder)
     assert called.code == 0 and f"next: cd {folder} && collabench run -p smoke" in called.out
-    assert {*WORKFLOW, "params.yaml", "params.schema.json", "README.md", "papers", ".gitignore", ".dvc"} == {
-        path.name for path in folder.iterdir()
-    }
+    assert {
+        *WORKFLOW,
+        "params.yaml",
+        "params.schema.json",
+        "README.md",
+        "papers",
+        "collabench_methods",
+        ".gitignore",
+        ".dvc",
+    } == {path.name for path in folder.iterdir()}
     assert not list(tmp_path.glob(".mine*")), "nothing is left beside it"
     value = read_yaml(folder / "params.yaml").value
     Draft202012Validator(json.loads((folder / "params.schema.json").read_text())).validate(value)
-    for profile in value["profiles"]:
-        study = load_study(folder, profile)
-        assert len(study.plan.configurations) == 2 * len(study.profile.tables[0].noise)
+    for profile, configurations in (("smoke", 3), ("digits", 6)):
+        arguments = (
+            "-c",
+            "from collabench.cli import main; main()",
+            "plan",
+            "-p",
+            profile,
+            "--root",
+            str(folder),
+            "--json",
+        )
+        planned = json.loads(call(tmp_path, sys.executable, *arguments).stdout)
+        assert len(planned["configurations"]) == configurations
     stages = read_yaml(folder / "dvc.yaml").value
     assert stages.keys() == {"stages"} and "src/collabench" not in (folder / "dvc.yaml").read_text()
 
@@ -85,7 +101,7 @@ def test_an_installed_wheel_makes_a_project_that_runs(tmp_path):
     assert where.stdout.startswith(str(target)), "not this tree's"
     run(tmp_path, "init", "mine")
     mine = tmp_path / "mine"
-    assert "4 trained" in run(mine, "run", "-p", "smoke", "--cores", "1")
+    assert "6 trained" in run(mine, "run", "-p", "smoke", "--cores", "1")
     assert "mine" in run(mine, "report", "-p", "smoke")
     git(mine, "init", "-q", ".")
     assert "profile" in run(mine, "verify", "-p", "smoke", "--sample", "1")

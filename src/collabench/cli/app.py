@@ -105,10 +105,22 @@ def open_study(root: Path, profile: str, settings: list[str] | None = None) -> S
     return study
 
 
+def _find_own_methods() -> None:
+    """Let methods in the project's folder ``collabench_methods`` be found, by child processes, too.
+
+    The folder is appended to Python's path, so that nothing in it hides a package.
+    """
+    words = [word for argument in sys.argv[1:] for word in argument.split("=", 1)]
+    folder = str(Path(words[words.index("--root") + 1] if "--root" in words[:-1] else ".").resolve())
+    if (Path(folder) / "collabench_methods").is_dir() and folder not in sys.path:
+        sys.path.append(folder)
+
+
 def main() -> None:
     """Entry point. A user's mistake gives one line and exit code 2; Ctrl-C gives exit code 130."""
     # before torch is imported: cores are used by processes, not by threads
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    _find_own_methods()
     shown = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(PrintableStream, shown)
     try:

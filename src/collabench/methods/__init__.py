@@ -9,6 +9,9 @@ from __future__ import annotations
 from collabench.core.registry import Registry
 from collabench.methods.contract import Batch, Context, Method, MethodSettings, Requirement, Update
 
-METHODS = Registry(__name__, "method")
+#: A package of the user's own with further methods, one per file: in the project's folder, or on PYTHONPATH.
+OWN = "collabench_methods"
+
+METHODS = Registry(__name__, "method", own=OWN)
 
 __all__ = ["METHODS", "Batch", "Context", "Method", "MethodSettings", "Requirement", "Update"]

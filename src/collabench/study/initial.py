@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import yaml
 
-from collabench.config.json_schema import schema_text
 from collabench.core.errors import CollabenchError
+from collabench.methods import OWN
 from collabench.storage.files import unwritable
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -58,14 +60,26 @@ def _write(folder: Path) -> None:
             shutil.copytree(source / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source / name, folder / name)
-    for path in _OWN.iterdir():
-        shutil.copyfile(path, folder / path.name)
-    (folder / "params.schema.json").write_text(schema_text(), "utf-8")
+    for name in ("params.yaml", "README.md"):
+        shutil.copyfile(_OWN / name, folder / name)
+    (folder / OWN).mkdir()
+    shutil.copyfile(_OWN / "mine.py.txt", folder / OWN / "mine.py")
+    (folder / "params.schema.json").write_bytes(_schema(folder))
     (folder / "dvc.yaml").write_text(_stages_without_source((source / "dvc.yaml").read_text("utf-8")), "utf-8")
     for name, text in {".gitignore": _IGNORED, ".dvc/config": _DVC, ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
                        "papers/README.md": _PAPERS}.items():  # fmt: skip
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, "utf-8")
+
+
+def _schema(folder: Path) -> bytes:
+    """The schema with the project's own methods, which a process that begins in the folder finds."""
+    command = [sys.executable, "-m", "collabench", "schema"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise CollabenchError(f"collabench schema: {done.stderr.decode(errors='replace')}")
+    shutil.rmtree(folder / OWN / "__pycache__", ignore_errors=True)
+    return done.stdout
 
 
 def _workflow() -> Path:
@@ -77,9 +91,9 @@ def _workflow() -> Path:
 
 
 def _stages_without_source(text: str) -> str:
-    """The stages of ``dvc.yaml`` without the library's source code as a dependency, which an installed package has
-    elsewhere, and without the reports of this project."""
+    """The stages of ``dvc.yaml`` with the project's own methods as a dependency in place of the library's source code,
+    which an installed package has elsewhere, and without the reports of this project."""
     stages = re.split(r"(?m)^(?=# .*\n(?:#.*\n)*metrics:|metrics:)", text)[0]
-    without = stages.replace(", src/collabench", "")
+    without = stages.replace(", src/collabench", f", {OWN}")
     assert "src/" not in without and yaml.safe_load(without).keys() == {"stages"}
     return without

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from collabench.methods import METHODS, OWN
+
 if TYPE_CHECKING:
     from collabench.config.configuration import Configuration
 
@@ -48,9 +50,14 @@ NOT_COMPUTING = {
 def source_digest(configuration: Configuration) -> str:
     """Return the SHA-256, in hexadecimal digits, of the code that computes runs of this configuration."""
     models = (configuration.model, *configuration.peer_models.values())
-    roots = {f"methods/{configuration.method.method}", *LOOP}
+    roots, method = set(LOOP), METHODS[configuration.method.method]
     roots |= {f"models/families/{model.family}" for model in models}
     outside = {str(found) for model in models if (found := _module_of_the_user(model)) is not None}
+    if method.__name__.startswith(f"{OWN}.") and method.__file__:  # a method of the user's
+        outside.add(method.__file__)
+        roots |= {module for module in _imports_of(Path(method.__file__)) if module.split("/")[0] in COMPUTING}
+    else:
+        roots.add(f"methods/{configuration.method.method}")
     return _digest(_reached(tuple(sorted(roots))), tuple(sorted(outside)))
 
 
@@ -92,8 +99,12 @@ def _path(module: str) -> Path:
 @cache
 def _imports(module: str) -> tuple[str, ...]:
     """Return the modules of the library that a module imports, also within functions."""
+    return _imports_of(_path(module))
+
+
+def _imports_of(path: Path) -> tuple[str, ...]:
     found = []
-    for node in ast.walk(_tree(_path(module))):
+    for node in ast.walk(_tree(path)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
