@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from collabench.config.yaml_file import read_yaml
 from collabench.study.initial import WORKFLOW, create
-from tests.support.project import ROOT, call, copy_project, git
+from tests.support.project import ROOT, call, copy_project, environment, git
 
 
 def test_the_project_is_whole_and_its_profiles_can_be_planned(tmp_path, collabench):
@@ -34,17 +34,8 @@ def test_the_project_is_whole_and_its_profiles_can_be_planned(tmp_path, collaben
     value = read_yaml(folder / "params.yaml").value
     Draft202012Validator(json.loads((folder / "params.schema.json").read_text())).validate(value)
     for profile, configurations in (("smoke", 3), ("digits", 6)):
-        arguments = (
-            "-c",
-            "from collabench.cli import main; main()",
-            "plan",
-            "-p",
-            profile,
-            "--root",
-            str(folder),
-            "--json",
-        )
-        planned = json.loads(call(tmp_path, sys.executable, *arguments).stdout)
+        command = [sys.executable, "-m", "collabench", "plan", "-p", profile, "--root", str(folder), "--json"]
+        planned = json.loads(subprocess.run(command, env=environment(ROOT), capture_output=True, check=True).stdout)
         assert len(planned["configurations"]) == configurations
     stages = read_yaml(folder / "dvc.yaml").value
     assert stages.keys() == {"stages"} and "src/collabench" not in (folder / "dvc.yaml").read_text()
@@ -87,17 +78,17 @@ def test_an_installed_wheel_makes_a_project_that_runs(tmp_path):
     call(tmp_path, sys.executable, "-m", "pip", "install", *quiet[:3], "--target", str(target), str(wheel))
 
     def run(folder: Path, *arguments: str) -> str:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("COLLABENCH_", "PYTEST_"))}
+        variables = {k: v for k, v in os.environ.items() if not k.startswith(("COLLABENCH_", "PYTEST_"))}
         done = subprocess.run(
             [sys.executable, "-m", "collabench", *arguments],
-            cwd=folder, env=environment | {"PYTHONPATH": str(target)}, text=True, capture_output=True, check=False,
+            cwd=folder, env=variables | {"PYTHONPATH": str(target)}, text=True, capture_output=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 
     place = "import collabench; print(collabench.__file__)"
-    environment = os.environ | {"PYTHONPATH": str(target)}
-    where = subprocess.run([sys.executable, "-c", place], cwd=tmp_path, env=environment, text=True, capture_output=True)
+    variables = os.environ | {"PYTHONPATH": str(target)}
+    where = subprocess.run([sys.executable, "-c", place], cwd=tmp_path, env=variables, text=True, capture_output=True)
     assert where.stdout.startswith(str(target)), "not this tree's"
     run(tmp_path, "init", "mine")
     mine = tmp_path / "mine"
