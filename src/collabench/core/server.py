@@ -8,7 +8,6 @@ is killed when its client, the server, or the process that started the server en
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import selectors
@@ -24,6 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from collabench.core import flock
 from collabench.core.processes import end_with_parent, kill_with_parent
 
 #: Environment variable with the path of the server's socket.
@@ -63,7 +63,7 @@ def serve() -> Path | None:
     lock = os.open(folder, os.O_RDONLY)  # the server holds this lock, which shows that its folder is in use
     listener = socket.socket(socket.AF_UNIX)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        flock.lock(lock)
         listener.bind(str(path))
     except OSError:  # the path is too long for a socket, or the file system has no locks
         os.close(lock)

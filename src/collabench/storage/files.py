@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from collabench.core import flock
 from collabench.core.errors import CollabenchError, ResultError, StorageError
 from collabench.core.record import Record
 from collabench.core.regular import naming, open_file
@@ -83,12 +83,15 @@ def locked_folder(make: Callable[[], str]) -> Iterator[Path]:
     """
     while True:
         folder = Path(make())
+        if not flock.AVAILABLE:
+            handle = None
+            break
         try:
             handle = os.open(folder, os.O_RDONLY)
         except FileNotFoundError:  # removed as left behind, before it was locked
             continue
         with suppress(OSError):  # a file system without locks: nothing there is considered left behind
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            flock.lock(handle)
         if folder.exists():
             break
         os.close(handle)
@@ -96,11 +99,14 @@ def locked_folder(make: Callable[[], str]) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -111,15 +117,18 @@ def remove_abandoned(folder: Path, pattern: str = "**/.*.tmp") -> list[Path]:
     """Remove the folders of :func:`folder_beside` below ``folder`` whose owners have ended. Returns the removed
     folders.
 
-    A folder that lies directly in ``folder`` may be a link to another disk; ``**`` alone follows no links.
+    A folder that lies directly in ``folder`` may be a link to another disk; ``**`` alone follows no links. Does nothing
+    where the system has no locks of folders (Windows), which tell whether an owner has ended.
     """
-    removed = []
+    removed: list[Path] = []
+    if not flock.AVAILABLE:
+        return removed
     linked = [path for path in folder.iterdir() if path.is_symlink() and path.is_dir()] if folder.is_dir() else []
     for path in sorted(path for place in (folder, *linked) for path in place.glob(pattern)):
         with suppress(OSError):  # removed meanwhile, or its owner holds the lock
             handle = os.open(path, os.O_RDONLY)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                flock.lock(handle, wait=False)
                 shutil.rmtree(path)
                 removed.append(path)
             finally:

@@ -6,7 +6,6 @@ killed process left behind is free.
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import shlex
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from collabench.core import flock
 from collabench.core.errors import CollabenchError, ResultError, StorageError
 from collabench.core.record import Record
 from collabench.storage.files import read_json, unwritable, write_json
@@ -75,12 +75,23 @@ def is_held(path: Path) -> bool:
     """Return whether a living process holds the lock. Writes nothing."""
     try:
         with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            flock.lock(file.fileno(), shared=True, wait=False)
     except BlockingIOError:
         return True
     except OSError:
         return False
-    return False
+    return not flock.AVAILABLE and not _is_free(path)
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a lock of another system's kind can be taken."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    lock.release()
+    return True
 
 
 def holder(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from collabench.core import flock
 from collabench.storage.files import locked_folder, unwritable
 
 _PREFIX = "collabench-of-"
@@ -33,15 +33,20 @@ def temporary_folder(purpose: str) -> Iterator[Path]:
 
 
 def remove_abandoned_temporaries() -> list[Path]:
-    """Remove this user's folders of :func:`temporary_folder` whose processes have ended. Returns these folders."""
-    removed = []
+    """Remove this user's folders of :func:`temporary_folder` whose processes have ended. Returns these folders.
+
+    Does nothing where the system has no locks of folders (Windows), which tell whether a process has ended.
+    """
+    removed: list[Path] = []
+    if not flock.AVAILABLE:
+        return removed
     for path in sorted(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")):
         with suppress(OSError):  # removed meanwhile, or its owner holds the lock
             if path.is_symlink() or path.stat().st_uid != os.getuid():
                 continue
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                flock.lock(handle, wait=False)
                 shutil.rmtree(path)
                 removed.append(path)
             finally:

@@ -1,0 +1,72 @@
+"""What Windows lacks is hidden from Python and from all its children: the package is imported, and runs are trained."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.project import ROOT, environment
+
+HIDDEN = """
+import os, sys
+for name in ("fcntl", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+for name in ("O_NONBLOCK", "O_DIRECTORY", "O_NOFOLLOW", "sched_getaffinity", "pidfd_open", "fork"):
+    vars(os).pop(name, None)
+"""
+PARAMS = """\
+datasets:
+  digits: {source: digits, train_images: 100, test_images: 100}
+noise:
+  clean: {kind: none}
+models:
+  small: {family: cifar_resnet, depth: 8, width: 2}
+recipes:
+  short: {epochs: 1, batch_size: 32, learning_rate: 0.1}
+methods:
+  individual: {method: individual}
+profiles:
+  mine:
+    description: another system
+    seeds: 2
+    tables:
+      - {name: mine, datasets: [digits], models: [small], recipes: [short], methods: [individual]}
+"""
+
+
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    hidden = folder / "hidden"
+    hidden.mkdir(exist_ok=True)
+    (hidden / "sitecustomize.py").write_text(HIDDEN)
+    given = environment(ROOT)
+    given["PYTHONPATH"] = f"{hidden}:{given['PYTHONPATH']}"
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=given, text=True, capture_output=True, check=False
+    )
+
+
+def test_every_module_is_imported(tmp_path):
+    code = (
+        "import importlib, pkgutil, sys, collabench\n"
+        "assert sys.modules['fcntl'] is None\n"
+        "names = [m.name for m in pkgutil.walk_packages(collabench.__path__, 'collabench.')]\n"
+        "[importlib.import_module(name) for name in names if not name.endswith('__main__')]\n"
+        "print(len(names))"
+    )
+    done = python(tmp_path, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 150
+
+
+def test_a_study_is_run_and_reported(tmp_path):
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    for command in ("run", "report", "status"):
+        done = python(tmp_path, "-m", "collabench", command, "--profile", "mine")
+        assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("artifacts/mine/runs/*/*/result.json"))) == 2
+    assert (tmp_path / "reports" / "mine" / "mine.md").exists()
+    again = python(tmp_path, "-m", "collabench", "run", "--profile", "mine")
+    assert again.returncode == 0, again.stderr
+    left = [path for path in (tmp_path / "artifacts").rglob("*") if path.name.endswith(".tmp")]
+    assert left == []
