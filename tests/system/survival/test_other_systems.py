@@ -61,7 +61,7 @@ def test_every_module_is_imported(tmp_path):
 
 def test_a_study_is_run_and_reported(tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS)
-    for command in ("run", "report", "status"):
+    for command in ("run", "report", "plan"):
         done = python(tmp_path, "-m", "collabench", command, "--profile", "mine")
         assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("artifacts/mine/runs/*/*/result.json"))) == 2

@@ -29,7 +29,8 @@ from collabench.study.needs import lease_bytes
 from collabench.study.study import load_study
 from collabench.study.timing import predict_all
 from collabench.study.totals import Totals, totals
-from collabench.training.device import choose_device, compile_in_place, prepare_process
+from collabench.training.compilation import compile_in_place, options_of
+from collabench.training.device import choose_device, prepare_process
 from collabench.training.flops import count
 
 PART = "speed"
@@ -114,8 +115,7 @@ def _timed(
     form = shape_without_files(chosen)
     steps = Steps(chosen, form, device, channels_last=channels_last)
     if chosen.recipe.compile:
-        options = {"mode": "reduce-overhead"} if chosen.recipe.compile == "cuda-graphs" else {}
-        compile_in_place(steps.network, **options)
+        compile_in_place(steps.network, (chosen.recipe.batch_size,), **options_of(chosen.recipe))
     images, labels = steps.batch(chosen.recipe.batch_size)
     for _ in range(WARM_UP):
         steps.step(images, labels)
