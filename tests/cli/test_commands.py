@@ -22,7 +22,7 @@ from tests.support.studies import CLEAN_TABLE, study_in, write_params
 COMMANDS = (
     "plan", "run", "estimate", "report", "reproduce", "memory", "share", "import", "doctor", "gc", "export", "verify",
     "explain", "data list",
-    "data prepare", "data digest", "schema", "init", "fetch",
+    "data prepare", "data digest", "schema", "init", "fetch", "doubts", "evaluate",
 )  # fmt: skip
 
 
