@@ -15,24 +15,31 @@ def time(monkeypatch) -> list[float]:
     return now
 
 
+class Writer:
+    slowest, is_busy = 0.0, False
+
+
 def test_checkpoints_that_take_long_to_write_are_written_less_often(time):
-    clock = Clock(60)
+    clock, writer = Clock(60), Writer()
     time[0] += 60
-    assert clock.checkpoint_due()
-    with clock.writing_checkpoint():
-        time[0] += 4
+    assert clock.checkpoint_due(writer)
+    writer.slowest = 4.0
     time[0] += 199
-    assert not clock.checkpoint_due()
+    assert not clock.checkpoint_due(writer)
     time[0] += 1
-    assert clock.checkpoint_due()
-    with clock.writing_checkpoint():
-        time[0] += 0.1
-    time[0] += 60
-    assert not clock.checkpoint_due()  # the slowest one counts
+    assert clock.checkpoint_due(writer) and not clock.checkpoint_due(writer)
+
+
+def test_no_checkpoint_is_due_while_one_is_written(time):
+    clock, writer = Clock(60), Writer()
+    writer.is_busy = True
+    time[0] += 1000
+    assert not clock.checkpoint_due(writer)
+    writer.is_busy = False
+    assert clock.checkpoint_due(writer)
 
 
 def test_no_interval_means_a_checkpoint_at_every_step(time):
-    clock = Clock(0)
-    with clock.writing_checkpoint():
-        time[0] += 4
-    assert clock.checkpoint_due()
+    clock, writer = Clock(0), Writer()
+    writer.slowest, writer.is_busy = 4.0, True
+    assert clock.checkpoint_due(writer) and clock.checkpoint_due(writer)

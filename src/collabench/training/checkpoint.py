@@ -2,6 +2,9 @@
 
 File format: the SHA-256 of the rest in hexadecimal digits, a newline, then torch's own format. It is read with
 ``weights_only``, so that code in a checkpoint is never executed. It contains the state and the version of its form.
+
+Writing takes seconds for large networks, so training goes on meanwhile: a :class:`Writer` copies the state and leaves
+the rest to a thread.
 """
 
 from __future__ import annotations
@@ -9,14 +12,17 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from collabench.core.errors import ResultError
 from collabench.core.regular import read_file
-from collabench.storage.files import write_atomically
+from collabench.storage.files import replacing
 
 #: Raise this when the content of a state changes. A checkpoint of another version is rejected, and its run starts from
 #: the beginning.
@@ -27,8 +33,80 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint atomically."""
     buffer = io.BytesIO()
     torch.save({"form": FORM, "state": state}, buffer)
-    body = buffer.getvalue()
-    write_atomically(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    body = buffer.getbuffer()
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(hashlib.sha256(body).hexdigest().encode() + b"\n")
+        file.write(body)
+
+
+class Writer:
+    """Writes a run's checkpoints one after the other, each in a thread.
+
+    As a context it waits at its end for the last one. An error of the thread is raised where the next checkpoint is to
+    be written, or at the end of the context.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._last: Future[None] | None = None
+        #: Seconds that the slowest checkpoint took, from its copy until it was on the disk.
+        self.slowest = 0.0
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+        if kind is None:
+            self._wait()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self._last is not None and not self._last.done()
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Copy a state and begin to write it; wait for the checkpoint before.
+
+        On a GPU the copy follows what is queued and precedes every later change; the host does not wait for it. Raises
+        StorageError if the checkpoint before could not be written.
+        """
+        self._wait()
+        begin = time.monotonic()
+        devices: set[torch.device] = set()
+        copied = _copied(state, devices)
+        events = [torch.Event(device) for device in devices]
+        for event in events:
+            event.record()
+        self._last = self._thread.submit(self._write, copied, events, begin)
+
+    def _write(self, state: dict[str, Any], events: list[torch.Event], begin: float) -> None:
+        for event in events:
+            event.synchronize()
+        save(self._path, state)
+        self.slowest = max(self.slowest, time.monotonic() - begin)
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            last, self._last = self._last, None
+            last.result()
+
+
+def _copied(value: Any, devices: set[torch.device]) -> Any:
+    """A state on the host that later training does not change. Adds the devices from which copies are under way."""
+    if isinstance(value, Tensor):
+        value = value.detach()
+        if value.device.type == "cpu":
+            return value.clone()
+        devices.add(value.device)
+        # pinned, because any other copy would wait for the device
+        return torch.empty_like(value, device="cpu", pin_memory=True).copy_(value, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: _copied(inner, devices) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copied(inner, devices) for inner in value)
+    return value
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:

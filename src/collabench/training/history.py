@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from collabench.config.sections import RecipeConfig
 
@@ -52,28 +50,34 @@ class History:
     resumed: int = 0
 
 
+class _Writer(Protocol):
+    """Of a :class:`collabench.training.checkpoint.Writer`, what a clock asks."""
+
+    slowest: float
+
+    @property
+    def is_busy(self) -> bool: ...
+
+
 class Clock:
     """Tells when a checkpoint or a progress report is due.
 
-    Writing checkpoints takes at most 2 % of the time: the next one is due after ``checkpoint_seconds``, or after 50
-    times as long as the slowest one took to write, whichever is later. 0 seconds: one is due at every step.
+    Writing checkpoints takes at most 2 % of the time: the next one is due ``checkpoint_seconds`` after the last one
+    began, or 50 times as long as the slowest one took to write, whichever is later, and not while one is being written.
+    0 seconds: one is due at every step.
     """
 
     def __init__(self, checkpoint_seconds: float) -> None:
         self._checkpoint_seconds = checkpoint_seconds
         self._last_checkpoint = self._last_report = time.monotonic()
 
-    def checkpoint_due(self) -> bool:
-        return time.monotonic() - self._last_checkpoint >= self._checkpoint_seconds
-
-    @contextmanager
-    def writing_checkpoint(self) -> Iterator[None]:
-        """Time the writing of a checkpoint."""
-        begin = time.monotonic()
-        yield
-        self._last_checkpoint = time.monotonic()
-        if self._checkpoint_seconds:
-            self._checkpoint_seconds = max(self._checkpoint_seconds, 50 * (self._last_checkpoint - begin))
+    def checkpoint_due(self, writer: _Writer) -> bool:
+        """Whether ``writer`` should write a checkpoint now. If it is, the time until the next one begins."""
+        now, seconds = time.monotonic(), self._checkpoint_seconds
+        if seconds and (writer.is_busy or now - self._last_checkpoint < max(seconds, 50 * writer.slowest)):
+            return False
+        self._last_checkpoint = now
+        return True
 
     def report_due(self) -> bool:
         now = time.monotonic()

@@ -94,12 +94,13 @@ def train_run(
         history = trainer.resume(checkpoint_path, log)
         nondeterministic += [name for name in history.nondeterministic if name not in nondeterministic]
         history.nondeterministic = nondeterministic  # what was found before an interruption still holds
-        checkpoint_path = checkpoint_path if distributed.rank() == 0 else None
         clock = Clock(checkpoint_seconds)
-        while trainer.method.trains and history.epoch < recipe.epochs and not ends_early(recipe, history):
-            trainer.train_epoch(clock, checkpoint_path, report)
-            if after_epoch is not None:
-                after_epoch(history)
+        path = checkpoint_path if distributed.rank() == 0 else None
+        with nullcontext() if path is None else checkpoint.Writer(path) as writer:
+            while trainer.method.trains and history.epoch < recipe.epochs and not ends_early(recipe, history):
+                trainer.train_epoch(clock, writer, report)
+                if after_epoch is not None:
+                    after_epoch(history)
         if trainer.average is not None:
             trainer.average.use()
         if not distributed.are_equal(trainer.network.state_dict().values()):
@@ -254,7 +255,7 @@ class _Trainer:
         return labels
 
     def train_epoch(
-        self, clock: Clock, checkpoint_path: Path | None, report: Callable[[Progress], None] | None
+        self, clock: Clock, writer: checkpoint.Writer | None, report: Callable[[Progress], None] | None
     ) -> None:
         """One epoch, or the rest of one."""
         history, begin = self.history, time.monotonic()
@@ -287,13 +288,12 @@ class _Trainer:
             history.step += 1
             if report and clock.report_due():
                 report(self._progress(begin))
-            if checkpoint_path is not None and clock.checkpoint_due():
+            if writer is not None and clock.checkpoint_due(writer):
                 history.loss_sums = sums.tolist()
                 history.losses = history.losses or {name: [] for name in names}
                 history.train_seconds += time.monotonic() - begin
                 begin = time.monotonic()
-                with clock.writing_checkpoint():
-                    checkpoint.save(checkpoint_path, self.state())
+                writer.write(self.state())
         assert sums is not None, "an epoch has at least one batch"
         means = [value / self.images_per_epoch for value in sums.tolist()]  # the epoch's only synchronisation
         bad = [name for name, mean in zip(names, means, strict=True) if not math.isfinite(mean)]

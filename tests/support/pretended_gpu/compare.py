@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from collabench.config.configuration import Run
 from collabench.methods import METHODS
 from collabench.study.gpu_check.cases import cases
-from collabench.training import loop, train_run
+from collabench.training import checkpoint, loop, train_run
 from collabench.training.history import Clock
 from tests.support.defaults import teachers
 from tests.support.pretended_gpu import device
@@ -24,12 +26,16 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def waits_in_a_step(run: Run, dataset) -> dict[str, int]:
-    """What makes the host wait in the second epoch, whose end waits once for the losses."""
+    """What makes the host wait in the second epoch, whose end waits once for the losses.
+
+    A checkpoint is written after every step. It waits for the losses' sums, which it holds as numbers.
+    """
     trainer = loop._Trainer(run, dataset, CUDA, None, teachers(run))
     trainer.evaluator.after_epoch = lambda *_: None
     trainer.train_epoch(Clock(1e9), None, None)
-    device.forget()
-    trainer.train_epoch(Clock(1e9), None, None)
+    with TemporaryDirectory() as folder, checkpoint.Writer(Path(folder) / "checkpoint") as writer:
+        device.forget()
+        trainer.train_epoch(Clock(0), writer, None)
     return {name: count for name, count in device.counts().items() if name.startswith("!")}
 
 
