@@ -14,7 +14,7 @@ pytestmark = [
 ]
 
 #: What an epoch waits for, whatever its number of steps: order, shifts and labels go to the device, losses come back.
-#: They also come back for each of the three checkpoints; the weights that a checkpoint copies are waited for by a thread.
+#: They also come back for each of the three checkpoints; for the weights that a checkpoint copies, a thread waits.
 AN_EPOCHS = {"!H2D copy 1d": 4, "!D2H copy 1d": 1 + 3}
 
 #: Rounding grows in training, most where batch normalisation divides by small deviations.
