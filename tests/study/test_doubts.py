@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from collabench import training
 from collabench.cli.app import app
 from collabench.core.errors import ConfigError, DataError, ResultError
-from collabench.report.doubts import contact_sheet
+from collabench.report.doubts import contact_sheet, letters_of_captions
 from collabench.storage.results import LOGITS
 from collabench.study import doubts
 from collabench.study.study import Study, load_study
@@ -143,6 +143,13 @@ def test_without_the_package_nothing_is_trained(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cleanlab", None)
     with pytest.raises(ConfigError, match=r"cleanlab is missing: pip install 'collabench\[labels\]'"):
         doubts.find_doubts(study, id_of(study, "individual"), "train")
+
+
+def test_the_letters_of_captions_can_be_read():
+    """A character that a font lacks is drawn as a box, the same for all of them."""
+    letters = letters_of_captions()
+    box = bytes(letters.getmask("\U0010fffd"))
+    assert all(bytes(letters.getmask(character)) != box for character in "→…éßЖωأ")
 
 
 def test_a_contact_sheet_shows_every_image_and_no_caption_leaves_its_column():

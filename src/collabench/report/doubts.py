@@ -69,12 +69,19 @@ def write_doubts(
     return [folder / TABLE, folder / DATA, folder / SHEET]
 
 
+def letters_of_captions() -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: Pillow's own letters have no arrow and few alphabets."""
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), _LETTERS)
+
+
 def contact_sheet(thumbnails: Sequence[Image.Image], captions: Sequence[tuple[str, str]]) -> bytes:
     """A PNG file of images in rows of :data:`COLUMNS`, each with two lines of text below it."""
     columns = min(COLUMNS, len(thumbnails))
     size = (columns * (SIDE + 8) + 8, math.ceil(len(thumbnails) / columns) * (SIDE + _CAPTION + 8) + 8)
     sheet = Image.new("RGB", size, "white")
-    pen, letters = ImageDraw.Draw(sheet), ImageFont.load_default(_LETTERS)
+    pen, letters = ImageDraw.Draw(sheet), letters_of_captions()
     for number, (image, lines) in enumerate(zip(thumbnails, captions, strict=True)):
         left, top = 8 + number % columns * (SIDE + 8), 8 + number // columns * (SIDE + _CAPTION + 8)
         scale = SIDE / max(image.size)
