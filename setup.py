@@ -20,8 +20,10 @@ class BuildWithWorkflow(build_py):
         for source in map(Path(__file__).parent.joinpath, WORKFLOW):
             if source.is_dir():
                 copytree(source, target / source.name, ignore=ignore_patterns("__pycache__"), dirs_exist_ok=True)
-            else:
+            elif source.exists():
                 copy(source, target / source.name)
+            else:  # an image that needs no workflow copies a part of the tree
+                self.warn(f"{source.name}: is missing, so `collabench init` will not work")
 
 
 setup(cmdclass={"build_py": BuildWithWorkflow})

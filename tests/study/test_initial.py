@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -66,6 +67,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, collabench):
     (tmp_path / "file").write_text("")
     called = collabench("init", tmp_path / "file" / "mine")
     assert called.code == 2 and len(called.err.splitlines()) == 1
+
+
+def test_the_wheel_has_the_files_that_init_reads():
+    (assigned,) = (node for node in ast.parse((ROOT / "setup.py").read_text()).body if isinstance(node, ast.Assign))
+    assert ast.literal_eval(assigned.value) == WORKFLOW and all((ROOT / name).exists() for name in WORKFLOW)
 
 
 @pytest.mark.slow
