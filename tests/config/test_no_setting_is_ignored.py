@@ -402,7 +402,7 @@ def planned(papers: Path) -> Callable[[ProfileConfig], Any]:
     def compute(entry: ProfileConfig) -> tuple[Any, ...]:
         params = params_with(entry)
         read = load_papers(papers, params, entry.papers) if entry.papers else {}
-        cells = list(plan_cells(read, entry.seed_range()))
+        cells = list(plan_cells(read, entry.seed_range(), entry.datasets))
         cells += replicated_cells(repeated(), params, "tiny") if entry.replicates else []
         plan = make_plan(params, "tiny", cells)
         tables = analyse(params, Collected(plan, {}, {}, ()), partial=True).tables
@@ -432,8 +432,9 @@ def profile_section(compute: Callable[[ProfileConfig], Any]) -> Section:
     one = TableConfig(**TABLE)
     base = {"description": "d", "seeds": 3, "seeds_per_job": 2, "tables": (one,)}
     values = {"description": ("another",), "tables": ((one.model_copy(update={"methods": ("individual",)}),),),
-              "papers": (("paper",),), "replicates": (("first",),)}  # fmt: skip
-    return Section("profiles", ProfileConfig, (base,), compute, values=values)
+              "papers": (("paper",),), "replicates": (("first",),), "datasets": (("digits",),),
+              "union_of": (("first",),)}  # fmt: skip
+    return Section("profiles", ProfileConfig, (base, base | {"papers": ("paper",)}), compute, values=values)
 
 
 def dataset_sections(sources: Sources) -> Iterator[Section]:

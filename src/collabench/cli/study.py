@@ -34,11 +34,17 @@ def plan(
     accept_code: Annotated[
         bool, typer.Option("--accept-code", help="Record that the present code computes what the runs' code computed.")
     ] = False,
+    totals: Annotated[
+        bool, typer.Option("--totals", help="Only the sums of all trainings, by data set: runs, FLOPs, memory, disk.")
+    ] = False,
 ) -> None:
     """What would run, what is done or failed, and why.
 
     Says for each configuration why it would be run again, and of each claim what its next look costs. Trains nothing.
+    --totals counts arithmetic and memory without GPU or data, some seconds of a core for each configuration.
     """
+    if totals:
+        return print_totals(open_study(root, profile, settings))
     from collabench.storage.workspace import Workspace
     from collabench.study import memo
 
@@ -101,6 +107,18 @@ def plan(
     print(forms["plan_json" if as_json else "plan"])
     if counts.keys() == {"done"} and not missing and not others:
         memo.remember(study.workspace, **forms)
+
+
+def print_totals(study: Study) -> None:
+    """Print what the trainings of a study add up to, for each data set and together."""
+    from collabench.core.resources import available_cores
+    from collabench.study.totals import totals
+
+    found = totals(study, available_cores()[0])
+    if len(found.datasets) > 1:
+        for dataset in found.datasets:
+            print(f"{dataset}: {found.on(dataset).line}")
+    print(f"{found.profile}: {found.line}")
 
 
 def lines_on_other_code(others: list[OtherCode], profile: str) -> list[str]:

@@ -6,13 +6,13 @@ import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, ValidationError
 
 from collabench.config import settings
 from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.config.fields import Name
 from collabench.config.remotes import RemoteConfig
-from collabench.config.sections import MethodConfig, ModelConfig, ProfileConfig, RecipeConfig
+from collabench.config.sections import MethodConfig, ModelConfig, ProfileConfig, RecipeConfig, TableConfig, united
 from collabench.config.validation import validate
 from collabench.config.yaml_file import Document, KeyPath, is_text_everywhere, read_yaml
 from collabench.core import arithmetic
@@ -71,8 +71,11 @@ def load_params(path: Path, changes: Sequence[str] = ()) -> Params:
                 "DVC and other readers of YAML or of a command line would take this name for a number, a date or a "
                 f"truth value; give the profile another one, such as study-{profile_name}",
             )
-        for position, other in enumerate(profile.replicates):
-            check_name(document, ("profiles", profile_name, "replicates", position), params, "profiles", other)
+        for field in ("replicates", "union_of"):
+            for position, other in enumerate(getattr(profile, field)):
+                check_name(document, ("profiles", profile_name, field, position), params, "profiles", other)
+        for position, dataset in enumerate(profile.datasets):
+            check_name(document, ("profiles", profile_name, "datasets", position), params, "datasets", dataset)
         for index, table in enumerate(profile.tables):
             for field, section in _SECTION_OF.items():
                 names = getattr(table, field)
@@ -80,6 +83,8 @@ def load_params(path: Path, changes: Sequence[str] = ()) -> Params:
                     key: KeyPath = ("profiles", profile_name, "tables", index, field)
                     key = (*key, position) if isinstance(names, tuple) else key
                     check_name(document, key, params, section, name)
+            _refuse_two_precisions(document, ("profiles", profile_name, "tables", index), params, table)
+    _unite(document, params)
     for name, method in params.methods.items():
         for field, section, other in method.references():
             check_name(document, ("methods", name, field), params, section, other)
@@ -93,6 +98,31 @@ def load_params(path: Path, changes: Sequence[str] = ()) -> Params:
         for name, recipe in params.recipes.items():
             params.recipes[name] = recipe.model_copy(update={"arithmetic": "native"})
     return params
+
+
+def _unite(document: Document, params: Params) -> None:
+    """Give every profile with ``union_of`` the tables and papers of its parts."""
+    written = dict(params.profiles)
+    for name, profile in written.items():
+        if profile.union_of:
+            try:
+                params.profiles[name] = united(profile, {other: written[other] for other in profile.union_of})
+            except ValueError as error:
+                raise document.error(("profiles", name, "union_of"), _reason(error)) from None
+
+
+def _reason(error: ValueError) -> str:
+    """What a validator said, without pydantic's frame around it."""
+    errors = error.errors() if isinstance(error, ValidationError) else []
+    return str(errors[0]["msg"]).removeprefix("Value error, ") if errors else str(error)
+
+
+def _refuse_two_precisions(document: Document, key: KeyPath, params: Params, table: TableConfig) -> None:
+    """Raise ConfigError if a table's recipes have different precisions, because their errors would be read together."""
+    found = {params.recipes[name].precision: name for name in table.recipes}
+    if len(found) > 1:
+        said = " and ".join(f"{name} has {precision}" for precision, name in found.items())
+        raise document.error((*key, "recipes"), f"{said}: a table has one precision; write a table for each")
 
 
 def check_name(document: Document, key: KeyPath, params: Params, section: str, name: str) -> None:

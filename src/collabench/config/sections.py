@@ -221,7 +221,8 @@ class ProfileConfig(Record):
 
     The seeds are ``first_seed``, ``first_seed`` + 1 … A study that tests a hypothesis suggested by other seeds must use
     seeds that were not used before. replicates: profiles whose decided claims this one tests again; which, and with how
-    many seeds, ``papers/replications.yaml`` says.
+    many seeds, ``papers/replications.yaml`` says. datasets: of the papers' cells only those on these data sets are run;
+    by default all. union_of: profiles whose tables and papers' cells together are this one's (:func:`united`).
     """
 
     description: Line
@@ -232,11 +233,17 @@ class ProfileConfig(Record):
     tables: tuple[TableConfig, ...] = ()
     papers: Annotated[tuple[Name, ...], NO_REPEATS] = ()
     replicates: Annotated[tuple[Name, ...], NO_REPEATS] = ()
+    datasets: Annotated[tuple[Name, ...], NO_REPEATS] = ()
+    union_of: Annotated[tuple[Name, ...], NO_REPEATS] = ()
 
     @model_validator(mode="after")
     def _has_tables(self) -> Self:
-        if not self.tables and not self.papers and not self.replicates:
-            raise ValueError("a profile needs tables, papers or replicates")
+        if self.union_of and (self.tables or self.papers or self.replicates or self.datasets):
+            raise ValueError("union_of takes the tables and papers of other profiles; remove this one's own")
+        if not (self.tables or self.papers or self.replicates or self.union_of):
+            raise ValueError("a profile needs tables, papers, replicates or union_of")
+        if self.datasets and not self.papers:
+            raise ValueError("datasets chooses among the cells of papers; name some, or remove it")
         if self.first_seed + max([self.seeds, *(table.seeds or 0 for table in self.tables)]) > 1000:
             raise ValueError("seeds go up to 999: first_seed and seeds together must not exceed 1000")
         names = [table.name.lower() for table in self.tables]
@@ -247,3 +254,25 @@ class ProfileConfig(Record):
     def seed_range(self, count: int | None = None) -> tuple[int, ...]:
         """The first ``count`` seeds of the study (default: all of them)."""
         return tuple(range(self.first_seed, self.first_seed + (count or self.seeds)))
+
+
+def united(profile: ProfileConfig, parts: dict[str, ProfileConfig]) -> ProfileConfig:
+    """A profile with ``union_of``, with the tables and papers' cells of its parts.
+
+    parts: name → profile that it names. Raises ValueError if they do not fit each other.
+    """
+    papers = {part.papers for part in parts.values()}
+    if len(papers) > 1:
+        raise ValueError("the profiles of union_of must name the same papers, in the same order")
+    for name, part in parts.items():
+        if part.union_of or part.replicates:
+            raise ValueError(f"{name} is itself made of other profiles; name those")
+        for field in ("seeds", "first_seed", "device", "seeds_per_job"):
+            own, theirs = getattr(profile, field), getattr(part, field)
+            if own != theirs:
+                raise ValueError(f"{field} must be that of {name}, {theirs}, not {own}")
+    every = any(part.papers and not part.datasets for part in parts.values())
+    datasets = () if every else tuple(dict.fromkeys(name for part in parts.values() for name in part.datasets))
+    tables = tuple(table for part in parts.values() for table in part.tables)
+    given = {name: getattr(profile, name) for name in profile.model_fields_set - {"union_of"}}
+    return ProfileConfig(**given | {"tables": tables, "papers": papers.pop(), "datasets": datasets})

@@ -8,7 +8,7 @@ cell, in this order, so that a file reads like its table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -277,12 +277,17 @@ def _cell(
     )
 
 
-def plan_cells(papers: dict[str, Paper], seeds: tuple[int, ...]) -> Iterator[Cell]:
-    """The runs that published tables need in a profile: each configuration once per table, with ``seeds``."""
+def plan_cells(papers: dict[str, Paper], seeds: tuple[int, ...], datasets: Collection[str] = ()) -> Iterator[Cell]:
+    """The runs that published tables need in a profile: each configuration once per table, with ``seeds``.
+
+    datasets: only cells on these data sets; empty: all.
+    """
     for paper in papers.values():
         for table in paper.tables.values():
             seen = set()
             for cell in table.cells.values():
+                if datasets and cell.names.get("dataset") not in datasets:
+                    continue
                 if cell.configuration is not None and cell.configuration.id not in seen:
                     seen.add(cell.configuration.id)
                     yield Cell(table.key, cell.configuration, seeds)

@@ -141,7 +141,7 @@ def predictions_of(
     from collabench.training.device import choose_device, describe
 
     device = describe(choose_device(resources.device))
-    forms = {name: _dataset_shape(study, c) for name, c in configurations.items()}
+    forms = {name: shape_of_inputs(study, c) for name, c in configurations.items()}
     predictions: dict[str, Prediction] = {}
     for name, form in forms.items() if not again else ():
         path = study.workspace.estimate(name)
@@ -157,7 +157,8 @@ def predictions_of(
     return predictions
 
 
-def _dataset_shape(study: Study, configuration: Configuration) -> DatasetShape:
+def shape_of_inputs(study: Study, configuration: Configuration) -> DatasetShape:
+    """The shape of a configuration's data set. Raises ConfigError if it is known once the data set is prepared."""
     form = study.inputs.shape(configuration)
     if form is None:
         raise ConfigError(

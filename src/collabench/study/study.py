@@ -57,7 +57,7 @@ def load_study(root: Path, profile: str, *, planned: bool = False, settings: Seq
     papers = (
         load_papers(workspace.papers, params, wanted.papers, asked, known_to_fit=known_to_fit) if wanted.papers else {}
     )
-    cells = list(plan_cells(papers, wanted.seed_range()))
+    cells = list(plan_cells(papers, wanted.seed_range(), wanted.datasets))
     if wanted.replicates:
         cells += replicated_cells(load_claims(workspace.papers, params), params, variant.profile, known_to_fit)
     plan = make_plan(params, variant.name, cells, known_to_fit)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
 from collabench.config.batch_sizes import batch_sizes, held_out
 from collabench.config.configuration import Configuration, digest
 from collabench.config.dataset_shape import DatasetShape
-from collabench.core.errors import ConfigError
+from collabench.core.processes import end_with_parent
+from collabench.study.estimate import shape_of_inputs
 from collabench.study.needs import lease_bytes
 from collabench.study.study import Study
 
@@ -54,44 +58,60 @@ class Totals:
     def disk(self) -> int:
         return sum(part.disk for part in self.parts)
 
+    def on(self, dataset: str) -> Totals:
+        """The part on one data set, by its name in ``params.yaml``."""
+        return Totals(self.profile, tuple(one for one in self.parts if one.configuration.names["dataset"] == dataset))
+
+    @property
+    def datasets(self) -> list[str]:
+        return list(dict.fromkeys(part.configuration.names["dataset"] for part in self.parts))
+
     @property
     def line(self) -> str:
-        """``560 trainings, 33.1 EFLOP; the largest run leases 3.4 GB of a GPU; results take 1.2 GB``."""
+        """``560 trainings, 33.10 EFLOP; the largest run leases 3.4 GB of a GPU; results take 1.2 GB``."""
         return (
-            f"{self.trainings} trainings, {self.flops / 1e18:.1f} EFLOP; the largest run leases {self.lease / 1e9:.1f} "
+            f"{self.trainings} trainings, {self.flops / 1e18:.2f} EFLOP; the largest run leases {self.lease / 1e9:.1f} "
             f"GB of a GPU; results take {self.disk / 1e9:.1f} GB"
         )
 
 
-def totals(study: Study) -> Totals:
-    """Count the study's plan. Takes about a second for each network, method and shape of images.
+def totals(study: Study, workers: int = 1) -> Totals:
+    """Count the study's plan. Takes some seconds of a core for each network, method and shape of images.
 
-    Raises ConfigError if the shape of a data set is known neither from its files nor from its source.
+    workers: processes that count. Raises ConfigError if the shape of a data set is known neither from its files nor
+    from its source.
     """
-    seeds, counted, parts = study.plan.seeds_of(), dict[str, tuple[int, int, int]](), []
+    forms = {name: shape_of_inputs(study, configuration) for name, configuration in study.plan.configurations.items()}
+    keys, waiting = {}, dict[str, tuple[Configuration, DatasetShape]]()
     for name, configuration in study.plan.configurations.items():
-        form = study.inputs.shape(configuration)
-        if form is None:
-            raise ConfigError(
-                f"{configuration.label}: how many images it has is known once the data set is prepared: "
-                f"collabench data prepare -p {study.workspace.profile}"
-            )
         identity = configuration.identity()
-        same = digest([form.model_dump(), *(identity[part] for part in identity if part not in ("dataset", "noise"))])
-        if same not in counted:
-            counted[same] = _count(configuration, form)
-        per_image, lease, disk = counted[same]
-        recipe = configuration.recipe
-        trained = form.train_images - held_out(form.train_images, recipe.validation_fraction)
+        counted = [identity[part] for part in identity if part not in ("dataset", "noise")]
+        keys[name] = digest([forms[name].model_dump(), configuration.dataset.source, *counted])
+        waiting.setdefault(keys[name], (configuration, forms[name]))
+    counts = dict(zip(waiting, _count_all(list(waiting.values()), workers), strict=True))
+    seeds, parts = study.plan.seeds_of(), []
+    for name, configuration in study.plan.configurations.items():
+        per_image, lease, disk = counts[keys[name]]
+        recipe, runs = configuration.recipe, len(seeds[name])
+        trained = forms[name].train_images - held_out(forms[name].train_images, recipe.validation_fraction)
         images = sum(batch_sizes(trained, recipe.batch_size, recipe.last_batch)) * recipe.epochs
-        runs = len(seeds[name])
         parts.append(Part(configuration, runs, per_image * images * runs, per_image, lease, disk * runs))
     return Totals(study.workspace.profile, tuple(parts))
 
 
-def _count(configuration: Configuration, form: DatasetShape) -> tuple[int, int, int]:
+def _count_all(chosen: list[tuple[Configuration, DatasetShape]], workers: int) -> list[tuple[int, int, int]]:
+    if min(workers, len(chosen)) <= 1:
+        return [_count(one) for one in chosen]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(chosen)), context, end_with_parent, (os.getpid(),)) as pool:
+        return list(pool.map(_count, chosen))
+
+
+def _count(chosen: tuple[Configuration, DatasetShape]) -> tuple[int, int, int]:
+    """FLOPs of one image in training, bytes of a GPU, and bytes of weights and logits of one run."""
     from collabench.training.flops import count
 
+    configuration, form = chosen
     counts = count(configuration, form.network_shape(configuration.recipe), form.classes)
     disk = 4 * counts.parameters + 4 * form.test_images * form.classes
     return counts.training, lease_bytes(configuration, form), disk

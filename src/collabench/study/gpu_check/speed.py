@@ -44,7 +44,7 @@ TIMED = (
     ("cifar100", "resnet18", "fang2021-cifar", "fang2021-mid"),
     ("cifar100", "resnet18", "fang2021-cifar", "fang2021-pull-push"),
     ("cifar100", "resnet18", "fang2021-cifar", "fang2021-kernel"),
-    ("imagenet", "resnet50", "song2018-imagenet", "individual"),
+    ("imagenet", "resnet50", "song2018-resnet50", "individual"),
 )
 #: Seconds for which a configuration is timed, after as many warm-up steps.
 SECONDS, WARM_UP = 1.0, 3
@@ -159,7 +159,7 @@ def hours(root: Path, params: Params, rates: list[Rate], resources: Resources) -
         if entry.device != "cuda" or not rates:
             continue
         try:
-            found = totals(load_study(root, name, planned=True))
+            found = totals(load_study(root, name, planned=True), resources.cores)
         except ConfigError as error:
             yield Check(part=PART, name=f"profile {name}", verdict="skipped", text=str(error))
             continue

@@ -1,0 +1,52 @@
+"""What a profile's trainings add up to, and that the page on one GPU has these numbers."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from collabench.study.study import load_study
+from collabench.study.totals import totals
+from collabench.training.flops import count
+from tests.support.project import ROOT
+from tests.support.studies import study_in
+
+PAGE = ROOT / "docs" / "how-to" / "one-gpu.md"
+
+
+def test_totals_are_the_sums_over_the_plan(tmp_path):
+    study = study_in(tmp_path / "project")
+    found = totals(study)
+    by_hand = 0
+    for run in study.plan.runs:
+        form, recipe = study.inputs.shape(run.configuration), run.configuration.recipe
+        by_hand += count(run.configuration, form.shape, form.classes).training * form.train_images * recipe.epochs
+    assert found.flops == by_hand > 0
+    ensembles = [run for run in study.plan.runs if run.configuration.method.method == "ensemble"]
+    assert ensembles and found.trainings == len(study.plan.runs) - len(ensembles)
+    assert sum(found.on(dataset).flops for dataset in found.datasets) == found.flops
+    assert found.lease == max(part.lease for part in found.parts) > 1e9
+
+
+def rows() -> dict[str, str]:
+    """Profile → the numbers that the page gives for it."""
+    found = re.findall(
+        r"^\| `(paper[\w-]*)` \|.*?\| (\d[\d,]*) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", PAGE.read_text(), re.M
+    )
+    return {name: f"{trainings}, {flops}, {lease}, {disk}" for name, trainings, flops, lease, disk in found}
+
+
+def counted(name: str) -> str:
+    found = totals(load_study(ROOT, name, planned=True), 2)
+    return f"{found.trainings:,}, {found.flops / 1e18:.2f}, {found.lease / 1e9:.1f}, {found.disk / 1e9:.1f}"
+
+
+def test_the_page_has_every_profile_of_the_papers():
+    assert set(rows()) == {"paper", "paper-cifar", "paper-stl10", "paper-imagenet32", "paper-imagenet"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["paper-imagenet", "paper-stl10", "paper-imagenet32", "paper-cifar", "paper"])
+def test_the_page_has_the_numbers_that_the_command_counts(name):
+    assert rows()[name] == counted(name)
