@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from collabench.study.gpu_check.cases import cases, form_of
 from collabench.study.study import load_study
 from collabench.study.totals import totals
 from collabench.training.flops import count
@@ -27,6 +28,12 @@ def test_totals_are_the_sums_over_the_plan(tmp_path):
     assert ensembles and found.trainings == len(study.plan.runs) - len(ensembles)
     assert sum(found.on(dataset).flops for dataset in found.datasets) == found.flops
     assert found.lease == max(part.lease for part in found.parts) > 1e9
+
+
+@pytest.mark.parametrize("name", [name for name in cases() if "fang2021" in name])
+def test_losses_inside_a_network_can_be_counted_on_fake_tensors(name):
+    chosen = cases()[name]
+    assert count(chosen, form_of(chosen).shape, 4).training > 0
 
 
 def rows() -> dict[str, str]:

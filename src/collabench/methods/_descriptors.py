@@ -73,12 +73,16 @@ class Padding(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        present = torch.arange(max(widths)) < torch.tensor(widths)[:, None]
-        source = torch.full(present.shape, sum(widths))
-        source[present] = torch.arange(sum(widths))
+        # From numbers, not by an index of truth values, which has no length on the fake tensors that count costs.
+        widest, total, source, places = max(widths), 0, list[int](), list[int]()
+        for width in widths:
+            places += range(len(source), len(source) + width)
+            source += [*range(total, total + width), *[sum(widths)] * (widest - width)]
+            total += width
+        present = torch.arange(widest) < torch.tensor(widths)[:, None]
         self.register_buffer("present", present, persistent=False)
-        self.register_buffer("_source", source.flatten(), persistent=False)
-        self.register_buffer("_places", present.flatten().nonzero().squeeze(1), persistent=False)
+        self.register_buffer("_source", torch.tensor(source), persistent=False)
+        self.register_buffer("_places", torch.tensor(places), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         with_zeros = nn.functional.pad(x, (0, 1))

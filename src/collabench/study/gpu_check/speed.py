@@ -29,7 +29,7 @@ from collabench.study.needs import lease_bytes
 from collabench.study.study import load_study
 from collabench.study.timing import predict_all
 from collabench.study.totals import Totals, totals
-from collabench.training.compilation import compile_in_place, options_of
+from collabench.training.compilation import compile_in_place, compiling, options_of
 from collabench.training.device import choose_device, prepare_process
 from collabench.training.flops import count
 
@@ -113,26 +113,31 @@ def _timed(
     """The rate of a configuration, and one line with its operations and the share of time in which the GPU works."""
     chosen = configuration.model_copy(update={"recipe": configuration.recipe.model_copy(update=recipe)})
     form = shape_without_files(chosen)
-    steps = Steps(chosen, form, device, channels_last=channels_last)
-    if chosen.recipe.compile:
-        compile_in_place(steps.network, (chosen.recipe.batch_size,), **options_of(chosen.recipe))
-    images, labels = steps.batch(chosen.recipe.batch_size)
-    for _ in range(WARM_UP):
-        steps.step(images, labels)
-    torch.cuda.synchronize()
-    done, begin = 0, time.perf_counter()
-    while time.perf_counter() - begin < SECONDS:
-        steps.step(images, labels)
-        torch.cuda.synchronize()
-        done += 1
-    per_step = (time.perf_counter() - begin) / done
     training = count(chosen, form.network_shape(chosen.recipe), form.classes).training
-    rate = Rate(configuration, 1 / per_step, training * len(images) / per_step)
-    kernels, busy = _profile(steps, images, labels)
-    return rate, (
+    with compiling(chosen.recipe):
+        steps = Steps(chosen, form, device, channels_last=channels_last)
+        images, labels = steps.batch(chosen.recipe.batch_size)
+        if chosen.recipe.compile:
+            compile_in_place(steps.network, {len(images)}, **options_of(chosen.recipe))
+        for _ in range(WARM_UP):
+            steps.step(images, labels)
+        per_step = _seconds(steps, images, labels, 1)
+        per_step = _seconds(steps, images, labels, max(1, math.ceil(SECONDS / per_step)))
+        kernels, busy = _profile(steps, images, labels)
+    return Rate(configuration, 1 / per_step, training * len(images) / per_step), (
         f"{kernels} kernels a step, {1e6 * per_step / max(kernels, 1):.1f} µs each; the GPU works "
         f"{min(1.0, busy / per_step):.0%} of the time"
     )
+
+
+def _seconds(steps: Steps, images: torch.Tensor, labels: torch.Tensor, count: int) -> float:
+    """Seconds of a step, of so many for whose end the host waits once."""
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for _ in range(count):
+        steps.step(images, labels)
+    torch.cuda.synchronize()
+    return (time.perf_counter() - begin) / count
 
 
 def _profile(steps: Steps, images: torch.Tensor, labels: torch.Tensor) -> tuple[int, float]:
