@@ -14,4 +14,4 @@ def test_everyone_has_the_same_parts_in_the_same_order():
     assert (*CONDITION, "method") == PARTS
     assert tuple(Names.model_fields) == PARTS
     assert tuple(name for name in inspect.signature(resolve).parameters if name in SECTIONS) == PARTS
-    assert set(SECTIONS.values()) == set(Params.model_fields) - {"profiles"}
+    assert set(SECTIONS.values()) == set(Params.model_fields) - {"profiles", "remotes"}

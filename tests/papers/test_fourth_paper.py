@@ -95,7 +95,8 @@ def test_a_claim_of_a_paper_without_a_folder_is_refused(study):
 
 
 def test_no_code_decides_by_the_name_of_a_paper():
-    """A paper's name may also be that of its method, which stands in the method's own file."""
+    """A paper's name may also be that of its method, which stands in the method's own file, and in the list of the
+    methods that a GPU is examined with."""
     names, package = set(paper_names(ROOT / "papers")), ROOT / "src" / "collabench"
     places = {
         path.relative_to(package).as_posix()
@@ -103,4 +104,4 @@ def test_no_code_decides_by_the_name_of_a_paper():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and node.value in names
     }
-    assert places == {f"methods/{name}.py" for name in names}
+    assert places == {"study/gpu_check/cases.py", *(f"methods/{name}.py" for name in names)}
