@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Names the profile to the Snakefile and to its jobs, as it is written; without it, ``--config profile=`` does.
 PROFILE = "COLLABENCH_PROFILE"
+#: Environment variable with the image in which jobs train (docs/how-to/install.md#in-a-container).
+CONTAINER = "COLLABENCH_CONTAINER"
 
 #: The noise stage's marker: there exactly if every static noise file of its key is.
 NOISE_MARKER = "drawn"

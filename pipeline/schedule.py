@@ -37,7 +37,9 @@ def schedule(profile: str, target: str, *further: str) -> int:
     else:
         os.environ.setdefault(ANCESTOR, this_process())
     study, resources = plan.load(ROOT, profile)
-    served = serve() if target == "train" and not resources.gpus and not on_cluster() else None
+    # A server would train outside of the image.
+    serves = target == "train" and not resources.gpus and not on_cluster() and not os.environ.get(plan.CONTAINER)
+    served = serve() if serves else None
     try:
         return _schedule(study, resources, target, further)
     finally:
@@ -80,6 +82,7 @@ def _run(study: Study, *, resources: Resources, target: str, further: Sequence[s
         *(() if on_cluster() else ("--resources", f"gpu={resources.workers if resources.gpus else 0}")),
         "--quiet", "rules", "progress", "host",
         "--nolock",  # the lock above ends with this process; Snakemake's own stays after a kill
+        *(("--software-deployment-method", "apptainer") if os.environ.get(plan.CONTAINER) else ()),
         *further,
     ]  # fmt: skip
     dry = bool({"-n", "--dry-run"} & set(further))

@@ -34,6 +34,9 @@ PROFILE = STUDY.workspace.profile
 HOME = f"artifacts/{PROFILE}"
 # exec: the stage's parent is then Snakemake, with which it ends. Snakemake fills in the interpreter's path, quoted.
 STAGES = "exec {sys.executable:q} -m pipeline.stages"
+# The image in which jobs train, if there is one; it has an interpreter of its own.
+IMAGE = os.environ.get(plan.CONTAINER) or None
+IN_IMAGE = "exec python -m pipeline.stages"
 # What the profile of the cluster's executor has those jobs ask for of which nothing is known.
 DEFAULTS = workflow.resource_settings.default_resources or {}
 

@@ -66,5 +66,7 @@ rule train_job:
             if on_cluster()
             else {}
         ),
+    container:
+        IMAGE
     shell:
-        f"{STAGES}.train {PROFILE} {{params.id:q}}"
+        f"{IN_IMAGE if IMAGE else STAGES}.train {PROFILE} {{params.id:q}}"
