@@ -87,12 +87,13 @@ ENTRIES: dict[str, list[dict[str, Any]]] = {
         {"method": "one", "split_after": "stage1"},
         {"method": "fang2021", "losses": ["out", "mid"]},
     ],
+    "remotes": [{"url": "https://example.org/runs", "lock": "https://example.org/dvc.lock"}],
 }  # fmt: skip
 
 
 def base_with(section: str, entry: dict[str, Any]) -> dict[str, Any]:
     base = copy.deepcopy(GOOD)
-    base[section]["tried"] = entry
+    base.setdefault(section, {})["tried"] = entry
     if section == "models":
         base["methods"]["tried"] = {"method": "individual", "label_smoothing": 0.1}  # fits every model
         if entry["family"] in ("torchvision_model", "custom", "timm"):

@@ -91,11 +91,15 @@ def _location(value: Any, key_path: KeyPath, error: Any) -> KeyPath:
 
 
 def _keys_at(kind: Any, location: KeyPath) -> list[str]:
-    """The valid keys beside the last part of a pydantic error location."""
+    """The valid keys beside the last part of a pydantic error location; what every entry of a section may have comes
+    last."""
     for part in location[:-1]:
         kind = _child_type(kind, part)
     kind = _bare(kind)
-    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Record) else []
+    if not (isinstance(kind, type) and issubclass(kind, Record)):
+        return []
+    own = [name for name in kind.model_fields if name in kind.__annotations__]
+    return own + [name for name in kind.model_fields if name not in own]
 
 
 def _bare(kind: Any) -> Any:

@@ -27,7 +27,7 @@ REPEATS = {"peers", "blocks", "arguments"}
 #: Text and lists of text that name something: a name that does not exist is refused.
 REFERENCES = {
     "datasets", "noise", "models", "recipes", "methods", "baseline", "papers", "teacher", "teacher_model",
-    "teacher_recipe", "peers", "of", "after", "split_after", "import", "stages", "pairs",
+    "teacher_recipe", "peers", "of", "after", "split_after", "import", "stages", "pairs", "replicates",
 }  # fmt: skip
 
 #: What is a user's own: the number that tells two versions of a network apart, and what a network's function is given.
