@@ -35,6 +35,8 @@ def test_a_run_with_other_settings_is_trained_under_ids_of_its_own(finished, col
     assert not {run.id for run in variant.plan.runs} & {run.id for run in profile.plan.runs}
     assert all(run.configuration.recipe.epochs == 1 for run in variant.plan.runs)
     assert collabench("plan", "-p", "small", "--root", finished).out == plain.out
+    said = collabench("plan", "-p", "small", "--set", EPOCHS, "--root", finished).out
+    assert said.endswith("Next: collabench run with the same profile and settings\n")
     states = json.loads(collabench("plan", "-p", "small", "--set", EPOCHS, "--json", "--root", finished).out)
     assert (states["profile"], states["states"]) == (name, {"done": 2, "todo": 8})
     explained = collabench("explain", "-p", name, "individual", "noisy", "--root", finished)

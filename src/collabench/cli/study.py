@@ -56,7 +56,7 @@ def plan(
     if said is not None:
         print(said)
         return
-    from collabench.study import other_code
+    from collabench.study import other_code, variants
 
     study = open_study(root, profile, settings)
     profile = study.workspace.profile
@@ -95,8 +95,11 @@ def plan(
     lines.append(f"{len(statuses)} runs in {len(rows)} configurations: {total}")
     lines += [summary_of(claims)] if claims else []
     if counts.get("todo") and not missing:
+        alone = variants.is_variant(profile)  # whose name is known here once it has been run
         lines.append(
-            f"Next: collabench reproduce -p {profile}, or collabench run -p {profile} without Snakemake and DVC"
+            "Next: collabench run with the same profile and settings"
+            if alone
+            else f"Next: collabench reproduce -p {profile}, or collabench run -p {profile} without Snakemake and DVC"
         )
     forms = {
         "plan": "\n".join(lines),
