@@ -11,7 +11,7 @@ import torch
 from collabench.config.params import load_params
 from collabench.core.errors import DeviceError
 from collabench.core.resources import Resources
-from collabench.study.gpu_check import examination, facts, numbers, speed
+from collabench.study.gpu_check import examination, facts, numbers, sharing, speed
 from collabench.study.gpu_check.cases import cases
 from collabench.study.gpu_check.record import Check
 from collabench.study.gpu_check.steps import Steps
@@ -157,6 +157,22 @@ def test_the_rate_of_a_configuration_is_that_of_the_most_similar_one():
     assert speed.nearest(named["individual"], 10**9, rates) is rates[0]
     per_image = 2e9 / 10 / named["song2018"].recipe.batch_size
     assert speed.nearest(named["individual on a DenseNet"], round(per_image), rates) in rates
+
+
+def test_leases_are_shared_and_waited_for(tmp_path, monkeypatch):
+    """No GPU is needed: a lease is a file."""
+    monkeypatch.setenv("COLLABENCH_GPU_LEASES", str(tmp_path))
+    monkeypatch.setattr(sharing, "WAITED", 2.0)
+    (found,) = sharing.leases(Resources(2, ("0",), 1, "a test", (100,)))
+    assert found.verdict == "ok", found.text
+    monkeypatch.setattr(sharing, "_hold", taking_no_lease)
+    (found,) = sharing.leases(Resources(2, ("0",), 1, "a test", (100,)))
+    assert found.verdict == "FAILED" and "a whole waits for them: False" in found.text
+
+
+def taking_no_lease(resources, need, marker, end) -> None:
+    """In the place of a process that leases."""
+    marker.touch()
 
 
 def test_speed_names_every_rate_and_derives_the_hours_of_gpu_profiles(monkeypatch):

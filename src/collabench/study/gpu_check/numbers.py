@@ -25,8 +25,9 @@ from collabench.training.history import Progress
 
 #: Relative error up to which float32 counts as such. TF32 has about 1e-3.
 TRUE_FLOAT32 = 1e-5
-#: Type → the largest difference of losses between GPU and CPU after :data:`STEPS` steps.
-CLOSE = {torch.float64: 1e-8, torch.float32: 1e-3}
+#: Type → the largest difference of losses between GPU and CPU after :data:`STEPS` steps. In float64 a square root near
+#: zero can turn a rounding error of 1e-16 into one of 1e-8: 2.6e-7 was seen between two layouts on a CPU.
+CLOSE = {torch.float64: 1e-6, torch.float32: 1e-3}
 STEPS = 3
 #: Epochs, and images of a batch: 20 steps of the cases' images.
 EPOCHS, BATCH = 5, 12

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from collabench.core.resources import Resources
 from collabench.study.gpu_check.record import Check, judged
 
 PART = "sharing"
+#: Seconds for processes to start, and seconds after which one that has no lease counts as waiting.
+PATIENCE, WAITED = 120.0, 8.0
 
 #: What two processes of torchrun do: sum a number over NCCL, each on a GPU of its own.
 ALL_REDUCE = """
@@ -39,23 +41,41 @@ def leases(resources: Resources) -> Iterator[Check]:
         return
     alone = Resources(resources.cores, resources.gpus[:1], 2, "a check", resources.gpu_memory[:1])
     half = alone.gpu_memory[0] // 2
-    with ProcessPoolExecutor(3, get_context("spawn"), end_with_parent, (os.getpid(),)) as pool:
-        small: list[Future[tuple[float, float]]] = [pool.submit(_hold, alone, half, 3.0) for _ in range(2)]
-        while not any(one.running() for one in small):
-            time.sleep(0.05)
-        spans = sorted(one.result() for one in small)
-        whole = pool.submit(_hold, alone, None, 0.0).result()
-    together = spans[1][0] < spans[0][1]
-    after = whole[0] >= max(end for _, end in spans)
-    text = "two halves at once, then a whole" if together and after else f"held {spans}, then {whole}"
-    yield judged(PART, "leases", together and after, text)
+    context = get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory(prefix="collabench-gpu-check-") as folder,
+        ProcessPoolExecutor(3, context, end_with_parent, (os.getpid(),)) as pool,
+    ):
+        held, end = [Path(folder) / name for name in ("first", "second")], Path(folder) / "end"
+        for marker in held:
+            pool.submit(_hold, alone, half, marker, end)
+        together = _appear(held, PATIENCE)
+        whole = Path(folder) / "whole"
+        last = pool.submit(_hold, alone, None, whole, end)
+        waited = not _appear([whole], WAITED)
+        end.touch()
+        last.result()
+        after = whole.exists()
+    text = "two halves at once, then a whole" if together and waited and after else (
+        f"two halves at once: {together}; a whole waits for them: {waited}, and gets its turn: {after}"
+    )  # fmt: skip
+    yield judged(PART, "leases", together and waited and after, text)
 
 
-def _hold(resources: Resources, need: int | None, seconds: float) -> tuple[float, float]:
+def _hold(resources: Resources, need: int | None, marker: Path, end: Path) -> None:
+    """Lease, say so with a file, and hold the lease until another file is there."""
     with resources.lease(need):
-        begin = time.time()
-        time.sleep(seconds)
-        return begin, time.time()
+        marker.touch()
+        _appear([end], PATIENCE)
+
+
+def _appear(paths: list[Path], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if all(path.exists() for path in paths):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def all_reduce(resources: Resources) -> Iterator[Check]:
