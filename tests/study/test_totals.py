@@ -49,11 +49,18 @@ def counted(name: str) -> str:
     return f"{found.trainings:,}, {found.flops / 1e18:.2f}, {found.lease / 1e9:.1f}, {found.disk / 1e9:.1f}"
 
 
-def test_the_page_has_every_profile_of_the_papers():
-    assert set(rows()) == {"paper", "paper-cifar", "paper-stl10", "paper-imagenet32", "paper-imagenet"}
+PARTS = ("paper-cifar", "paper-stl10", "paper-imagenet32", "paper-imagenet")
+
+
+def test_the_page_has_every_profile_of_the_papers_and_their_sums():
+    found = {name: [float(one.replace(",", "")) for one in row.split(", ")] for name, row in rows().items()}
+    assert set(found) == {"paper", *PARTS}
+    trainings, flops, lease, disk = zip(*(found[part] for part in PARTS), strict=True)
+    assert found["paper"] == pytest.approx([sum(trainings), sum(flops), max(lease), sum(disk)], abs=0.1)
+    assert found["paper"][0] == sum(trainings) and found["paper"][2] == max(lease)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["paper-imagenet", "paper-stl10", "paper-imagenet32", "paper-cifar", "paper"])
+@pytest.mark.parametrize("name", PARTS)
 def test_the_page_has_the_numbers_that_the_command_counts(name):
     assert rows()[name] == counted(name)
