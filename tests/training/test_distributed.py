@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from collabench.config.configuration import Configuration, Run
+from collabench.config.sections import Augmentation, RandAugment
 from collabench.core import distributed
 from collabench.core.distributed import Part
 from collabench.core.errors import ConfigError, DataError
@@ -31,9 +32,12 @@ VGG = {"family": "vgg", "blocks": (1, 1), "width": 4, "poolings": 1, "hidden": 8
 RESNET = {"family": "resnet", "blocks": (1, 1), "width": 4, "hidden": 8}
 
 #: Those of :data:`CASES` that are trained to the end.
-TRAINED = ("individual", "song2018", "dml in turn", "fang2021 on a residual network", "wang2018 with dropout")
+TRAINED = (
+    "individual", "song2018", "dml in turn", "fang2021 on a residual network", "wang2018 with dropout",
+    "another recipe",
+)  # fmt: skip
 #: Those of them that are also interrupted.
-INTERRUPTED = ("individual", "wang2018 with dropout")
+INTERRUPTED = ("individual", "wang2018 with dropout", "another recipe")
 
 
 def of(method: str, model: dict | None = None, **settings: object) -> Configuration:
@@ -57,7 +61,12 @@ CASES: dict[str, Configuration] = {
     "fang2021 on a residual network": of("fang2021", RESNET),
     "fang2021 pixels": of("fang2021", RESNET, losses=("pull_push",), input_descriptor="pixels"),
     "fang2021 added": of("fang2021", VGG, losses=("out", "mid"), out_added=True),
-}
+    "another recipe": configuration(
+        "individual", batch_size=BATCH, optimizer="adamw", nesterov=False, learning_rate=0.01, schedule="cosine",
+        clip_gradient_norm=0.5, ema_decay=0.5,
+        augmentation=Augmentation(shift=1, cutout=3, randaugment=RandAugment(operations=1)),
+    ),
+}  # fmt: skip
 
 
 def gradients(configuration: Configuration) -> list[dict[str, torch.Tensor]]:
