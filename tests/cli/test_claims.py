@@ -72,7 +72,7 @@ def test_the_command_prints_the_same_for_people_and_for_scripts(study):
     said = finish(root, "plan")
     for record in claims_of(study):
         assert f"claim {line_of(record)}\n" in said
-    assert said.rstrip().endswith(summary_of(claims_of(study)))
+    assert f"\n{summary_of(claims_of(study))}\nNext: " in said
     printed = json.loads(finish(root, "plan", "--json"))
     assert printed["claims"] == claims_of(study)
     assert printed["claims"][0]["next"]["chance"] == study.claims[1].chance

@@ -159,6 +159,9 @@ DECLARED = [
     ({"family": "torchvision_model", "name": "resnet18", "small_stem": True}, False),
     ({"family": "torchvision_model", "name": "resnet18", "small_stem": True, "hidden": 8}, True),
     ({"family": "torchvision_model", "name": "alexnet", "stages": BODY}, True),
+    ({"family": "preact_resnet", "blocks": (1, 1), "width": 4}, False),
+    ({"family": "wide_resnet", "depth": 10, "widening": 1}, False),
+    ({"family": "wide_resnet", "depth": 10, "widening": 1, "dropout": 0.3}, True),
     (entry("dropout"), True),
     (entry("stochastic depth"), True),
 ]
@@ -174,7 +177,8 @@ def test_a_models_settings_say_whether_it_draws(values, drawing):
 
 
 def test_every_family_is_among_them():
-    assert {values["family"] for values, _ in DECLARED} == set(FAMILIES)
+    assert {values["family"] for values, _ in DECLARED} | {"timm"} == set(FAMILIES)
+    assert model_of({"family": "timm", "name": "resnet18"}).draws_dropout
     # What a module holds that somebody else wrote, settings do not tell: it counts as drawing.
     without = model_of(entry("never"))
     assert without.draws_dropout and not dropout_layers(build_backbone(without, (1, 8, 8), 4, 0))
