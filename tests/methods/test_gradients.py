@@ -4,6 +4,7 @@ training."""
 from __future__ import annotations
 
 from functools import lru_cache
+from statistics import fmean
 
 import pytest
 import torch
@@ -352,10 +353,14 @@ def test_losses_of_song2018_are_wide_and_close_under_mixed_precision():
     ids=str,
 )
 def test_every_term_of_the_papers_methods_falls_in_training_on_digits(method, values, model):
-    """With every weight at its default, and the cross entropy beside L_out, so that all terms are there."""
+    """With every weight at its default, and the cross entropy beside L_out, so that all terms are there. The mean of
+    four trainings: the kernel loss is small beside the others, and falls at first and rises a little later on."""
     recipe = {"epochs": 8, "batch_size": 32, "milestones": (5,)}
-    run = run_of(method, 0, recipe, on=model, **values)
-    curves = train_run(run, digits(), device=torch.device("cpu")).result.curves
-    for name, curve in curves.losses.items():
+    found = [
+        train_run(run_of(method, seed, recipe, on=model, **values), digits(), device=torch.device("cpu")).result.curves
+        for seed in range(4)
+    ]
+    for name in found[0].losses:
+        curve = [fmean(values) for values in zip(*(curves.losses[name] for curves in found), strict=True)]
         assert curve[-1] < curve[0] - 0.02 * abs(curve[0]), (name, curve)
-    assert curves.test_error[-1] < 0.25
+    assert max(curves.test_error[-1] for curves in found) < 0.25

@@ -20,10 +20,10 @@ from collabench.core.errors import ConfigError, RunFailed
 from collabench.methods import METHODS
 from collabench.models import build_backbone
 from collabench.models.convolution import portable
+from collabench.study.gpu_check import cases
 from collabench.training import device, loop, train_run
 from collabench.training.compilation import compile_in_place, compiled_sizes, options_of
 from collabench.training.device import check_execution
-from tests.support import defaults
 from tests.support.defaults import configuration, content, teachers
 from tests.support.synthetic import SMALL_MODELS, blobs, configuration_of, model_of, settings_of
 
@@ -280,7 +280,7 @@ def test_several_updates_in_a_batch_do_not_train_on_narrow_copies_of_earlier_wei
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].Method.trains])
 def test_portable_training_is_the_same_training(method, monkeypatch):
     """But for rounding; and the same bits when it is repeated."""
-    monkeypatch.setattr(defaults, "SMALL_MODELS", [{**model, "width": 32} for model in defaults.SMALL_MODELS])
+    monkeypatch.setattr(cases, "SMALL_MODELS", [{**model, "width": 32} for model in cases.SMALL_MODELS])
     usual, portable = (Run(configuration(method, epochs=1, arithmetic=how), 0) for how in ("native", "portable"))
     expected = train_run(usual, blobs(), device=CPU, teachers=teachers(usual))
     actual = train_run(portable, blobs(), device=CPU, teachers=teachers(portable))
