@@ -120,7 +120,9 @@ def test_the_two_studies_are_compared_effect_by_effect(first):
     assert smaller.estimate == pytest.approx(-2.005) and other.estimate == pytest.approx(1.05)
     text = page.page(found)
     assert "**1 of 2 decided tests reach the same verdict again**; 1 reach the other verdict." in text
-    assert "Of the 2 effects whose first interval excludes zero, 1 have the same sign, 0 lie in the first" in text
+    assert (
+        "Of 2 effects whose first interval excludes zero: same sign 1, in the first interval 0, as predicted 0." in text
+    )
     assert "First supported, now refuted: the other. 4 seeds each." in text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from collabench.papers.claim_schema import Claim
@@ -103,3 +105,18 @@ def test_counts_are_in_the_order_in_which_they_are_shown():
     claims = [everywhere("A", ("refuted", "refuted"), ("inconclusive", "open"), ("supported", "supported"))]
     assert list(count(claims).items()) == [("supported", 1), ("open", 1), ("refuted", 1)]
     assert not count(claims, "cost")
+
+
+def test_a_test_that_is_made_again_counts_once_and_is_told_apart():
+    """Whatever the second study finds; a replication's own report counts its own tests."""
+    second = [everywhere("A", ("supported", "supported")), everywhere("B", ("inconclusive", "open"))]
+    again = [replace(claim.tests[0], again=True) for claim in second]
+    first = [everywhere("A", ("supported", "supported")), everywhere("B", ("refuted", "refuted"))]
+    both = [replace(claim, tests=(*claim.tests, test)) for claim, test in zip(first, again, strict=True)]
+    lead = findings(both, {})
+    assert lead[0] == findings(first, {})[0] and lead[0].startswith("2 of 2 tests of 2 claims")
+    assert lead[1] == "Made again on fresh seeds, 1 of 2 decided tests reach the same verdict."
+    assert [lead[0], *lead[2:]] == findings(first, {})
+    assert count(both) == count(first) == {"supported": 1, "refuted": 1}
+    alone = [replace(claim, tests=(test,)) for claim, test in zip(first, again, strict=True)]
+    assert len(findings(alone, {})) == 5 and findings(alone, {})[0].startswith("1 of 2 tests of 2 claims")

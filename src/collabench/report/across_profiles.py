@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from collabench.config.params import Params
 from collabench.papers.citations import cited
@@ -18,12 +18,14 @@ from collabench.report.verdicts import describe_scopes
 
 @dataclass(frozen=True)
 class ScopeTest:
-    """A claim in one scope of one profile. parts: the standing of each of the verdict's comparisons."""
+    """A claim in one scope of one profile. parts: the standing of each of the verdict's comparisons. again: the profile
+    replicates another one, which had decided this test."""
 
     profile: str
     verdict: ScopeVerdict
     standing: Standing
     parts: tuple[Standing, ...]
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,11 @@ def join_claims(
     longer declared is left out, since nothing says any more what it was about.
     """
     where = describe_scopes(claims, params)
-    found: dict[str, list[tuple[str, ClaimVerdict]]] = {}
+    found: dict[str, list[tuple[str, ClaimVerdict, bool]]] = {}
     for profile, report in reports:
         for claim in report.here():
-            found.setdefault(claim.id, []).append((profile, claim))
+            again = report.profile in claims.replicated
+            found.setdefault(claim.id, []).append((profile, claim, again))
     return tuple(_everywhere(claim, claims, papers, found.get(claim.id, []), where) for claim in claims.claims)
 
 
@@ -84,16 +87,18 @@ def _everywhere(
     claim: Claim,
     claims: Claims,
     papers: Mapping[str, Paper],
-    verdicts: Sequence[tuple[str, ClaimVerdict]],
+    verdicts: Sequence[tuple[str, ClaimVerdict, bool]],
     where: Mapping[str, Parts],
 ) -> ClaimEverywhere:
     tests = tuple(
-        ScopeTest(profile, scope, standing(scope, claim), tuple(standing_of_part(part, claim) for part in scope.parts))
-        for profile, verdict in verdicts
+        ScopeTest(
+            profile, scope, standing(scope, claim), tuple(standing_of_part(part, claim) for part in scope.parts), again
+        )
+        for profile, verdict, again in verdicts
         for scope in verdict.scopes
     )
     has_runs = {test.verdict.scope for test in tests}
-    words = next((verdict for _, verdict in verdicts), None)
+    words = next((verdict for _, verdict, _ in verdicts), None)
     about = papers[claim.paper].about if claim.paper in papers else None
     return ClaimEverywhere(
         id=claim.id,
@@ -117,7 +122,17 @@ def _everywhere(
     )
 
 
+def without_replications(claims: Iterable[ClaimEverywhere]) -> list[ClaimEverywhere]:
+    """The claims without the tests that are made again, so that no result counts twice; all of them if there are no
+    others."""
+    claims = list(claims)
+    if all(test.again for claim in claims for test in claim.tests):
+        return claims
+    return [replace(claim, tests=tuple(test for test in claim.tests if not test.again)) for claim in claims]
+
+
 def count(claims: Iterable[ClaimEverywhere], kind: Kind | None = None) -> Counter[Standing]:
-    """How many tests stand where, over the claims of one kind or of all."""
-    found = Counter(test.standing for claim in claims if kind in (None, claim.kind) for test in claim.tests)
+    """How many tests stand where, over the claims of one kind or of all, without those that are made again."""
+    chosen = without_replications(claim for claim in claims if kind in (None, claim.kind))
+    found = Counter(test.standing for claim in chosen for test in claim.tests)
     return Counter({name: found[name] for name in STANDINGS if found[name]})

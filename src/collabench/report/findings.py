@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from collabench.report.across_profiles import ClaimEverywhere, ScopeTest, count
+from collabench.report.across_profiles import ClaimEverywhere, ScopeTest, count, without_replications
 from collabench.report.standing import DECIDED, Standing
 
 #: Number of statements that a sentence quotes; it counts the others.
@@ -13,9 +13,12 @@ _QUOTED = 3
 
 def findings(claims: Sequence[ClaimEverywhere], names: dict[str, str]) -> list[str]:
     """Five sentences: how much is decided, what is supported, what is refuted, where the open tests point, and on what.
+    After the first one a further one, if decided tests were made again: how many reach the same verdict.
 
-    names: paper → how it is cited. Fewer sentences if no claim is declared or run.
+    names: paper → how it is cited. One sentence if no claim is declared or run.
     """
+    again = _made_again(claims)
+    claims = without_replications(claims)
     statistical = [claim for claim in claims if claim.kind == "statistical"]
     counts = count(statistical)
     counts.pop("not run", None)
@@ -28,11 +31,23 @@ def findings(claims: Sequence[ClaimEverywhere], names: dict[str, str]) -> list[s
         f"{_share(decided, tested, 'test')} of {_number(with_tests, 'claim')} about test error "
         f"{'is' if decided == 1 else 'are'} decided: {counts['supported']} for the claim, {counts['refuted']} against "
         "it.",
+        *again,
         _told(statistical, names, "supported", "Supported"),
         _told(statistical, names, "refuted", "Refuted"),
         _undecided(counts, tested - decided),
         _where(claims),
     ]
+
+
+def _made_again(claims: Sequence[ClaimEverywhere]) -> list[str]:
+    """``Made again on fresh seeds, 9 of 11 decided tests reach the same verdict.``; nothing without the first tests."""
+    tests = [((claim.id, test.verdict.scope, test.verdict.compared), test) for claim in claims for test in claim.tests]
+    first = {key: test.standing for key, test in tests if not test.again and test.standing in DECIDED}
+    again = [test.standing == first[key] for key, test in tests if test.again and key in first]
+    if not again:
+        return []
+    reach = "reaches" if len(again) == 1 else "reach"
+    return [f"Made again on fresh seeds, {_share(sum(again), len(again), 'decided test')} {reach} the same verdict."]
 
 
 def _number(count: int, noun: str) -> str:

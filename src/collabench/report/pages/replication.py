@@ -64,7 +64,8 @@ def counts(replication: Replication) -> list[str]:
         (unclear, "whose first interval contains it"),
     ):
         if effects:
-            told.append(f"Of the {len(effects)} effects {which}, {_agreeing(effects)}.")
+            noun = "effect" if len(effects) == 1 else "effects"
+            told.append(f"Of {len(effects)} {noun} {which}: {_agreeing(effects)}.")
     return told
 
 
@@ -72,7 +73,7 @@ def _agreeing(effects: Sequence[RepeatedEffect]) -> str:
     sign, inside, predicted = (
         sum(getattr(effect, name) for effect in effects) for name in ("same_sign", "inside", "predicted")
     )
-    return f"{sign} have the same sign, {inside} lie in the first interval and {predicted} are as predicted"
+    return f"same sign {sign}, in the first interval {inside}, as predicted {predicted}"
 
 
 def page(replication: Replication) -> str:
