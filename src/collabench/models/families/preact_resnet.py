@@ -8,44 +8,18 @@ for 10 classes.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
-
-from collabench.core.errors import ConfigError
-from collabench.models.backbone import Backbone, ModelSettings
+from collabench.models.backbone import Backbone
 from collabench.models.preactivation import preactivation_network
-
-#: Depth → blocks of every stage.
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+from collabench.models.residual import ResidualSettings
 
 
-class Settings(ModelSettings):
-    """
-    depth: of one of the networks of the literature.
-    blocks: blocks of every stage, for another network, instead of depth.
-    width: channels of the first stage (64 in the literature).
-    """
+class Settings(ResidualSettings):
+    """depth or blocks, and width: as of every residual network."""
 
     draws_dropout: ClassVar[bool] = False
     family: Literal["preact_resnet"]
-    depth: Literal[18, 34] | None = None
-    blocks: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)] | None = None
-    width: int = Field(default=64, ge=1, le=1024)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.depth is None) == (self.blocks is None):
-            raise ValueError("a preact_resnet has either depth (18 or 34) or blocks")
-        return self
-
-    @property
-    def stages(self) -> tuple[int, ...]:
-        """Blocks of every stage."""
-        if self.blocks is not None:
-            return self.blocks
-        assert self.depth is not None
-        return BLOCKS[self.depth]
 
 
 def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -> Backbone:
@@ -55,9 +29,5 @@ def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -
     Raises ConfigError for smaller images.
     """
     channels_in, height, width = input_shape
-    least = 2 ** (len(settings.stages) - 1)
-    if min(height, width) < least:
-        raise ConfigError(f"a preact_resnet of {len(settings.stages)} stages needs images of at least {least}x{least} "
-                          f"pixels, these have {height}x{width}")  # fmt: skip
-    widths = [settings.width * min(2**index, 8) for index in range(len(settings.stages))]
-    return preactivation_network(channels_in, settings.width, widths, settings.stages, classes)
+    settings.check_images(height, width)
+    return preactivation_network(channels_in, settings.width, settings.widths(), settings.stages, classes)

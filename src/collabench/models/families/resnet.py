@@ -8,48 +8,26 @@ depth 18 and width 64 has 11.17 M parameters.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from collabench.core.errors import ConfigError
-from collabench.models.backbone import Backbone, ModelSettings
+from collabench.models.backbone import Backbone
 from collabench.models.classifier import classifier_stages, initialise
 from collabench.models.intermediate import IntermediateLayer
-
-#: Depth → blocks of every stage.
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+from collabench.models.residual import ResidualSettings
 
 
-class Settings(ModelSettings):
+class Settings(ResidualSettings):
     """
-    depth: of one of the networks of the literature.
-    blocks: blocks of every stage, for another network, instead of depth.
-    width: channels of the first stage: 64 in the literature, 128 for twice the filters in every convolution.
+    depth or blocks, and width: as of every residual network.
     hidden: width of the two hidden fully connected layers.
     """
 
     draws_dropout: ClassVar[bool] = True
     family: Literal["resnet"]
-    depth: Literal[18, 34] | None = None
-    blocks: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)] | None = None
-    width: int = Field(default=64, ge=1, le=1024)
     hidden: int = Field(default=512, ge=1, le=65_536)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.depth is None) == (self.blocks is None):
-            raise ValueError("a resnet has either depth (18 or 34) or blocks")
-        return self
-
-    @property
-    def stages(self) -> tuple[int, ...]:
-        """Blocks of every stage."""
-        if self.blocks is not None:
-            return self.blocks
-        assert self.depth is not None
-        return BLOCKS[self.depth]
 
 
 class BasicBlock(nn.Module):
@@ -78,14 +56,10 @@ def build(settings: Settings, input_shape: tuple[int, int, int], classes: int) -
     Raises ConfigError for smaller images.
     """
     channels_in, height, width = input_shape
-    least = 2 ** (len(settings.stages) - 1)
-    if min(height, width) < least:
-        raise ConfigError(f"a resnet of {len(settings.stages)} stages needs images of at least {least}x{least} pixels, "
-                          f"these have {height}x{width}")  # fmt: skip
+    settings.check_images(height, width)
     modules: dict[str, nn.Module] = {"stem": IntermediateLayer(channels_in, settings.width)}
     channels_in = settings.width
-    for index, count in enumerate(settings.stages):
-        channels = settings.width * min(2**index, 8)
+    for index, (count, channels) in enumerate(zip(settings.stages, settings.widths(), strict=True)):
         blocks: list[nn.Module] = []
         for block in range(count):
             blocks.append(BasicBlock(channels_in, channels, 2 if index and not block else 1))
