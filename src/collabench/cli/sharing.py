@@ -1,4 +1,4 @@
-"""The commands ``share``, ``import``, ``fetch``, ``export`` and ``verify``."""
+"""The commands ``share``, ``import``, ``fetch``, ``record``, ``export`` and ``verify``."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def share(
 @app.command("import")
 def import_(
     source: Annotated[
-        str, typer.Argument(help="The folder of another copy of this project, or a DVC remote: its name or address.")
+        str,
+        typer.Argument(
+            help="The folder of another copy of this project or of records, or a DVC remote: its name or address."
+        ),
     ],
     profile: Profile = "default",
     root: Root = HERE,
@@ -65,9 +68,14 @@ def import_(
     from contextlib import nullcontext
 
     from collabench.sharing import dvc_remote
+    from collabench.sharing.records import records_at, unpacked_records
 
     study = open_study(root, profile)
     folder = Path(source)
+    if (recorded := records_at(folder, profile)) is not None:
+        with unpacked_records(recorded, profile, study.workspace.state / "records") as copy:
+            _take(study, copy.root, allow_versions, allow_devices, planned_only)
+        return
     is_copy = "://" not in source and ((folder / "artifacts").is_dir() or (folder / "runs").is_dir())
     lock = lock or study.workspace.root / "dvc.lock"
     with nullcontext(folder) if is_copy else dvc_remote.fetched(study.workspace.root, profile, source, lock) as place:
@@ -124,6 +132,20 @@ def _take(study: Study, place: Path, allow_versions: bool, allow_devices: bool, 
         f"{len(merged.imported)} runs imported, {len(merged.already)} already here; {state}"
         + ("" if left else f": collabench reproduce -p {profile}")
     )
+
+
+@app.command()
+def record(profile: Profile = "default", root: Root = HERE) -> None:
+    """Write the finished runs' records, which git can hold.
+
+    Results and measurements without logits and weights, into records/. `collabench import records` reads them.
+    """
+    from collabench.sharing.records import write_records
+    from collabench.study.variants import refuse
+
+    refuse(profile, "record")
+    written = write_records(open_study(root, profile), log=lambda line: print(one_line(line), file=sys.stderr))
+    print(f"{written.folder}: {written.runs} runs, {written.added} of them new, {written.bytes / 1e6:.1f} MB")
 
 
 @app.command()

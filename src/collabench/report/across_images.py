@@ -6,6 +6,7 @@ It needs the logits beside the results and the test labels of the prepared data 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from collabench.core.seeding import numpy_generator
 from collabench.report.collect import Collected
 from collabench.report.content import LEVEL, AcrossImages, Report, Row, rounded
 from collabench.stats import TwoWay, two_way_bootstraps
-from collabench.storage.results import LOGITS, Result, open_tensors
+from collabench.storage.results import LOGITS, RECORD, Result, load_record, open_tensors
 from collabench.storage.workspace import Workspace
 
 RESAMPLES = 2000
@@ -135,28 +136,47 @@ def _correct(
 def _correct_of(
     cell: Cell, result: Result, workspace: Workspace, labels: dict[str, NDArray[np.int64] | None]
 ) -> Correct | None:
-    path = workspace.folder(Run(cell.configuration, result.seed)) / LOGITS
+    folder = workspace.folder(Run(cell.configuration, result.seed))
     key = dataset_key(cell.configuration.dataset)
     if key not in labels:
         labels[key] = _labels(key, result, workspace)
     truth = labels[key]
-    if truth is None or not path.exists():
+    if truth is None:
         return None
+    found = predictions(folder)
+    if found is None:
+        return None
+    path, predicted, ties = found
+    if predicted.shape != truth.shape:
+        raise ResultError(
+            f"{path}: holds predictions for {len(predicted)} test images, there are {len(truth)}; delete {folder} to "
+            "train it again"
+        )
+    correct = np.asarray(predicted == truth)
+    # Rounding to float16 keeps the order of logits but can make the two largest equal. Only such images may differ.
+    if abs(1 - correct.mean() - result.last.error) > ties / len(truth) + _ROUNDING:
+        raise ResultError(f"{path}: its error is not that of the result beside it; delete {folder} to train it again")
+    return correct
+
+
+def predictions(folder: Path) -> tuple[Path, NDArray[np.int64], int] | None:
+    """The file that tells what the deployed network of a run predicts, the class (images,) of each test image, and the
+    number of images with more than one largest logit. None if neither logits nor a record of them are there.
+
+    Raises ResultError for a damaged file.
+    """
+    path = folder / LOGITS
+    if not path.exists():
+        record = load_record(folder)
+        if record is None or record.predicted is None:
+            return None
+        return folder / RECORD, np.asarray(record.predicted, dtype=np.int64), record.ties
     with open_tensors(path) as file:
         logits = file.get_tensor("deployed")
-    if logits.ndim != 2 or len(logits) != len(truth):
-        raise ResultError(
-            f"{path}: holds logits of shape {logits.shape} for {len(truth)} test images; delete {path.parent} to train "
-            "it again"
-        )
-    correct = np.asarray(logits.astype(np.float32).argmax(axis=1) == truth)
-    # Rounding to float16 keeps the order of logits but can make the two largest equal. Only such images may differ.
-    ties = np.mean((logits == logits.max(axis=1, keepdims=True)).sum(axis=1) > 1)
-    if abs(1 - correct.mean() - result.last.error) > ties + _ROUNDING:
-        raise ResultError(
-            f"{path}: its error is not that of the result beside it; delete {path.parent} to train it again"
-        )
-    return correct
+    if logits.ndim != 2:
+        raise ResultError(f"{path}: holds logits of shape {logits.shape}; delete {folder} to train it again")
+    ties = int(((logits == logits.max(axis=1, keepdims=True)).sum(axis=1) > 1).sum())
+    return path, logits.astype(np.float32).argmax(axis=1), ties
 
 
 def _labels(key: str, result: Result, workspace: Workspace) -> NDArray[np.int64] | None:

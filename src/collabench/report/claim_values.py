@@ -14,7 +14,7 @@ from collabench.config.plan import Cell
 from collabench.papers.claim_schema import Claim, ClaimScope, ClaimTest, Compared
 from collabench.report.collect import Collected, training_seconds
 from collabench.stats import slopes
-from collabench.storage.results import WEIGHTS, Result, open_tensors
+from collabench.storage.results import WEIGHTS, Result, load_record, tensor_shapes
 from collabench.storage.workspace import Workspace
 
 # ------------------------------------------------------------------------------------------------- from runs to values
@@ -73,12 +73,11 @@ class ClaimRuns:
     def weights(self, cell: Cell) -> tuple[int, dict[str, tuple[int, ...]]] | None:
         """Number of parameters of the deployed network, and the shapes of its tensors if its weights are stored."""
         for seed, result in self.collected.of(cell).items():
-            path = self.workspace.folder(Run(cell.configuration, seed)) / WEIGHTS
-            if not path.exists():
-                return result.parameters, {}
-            with open_tensors(path) as file:
-                names = sorted(file.keys())
-                return result.parameters, {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            folder = self.workspace.folder(Run(cell.configuration, seed))
+            if (folder / WEIGHTS).exists():
+                return result.parameters, tensor_shapes(folder / WEIGHTS)
+            record = load_record(folder)
+            return result.parameters, (record and record.shapes) or {}
         return None
 
 

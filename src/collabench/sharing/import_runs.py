@@ -18,7 +18,18 @@ from collabench.config.configuration import Run, dataset_key, differences, diges
 from collabench.core.errors import CollabenchError, Log, ResultError
 from collabench.storage.files import folder_beside, move, read_json, sha256_of, unwritable
 from collabench.storage.locks import holding, is_held
-from collabench.storage.results import LOGITS, RESULT, Failure, Measured, Result, load_measured, load_result
+from collabench.storage.results import (
+    LOGITS,
+    RECORD,
+    RESULT,
+    Failure,
+    Measured,
+    Result,
+    files_of_run,
+    is_recorded,
+    load_measured,
+    load_result,
+)
 from collabench.storage.workspace import Workspace
 from collabench.study.study import Study
 
@@ -279,7 +290,8 @@ def _tell_origins(here: Sequence[Measured], taken: Sequence[Measured], log: Log)
 
 
 def _same_here(study: Study, one: _Found) -> bool:
-    """Whether this copy has the run with the same bytes. False if it is missing or damaged here.
+    """Whether this copy has the run with the same bytes. False if it is missing or damaged here, or if only its record
+    is here and the other copy has logits and weights.
 
     Raises ResultError if this copy has it with other bytes.
     """
@@ -291,7 +303,7 @@ def _same_here(study: Study, one: _Found) -> bool:
     except ResultError:
         return False
     if (folder / RESULT).read_bytes() == (one.folder / RESULT).read_bytes():
-        return True
+        return is_recorded(one.folder) or not is_recorded(folder)  # logits and weights complete a record
     raise ResultError(f"{one.run.id}: conflict: {one.folder} and {folder} hold different bytes")
 
 
@@ -306,7 +318,7 @@ def _take(study: Study, found: list[_Found], log: Log) -> None:
             for number, one in enumerate(found):
                 copy = waiting / str(number)
                 copy.mkdir()
-                for name in (*one.result.files, RESULT):
+                for name in files_of_run(one.folder):
                     _copy(one.folder / name, copy / name)
                 if one.measured is not None:
                     _copy(one.measured_file, copy / one.measured_file.name)
@@ -342,7 +354,8 @@ def _move(study: Study, one: _Found, copy: Path) -> None:
         measured = workspace.measured_file(run)
         measured.parent.mkdir(parents=True, exist_ok=True)
         move(copy / one.measured_file.name, measured)
-    for name in (*one.result.files, RESULT):
+    (target / RECORD).unlink(missing_ok=True)
+    for name in files_of_run(copy):
         move(copy / name, target / name)
     workspace.failure(run.id).unlink(missing_ok=True)
     workspace.checkpoint(run.id).unlink(missing_ok=True)

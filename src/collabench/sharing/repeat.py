@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from collabench.config.configuration import Run, dataset_key
 from collabench.core.seeding import numpy_generator
-from collabench.storage.results import RESULT, Measured, Result, load_measured, load_result
+from collabench.storage.results import RESULT, Measured, Result, is_recorded, load_measured, load_result
 from collabench.storage.temporary import temporary_folder
 from collabench.storage.workspace import Workspace
 from collabench.study.runner import Runner
@@ -114,17 +114,13 @@ def repeat(study: Study, run: Run, results: dict[str, Result], tolerance: float 
         if outcome.failed:
             reason = f"was finished when recorded, fails now: {outcome.failed[0][1]}"
             return Rerun(run, "tolerance", "", error, None, None, reason)
-        folder, now = copy.folder(run), measured_of(again, run)
-        repeated = load_result(folder, run)
+        now = measured_of(again, run)
+        repeated = load_result(copy.folder(run), run)
         assert now is not None, "training measures"
         why = _why_not_bytes(run, recorded, repeated, before, now)
         if not why:
-            original = study.workspace.folder(run)
-            names = [
-                name
-                for name in recorded.files
-                if not (folder / name).is_file() or (folder / name).read_bytes() != (original / name).read_bytes()
-            ]
+            # load_result compared the files with these checksums
+            names = [name for name in recorded.files if repeated.files.get(name) != recorded.files[name]]
             if recorded.found() != repeated.found() or recorded.labels not in (
                 None,
                 repeated.labels,
@@ -208,6 +204,8 @@ def temporary_copy(study: Study, folders: Sequence[str], runs: Sequence[Run] = (
             if (real.home / folder).exists():
                 (copy.home / folder).symlink_to(real.home / folder)
         for run in runs:
+            if is_recorded(real.folder(run)):
+                continue  # without weights: it is trained in the copy
             target = copy.folder(run)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(real.folder(run))

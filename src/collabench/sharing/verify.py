@@ -26,7 +26,16 @@ from collabench.sharing.repeat import (
 )
 from collabench.storage import archives
 from collabench.storage.files import read_json
-from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Measured, Result, load_result
+from collabench.storage.results import (
+    LOGITS,
+    RESULT,
+    WEIGHTS,
+    Measured,
+    Result,
+    files_of_run,
+    is_recorded,
+    load_result,
+)
 from collabench.storage.workspace import Workspace
 from collabench.study.study import Study
 
@@ -196,7 +205,7 @@ def _verify_results(
     """Run id → result, for the runs whose files are all undamaged."""
     whole: dict[str, Result] = {}
     commits: Counter[str] = Counter()
-    unmeasured = 0
+    unmeasured = recorded = 0
     for run in study.expected:
         folder = study.workspace.folder(run)
         try:
@@ -217,7 +226,8 @@ def _verify_results(
             if drawn is not None and result.labels not in (None, drawn):
                 raise CollabenchError(f"{folder / RESULT}: was trained on other labels than its seed draws")
             found.hashed["results"] += 1
-            found.hashed["logits and weights"] += len(result.files)
+            found.hashed["logits and weights"] += len({LOGITS, WEIGHTS}.intersection(files_of_run(folder)))
+            recorded += is_recorded(folder)
             measured = measured_of(study, run)
             if measured is None:
                 unmeasured += 1
@@ -229,6 +239,11 @@ def _verify_results(
         except CollabenchError as error:
             found.differences.append(f"{error} ({run.configuration.label}, seed {run.seed})")
     found.notes += [f"{count} runs were made at {commit}" for commit, count in sorted(commits.items())]
+    if recorded:
+        found.notes.append(
+            f"{recorded} runs came from records, without logits and weights: a run that is trained again is compared "
+            "with the checksums in its result"
+        )
     if unmeasured:
         found.notes.append(f"{unmeasured} runs have no measured.json here: device and versions unknown")
     return whole

@@ -25,7 +25,7 @@ from collabench.core.errors import ResultError, one_line
 from collabench.core.regular import open_file, read_file
 from collabench.storage.files import UNWRITABLE, folder_beside, move, replacing, sha256_of, unwritable, write_atomically
 from collabench.storage.locks import holding
-from collabench.storage.results import LOGITS, RESULT, WEIGHTS
+from collabench.storage.results import LOGITS, RECORD, RESULT, WEIGHTS
 from collabench.storage.workspace import Workspace
 
 
@@ -45,7 +45,7 @@ _CONFIGURATION = r"[A-Za-z0-9][A-Za-z0-9-]{0,200}"
 #: The only files that an archive holds: of a configuration (the archive's name) its runs and markers, of the archive
 #: of measurements one record for each run.
 _OF_RUNS = re.compile(
-    rf"(?P<run>{_SEED})/(?:{'|'.join(map(re.escape, (RESULT, LOGITS, WEIGHTS)))})|seeds-[0-9a-f-]{{1,60}}\.done"
+    rf"(?P<run>{_SEED})/(?:{'|'.join(map(re.escape, (RESULT, RECORD, LOGITS, WEIGHTS)))})|seeds-[0-9a-f-]{{1,60}}\.done"
 )
 _OF_MEASUREMENTS = re.compile(rf"(?P<configuration>{_CONFIGURATION})/(?P<run>{_SEED})\.json")
 _NAMED = re.compile(rf"{_CONFIGURATION}\.tar")

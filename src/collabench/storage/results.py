@@ -28,6 +28,9 @@ TOP5_CLASSES = 100
 
 RESULT, LOGITS, WEIGHTS = "result.json", "logits.safetensors", "weights.safetensors"
 
+#: Beside the result of a run whose logits and weights are elsewhere.
+RECORD = "record.json"
+
 #: What to do about a damaged ``measured.json``, which only another training would produce again.
 WITHOUT_MEASUREMENT = "delete it, and its run counts as not measured in the tables of costs"
 
@@ -128,6 +131,19 @@ class Result(Record):
         return self.model_copy(update={"source": None, "labels": None})
 
 
+class RunRecord(Record):
+    """What reports need of logits and weights, in place of them: of a run that came from records.
+
+    predicted: the class that the deployed network gives to each test image; None where no report reads it.
+    ties: number of test images with more than one largest logit, as they are stored in half precision.
+    shapes: name → shape of every tensor of the deployed network; None of a run without weights of its own.
+    """
+
+    predicted: tuple[int, ...] | None = None
+    ties: int = Field(default=0, ge=0)
+    shapes: dict[str, tuple[int, ...]] | None = None
+
+
 class Measured(Record):
     """The cost of a run, and where it was computed. Times in seconds, memory in bytes.
 
@@ -202,8 +218,10 @@ def load_measured(path: Path, run: Run) -> Measured:
     return measured
 
 
-def load_result(folder: Path, run: Run) -> Result:
+def load_result(folder: Path, run: Run, *, whole: bool = False) -> Result:
     """Load the result of ``run`` from its folder and check the files beside it.
+
+    whole: require logits and weights, also of a run that came from records.
 
     Raises ResultError if it is missing or damaged, or belongs to another run.
     """
@@ -212,7 +230,14 @@ def load_result(folder: Path, run: Run) -> Result:
         raise ResultError(f"{folder / RESULT}: holds run {result.run_id}, expected {run.id}")
     if not result.files.keys() <= {LOGITS, WEIGHTS}:
         raise ResultError(f"{folder / RESULT}: names other files than {LOGITS} and {WEIGHTS}")
+    recorded = is_recorded(folder)
     for name, expected in result.files.items():
+        if recorded and not (folder / name).exists():
+            if whole:
+                raise ResultError(
+                    f"{folder / name}: is not here, only the record of the run; delete {folder} to train it"
+                )
+            continue
         try:
             actual = sha256_of(folder / name)
         except OSError as error:
@@ -220,6 +245,22 @@ def load_result(folder: Path, run: Run) -> Result:
         if actual != expected:
             raise ResultError(f"{folder / name}: damaged (checksum differs); delete {folder} to train it again")
     return result
+
+
+def files_of_run(folder: Path) -> list[str]:
+    """Names of the files that a finished run consists of in ``folder``, the result last."""
+    return [name for name in (LOGITS, WEIGHTS, RECORD, RESULT) if (folder / name).exists()]
+
+
+def is_recorded(folder: Path) -> bool:
+    """Whether the run in ``folder`` came from records, without logits and weights."""
+    return (folder / RECORD).exists()
+
+
+def load_record(folder: Path) -> RunRecord | None:
+    """What stands in for logits and weights of the run in ``folder``; None if nothing does. Raises ResultError for a
+    damaged one."""
+    return read_json(folder / RECORD, RunRecord) if is_recorded(folder) else None
 
 
 # A checksum shows that a file is the one that its result names. It says nothing about the content, which may be
@@ -239,6 +280,12 @@ def open_tensors(path: Path) -> Iterator[Any]:
             yield file
     except SafetensorError as error:
         raise _not_tensors(path, error) from None
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name → shape of the tensors in a run's file. Raises ResultError for a damaged file."""
+    with open_tensors(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:

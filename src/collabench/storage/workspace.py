@@ -19,6 +19,7 @@
     reports/<profile>/                      the accepted report, in git
     reports/index.html, reports/README.md   the pages of all profiles, from the accepted reports, in git
     artifacts/index.html                    the same page with what was built here, where that differs
+    records/<profile>/<configuration>.json.xz  results without logits and weights, in git
     reports/accepted-code.json              which code was accepted as computing the same, in git
 """
 
@@ -120,6 +121,11 @@ class Workspace:
     @property
     def accepted_report(self) -> Path:
         return self.root / "reports" / self.profile
+
+    @property
+    def records(self) -> Path:
+        """The results without logits and weights (:mod:`collabench.sharing.records`)."""
+        return self.root / "records" / self.profile
 
     @property
     def latex(self) -> Path:

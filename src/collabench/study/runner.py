@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabench.config.configuration import Run, digest
@@ -15,7 +16,19 @@ from collabench.core.errors import CollabenchError, ConfigError, DeviceError, Lo
 from collabench.core.git import State, state_of
 from collabench.storage.files import read_json, sha256_of, write_atomically, write_json
 from collabench.storage.locks import holding
-from collabench.storage.results import LOGITS, RESULT, WEIGHTS, Failure, InProgress, load_result, load_weights
+from collabench.storage.results import (
+    LOGITS,
+    RECORD,
+    RESULT,
+    WEIGHTS,
+    Failure,
+    InProgress,
+    Result,
+    files_of_run,
+    is_recorded,
+    load_result,
+    load_weights,
+)
 from collabench.study import curves
 from collabench.study.inputs import link_files
 from collabench.study.source_code import source_digest
@@ -61,9 +74,17 @@ class Runner:
         self._study, self._workspace, self._train_run = study, study.workspace, train_run
 
     def train(
-        self, runs: Sequence[Run], *, device: str | None = None, retry_failed: bool = False, log: Log = print
+        self,
+        runs: Sequence[Run],
+        *,
+        device: str | None = None,
+        retry_failed: bool = False,
+        whole: bool = False,
+        log: Log = print,
     ) -> Outcome:
         """Make every one of ``runs`` available, in order, in this process: keep, link, resume or train it.
+
+        whole: train also those that came from records, since their weights are needed.
 
         A run that fails is recorded with its reason, and the others continue. A run that another living process is
         training is waited for. Two errors end the list and count as no run's failure: StorageError if files cannot be
@@ -74,20 +95,23 @@ class Runner:
         for run in runs:
             everywhere = self._workspace.lock_of_all_profiles(run.id)
             with holding(self._workspace.lock(run.id), run.id, log), holding(everywhere, run.id, log):
-                self._make_available(run, outcome, device, retry_failed, log)
+                self._make_available(run, outcome, device, retry_failed, whole, log)
         return outcome
 
-    def _make_available(self, run: Run, outcome: Outcome, device: str | None, retry_failed: bool, log: Log) -> None:
+    def _make_available(
+        self, run: Run, outcome: Outcome, device: str | None, retry_failed: bool, whole: bool, log: Log
+    ) -> None:
         folder, failure = self._workspace.folder(run), self._workspace.failure(run.id)
         if (folder / RESULT).exists():
             try:
-                load_result(folder, run)
+                load_result(folder, run, whole=whole)
                 self._forget(run)  # if the process was killed between the two steps
                 outcome.done.append(run)
                 return
             except ResultError as error:
                 log(f"{error}; training it again")
-                (folder / RESULT).unlink(missing_ok=True)
+                if not is_recorded(folder):  # a record stays until the same run lies here
+                    (folder / RESULT).unlink(missing_ok=True)
         if failure.exists() and not retry_failed:
             try:
                 outcome.failed.append((run, read_json(failure, Failure).reason))
@@ -101,7 +125,7 @@ class Runner:
             return
         self._study.check_processes(run)
         try:
-            self._write(run, self._train(run, device, log))
+            self._write(run, self._train(run, device, log), log)
         except (StorageError, DeviceError):
             raise
         except OSError as error:
@@ -176,7 +200,7 @@ class Runner:
             return self.deployed(run)
         except ResultError as error:
             log(str(error))
-        outcome = self.train([run], device=device, log=log)
+        outcome = self.train([run], device=device, whole=True, log=log)
         if outcome.failed:
             raise RunFailed(f"needs {run.id}, which failed: {outcome.failed[0][1]}")
         return self.deployed(run)
@@ -191,7 +215,7 @@ class Runner:
         from collabench.training.context import make_context, make_method
 
         folder, configuration = self._workspace.folder(run), run.configuration
-        load_result(folder, run)
+        load_result(folder, run, whole=True)
         form = self._study.inputs.dataset(run).form
         shape = form.network_shape(configuration.recipe)
         teachers = [self.deployed(required) for required in run.requires()]
@@ -219,7 +243,7 @@ class Runner:
 
         return write
 
-    def _write(self, run: Run, trained: Trained) -> None:
+    def _write(self, run: Run, trained: Trained, log: Log) -> None:
         """Write a run's files, ``result.json`` last, because its existence means that the run is finished."""
         from safetensors.torch import save
 
@@ -244,7 +268,11 @@ class Runner:
         )
         checksums = {name: sha256_of(folder / name) for name in files}
         source = source_digest(run.configuration)
+        recorded = _recorded(folder, log)
         write_json(folder / RESULT, trained.result.model_copy(update={"files": checksums, "source": source}))
+        (folder / RECORD).unlink(missing_ok=True)
+        if recorded is not None:
+            _compare_with_record(folder, run, recorded, log)
         self._workspace.checkpoint(run.id).unlink(missing_ok=True)
 
     @cached_property
@@ -259,7 +287,7 @@ class Runner:
             if not (source / RESULT).exists():
                 continue
             try:
-                result = load_result(source, run)
+                load_result(source, run)
             except ResultError as error:
                 log(f"{error}; this copy, of {sibling.title}, is not used")
                 continue
@@ -267,9 +295,28 @@ class Runner:
             if measured.exists():
                 target = self._workspace.measured_file(run)
                 link_files(measured.parent, target.parent, [target.name])
-            link_files(source, self._workspace.folder(run), [*result.files, RESULT])
+            link_files(source, self._workspace.folder(run), files_of_run(source))
             return True
         return False
+
+
+def _recorded(folder: Path, log: Log) -> Result | None:
+    """The result in a folder that a record brought; None if there is none, or a damaged one."""
+    try:
+        return read_json(folder / RESULT, Result) if is_recorded(folder) else None
+    except ResultError as error:
+        log(str(error))
+        return None
+
+
+def _compare_with_record(folder: Path, run: Run, before: Result, log: Log) -> None:
+    """Log whether a run that was trained again has the numbers and the checksums of its record."""
+    result = load_result(folder, run)
+    if before.found() == result.found():
+        log(f"{run.id}: trained again, the same as its record, byte for byte")
+    else:
+        log(f"{run.id}: trained again, differs from its record (error {100 * before.last.error:.2f} % there, "
+            f"{100 * result.last.error:.2f} % now), and replaces it")  # fmt: skip
 
 
 def _no_fault_of(run: Run, error: Exception, device: str | None) -> DeviceError:
