@@ -58,7 +58,7 @@ def copy_project(folder: Path, profile: str = "") -> None:
     """A copy of the tree as it stands, without results and reports, as a git repository. profile: YAML of one more."""
     names = call(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0")
     for name in filter(None, names):
-        if (ROOT / name).is_file() and not name.startswith(("reports/", "artifacts/", "dvc.lock")):
+        if (ROOT / name).is_file() and not name.startswith(("reports/", "records/", "artifacts/", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     with (folder / "params.yaml").open("a") as file:
