@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -318,3 +319,14 @@ def test_what_another_copy_says_cannot_write_to_the_terminal(collabench, finishe
     rewrite(path, Measured, versions={"torch\x1b[2J\ninnocent line": "1"})
     said = refused(collabench, empty, finished)
     assert "\x1b" not in said and "\ninnocent" not in said and r"\x1b[2J" in said
+
+
+def test_a_package_that_only_some_runs_need_is_compared_with_the_installed_one(collabench, finished, empty):
+    """Portable runs name the compiler of their loops, which native runs and a copy without runs do not."""
+    some = measured_of(result_files(finished)[0])
+    versions = read_json(some, Measured).versions
+    rewrite(some, Measured, versions=versions | {"llvmlite": metadata.version("llvmlite")})
+    assert collabench("import", finished, "-p", PROFILE, "--root", empty).code == 0
+    shutil.rmtree(empty / "artifacts")
+    rewrite(some, Measured, versions=versions | {"llvmlite": "0.1"})
+    assert f"llvmlite {metadata.version('llvmlite')} here, 0.1 there" in refused(collabench, empty, finished)

@@ -256,7 +256,8 @@ def _sides(here: Iterable[str], there: Iterable[str]) -> str | None:
 
 
 def _version_problem(here: Sequence[Measured], there: Sequence[Measured], runs: int) -> str | None:
-    """How the versions differ that runs were made with. Without runs here, the installed versions are compared.
+    """How the versions differ that runs were made with. A package that no run here names, such as the compiler of
+    portable loops, is compared with the one that is installed.
 
     runs: number of the other copy's runs, measured or not.
     """
@@ -264,10 +265,13 @@ def _version_problem(here: Sequence[Measured], there: Sequence[Measured], runs: 
 
     if len(there) < runs:
         return f"{runs - len(there)} runs there have no file under measured/: their versions and devices are unknown"
-    sides = [one.versions for one in here] or [versions()], [one.versions for one in there]
-    names = sorted({name for side in sides for one in side for name in one})
-    differing = {name: _sides(*([one.get(name, "none") for one in side] for side in sides)) for name in names}
-    lines = [f"{name} {values}" for name, values in differing.items() if values]
+    installed = versions(portable=True, families=("timm",))
+    lines = []
+    for name in sorted({name for one in there for name in one.versions}):
+        theirs = [one.versions[name] for one in there if name in one.versions]
+        ours = [one.versions[name] for one in here if name in one.versions]
+        if differing := _sides(ours or [installed.get(name, "none")], theirs):
+            lines.append(f"{name} {differing}")
     return f"runs were made with different versions: {'; '.join(lines)}" if lines else None
 
 
