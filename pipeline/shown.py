@@ -55,10 +55,10 @@ def files_to_show(study: Study) -> list[Shown]:
     with whole_folder(made) as folder:
         write_page(read_everything(workspace.root, built=True), folder / "all-profiles.html")
         for table in report.tables:
-            (folder / f"errors-{table.name}.html").write_text(_errors(table), encoding="utf-8")
+            (folder / f"errors-{table.name}.html").write_bytes(_errors(table).encode())
         if (workspace.report / CLAIMS).is_file():
             claims = read_json(workspace.report / CLAIMS, ClaimReport)
-            (folder / "verdicts.html").write_text(_verdicts(claims), encoding="utf-8")
+            (folder / "verdicts.html").write_bytes(_verdicts(claims).encode())
     files = [Shown(made / "all-profiles.html", "All profiles on one page", {"page": "claims, methods, costs, papers"})]
     if (made / "verdicts.html").is_file():
         files.append(Shown(made / "verdicts.html", "Claims", {"shows": "counts and verdicts"}))

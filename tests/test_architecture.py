@@ -151,6 +151,24 @@ def asks_for_the_working_directory(modules: Modules) -> list[str]:
     ]
 
 
+def texts_of_the_system(modules: Modules) -> list[str]:
+    """Texts that another system would read in its own encoding, or write with its own line ends (Windows does both):
+    ``write_text`` at all, since bytes are the same everywhere, and ``read_text`` or ``text=True`` without an encoding.
+    ``training/device`` reads the kernel's files, which Linux alone has."""
+    lines = []
+    for name, source in modules.items():
+        for node in ast.walk(ast.parse(source)):
+            if not isinstance(node, ast.Call) or name == "training/device":
+                continue
+            given = {keyword.arg: keyword.value for keyword in node.keywords}
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            if called == "write_text" or (called == "read_text" and not node.args and "encoding" not in given):
+                lines.append(f"{name}:{node.lineno}: {called}")
+            if "text" in given and "encoding" not in given and called in ("run", "Popen", "check_output"):
+                lines.append(f"{name}:{node.lineno}: {called}(text=…)")
+    return lines
+
+
 def imports_of_tests(tests: Modules) -> list[str]:
     """Imports of a test module by anything; what several of them need lies in ``tests/support``."""
     found = ((name, imported.split(".")) for name, source in tests.items() for imported, _ in statements(source))
@@ -179,6 +197,7 @@ RULES = {
     too_long: library,
     knows_its_users: library,
     asks_for_the_working_directory: library,
+    texts_of_the_system: library,
     imports_of_tests: suite,
     misplaced_tests: suite,
 }
@@ -195,6 +214,11 @@ PLANTED = {
     too_long: {"core/planted": "\n" * (MOST_LINES + 1)},
     knows_its_users: {"study/planted": "def f():\n    import snakemake.api"},
     asks_for_the_working_directory: {"data/planted": "import os\nHERE = os.getcwd()"},
+    texts_of_the_system: {
+        "core/planted": "path.write_text('x', 'utf-8')",
+        "core/planted_too": "path.read_text()",
+        "data/planted": "import subprocess\nsubprocess.run(['x'], text=True)",
+    },
     imports_of_tests: {"stats/test_planted": "def test():\n    from tests.stats.test_ranks import loop"},
     misplaced_tests: {"support/test_planted": "", "stats/planted": "", "planted/test_x": "", "test_planted": ""},
 }

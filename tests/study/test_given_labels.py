@@ -15,13 +15,13 @@ from collabench.config.configuration import noise_key
 from collabench.config.params import load_params
 from collabench.config.plan import make_plan
 from collabench.core.errors import ConfigError, DataError
-from collabench.data.label_files import check_noise_file
+from collabench.data.label_files import check_noise_file, read_labels
 from collabench.data.noise import realised
 from collabench.sharing.verify import verify
 from collabench.storage.files import read_json
 from collabench.storage.results import RESULT, Result
 from collabench.study.study import Study, load_study
-from tests.support.official_formats import labels_of, write_cifar10n
+from tests.support.official_formats import labels_of, write_cifar10n, write_cifar100n
 from tests.support.params import params_yaml, profile, table
 from tests.support.project import ROOT
 from tests.support.studies import train_all
@@ -227,3 +227,28 @@ def test_the_profile_of_cifar10n_reads_the_official_format(tmp_path):
     write_cifar10n(path, labels_of(49_999, 10))
     with pytest.raises(ConfigError, match="another file"):
         check_noise_file(configuration)
+
+
+def test_every_entry_of_cifar_n_reads_its_labels(tmp_path):
+    """All six kinds of labels that CIFAR-N has, by the entries of the real params.yaml."""
+    (tmp_path / "data").mkdir()
+    clean = {"cifar10": labels_of(50_000, 10), "cifar100": labels_of(50_000, 100)}
+    pins = {
+        "cifar10": write_cifar10n(tmp_path / "data" / "CIFAR-10_human.pt", clean["cifar10"]),
+        "cifar100": write_cifar100n(tmp_path / "data" / "CIFAR-100_human.pt", clean["cifar100"]),
+    }
+    keys = {}
+    for name, noise in load_params(ROOT / "params.yaml").noise.items():
+        if noise.kind != "file":
+            continue
+        dataset = "cifar100" if name.startswith("cifar100n") else "cifar10"
+        path = tmp_path / "data" / Path(noise.path).name
+        pinned = noise.model_copy(update={"path": str(path), "sha256": pins[dataset]})
+        classes = tuple(f"class {number}" for number in range(int(dataset.removeprefix("cifar"))))
+        given = read_labels(pinned, torch.from_numpy(clean[dataset]), classes)
+        assert given.tolist() == torch.load(path, weights_only=False)[noise.key].tolist()
+        keys[name] = noise.key
+    assert keys == {
+        "cifar10n-aggregate": "aggre_label", "cifar10n-random1": "random_label1", "cifar10n-random2": "random_label2",
+        "cifar10n-random3": "random_label3", "cifar10n-worst": "worse_label", "cifar100n": "noisy_label",
+    }  # fmt: skip

@@ -151,6 +151,17 @@ def write_cifar10n(path: Path, clean: np.ndarray, *, tensors: bool = False, lega
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def write_cifar100n(path: Path, clean: np.ndarray) -> str:
+    """``CIFAR-100_human.pt`` for images of these labels (N,): one person's labels of the 100 classes and of their 20
+    groups. Returns the SHA-256."""
+    draws = np.random.default_rng(0)
+    noisy = np.where(draws.random(len(clean)) < 0.4, (clean + draws.integers(1, 100, len(clean))) % 100, clean)
+    found = {"clean_label": clean, "noisy_label": noisy, "noisy_coarse_label": noisy % 20,
+             "clean_coarse_label": clean % 20}  # fmt: skip
+    torch.save(found, path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def write_stl10(folder: Path, train_images: int = 20, test_images: int = 20) -> Official:
     """``stl10_binary.tar.gz``: planes stored column by column, labels from 1."""
     contents = {"stl10_binary/class_names.txt": ("\n".join(STL10_CLASSES) + "\n").encode()}

@@ -33,5 +33,5 @@ def evaluate(
     found, own, tests = measure(study, configuration, test_set, seeds=None if seed is None else (seed,))
     rows = [(test.name, test.severity, test.images, test.sha256, test.errors) for test in tests]
     written = write_further_tests(out, title=found.label, own=own, rows=rows)
-    print((out / "further-tests.md").read_text(), end="")
+    print((out / "further-tests.md").read_text("utf-8"), end="")
     print(f"written: {', '.join(map(str, written))}")

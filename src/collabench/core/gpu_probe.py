@@ -48,7 +48,7 @@ def probe(gpus: Sequence[str], proc: Path = Path("/proc")) -> Probe:
         done = subprocess.run(
             [sys.executable, "-c", program],
             env=os.environ | dict.fromkeys(visible_variables(), ",".join(gpus)),
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=PATIENCE,
+            stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", timeout=PATIENCE,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         said = f"no answer within {PATIENCE} seconds"
@@ -83,7 +83,7 @@ def shares_by_mps() -> bool:
 def driver_version(proc: Path = Path("/proc")) -> str | None:
     """The NVIDIA driver's version; None where there is none."""
     try:
-        text = (proc / "driver/nvidia/version").read_text()
+        text = (proc / "driver/nvidia/version").read_text("utf-8")
     except OSError:
         return None
     found = re.search(r"Kernel Module\D*([\d.]+)", text)

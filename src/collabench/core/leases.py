@@ -113,7 +113,7 @@ class _Gpu:
     def _read(self, slot: int) -> int:
         """The bytes that the holder of a slot has leased."""
         try:
-            return int(self._bytes(slot).read_text())
+            return int(self._bytes(slot).read_text("ascii"))
         except (OSError, ValueError):
             return self._whole
 
@@ -123,7 +123,7 @@ class _Gpu:
             path.touch()
             path.chmod(0o666)
         # Without O_CREAT, which Linux refuses for another user's file in a folder such as /tmp.
-        with open(os.open(path, os.O_WRONLY | os.O_TRUNC), "w") as file:
+        with open(os.open(path, os.O_WRONLY | os.O_TRUNC), "w", encoding="ascii") as file:
             file.write(str(count))
 
     def _bytes(self, slot: int) -> Path:

@@ -22,8 +22,9 @@ def end_with_parent(parent: int | None = None, poll_seconds: float = 0.5) -> Non
 
     Without this, a child of a killed process would continue beside the restarted study. It is safe to end at any time:
     locks are released by the operating system, and files are replaced atomically. On Linux the kernel ends the process
-    together with its parent. If a program in between (such as a shell) does not pass a kill on, $COLLABENCH_ANCESTOR
-    names the process to watch.
+    together with its parent. On macOS its parent becomes another one; on Windows it stays the same number, so that the
+    parent's start time is looked at, too. If a program in between (such as a shell) does not pass a kill on,
+    $COLLABENCH_ANCESTOR names the process to watch.
 
     parent: the parent's process id, if the caller knows it. A parent that ended before this call is then noticed.
     poll_seconds: how often the watched process is looked for.
@@ -33,7 +34,8 @@ def end_with_parent(parent: int | None = None, poll_seconds: float = 0.5) -> Non
     kill_with_parent()
 
     def watch() -> None:
-        while os.getppid() == expected and (ancestor is None or _is_alive(ancestor)):
+        watched = [name for name in (name_of(expected), ancestor) if name is not None]
+        while os.getppid() == expected and all(map(_is_alive, watched)):
             time.sleep(poll_seconds)
         os._exit(143)
 
@@ -70,17 +72,26 @@ def ending_with_parent() -> Callable[[], None] | None:
 
 def this_process() -> str:
     """Return a name of this process for $COLLABENCH_ANCESTOR: its id and its start time, because ids are reused."""
+    name = name_of(os.getpid())
+    assert name is not None, "this process lives"
+    return name
+
+
+def name_of(pid: int) -> str | None:
+    """Return a process's id and start time; None if it has ended, or is outside of this container."""
     import psutil
 
-    return f"{os.getpid()}:{psutil.Process().create_time():.2f}"
+    try:
+        return f"{pid}:{psutil.Process(pid).create_time():.2f}"
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _is_alive(name: str) -> bool:
     import psutil
 
-    pid, _, started = name.partition(":")
+    pid = int(name.partition(":")[0])
     try:
-        process = psutil.Process(int(pid))
-        return f"{process.create_time():.2f}" == started and process.status() != psutil.STATUS_ZOMBIE
+        return name_of(pid) == name and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

@@ -200,7 +200,7 @@ def available_cores(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cg
 def cgroup_quota(proc: Path, cgroups: Path) -> float | None:
     """The smallest CPU quota, in cores, of this process's cgroup and its ancestors; None without a quota."""
     try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
+        lines = (proc / "self" / "cgroup").read_text("utf-8").splitlines()
     except OSError:
         return None
     quotas = []
@@ -224,7 +224,7 @@ def cgroup_quota(proc: Path, cgroups: Path) -> float | None:
 
 def _quota_v2(folder: Path) -> float | None:
     try:
-        quota, period = (folder / "cpu.max").read_text().split()
+        quota, period = (folder / "cpu.max").read_text("ascii").split()
         return None if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
         return None
@@ -232,8 +232,8 @@ def _quota_v2(folder: Path) -> float | None:
 
 def _quota_v1(folder: Path) -> float | None:
     try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        return None if quota <= 0 else quota / int((folder / "cpu.cfs_period_us").read_text())
+        quota = int((folder / "cpu.cfs_quota_us").read_text("ascii"))
+        return None if quota <= 0 else quota / int((folder / "cpu.cfs_period_us").read_text("ascii"))
     except (OSError, ValueError):
         return None
 

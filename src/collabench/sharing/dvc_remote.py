@@ -58,11 +58,10 @@ def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]
         listing = _fetched_listing(folder, remote, folder_of_runs.md5)
         files |= {f"{runs}/{name}": md5 for name, md5 in listing.items()}
         stage = {"cmd": "true", "outs": [{path: {"persist": True}} for path in files]}
-        (folder / "dvc.yaml").write_text(json.dumps({"stages": {"results": stage}}))
+        (folder / "dvc.yaml").write_bytes(json.dumps({"stages": {"results": stage}}).encode())
         outputs = [{"path": path, "hash": "md5", "md5": md5} for path, md5 in files.items()]
-        (folder / "dvc.lock").write_text(
-            json.dumps({"schema": "2.0", "stages": {"results": {"cmd": "true", "outs": outputs}}})
-        )
+        lock_of_it = {"schema": "2.0", "stages": {"results": {"cmd": "true", "outs": outputs}}}
+        (folder / "dvc.lock").write_bytes(json.dumps(lock_of_it).encode())
         dvc(folder, "pull", "-r", remote, "results")
         (Workspace(folder, profile).runs).mkdir(parents=True, exist_ok=True)
         archives.unpack(folder)
@@ -129,7 +128,7 @@ def dvc(folder: Path, *arguments: str) -> str:
         cwd=folder,
         env=git_environment(),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         stdin=subprocess.DEVNULL,
         check=False,

@@ -65,11 +65,11 @@ def _write(folder: Path) -> None:
     (folder / OWN).mkdir()
     shutil.copyfile(_OWN / "mine.py.txt", folder / OWN / "mine.py")
     (folder / "params.schema.json").write_bytes(_schema(folder))
-    (folder / "dvc.yaml").write_text(_stages_without_source((source / "dvc.yaml").read_text("utf-8")), "utf-8")
+    (folder / "dvc.yaml").write_bytes(_stages_without_source((source / "dvc.yaml").read_text("utf-8")).encode())
     for name, text in {".gitignore": _IGNORED, ".dvc/config": _DVC, ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
                        "papers/README.md": _PAPERS}.items():  # fmt: skip
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text, "utf-8")
+        (folder / name).write_bytes(text.encode())
 
 
 def _schema(folder: Path) -> bytes:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import psutil
 
 from tests.support.project import ROOT, environment
 
@@ -70,3 +73,29 @@ def test_a_study_is_run_and_reported(tmp_path):
     assert again.returncode == 0, again.stderr
     left = [path for path in (tmp_path / "artifacts").rglob("*") if path.name.endswith(".tmp")]
     assert left == []
+
+
+#: A child of a system without signals at a parent's end, whose parent keeps its number after it has ended.
+CHILD = """
+import os, psutil, sys, time
+from collabench.core.processes import end_with_parent
+parent = os.getppid()
+sys.platform, os.getppid = "win32", lambda: parent
+end_with_parent(parent, poll_seconds=0.1)
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+def test_a_child_ends_with_its_parent_where_the_parents_number_stays():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, CHILD], env=environment(ROOT), text=True, stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    time.sleep(0.5)
+    assert child.is_running(), "while the parent lives"
+    parent.kill()
+    parent.wait()
+    child.wait(timeout=10)

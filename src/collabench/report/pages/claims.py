@@ -56,7 +56,7 @@ def write_claims(folder: Path, report: ClaimReport, abouts: Mapping[str, About])
     from collabench.report.formatting import write_csv
 
     if report.claims:
-        (folder / PAGE).write_text(page(report, abouts), encoding="utf-8")
+        (folder / PAGE).write_bytes(page(report, abouts).encode())
         write_json(folder / JSON, report)
         write_csv(folder / CSV, numbers(report))
 

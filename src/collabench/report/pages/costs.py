@@ -55,7 +55,7 @@ def write_costs(folder: Path, report: Report, collected: Collected) -> None:
     every = pandas.concat(frames)
     first = ["table", *PARTS]
     write_csv(folder / "costs.csv", every[[*first, *(column for column in every if column not in first)]])
-    (folder / OVERVIEW).write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    (folder / OVERVIEW).write_bytes(("\n\n".join(lines) + "\n").encode())
 
 
 def _machines(collected: Collected) -> list[str]:

@@ -63,7 +63,7 @@ def write_latex(report_folder: Path, costs: Path, target: Path) -> list[Path]:
             texts[f"{name}-{number:02d}.tex"] = _latex_of_page(name, table)
     with whole_folder(target) as folder:
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).write_bytes(text.encode())
     return [target / name for name in texts]
 
 

@@ -55,10 +55,10 @@ def write_report(
     (folder / "figures").mkdir(exist_ok=True)
     for table in report.tables:
         drawn = figures.draw_table(folder / "figures", table, collected)
-        (folder / f"{table.name}.md").write_text(_table_page(report, table, drawn), encoding="utf-8")
+        (folder / f"{table.name}.md").write_bytes(_table_page(report, table, drawn).encode())
         write_csv(folder / f"{table.name}.csv", tables.numbers(table))
     write_csv(folder / "runs.csv", collected.frame)
-    (folder / OVERVIEW).write_text(_overview(report, collected, papers, claims, lead), encoding="utf-8")
+    (folder / OVERVIEW).write_bytes(_overview(report, collected, papers, claims, lead).encode())
     write_json(folder / CONTENT, report)
 
 

@@ -53,7 +53,7 @@ def write_papers(folder: Path, papers: dict[str, Paper], report: Report, collect
     lines = []
     for paper in papers.values():
         measured = measure(paper, collected)
-        (folder / f"{paper.name}.md").write_text(page(paper, measured, report, collected), encoding="utf-8")
+        (folder / f"{paper.name}.md").write_bytes(page(paper, measured, report, collected).encode())
         numbers = ""
         if measured:
             write_csv(folder / f"{paper.name}.csv", frame(paper, measured))

@@ -29,7 +29,7 @@ the effect on average, so that second estimates are closer to zero.
 def write_replication(folder: Path, replication: Replication | None) -> None:
     """Write the page, as markdown and JSON; nothing if there is no replication."""
     if replication is not None:
-        (folder / PAGE).write_text(page(replication), encoding="utf-8")
+        (folder / PAGE).write_bytes(page(replication).encode())
         write_json(folder / JSON, replication)
 
 

@@ -92,7 +92,7 @@ def nvidia_smi(*fields: str) -> list[str] | None:
     chosen = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
     command = [program, "-i", chosen, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
     line = next(iter(done.stdout.splitlines()), "")

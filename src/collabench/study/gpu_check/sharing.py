@@ -85,11 +85,11 @@ def all_reduce(resources: Resources) -> Iterator[Check]:
         return
     with tempfile.TemporaryDirectory(prefix="collabench-gpu-check-") as folder:
         program = Path(folder) / "all_reduce.py"
-        program.write_text(ALL_REDUCE)
+        program.write_bytes(ALL_REDUCE.encode())
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(resources.gpus[:2])}
         try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+            done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=180)
             good, said = done.returncode == 0, " ".join(done.stderr.split())[-300:]
         except subprocess.TimeoutExpired:
             good, said = False, "no answer within 180 seconds"
