@@ -182,23 +182,35 @@ def test_no_file_of_a_text_is_named_in_a_verdict(project):
 
 
 def test_metrics_are_the_errors_and_the_verdicts(project):
-    found = json.loads((project / "reports/small/metrics.json").read_text())
-    assert found["tests"] == {"supported": 1, "refuted": 1}
-    noisy = found["error"]["all"]["digits-500-uniform20-resnet8-forty"]
-    assert noisy["individual"] == pytest.approx(12.5) and noisy["simple-2"] == pytest.approx(10.5)
+    folder = project / "reports/small/metrics"
+    found = {path.stem: json.loads(path.read_text()) for path in folder.iterdir()}
+    counts = {name: found.pop(f"claims-{name}") for name in ("supported", "refuted", "open")}
+    assert counts == {"supported": {"song2018": 1}, "refuted": {"song2018": 1}, "open": {"song2018": 0}}
+    noisy = found["all-uniform20"]
+    assert noisy == pytest.approx({"base": 12.5, "lowest": 35 / 6, "song2018": 10.5})  # its best is simple-2
+    assert set(found) == {"all-clean", "all-uniform20", "all-uniform40"}
+
+
+def test_metrics_show_each_papers_best_method():
+    found = json.loads((ROOT / "reports/default/metrics/neighbours.json").read_text())
+    report = json.loads((ROOT / "reports/default/report.json").read_text())
+    (condition,) = next(table for table in report["tables"] if table["name"] == "neighbours")["conditions"]
+    errors = {row["method"]: row["error"]["mean"] for row in condition["rows"]}
+    own = min(errors["wang2018"], errors["wang2018-private"])
+    assert found == {"base": errors["individual"], "lowest": min(errors.values()), "wang2018": own}
 
 
 def test_dvc_is_told_of_every_accepted_report():
     told = yaml.safe_load((ROOT / "dvc.yaml").read_text())
     names = sorted(path.parent.name for path in (ROOT / "reports").glob("*/report.json"))
-    assert sorted(told["metrics"]) == sorted(f"reports/{name}/metrics.json" for name in names)
+    assert sorted(told["metrics"]) == sorted(f"reports/{name}/metrics" for name in names)
     assert sorted(told["plots"]) == sorted(f"reports/{name}/figures" for name in names)
 
 
 @pytest.mark.slow
 def test_dvc_shows_metrics_and_figures(project, tmp_path):
     root = Path(shutil.copytree(project / "reports", tmp_path / "copy/reports")).parent
-    (root / "dvc.yaml").write_text("metrics: [reports/small/metrics.json]\nplots: [reports/small/figures]\n")
+    (root / "dvc.yaml").write_text("metrics: [reports/small/metrics]\nplots: [reports/small/figures]\n")
 
     def run(*command):
         done = subprocess.run(command, cwd=root, text=True, capture_output=True)
@@ -210,12 +222,30 @@ def test_dvc_shows_metrics_and_figures(project, tmp_path):
     run(*dvc, "init", "-q")
     run("git", "add", "-A")
     run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x")
-    assert "tests.supported" in run(*dvc, "metrics", "show")
-    path = root / "reports/small/metrics.json"
-    path.write_text(path.read_text().replace('"supported": 1', '"supported": 2'))
-    assert re.search(r"tests.supported +1 +2 +1", run(*dvc, "metrics", "diff"))
+    lines = run(*dvc, "metrics", "show").splitlines()
+    assert any(re.match(r"reports/small/metrics/claims-supported.json +- +- +1 *$", line) for line in lines)
+    path = root / "reports/small/metrics/claims-supported.json"
+    path.write_text(path.read_text().replace(": 1", ": 2"))
+    _, *changed = run(*dvc, "metrics", "diff").splitlines()
+    assert len(changed) == 1 and re.match(r"reports/small/metrics/claims-supported.json +song2018 +1 +2 +1", changed[0])
     run(*dvc, "plots", "show", "-o", "plots")
     assert "differences.svg" in (root / "plots/index.html").read_text()
+
+
+@pytest.mark.slow
+def test_dvc_shows_the_accepted_reports_in_120_columns(tmp_path):
+    for path in (ROOT / "reports").glob("*/metrics"):
+        shutil.copytree(path, tmp_path / path.relative_to(ROOT))
+    told = yaml.safe_load((ROOT / "dvc.yaml").read_text())["metrics"]
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"metrics": told}))
+    for command in (("git", "init", "-q"), (sys.executable, "-m", "dvc", "init", "-q")):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    done = subprocess.run(
+        (sys.executable, "-m", "dvc", "metrics", "show"), cwd=tmp_path, text=True, capture_output=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1 + len(list(tmp_path.glob("reports/*/metrics/*.json")))
+    assert max(map(len, lines)) <= 120
 
 
 # --------------------------------------------------------------------------------------------------------- LaTeX

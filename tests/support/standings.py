@@ -21,7 +21,7 @@ def scope(*parts, verdict="inconclusive", note=None, published=False):
 
 def everywhere(name, *tests, kind="statistical", not_run=()):
     return ClaimEverywhere(
-        id=name, paper="p", statement=f"{name}.", source="P", quote="W", reading=None, hypothesis="", unit="points",
-        kind=kind, side="below", bound=0.0, smallest_effect=0.1, not_run=not_run,
+        id=name, paper="p", statement=f"{name}.", source="P", quote="W", reading=None, compared=("A",), hypothesis="",
+        unit="points", kind=kind, side="below", bound=0.0, smallest_effect=0.1, not_run=not_run,
         tests=tuple(ScopeTest("small", scope(verdict=verdict), stands, ()) for verdict, stands in tests),
     )  # fmt: skip

@@ -41,9 +41,9 @@ class NotRun:
 class ClaimEverywhere:
     """A claim with all of its tests, and the declared scopes that no report holds.
 
-    source: as a paper is cited. quote: words of the text. bound: the value that separates the two sides, in ``unit``.
-    side: where the claim's side lies, seen from the bound; None for the equality of networks. smallest_effect: of
-    interest, in ``unit``; for costs a share.
+    source: as a paper is cited. quote: words of the text. compared: each declared comparison in words. bound: the value
+    that separates the two sides, in ``unit``. side: where the claim's side lies, seen from the bound; None for the
+    equality of networks. smallest_effect: of interest, in ``unit``; for costs a share.
     """
 
     id: str
@@ -52,6 +52,7 @@ class ClaimEverywhere:
     source: str
     quote: str
     reading: str | None
+    compared: tuple[str, ...]
     hypothesis: str
     unit: str
     kind: Kind
@@ -107,6 +108,7 @@ def _everywhere(
         source=claim.source.place if about is None else cited(about, claim.source.file, claim.source.place),
         quote=claim.source.words,
         reading=claim.reading,
+        compared=tuple(map(str, claim.compare)),
         hypothesis=words.hypothesis if words else "",
         unit=words.unit if words else "",
         kind=kind_of(claim),

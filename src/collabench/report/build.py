@@ -70,7 +70,8 @@ def build_report(
     on_costs = evaluate(claims, params, collected, workspace, "costs", partial=partial)
     further = {run.id for run in plan.due} - {run.id for run in plan.of_tables.runs}
     waiting = sum(scope.is_open for scope in on_results.verdicts(tested=True))
-    report = report.model_copy(update={"further_runs": len(further), "open_tests": waiting})
+    ended = {"further_runs": len(further), "open_tests": waiting, "verdicts": on_results.reached()}
+    report = report.model_copy(update=ended)
     abouts = {name: paper.about for name, paper in papers.items()}
     target = report_folder(workspace, partial=partial)
     costs = target / COSTS if partial else workspace.costs
@@ -84,7 +85,7 @@ def build_report(
         claims_page.write_claims(folder, on_results, abouts)
         replication_page.write_replication(folder, again)
         write_json(folder / CELLS, cells_of(collected))
-        write_metrics(folder, report, joined)
+        write_metrics(folder, report, joined, papers)
         if partial:
             (folder / COSTS).mkdir()
             write_costs(folder / COSTS, report, collected)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from collabench.core.record import Record
 from collabench.papers.claim_schema import Untested
+from collabench.report.content import Reached
 from collabench.stats import Verdict
 
 SCHEMA: Final = 1
@@ -155,3 +156,18 @@ class ClaimReport(Record):
     def here(self) -> tuple[ClaimVerdict, ...]:
         """The claims that have a scope in this profile."""
         return tuple(claim for claim in self.claims if claim.scopes)
+
+    def reached(self) -> tuple[Reached, ...]:
+        """The verdict of every test, for ``report.json``."""
+        return tuple(
+            Reached(
+                claim=claim.id,
+                statement=claim.statement,
+                scope=scope.scope,
+                where=scope.where,
+                compared=scope.compared,
+                verdict=scope.verdict,
+            )
+            for claim in self.claims
+            for scope in claim.scopes
+        )

@@ -14,7 +14,7 @@ from pydantic import Field
 from collabench.config.configuration import CONDITION
 from collabench.config.data_sections import Labels
 from collabench.core.record import Record
-from collabench.stats import Friedman, Paired, Summary
+from collabench.stats import Friedman, Paired, Summary, Verdict
 from collabench.stats.agreement import Comparison
 from collabench.storage.results import Matrix
 
@@ -192,11 +192,27 @@ class MissingRun(Record):
     reason: str
 
 
+class Reached(Record):
+    """Where one test of a claim ended: what two reports are compared by. ``claims.json`` has the figures behind it.
+
+    claim: id. scope: name in ``claims.yaml``. where: data set, noise, backbone and recipe in words. compared: the
+    comparison, where each comparison of the claim is a test of its own.
+    """
+
+    claim: str
+    statement: str
+    scope: str
+    where: tuple[str, str, str, str]
+    compared: str | None = None
+    verdict: Verdict
+
+
 class Report(Record):
     """All tables of a profile. level: of every interval. runs: number of distinct runs that the tables need.
 
     further_runs: number of the runs with seeds that no table shows, which claims have used. open_tests: number of tests
-    whose next look needs seeds that are not there; the study was stopped before them.
+    whose next look needs seeds that are not there; the study was stopped before them. verdicts: on the claims that rest
+    on results (not on costs, which are measured anew); None in reports that were built before they kept them.
     """
 
     schema_version: Literal[1] = SCHEMA
@@ -209,3 +225,4 @@ class Report(Record):
     open_tests: int = 0
     missing: tuple[MissingRun, ...]
     tables: tuple[Table, ...]
+    verdicts: tuple[Reached, ...] | None = None

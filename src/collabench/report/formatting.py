@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas
 
-from collabench.core.text import markdown_cell
+from collabench.core.text import markdown_cell, printable
 from collabench.stats import Paired, Summary
 
 
@@ -53,6 +54,15 @@ def p_value(p: float | None) -> str:
 
 def count(value: int | None) -> str:
     return NOTHING if value is None else f"{value:,}"
+
+
+def plainly_printable(value: Any) -> Any:
+    """Plain data, as JSON has it or with tuples, in which every text is printable."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {plainly_printable(key): plainly_printable(child) for key, child in value.items()}
+    return [plainly_printable(child) for child in value] if isinstance(value, list | tuple) else value
 
 
 def markdown(frame: Frame, *, unbroken: bool = False) -> str:

@@ -15,6 +15,9 @@ Standing = Literal["supported", "leans for", "open", "leans against", "refuted",
 #: In the order in which they are shown, from the claim's side to the other one.
 STANDINGS: tuple[Standing, ...] = get_args(Standing)
 
+#: The sign that stands before each, so that colour is never the only one.
+SYMBOLS: dict[Standing, str] = dict(zip(STANDINGS, "✓↗○↘✗■·", strict=True))
+
 #: Verdicts that a test has reached.
 DECIDED: tuple[Standing, ...] = ("supported", "refuted")
 

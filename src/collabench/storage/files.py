@@ -184,7 +184,7 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
 def write_json(path: Path, record: Record, *, durable: bool = True) -> None:
     """Write a record as canonical JSON with a checksum over its content, atomically."""
     body = json.loads(record.model_dump_json())
-    body["checksum"] = _checksum(body)
+    body["checksum"] = checksum_of_body(body)
     text = json.dumps(body, indent=1, sort_keys=True, allow_nan=False) + "\n"
     write_atomically(path, text.encode(), durable=durable)
 
@@ -208,7 +208,7 @@ def read_json(
         raise error_type(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise error_type(f"{path}: damaged (not a record with a checksum); {remedy}") from None
-    if checksum != _checksum(body):
+    if checksum != checksum_of_body(body):
         raise error_type(f"{path}: damaged (checksum differs); {remedy}")
     try:
         return kind.model_validate_json(json.dumps(body))
@@ -218,5 +218,5 @@ def read_json(
         raise error_type(f"{path}: {where}: {first['msg']} (written by another version?)") from None
 
 
-def _checksum(body: dict[str, Any]) -> str:
+def checksum_of_body(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

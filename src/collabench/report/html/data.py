@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from collabench.papers.citations import citation, cited
 from collabench.papers.claim_schema import Claims
 from collabench.papers.claims import load_claims
 from collabench.papers.tables import Paper, load_papers
-from collabench.report.across_profiles import ClaimEverywhere, ScopeTest, count, join_claims
+from collabench.report.across_profiles import ClaimEverywhere, ScopeTest, join_claims
 from collabench.report.findings import findings
+from collabench.report.formatting import plainly_printable
 from collabench.report.gather import AllReports, Gathered, gather
-from collabench.report.html.papers import papers_data
 from collabench.report.pages.claims import UNTUNED
-from collabench.report.standing import STANDINGS
+from collabench.report.standing import SYMBOLS
 from collabench.storage.workspace import Workspace
 
 
@@ -75,16 +75,13 @@ def read_everything(root: Path, *, built: bool = False) -> Everything:
 def page_data(everything: Everything) -> dict[str, Any]:
     """The data of the page, JSON-ready."""
     return {
-        "schema": 1,
-        "lead": everything.lead,
         "untuned": UNTUNED,
-        "standings": list(STANDINGS),
-        "problems": list(everything.found.problems),
-        "papers": papers_data(everything.papers, everything.found.reports),
-        "counts": {
-            paper: dict(count([claim for claim in everything.claims if claim.paper == paper], "statistical"))
-            for paper in everything.papers
-        },
+        "standings": list(SYMBOLS.items()),
+        "quantiles": _quantiles(everything.found.reports),
+        "papers": [
+            {"name": name, "cite": everything.names[name], "title": paper.about.title}
+            for name, paper in everything.papers.items()
+        ],
         "claims": [_claim(claim) for claim in everything.claims],
         "untested": [
             {
@@ -97,6 +94,14 @@ def page_data(everything: Everything) -> dict[str, Any]:
         ],
         "profiles": [_profile(report) for report in everything.found.reports],
     }
+
+
+def _quantiles(reports: Sequence[Gathered]) -> list[float | None]:
+    """At place n Student's t that a mean of n values stays below with 97.5 %, for every number of seeds of a report."""
+    from scipy.stats import t
+
+    most = max((len(runs["seeds"]) for report in reports for runs in report.runs.values()), default=0)
+    return [None, None, *(float(f"{t.ppf(0.975, n - 1):.10g}") for n in range(2, most + 1))]
 
 
 def _claim(claim: ClaimEverywhere) -> dict[str, Any]:
@@ -115,19 +120,13 @@ def _test(test: ScopeTest) -> dict[str, Any]:
 
 
 def _profile(report: Gathered) -> dict[str, Any]:
-    families = report.results.families if report.results else {}
     return {
         "name": report.name,
         "profile": report.profile,
-        "accepted": report.accepted,
         "report": report.report.model_dump(mode="json", exclude_none=True),
-        "families": families,
         "runs": report.runs,
         "prices": {"/".join(key): price for key, price in report.prices.items()},
         "origin": report.origin.model_dump(mode="json") if report.origin else None,
-        "digests": report.digests,
-        "verified": report.verified.model_dump(mode="json") if report.verified else None,
-        "verified_now": report.verified_now,
         "cells": _cells(report),
     }
 
@@ -141,15 +140,8 @@ def _cells(report: Gathered) -> dict[str, Any] | None:
 def as_script(data: dict[str, Any]) -> str:
     """JSON for a ``<script>`` element: nothing in it can end the element, begin a comment, or steer the text's
     direction."""
-    text = json.dumps(_printable(data), ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
+    plain = plainly_printable(data)
+    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, dict):
-        return {_printable(key): _printable(child) for key, child in value.items()}
-    return [_printable(child) for child in value] if isinstance(value, list | tuple) else value

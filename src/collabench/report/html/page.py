@@ -5,41 +5,74 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+from collabench.report.formatting import number, plainly_printable
 from collabench.report.html.data import Everything, as_script, page_data
+from collabench.report.html.papers import papers_data
+from collabench.report.html.static import paper_bars, reproducible, verdict_lines
+from collabench.report.standing import SYMBOLS
 from collabench.storage.files import write_atomically
 
-TEMPLATE = "page.html.j2"
+#: The page, and the parts of it that need no script of their own.
+TEMPLATES = ("page.html.j2", "macros.html.j2", "verdicts.html.j2", "paper.html.j2", "reproduce.html.j2")
 
 #: In this order they make the page's style and script.
 STYLES = ("base.css", "frame.css", "claims.css", "views.css")
 SCRIPTS = (
     "core.js",
-    "statistics.js",
-    "charts.js",
-    "claim.js",
+    "plots.js",
     "claims.js",
     "leaderboard.js",
     "cell.js",
     "cost.js",
-    "papers.js",
     "compare.js",
-    "reproduce.js",
     "start.js",
 )
+
+#: Beginnings of the scripts' lines of comments.
+COMMENTS = ("//", "/*", "*")
 
 
 def render(everything: Everything) -> str:
     """The page as text. The same reports give the same text."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_asset(TEMPLATE))
-    return template.render(
-        lead=everything.lead,
-        style="".join(map(_asset, STYLES)),
-        script="".join(map(_asset, SCRIPTS)),
+    environment = Environment(
+        autoescape=True,
+        loader=FunctionLoader(_asset),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "counted": counted}
+    shown = {
+        "lead": everything.lead,
+        "problems": list(everything.found.problems),
+        "symbols": dict(SYMBOLS),
+        "verdicts": verdict_lines(everything),
+        "bars": paper_bars(everything),
+        "papers": papers_data(everything.papers, everything.found.reports),
+        "profiles": [reproducible(report) for report in everything.found.reports],
+    }
+    return environment.get_template(TEMPLATES[0]).render(
+        plainly_printable(shown),
+        style=shortened("".join(map(_asset, STYLES))),
+        script=shortened("".join(map(_asset, SCRIPTS)), COMMENTS),
         data=as_script(page_data(everything)),
     )
+
+
+def counted(value: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{value:,} {noun}" + ("" if value == 1 else "s")
+
+
+def shortened(source: str, comments: tuple[str, ...] = ()) -> str:
+    """A script or style without what only its readers need: indentation, empty lines, and lines that begin a comment.
+
+    Right for sources without texts over several lines and without code behind a comment, which a test holds.
+    """
+    lines = (line.strip() for line in source.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith(comments))
 
 
 def write_page(everything: Everything, path: Path) -> Path:

@@ -31,6 +31,7 @@ def _paper(paper: Paper, reports: Sequence[Gathered]) -> dict[str, Any]:
                 key = row.get("table", ""), row.get("row", ""), row.get("column", "")
                 measured.setdefault(key, {})[report.name] = row
     misprints = {_key(one.cell) for one in suspects(paper)}
+    tables = [_table(paper, table, measured, misprints) for table in paper.tables.values()]
     return {
         "name": paper.name,
         "cite": citation(about),
@@ -41,7 +42,8 @@ def _paper(paper: Paper, reports: Sequence[Gathered]) -> dict[str, Any]:
         "not_run": about.not_run,
         "reading": READINGS.get(paper.name),
         "sources": [cited(about, file) for file in about.sources],
-        "tables": [_table(paper, table, measured, misprints) for table in paper.tables.values()],
+        "tables": tables,
+        "has_runs": any(cell["runs"] for table in tables for row in table["rows"] for cell in row["cells"]),
         "quotes": [
             {
                 "what": check.quote.what,
@@ -90,22 +92,29 @@ def _table(paper: Paper, table: Table, measured: Measured, misprints: set[tuple[
     for cell in table.cells.values():
         if cell.not_run is not None:
             reasons[cell.not_run] = reasons.get(cell.not_run, 0) + 1
+    several = len({row.metric for row in content.rows.values()}) > 1
+    notes = [
+        f"{metrics_of(table)}. {protocol_of(table)}".strip(),
+        content.reported_by and f"Reported by {content.reported_by}.",
+        content.axes and f"x: {content.axes.x}; y: {content.axes.y}; a row is a series.",
+        content.note,
+        content.chosen_here and f"Not stated by the sources, chosen here: {content.chosen_here}.",
+        *(
+            f"No run{'' if n == len(table.cells) else f' of {n} of {len(table.cells)} cells'}: {reason}."
+            for reason, n in reasons.items()
+        ),
+        f"Source: {cited_table(paper.about, content.source)}.",
+    ]
     return {
-        "name": table.name,
         "title": content.title,
-        "about": f"{metrics_of(table)}. {protocol_of(table)}".strip(),
-        "reported_by": content.reported_by,
-        "note": content.note,
-        "chosen_here": content.chosen_here,
-        "axes": content.axes and f"x: {content.axes.x}; y: {content.axes.y}; a row is a series",
-        "source": cited_table(paper.about, content.source),
-        "not_run": [{"reason": reason, "cells": n, "of": len(table.cells)} for reason, n in reasons.items()],
+        "notes": [note for note in notes if note],
+        "is_known": any(cell.value is not None for cell in table.cells.values()),
         "row_titles": list(content.row_titles),
         "columns": [column.title for column in content.columns.values()],
         "rows": [
             {
                 "labels": list(row.labels),
-                "metric": METRICS[row.metric] if row.metric else None,
+                "metric": METRICS[row.metric] if row.metric and several else None,
                 "cells": [_cell(table.cells[name, column], content, measured, misprints) for column in content.columns],
             }
             for name, row in content.rows.items()
@@ -128,14 +137,7 @@ def _cell(
         }
         for profile, row in measured.get(place, {}).items()
     }
-    about = {
-        "value": cell.value,
-        "sd": cell.sd,
-        "runs": found,
-        "misprint": _key(cell) in misprints,
-        "protocol": cell.protocol.epoch,
-    }
-    return {key: value for key, value in about.items() if value or key == "value"}
+    return {"value": cell.value, "sd": cell.sd, "runs": found, "misprint": _key(cell) in misprints}
 
 
 def _float(text: str | None) -> float | None:

@@ -1,331 +1,202 @@
 // The first view: which claims hold, and where?
 
-const GROUPS = [
-  ["supported", "Supported"],
-  ["refuted", "Refuted"],
-  ["both", "Supported in one scope, refuted in another"],
-  ["leans for", "Undecided, leaning towards the claim"],
-  ["leans against", "Undecided, leaning against the claim"],
-  ["open", "Undecided"],
-  ["stopped", "Stopped: more seeds would not decide"],
-  ["not run", "Not run"],
-];
+const GROUPS = {
+  supported: "Supported",
+  refuted: "Refuted",
+  both: "Supported in one scope, refuted in another",
+  "leans for": "Undecided, leaning towards the claim",
+  "leans against": "Undecided, leaning against the claim",
+  open: "Undecided",
+  stopped: "Stopped: more seeds would not decide",
+  "not run": "Not run",
+};
+const KINDS = { statistical: "test error", equality: "equality of networks", cost: "training cost" };
+const BY_TEST = { // filters that choose tests; the others choose claims
+  verdict: (test) => test.standing,
+  data: (test) => test.where[0],
+  noise: (test) => test.where[1],
+  backbone: (test) => test.where[2],
+  profile: (test) => test.profile,
+};
 
 /** Under which heading a claim stands: a verdict counts before a leaning. */
 function groupOf(claim) {
-  const found = new Set(claim.tests.map((test) => test.standing));
-  if (found.has("supported") && found.has("refuted")) return "both";
-  const leanings = ["leans for", "leans against"].filter((standing) => found.has(standing));
-  for (const standing of ["supported", "refuted"]) if (found.has(standing)) return standing;
-  if (leanings.length) return leanings.length === 2 ? "open" : leanings[0];
-  return ["open", "stopped", "not run"].find((standing) => found.has(standing)) || "not run";
-}
-
-const SHOWN = 8; // verdicts at the top of the page
-
-const KINDS = { statistical: "test error", equality: "equality of networks", cost: "training cost" };
-
-/** The claims with a verdict from a test of errors: the answer to the page's question, before anything else. */
-function verdicts() {
-  const decided = DATA.claims
-    .filter((claim) => claim.kind === "statistical")
-    .flatMap((claim) =>
-      ["supported", "refuted"].map((standing) => [
-        claim,
-        standing,
-        claim.tests.filter((test) => test.standing === standing),
-      ]),
-    )
-    .filter(([, , tests]) => tests.length)
-    .sort((a, b) => DATA.standings.indexOf(a[1]) - DATA.standings.indexOf(b[1]));
-  return el(
-    "section",
-    { class: "card verdicts", "aria-label": "Verdicts" },
-    el("p", { class: "pad answer" }, DATA.lead[0]),
-    el(
-      "ul",
-      { class: "plain" },
-      decided.slice(0, SHOWN).map(([claim, standing, tests]) => {
-        const places = unique(tests.map(scopeWords));
-        return el(
-          "li",
-          {},
-          chip(standing),
-          el(
-            "span",
-            {},
-            el("a", { href: link("claims", {}, [claim.id]) }, claim.statement),
-            " ",
-            el(
-              "span",
-              { class: "small muted" },
-              `${cite(claim.paper)}; ${places[0]}${places.length > 1 ? ` and ${count(places.length - 1, "other test")}` : ""}`,
-            ),
-          ),
-        );
-      }),
-    ),
-    decided.length > SHOWN ? el("p", { class: "pad small" }, `${decided.length - SHOWN} more below.`) : null,
-    DATA.lead.length > 3 ? el("p", { class: "pad small muted" }, DATA.lead.slice(3).join(" ")) : null,
-  );
-}
-
-/** Noise, backbone and the like of a claim's tests, for the filters. */
-function wheres(position) {
-  return unique(DATA.claims.flatMap((claim) => claim.tests.map((test) => test.where[position]))).sort();
-}
-
-function bars() {
-  return el(
-    "div",
-    { class: "papers" },
-    DATA.papers
-      .filter((paper) => DATA.counts[paper.name])
-      .map((paper) => {
-        const counts = DATA.counts[paper.name];
-        const tests = DATA.standings
-          .filter((standing) => counts[standing] && standing !== "not run")
-          .map((standing) => [standing, counts[standing]]);
-        const all = tests.reduce((sum, [, value]) => sum + value, 0);
-        const others = DATA.claims
-          .filter((claim) => claim.paper === paper.name && claim.kind !== "statistical")
-          .flatMap((claim) => claim.tests);
-        return el(
-          "section",
-          { class: "card pad paper" },
-          el("h2", {}, el("a", { href: link("claims", { paper: paper.name }) }, paper.cite)),
-          all
-            ? el(
-                "div",
-                { class: "stack", "aria-hidden": "true" },
-                tests.map(([standing, value]) =>
-                  el("span", { class: cssName(standing), style: `flex-grow:${value}` }, String(value)),
-                ),
-              )
-            : null,
-          el(
-            "ul",
-            { class: "legend" },
-            tests.map(([standing, value]) =>
-              el("li", {}, chip(standing, `${value} ${value === 1 ? standing : standing.replace("leans", "lean")}`)),
-            ),
-          ),
-          el(
-            "p",
-            { class: "small muted" },
-            all ? `${count(all, "test")} of test error` : "Not run yet",
-            others.length ? `; beside these ${others.length} of networks or costs` : "",
-            paper.reading ? `. Results of ${paper.reading}` : "",
-            ".",
-          ),
-        );
-      }),
-  );
-}
-
-function matches(claim, test, wanted) {
-  return (
-    (!wanted.verdict || test.standing === wanted.verdict) &&
-    (!wanted.data || test.where[0] === wanted.data) &&
-    (!wanted.noise || test.where[1] === wanted.noise) &&
-    (!wanted.backbone || test.where[2] === wanted.backbone) &&
-    (!wanted.profile || test.profile === wanted.profile)
-  );
+  const found = Object.keys(GROUPS).filter((group) => claim.tests.some((test) => test.standing === group));
+  const [first = "not run", second] = found;
+  if (second === "refuted") return "both";
+  return first === "leans for" && second === "leans against" ? "open" : first;
 }
 
 function chosenClaims(wanted) {
-  const byTest = ["verdict", "data", "noise", "backbone", "profile"].some((name) => wanted[name]);
+  const byTest = Object.keys(BY_TEST).filter((name) => wanted[name]);
+  const fits = (test) => byTest.every((name) => BY_TEST[name](test) === wanted[name]);
+  const unrun = byTest.join() === "verdict" && wanted.verdict === "not run";
   const words = (wanted.q || "").toLowerCase().split(/\s+/).filter(Boolean);
   return DATA.claims
-    .filter(
-      (claim) => (!wanted.paper || claim.paper === wanted.paper) && (!wanted.kind || claim.kind === wanted.kind),
-    )
+    .filter((claim) => ["paper", "kind"].every((name) => !wanted[name] || claim[name] === wanted[name]))
     .filter((claim) => {
-      const text = [claim.id, claim.statement, claim.quote, claim.source, claim.hypothesis, cite(claim.paper)]
-        .join(" ")
-        .toLowerCase();
-      return words.every((word) => text.includes(word));
+      const all = [claim.id, claim.statement, claim.quote, claim.source, claim.hypothesis, cite(claim.paper)].join(" ");
+      return words.every((word) => all.toLowerCase().includes(word));
     })
-    .map((claim) =>
-      byTest ? { ...claim, tests: claim.tests.filter((test) => matches(claim, test, wanted)), not_run: [] } : claim,
-    )
-    .filter((claim) => !byTest || claim.tests.length || (wanted.verdict === "not run" && !claim.tests.length));
+    .filter((claim) => !byTest.length || claim.tests.some(fits) || (unrun && !claim.tests.length))
+    .map((claim) => (byTest.length ? { ...claim, tests: claim.tests.filter(fits), not_run: [] } : claim));
 }
 
-/** A claim with its verdicts; what is behind them is drawn when it is opened. */
+const scopeWords = (test) => test.where.slice(0, 3).join(", ");
+
+function someOf(texts, most = 3) {
+  return texts.slice(0, most).join("; ") + (texts.length > most ? `; and ${texts.length - most} more` : "");
+}
+
+// ------------------------------------------------------------------------------------------------------- one claim
+
+/** ``n 12, look 2 of 5``; nothing where no test counts seeds. */
+function sizeWords(test) {
+  const sizes = test.n ? [test.n] : unique(known(test).map((part) => part.n)).filter(Boolean);
+  if (!sizes.length) return "";
+  const looks = test.looks.length;
+  const look = test.look ? `look ${test.look} of ${looks}` : looks ? `first look at ${test.looks[0]}` : "no looks";
+  return `n ${sizes.join(" and ")}, ${look}`;
+}
+
+/** What a test compared, where that is not all that its claim declares. */
+function comparedWords(test, claim) {
+  const own = unique(test.parts.map((part) => part.compared));
+  return test.compared || (own.join() === claim.compared.join() ? "" : someOf(own));
+}
+
+/** A claim with its quote, what was compared, and every scope and profile side by side; the rest when it is opened. */
 function claimCard(claim, open) {
-  const counts = new Map();
-  for (const test of claim.tests) counts.set(test.standing, (counts.get(test.standing) || 0) + 1);
-  const parts = claim.tests
-    .flatMap((test) => test.parts.slice(0, 3))
-    .filter((part) => part.estimate !== undefined)
-    .slice(0, 6);
-  const at = parts.length ? scale(reach(parts, claim), 6, 154, claim.unit === "ratio") : null;
-  const card = el(
-    "details",
-    { class: `card claim ${cssName(groupOf(claim))}`, id: `claim-${claim.id}` },
-    el(
-      "summary",
-      {},
-      el(
-        "span",
-        { class: "what" },
-        el("span", { class: "statement" }, claim.statement),
-        " ",
-        el(
-          "span",
-          { class: "small muted" },
-          cite(claim.paper),
-          claim.kind === "statistical" ? "" : ` · ${KINDS[claim.kind]}`,
-        ),
-        " ",
-        el(
-          "span",
-          { class: "chips" },
-          DATA.standings
-            .filter((standing) => counts.has(standing))
-            .map((standing) => {
-              const places = unique(
-                claim.tests.filter((test) => test.standing === standing).map((test) => scopeWords(test)),
-              );
-              return chip(
-                standing,
-                `${standing}: ${places.length === 1 ? places[0] : `${counts.get(standing)} tests`}`,
-              );
-            }),
-          claim.tests.length ? null : chip("not run"),
-        ),
-      ),
-      at ? forest(parts, claim, at, { width: 160, height: parts.length > 3 ? 9 : 13 }) : null,
-    ),
-  );
-  const body = el("div", { class: "body" });
-  card.append(body);
-  const drawBody = () => {
-    if (card.open && !body.hasChildNodes()) fill(body, details(claim));
-  };
-  card.addEventListener("toggle", drawBody);
-  card.open = open;
-  drawBody();
-  return card;
+  const at = forestScale(claim, 220), body = el("div.body");
+  const more = el("details.more", { open,
+    ontoggle: () => more.open && !body.firstChild && fill(body, behind(claim)) },
+  el("summary", "How it was tested, every interval and p"), body);
+  if (open) fill(body, behind(claim));
+  return el(`article.card.claim.${cssName(groupOf(claim))}`, { id: `claim-${claim.id}` },
+    el("h3", el("a.statement", { href: link("claims", {}, [claim.id]) }, claim.statement)),
+    el("blockquote", `“${claim.quote}” `, el("cite", claim.source)),
+    el("p.small.compared", el("span.muted", `About ${KINDS[claim.kind]}. Compared: `), someOf(claim.compared)),
+    el("ul.plain.tests", claim.tests.map((test) => {
+      const parts = known(test), size = { width: 220, height: parts.length > 3 ? 9 : 14 };
+      return el("li", el("div", chip(test.standing), el("span.small", ` ${scopeWords(test)}`)),
+        el("div.small.muted",
+          [comparedWords(test, claim), sizeWords(test), `profile ${test.profile}`].filter(Boolean).join("; ")),
+        parts.length > 0 && forest(parts, claim, at, size));
+    }), claim.tests.length === 0 && el("li", chip("not run"))),
+    more);
+}
+
+function partLine(part, claim) {
+  if (part.estimate == null) return part.note || "no value";
+  const isRatio = claim.unit === "ratio", decimals = claim.unit.includes("per point") ? 4 : 2;
+  const figure = (value) => number(value, decimals, !isRatio);
+  const deciding = { low: part.adjusted_low, high: part.adjusted_high };
+  return [
+    el("strong", figure(part.estimate), isRatio ? " times" : ` ${claim.unit}`),
+    `, 95 % interval ${interval(part, decimals, !isRatio)}`,
+    `, interval that decides ${interval(deciding, decimals, !isRatio)}, n ${part.n}`,
+    part.p != null && `, p ${pValue(part.p)}`,
+    part.published_effect != null && `, published ${figure(part.published_effect)}`,
+    part.seeds_needed != null && `, seeds needed ${part.seeds_needed.toLocaleString("en")}`,
+    part.note && ` (${part.note.endsWith(" seeds") ? "to decide: " : ""}${part.note})`,
+  ];
+}
+
+/** What a reader must know beside the verdict. */
+function remarks(test, claim) {
+  const percent = (share) => `${short(100 * share)} %`;
+  const spent = test.error == null ? "" : `; ${percent(test.spent)} of ${percent(test.error)} of error spent`;
+  return [
+    test.published ? "the paper's own data set and backbone" : "an analogue: data set or backbone are not the paper's",
+    test.declared_after_runs && claim.unit && "hypothesis written down after these runs",
+    test.look && `look ${test.look} of ${test.looks.length}, at ${test.n} seeds${spent}`,
+    test.look && test.stopped && `stopped: it would need more than ${test.looks.at(-1)} seeds`,
+    test.look && test.early && "decided early, so the estimate overstates the effect on average",
+    test.look && test.smallest_effect != null && `smallest effect of interest ${short(test.smallest_effect)}`,
+    test.adjusted_p != null && `p of support over looks and family ${pValue(test.adjusted_p)}`,
+    test.standing === "refuted" && claim.kind === "statistical" && DATA.untuned,
+    test.note,
+  ].filter(Boolean).map((remark) => remark.replace(/\.$/, "")).join("; ");
+}
+
+/** What is behind a claim: how it was tested, and every scope with its intervals as figures. */
+function behind(claim) {
+  const at = forestScale(claim, 240);
+  return [
+    facts([["Tested as", claim.hypothesis], ["Reading", claim.reading]]),
+    list("ul.plain.behind", claim.tests, (test) => [
+      el("p", chip(test.standing), ` ${test.compared ? `${test.compared}: ` : ""}${scopeWords(test)}`,
+        el("span.muted", ` · ${test.where[3]} · profile ${test.profile}`)),
+      el("p.small.muted", `${remarks(test, claim)}.`),
+      list("ul.plain.parts", test.parts, (part) => [
+        el("div", el("div.small", part.compared), el("div.small.muted", partLine(part, claim))),
+        part.estimate != null && forest([part], claim, at,
+          { width: 240, height: 18, axis: part === known(test).at(-1) })]),
+    ]),
+    at && el("p.small.muted", "Dot: estimate, method minus baseline. Thick: 95 % interval. Thin: the interval that " +
+      "decides, widened for all tests of the paper. Tinted: the claimed side."),
+    claim.not_run.length > 0 && el("details.small",
+      el("summary", `Not run in ${count(claim.not_run.length, "declared scope")}`),
+      list("ul", claim.not_run, (scope) => `${scope.where.join(", ")} (${scope.profile ? `profile ${scope.profile}` :
+        "no profile"})${scope.published ? ": the paper's own setting" : ""}`)),
+  ];
+}
+
+// ---------------------------------------------------------------------------------------------------------- the view
+
+function filters(wanted, filtered) {
+  const wheres = (name) => [["", "all"],
+    ...unique(DATA.claims.flatMap((claim) => claim.tests.map(BY_TEST[name]))).sort()];
+  const box = el("input", { type: "search", value: wanted.q || "",
+    oninput: (event) => stay("claims", { ...wanted, q: event.target.value }) });
+  return el("form.controls", { role: "search", "aria-label": "Choose claims",
+    onsubmit: (event) => event.preventDefault() },
+  labelled("Search", box, "control.wide"),
+  choosers("claims", wanted, [
+    ["paper", "Paper", [["", "all"], ...DATA.papers.map((paper) => [paper.name, paper.cite])]],
+    ["verdict", "Verdict", [["", "all"], ...SYMBOLS.keys()]],
+  ]),
+  el("details.more", { open: matchMedia("(min-width: 60rem)").matches ||
+    ["data", "noise", "backbone", "kind", "sort"].some((name) => wanted[name]) },
+  el("summary", "More filters"),
+  el("div.controls", choosers("claims", wanted, [
+    ["data", "Data set", wheres("data")],
+    ["noise", "Noise", wheres("noise")],
+    ["backbone", "Backbone", wheres("backbone")],
+    ["kind", "About", [["", "all"], ...Object.entries(KINDS)]],
+    ["sort", "Order", [["", "by verdict"], ["paper", "by paper"]]],
+  ]))),
+  filtered && el("button", { type: "button", onclick: () => stay("claims", {}) }, "Show all"));
 }
 
 VIEWS.claims = {
   title: "Claims",
   draw(wanted, [id]) {
-    const change = (name) => (value) => stay("claims", { ...wanted, [name]: value });
-    const all = (values) => [["", "all"], ...values.map((value) => [value, value])];
-    const claims = id ? DATA.claims.filter((claim) => claim.id === id) : chosenClaims(wanted);
-    const filtered = Object.values(wanted).some(Boolean);
     if (id) {
-      return [
-        el("h1", {}, "One claim"),
-        el("p", {}, el("a", { href: link("claims") }, "All claims")),
-        claims.length ? claimCard(claims[0], true) : el("p", {}, "This page has no such claim."),
-      ];
+      const claim = DATA.claims.find((one) => one.id === id);
+      return [el("h1", "One claim"), el("p", el("a", { href: link("claims") }, "All claims")),
+        claim ? claimCard(claim, true) : el("p", "This page has no such claim.")];
     }
-    const kinds = Object.keys(KINDS);
-    const groups =
-      wanted.sort === "paper"
-        ? DATA.papers.map((paper) => [paper.cite, claims.filter((claim) => claim.paper === paper.name)])
-        : GROUPS.map(([group, title]) => [
-            title,
-            claims
-              .filter((claim) => groupOf(claim) === group)
-              .sort((a, b) => kinds.indexOf(a.kind) - kinds.indexOf(b.kind)),
-          ]);
-    const box = el("input", {
-      type: "search",
-      value: wanted.q || "",
-      oninput: (event) => change("q")(event.target.value),
-    });
+    const claims = chosenClaims(wanted), kinds = Object.keys(KINDS);
+    const filtered = Object.values(wanted).some(Boolean);
+    const groups = wanted.sort === "paper"
+      ? DATA.papers.map((paper) => [paper.cite, claims.filter((claim) => claim.paper === paper.name)])
+      : Object.entries(GROUPS).map(([group, title]) => [title, claims.filter((claim) => groupOf(claim) === group)
+        .sort((a, b) => kinds.indexOf(a.kind) - kinds.indexOf(b.kind))]);
+    const untested = filtered && Object.keys(wanted).some((name) => wanted[name] && name !== "paper") ? []
+      : DATA.untested.filter((one) => !wanted.paper || one.paper === wanted.paper);
+    const section = ([title, members], content) => members.length > 0 &&
+      el("section", el("h2", `${title} `, el("span.muted", `(${members.length})`)), content(members));
     return [
-      el("h1", {}, "Which claims of the papers hold?"),
-      filtered ? null : [verdicts(), bars()],
-      el(
-        "form",
-        {
-          class: "controls",
-          role: "search",
-          "aria-label": "Choose claims",
-          onsubmit: (event) => event.preventDefault(),
-        },
-        labelled("Search", box, "wide"),
-        select(
-          "Paper",
-          [["", "all"], ...DATA.papers.map((paper) => [paper.name, paper.cite])],
-          wanted.paper || "",
-          change("paper"),
-        ),
-        select("Verdict", all(DATA.standings), wanted.verdict || "", change("verdict")),
-        el(
-          "details",
-          {
-            class: "more",
-            open:
-              matchMedia("(min-width: 60rem)").matches ||
-              ["data", "noise", "backbone", "kind", "sort"].some((name) => wanted[name]),
-          },
-          el("summary", {}, "More filters"),
-          el(
-            "div",
-            { class: "controls" },
-            select("Data set", all(wheres(0)), wanted.data || "", change("data")),
-            select("Noise", all(wheres(1)), wanted.noise || "", change("noise")),
-            select("Backbone", all(wheres(2)), wanted.backbone || "", change("backbone")),
-            select("About", [["", "all"], ...Object.entries(KINDS)], wanted.kind || "", change("kind")),
-            select(
-              "Order",
-              [
-                ["", "by verdict"],
-                ["paper", "by paper"],
-              ],
-              wanted.sort || "",
-              change("sort"),
-            ),
-          ),
-        ),
-        filtered ? el("button", { type: "button", onclick: () => stay("claims", {}) }, "Show all") : null,
-      ),
-      el(
-        "p",
-        { class: "small muted", role: "status" },
-        `${count(claims.length, "claim")} of ${DATA.claims.length}. ` +
-          "Supported and refuted are verdicts; leaning describes the plain 95 % interval and decides nothing.",
-      ),
-      groups
-        .filter(([, members]) => members.length)
-        .map(([title, members]) =>
-          el(
-            "section",
-            {},
-            el("h2", {}, `${title} `, el("span", { class: "muted" }, `(${members.length})`)),
-            members.map((claim) => claimCard(claim, false)),
-          ),
-        ),
-      untested(wanted.paper, filtered && !wanted.paper),
+      el("h1", "Which claims of the papers hold?"),
+      !filtered && stored("verdicts"),
+      filters(wanted, filtered),
+      el("p.small.muted", { role: "status" }, `${count(claims.length, "claim")} of ${DATA.claims.length}. ` +
+        "Supported and refuted are verdicts; leaning describes the plain 95 % interval and decides nothing. In the " +
+        "plots the dot is the estimate, the thick line the 95 % interval, the thin line the interval that decides."),
+      groups.map((group) => section(group, (members) => members.map((claim) => claimCard(claim, false)))),
+      section(["Also stated, and decided by no comparison of runs", untested], (members) => list("ul", members,
+        (one) => [`${one.statement} `, el("span.muted", `${one.source}. ${one.reason}`)])),
     ];
   },
 };
-
-function untested(paper, hidden) {
-  const found = DATA.untested.filter((one) => !paper || one.paper === paper);
-  if (!found.length || hidden) return null;
-  return el(
-    "section",
-    {},
-    el(
-      "h2",
-      {},
-      "Also stated, and decided by no comparison of runs ",
-      el("span", { class: "muted" }, `(${found.length})`),
-    ),
-    el(
-      "ul",
-      {},
-      found.map((one) =>
-        el("li", {}, `${one.statement} `, el("span", { class: "muted" }, `${one.source}. ${one.reason}`)),
-      ),
-    ),
-  );
-}

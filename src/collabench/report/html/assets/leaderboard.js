@@ -10,311 +10,157 @@ const METRICS = {
   calibration_error: ["Calibration error", "points", 2],
 };
 
-function conditionKey(condition) {
-  return ["dataset", "noise", "model", "recipe"].map((part) => condition.names[part]).join("-");
-}
+const PARTS = ["dataset", "noise", "model", "recipe"];
+const conditionKey = (condition) => PARTS.map((part) => condition.names[part]).join("-");
 
 /** The conditions of a table, or of all tables of a profile with the rows of equal conditions joined. */
-function conditionsOf(profile, table) {
+function conditionsOf(profile, wanted) {
   const joined = new Map();
-  for (const one of profile.report.tables) {
-    if (table && one.name !== table) continue;
-    for (const condition of one.conditions) {
+  for (const { name, conditions } of profile.report.tables.filter((one) => !wanted || one.name === wanted))
+    for (const condition of conditions) {
       const key = conditionKey(condition);
-      const known = joined.get(key) || { ...condition, key, rows: new Map(), tables: new Map() };
-      for (const row of condition.rows) {
-        if (!known.rows.has(row.method)) {
-          known.rows.set(row.method, row);
-          known.tables.set(row.method, one.name);
+      if (!joined.has(key)) joined.set(key, { ...condition, key, rows: new Map(), tables: new Map() });
+      const { rows, tables } = joined.get(key);
+      for (const row of condition.rows)
+        if (!rows.has(row.method)) {
+          rows.set(row.method, row);
+          tables.set(row.method, name);
         }
-      }
-      joined.set(key, known);
     }
-  }
   return [...joined.values()];
 }
 
-/** Condition key → the parts of its scope that differ from those of the other conditions. */
-function shortTitles(conditions) {
-  const varies = [0, 1, 2, 3].map((part) => new Set(conditions.map((condition) => condition.scope[part])).size > 1);
-  const usual = usualRecipe(conditions);
-  const words = conditions.map((condition) =>
-    condition.scope.filter((text, part) => varies[part] && !(part === 3 && text === usual)).join(", "),
-  );
-  return new Map(
-    conditions.map((condition, index) => [
-      condition.key,
-      words[index] && new Set(words).size === words.length ? words[index] : condition.title,
-    ]),
-  );
+/** What a table's conditions share, the recipe that more than half of them have, and what tells each apart. */
+function headings(conditions) {
+  const scopes = conditions.map((condition) => condition.scope), recipes = scopes.map((scope) => scope[3]);
+  const varies = [0, 1, 2, 3].map((part) => new Set(scopes.map((scope) => scope[part])).size > 1);
+  const usual = recipes.find((recipe) => recipes.filter((one) => one === recipe).length > recipes.length / 2);
+  const words = scopes.map((scope) =>
+    scope.filter((part, index) => varies[index] && (index < 3 || part !== usual)).join(", "));
+  const told = unique(words).length === words.length;
+  const shared = scopes.length ? scopes[0].filter((_, part) => !varies[part]).join(", ") : "";
+  return {
+    titles: conditions.map((condition, index) => (told && words[index]) || condition.title),
+    shared: (shared && `${shared}. `) + (varies[3] && usual ? `${usual}, unless a heading says otherwise. ` : ""),
+  };
 }
 
-/** The recipe that more than half of several conditions share, which their headings leave out. */
-function usualRecipe(conditions) {
-  return (
-    unique(conditions.map((condition) => condition.scope[3])).find(
-      (recipe) => conditions.filter((condition) => condition.scope[3] === recipe).length > conditions.length / 2,
-    ) || null
-  );
-}
-
-function unlessSaid(conditions) {
-  const usual = usualRecipe(conditions);
-  return usual && conditions.some((condition) => condition.scope[3] !== usual)
-    ? `${usual}, unless a heading says otherwise. `
-    : "";
-}
-
-function sharedScope(conditions) {
-  return [0, 1, 2, 3]
-    .filter((part) => new Set(conditions.map((condition) => condition.scope[part])).size === 1)
-    .map((part) => conditions[0].scope[part])
-    .join(", ");
+/** Seed → value of one column of a configuration's runs. */
+function bySeed(runs, column) {
+  if (!runs || !runs[column]) return new Map();
+  return new Map(runs.seeds.map((seed, index) => [seed, runs[column][index]]).filter(([, value]) => value !== null));
 }
 
 /**
- * What a cell of the heat map shows: {value, low, high, difference, holm, n}. The declared comparison is the report's
- * own; another baseline or metric is computed from the seeds, without a test.
+ * What a cell of the heat map shows. The declared comparison is the report's own; another baseline or metric is
+ * computed from the seeds that both have, without a test.
  */
 function cellOf(profile, condition, method, baseline, metric) {
-  const row = condition.rows.get(method);
+  const row = condition.rows.get(method), base = condition.rows.get(baseline || condition.baseline);
   if (!row || !row.error) return null;
-  const base = condition.rows.get(baseline || condition.baseline);
-  const runs = profile.runs[row.configuration_id];
-  const own = metric === "error_last" ? row.error : summarise([...bySeed(runs, metric).values()]);
+  const values = bySeed(profile.runs[row.configuration_id], metric);
+  const own = metric === "error_last" ? row.error : summarise([...values.values()]);
   if (!own) return null;
-  const found = {
-    row,
-    value: own.mean,
-    sd: own.sd,
-    n: own.n,
-    low: own.low,
-    high: own.high,
-    difference: null,
-    holm: null,
-  };
-  if (!base || base === row) return { ...found, isBaseline: base === row };
-  if (metric === "error_last" && base.method === condition.baseline && row.difference) {
-    return { ...found, difference: { ...row.difference, mean: row.difference.difference }, holm: row.holm_p ?? null };
-  }
-  return { ...found, difference: pairedDifference(runs, profile.runs[base.configuration_id], metric) };
+  const found = { value: own.mean, isBaseline: base === row };
+  if (!base || base === row) return found;
+  if (metric === "error_last" && base.method === condition.baseline && row.difference)
+    return { ...found, difference: row.difference.difference, holm: row.holm_p };
+  const others = bySeed(profile.runs[base.configuration_id], metric);
+  const pairs = [...values].filter(([seed]) => others.has(seed)).map(([seed, value]) => value - others.get(seed));
+  return { ...found, difference: pairs.length ? mean(pairs) : null };
 }
 
-function survives(cell, level) {
-  return cell.holm !== null && cell.holm < Number((1 - level).toFixed(12));
-}
+const survives = (holm, report) => holm != null && holm < Number((1 - report.level).toFixed(12));
 
 function priceOf(profile, condition, method) {
   return profile.prices[`${condition.tables.get(method)}/${condition.key}/${method}`] || null;
 }
 
-function wording(cell, metric) {
-  const decimals = METRICS[metric][2];
-  return `${number(cell.value, decimals)}${
-    cell.difference
-      ? `, ${number(cell.difference.mean, decimals, true)} to the baseline`
-      : cell.isBaseline
-        ? ", the baseline"
-        : ""
-  }${cell.holm === null ? "" : `, Holm p ${pValue(cell.holm)}`}`;
+function heatCell(profile, condition, method, cell, metric, largest) {
+  if (!cell) return el("td", el("span.hidden", "not run"));
+  const [, , decimals] = METRICS[metric], marked = survives(cell.holm, profile.report);
+  const value = number(cell.value, decimals), differs = cell.difference != null;
+  const difference = number(cell.difference, decimals, true);
+  const share = differs && largest ? Math.round(38 * Math.min(1, Math.abs(cell.difference) / largest)) : 0;
+  const said = [`${method}, ${condition.title}: ${value}`, differs && `${difference} to the baseline`,
+    cell.isBaseline && "the baseline", cell.holm != null && `Holm p ${pValue(cell.holm)}`,
+    marked && "survives Holm's correction"].filter(Boolean).join(", ");
+  return el("td", el(marked ? "button.holm" : "button", {
+    type: "button",
+    style: `background:color-mix(in srgb, var(--${cell.difference < 0 ? "low" : "high"}) ${share}%, transparent)`,
+    "aria-label": `${said}. Open the cell`,
+    onclick: () => (location.hash = link("cell", {}, [profile.name, condition.key, method])),
+  }, differs ? `${difference}${marked ? " ✱" : ""}` : value,
+  el("span.sub", differs ? value : cell.isBaseline ? "baseline" : "")));
 }
 
-function heatCell(profile, condition, method, cell, metric, largest, level) {
-  if (!cell) return el("td", {}, el("span", { class: "hidden" }, "not run"));
-  const decimals = METRICS[metric][2],
-    marked = survives(cell, level);
-  const share = cell.difference && largest ? Math.min(1, Math.abs(cell.difference.mean) / largest) : 0;
-  const colour = cell.difference && cell.difference.mean < 0 ? "var(--low)" : "var(--high)";
-  const text = cell.difference
-    ? `${number(cell.difference.mean, decimals, true)}${marked ? " ✱" : ""}`
-    : number(cell.value, decimals);
-  return el(
-    "td",
-    {},
-    el(
-      "button",
-      {
-        type: "button",
-        class: marked ? "holm" : null,
-        style: `background:color-mix(in srgb, ${colour} ${Math.round(38 * share)}%, transparent)`,
-        "aria-label": `${method}, ${condition.title}: ${wording(cell, metric)}${marked ? ", survives Holm's correction" : ""}. Open the cell`,
-        onclick: () => {
-          location.hash = link("cell", {}, [profile.name, condition.key, method]);
-        },
-      },
-      text,
-      cell.difference
-        ? el("span", { class: "sub" }, number(cell.value, decimals))
-        : el("span", { class: "sub" }, cell.isBaseline ? "baseline" : ""),
-    ),
-  );
-}
-
-function sorted(methods, key, cells, costs) {
-  if (!key) return methods;
-  const value = (method) =>
-    key === "cost"
-      ? (costs.get(method) ?? Infinity)
-      : (([cell]) => (cell ? (cell.difference ? cell.difference.mean : cell.isBaseline ? 0 : Infinity) : Infinity))([
-          cells.get(method).get(key),
-        ]);
-  return key === "method" ? [...methods].sort() : [...methods].sort((a, b) => value(a) - value(b));
+function chosenProfile(wanted, profiles) {
+  const chosen = profiles.find((one) => one.name === wanted);
+  return chosen || profiles.find((one) => one.profile === "default") || profiles[0];
 }
 
 VIEWS.leaderboard = {
   title: "Leaderboard",
   draw(wanted) {
-    if (!DATA.profiles.length) return nothingYet("Which method helps under which condition?");
-    const profile =
-      PROFILES.get(wanted.profile) || DATA.profiles.find((one) => one.profile === "default") || DATA.profiles[0];
-    const tables = profile.report.tables,
-      several = tables.length > 1;
-    const table = wanted.table === "*" ? null : (tables.find((one) => one.name === wanted.table) || tables[0]).name;
-    const conditions = conditionsOf(profile, table),
-      titles = shortTitles(conditions);
-    const metric = METRICS[wanted.metric] ? wanted.metric : "error_last";
+    const title = el("h1", "Which method helps under which condition?");
+    if (!DATA.profiles.length) return [title, nothingYet()];
+    const profile = chosenProfile(wanted.profile, DATA.profiles), { tables } = profile.report;
+    const one = wanted.table === "*" ? null : (tables.find((each) => each.name === wanted.table) || tables[0]).name;
+    const conditions = conditionsOf(profile, one), { titles, shared } = headings(conditions);
+    const metric = METRICS[wanted.metric] ? wanted.metric : "error_last", [about, unit] = METRICS[metric];
     const methods = unique(conditions.flatMap((condition) => [...condition.rows.keys()]));
     const baseline = methods.includes(wanted.baseline) ? wanted.baseline : null;
-    const cells = new Map(
-      methods.map((method) => [
-        method,
-        new Map(conditions.map((condition) => [condition.key, cellOf(profile, condition, method, baseline, metric)])),
-      ]),
-    );
-    const costs = new Map(
-      methods.map((method) => {
-        const found = conditions
-          .map((condition) => condition.rows.has(method) && priceOf(profile, condition, method))
-          .map((price) => price && price.train_seconds_relative)
-          .filter(Boolean);
-        return [method, found.length ? mean(found) : null];
-      }),
-    );
-    const sizes = [...cells.values()]
-      .flatMap((row) => [...row.values()])
-      .filter((cell) => cell && cell.difference)
-      .map((cell) => Math.abs(cell.difference.mean))
-      .sort((a, b) => a - b);
+    const cells = new Map(methods.map((method) => [method, new Map(conditions.map((condition) =>
+      [condition.key, cellOf(profile, condition, method, baseline, metric)]))]));
+    const costs = new Map(methods.map((method) => {
+      const found = conditions.map((condition) => condition.rows.has(method) && priceOf(profile, condition, method))
+        .map((price) => price && price.train_seconds_relative).filter(Boolean);
+      return [method, found.length ? mean(found) : null];
+    }));
+    const sizes = [...cells.values()].flatMap((row) => [...row.values()])
+      .filter((cell) => cell && cell.difference != null).map((cell) => Math.abs(cell.difference)).sort((a, b) => a - b);
     const largest = sizes[Math.floor(sizes.length * 0.9)] || 0;
-    const declared = unique(conditions.map((condition) => condition.baseline));
-    const change = (name) => (value) =>
-      stay("leaderboard", { ...wanted, [name]: value, ...(name === "profile" ? { table: "", baseline: "" } : {}) });
-    const measured = Object.keys(METRICS).filter(
-      (name) => name === "error_last" || Object.values(profile.runs).some((runs) => runs[name]),
-    );
-    const sort = wanted.sort || "";
-    const head = (key, text) =>
-      el(
-        "th",
-        { scope: "col", "aria-sort": sort === key ? "ascending" : "none" },
-        el(
-          "button",
-          { type: "button", onclick: () => change("sort")(sort === key ? "" : key) },
-          text,
-          sort === key ? " ▲" : "",
-        ),
-      );
-    const usual = metric === "error_last" && !baseline;
+    const measured = Object.keys(METRICS).filter((name) =>
+      name === "error_last" || Object.values(profile.runs).some((runs) => runs[name]));
+    const { sort } = wanted;
+    const rank = (method) => {
+      if (sort === "cost") return costs.get(method) ?? Infinity;
+      const cell = cells.get(method).get(sort);
+      return cell ? (cell.difference ?? (cell.isBaseline ? 0 : Infinity)) : Infinity;
+    };
+    const order = !sort ? methods
+      : sort === "method" ? [...methods].sort() : [...methods].sort((a, b) => rank(a) - rank(b));
+    const head = (key, words) => el("th", { scope: "col", "aria-sort": sort === key ? "ascending" : "none" },
+      el("button", { type: "button", onclick: () => stay("leaderboard", { ...wanted, sort: sort === key ? "" : key }) },
+        words, sort === key && " ▲"));
+    const declared = unique(conditions.map((condition) => condition.baseline)).join(", ");
     return [
-      el("h1", {}, "Which method helps under which condition?"),
-      el(
-        "div",
-        { class: "controls" },
-        select(
-          "Profile",
-          DATA.profiles.map((one) => [one.name, one.name]),
-          profile.name,
-          change("profile"),
-        ),
-        select(
-          "Table",
-          [...tables.map((one) => [one.name, one.title]), ...(several ? [["*", "all tables"]] : [])],
-          table || "*",
-          change("table"),
-        ),
-        select(
-          "Baseline",
-          [["", `as declared (${declared.join(", ")})`], ...methods.map((method) => [method, method])],
-          baseline || "",
-          change("baseline"),
-        ),
-        select(
-          "Metric",
-          measured.map((name) => [name, METRICS[name][0]]),
-          metric,
-          change("metric"),
-        ),
-      ),
-      el(
-        "p",
-        {},
-        sharedScope(conditions),
-        sharedScope(conditions) ? ". " : "",
-        unlessSaid(conditions),
-        profile.report.partial ? el("strong", {}, "Partial: runs are missing. ") : null,
-        el(
-          "span",
-          { class: "muted" },
-          `${METRICS[metric][0]}: difference to the baseline in ${METRICS[metric][1]}, below it the value. Green is lower. ` +
-            (usual
-              ? "✱ survives Holm's correction over its declared family at 5 %."
-              : "Computed here from the seeds: only the declared comparison of test errors has tests, so that no mark is shown."),
-        ),
-      ),
-      scrolling(
-        "Methods and conditions",
-        el(
-          "table",
-          { class: "heat card" },
-          el(
-            "thead",
-            {},
-            el(
-              "tr",
-              {},
-              head("method", "Method"),
-              conditions.map((condition) => head(condition.key, titles.get(condition.key) || "difference")),
-              head("cost", "Training time ×"),
-            ),
-          ),
-          el(
-            "tbody",
-            {},
-            sorted(methods, sort, cells, costs).map((method) =>
-              el(
-                "tr",
-                {},
-                el("th", { scope: "row" }, method),
-                conditions.map((condition) =>
-                  heatCell(
-                    profile,
-                    condition,
-                    method,
-                    cells.get(method).get(condition.key),
-                    metric,
-                    largest,
-                    profile.report.level,
-                  ),
-                ),
-                el("td", { class: "price small" }, number(costs.get(method))),
-              ),
-            ),
-          ),
-        ),
-      ),
-      el(
-        "p",
-        { class: "small muted" },
-        "A heading sorts. A cell opens what is behind it: seeds, curves, heads, settings, commands. " +
-          "Training time: multiple of the declared baseline's, mean over the conditions shown; with the runs that a method needs first.",
-      ),
+      title,
+      el("div.controls", choosers("leaderboard", wanted, [
+        ["profile", "Profile", DATA.profiles.map((each) => each.name), profile.name, "table", "baseline"],
+        ["table", "Table", [...tables.map((each) => [each.name, each.title]),
+          ...(tables.length > 1 ? [["*", "all tables"]] : [])], one || "*"],
+        ["baseline", "Baseline", [["", `as declared (${declared})`], ...methods], baseline],
+        ["metric", "Metric", measured.map((name) => [name, METRICS[name][0]]), metric],
+      ])),
+      el("p", shared, profile.report.partial && el("strong", "Partial: runs are missing. "), el("span.muted",
+        `${about}: difference to the baseline in ${unit}, below it the value. Green is lower. ${
+          metric === "error_last" && !baseline ? "✱ survives Holm's correction over its declared family at 5 %."
+            : "Computed here from the seeds: only the declared comparison of test errors has tests, so that no mark " +
+              "is shown."}`)),
+      scrolling("Methods and conditions", el("table.heat.card",
+        el("thead", el("tr", head("method", "Method"),
+          conditions.map((condition, index) => head(condition.key, titles[index])),
+          head("cost", "Training time ×"))),
+        el("tbody", order.map((method) => el("tr", el("th", { scope: "row" }, method),
+          conditions.map((condition) =>
+            heatCell(profile, condition, method, cells.get(method).get(condition.key), metric, largest)),
+          el("td.price.small", number(costs.get(method)))))))),
+      el("p.small.muted", "A heading sorts. A cell opens what is behind it: seeds, curves, heads, settings, " +
+        "commands. Training time: multiple of the declared baseline's, mean over the conditions shown; with the runs " +
+        "that a method needs first."),
     ];
   },
 };
 
-function nothingYet(title) {
-  return [
-    el("h1", {}, title),
-    el("p", {}, "No profile has a report yet. ", el("code", {}, "make reproduce"), " makes one."),
-  ];
-}
+const nothingYet = () => el("p", "No profile has a report yet. ", el("code", "make reproduce"), " makes one.");

@@ -1,87 +1,68 @@
-// The frame: tabs, theme, and the view that the address names.
+// The frame: tabs, theme, the views without choices of their own, and the view that the address names.
 
-function tabs(current) {
-  const list = document.getElementById("tabs");
-  list.replaceChildren(
-    ...Object.entries(VIEWS)
-      .filter(([, view]) => !view.under)
-      .map(([name, view]) =>
-        el(
-          "li",
-          {},
-          el(
-            "a",
-            { href: link(name), "aria-current": name === (VIEWS[current].under || current) ? "page" : null },
-            view.title,
-          ),
-        ),
-      ),
-  );
-}
+VIEWS.papers = {
+  title: "Papers",
+  draw(_, [name]) {
+    const paper = PAPERS.get(name) || DATA.papers[0];
+    return [
+      el("h1", "Published beside measured"),
+      paper ? el("div.controls", select("Paper", DATA.papers.map((one) => [one.name, `${one.cite}: ${one.title}`]),
+        paper.name, (value) => stay("papers", {}, [value]))) : el("p", "This project has no folder of papers."),
+      paper && stored(`paper-${paper.name}`),
+    ];
+  },
+};
+VIEWS.reproduce = { title: "Reproduce", draw: () => stored("reproduce") };
 
 /** Draw the view that the address names; the element that had the focus gets it again. */
 function draw() {
-  const here = place();
-  const view = document.getElementById("view");
-  const focused = document.activeElement && view.contains(document.activeElement) ? document.activeElement : null;
-  const focusedId = focused && focused.id;
-  const selection = focused && focused.type === "search" ? focused.selectionStart : null;
-  tabs(here.view);
-  document.title = `${VIEWS[here.view].title} · CollaBench`;
-  view.replaceChildren();
+  const { view, wanted, rest } = place(), node = byId("view"), focused = document.activeElement;
+  const { id, selectionStart } = node.contains(focused) ? focused : {};
+  const current = VIEWS[view].under || view;
+  byId("tabs").replaceChildren(...Object.entries(VIEWS).filter(([, one]) => !one.under).map(([name, one]) =>
+    el("li", el("a", { href: link(name), "aria-current": name === current && "page" }, one.title))));
+  document.title = `${VIEWS[view].title} · CollaBench`;
   controls = 0;
-  fill(view, [VIEWS[here.view].draw(here.parameters, here.rest)]);
-  const again = focusedId && document.getElementById(focusedId);
+  node.replaceChildren();
+  fill(node, VIEWS[view].draw(wanted, rest));
+  const again = id && byId(id);
   if (again) {
     again.focus();
-    if (selection !== null) again.setSelectionRange(selection, selection);
+    if (again.type === "search") again.setSelectionRange(selectionStart, selectionStart);
   }
 }
 
 function setTheme(theme) {
+  const other = theme === "dark" ? "light" : "dark", button = byId("theme");
   document.documentElement.dataset.theme = theme;
-  document.getElementById("theme").textContent = theme === "dark" ? "Light" : "Dark";
-  document
-    .getElementById("theme")
-    .setAttribute("aria-label", `Change to ${theme === "dark" ? "light" : "dark"} colours`);
+  button.textContent = other === "dark" ? "Dark" : "Light";
+  button.setAttribute("aria-label", `Change to ${other} colours`);
+  button.onclick = () => {
+    setTheme(other);
+    kept((store) => store.setItem("collabench-theme", other));
+  };
 }
 
-function start() {
-  let kept = null;
+/** Use what the browser keeps; null where it keeps nothing for files. */
+function kept(use) {
   try {
-    kept = localStorage.getItem("collabench-theme");
+    return use(localStorage);
   } catch {
-    /* the browser keeps nothing for files */
+    return null;
   }
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  setTheme(kept || (dark.matches ? "dark" : "light"));
-  document.getElementById("theme").addEventListener("click", () => {
-    const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    setTheme(theme);
-    try {
-      localStorage.setItem("collabench-theme", theme);
-    } catch {
-      /* as above */
-    }
-  });
-  document.querySelector(".skip").addEventListener("click", (event) => {
-    event.preventDefault();
-    document.getElementById("main").focus();
-  });
-  fill(
-    document.getElementById("problems"),
-    DATA.problems.map((line) => el("p", { class: "notice" }, `A report cannot be read and is left out: ${line}`)),
-  );
-  let view = place().view;
-  addEventListener("hashchange", () => {
-    document.getElementById("panel").close();
-    draw();
-    if (place().view !== view) {
-      view = place().view;
-      scrollTo(0, 0);
-    }
-  });
-  draw();
 }
 
-start();
+const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+setTheme(kept((store) => store.getItem("collabench-theme")) || system);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("main").focus();
+});
+let shown = place().view;
+addEventListener("hashchange", () => {
+  byId("panel").close();
+  draw();
+  if (place().view !== shown) scrollTo(0, 0);
+  shown = place().view;
+});
+draw();
