@@ -36,24 +36,31 @@ def test_a_renewed_report_stays_as_it_is(project):
     assert files_of(project) == before
 
 
+LEAD = re.compile(r"(?s)\n\n\*\*\d.*?\n\n\*Tests of claims[^\n]*")
+
+
 def test_old_words_are_renewed_and_every_number_stays(project):
     before = files_of(project)
     page, report, claims = (project / name for name in ("README.md", "report.json", "claims.json"))
-    page.write_text(re.sub(r"(?s)\n\n\*\*\d.*?\n\n\*Tests of claims[^\n]*", "", page.read_text(), count=1))
-    assert "Refuted:" not in page.read_text()
+    without_lead = LEAD.sub("", page.read_text(), count=1)
+    assert "Refuted:" not in without_lead
+    page.write_text(without_lead)
     (project / "figures/claims.svg").unlink()
-    body = json.loads(report.read_text())
-    del body["verdicts"]
-    report.write_text(json.dumps(body))
+    shutil.rmtree(project / "metrics")
     for path in (claims, project / "fang2021.md"):
         assert "Fang & Lin 2021, " in path.read_text()
         path.write_text(path.read_text().replace("Fang & Lin 2021, ", "003_0fca84f30fd0cf9f.txt, "))
-    shutil.rmtree(project / "metrics")
-    for path in (report, claims):  # as an older version wrote them: whole, with their own checksums
-        body = {key: value for key, value in json.loads(path.read_text()).items() if key != "checksum"}
+    for path in (report, claims):  # as an older version wrote them: without verdicts, with their own checksums
+        body = json.loads(path.read_text())
+        body = {key: value for key, value in body.items() if key not in ("checksum", "verdicts")}
         path.write_text(json.dumps(body | {"checksum": checksum_of_body(body)}))
     assert main(["cifar10-jpeg"]) == 0
-    assert files_of(project) == before
+    assert "Refuted:" in page.read_text() and LEAD.sub("", page.read_text(), count=1) == without_lead
+    after, words = files_of(project), {Path("README.md"), Path("figures/claims.svg")}  # as the claims are declared now
+    assert {name: after[name] for name in after.keys() - words} == {
+        name: before[name] for name in before.keys() - words
+    }
+    assert after.keys() == before.keys()
 
 
 def test_no_accepted_report_cites_a_file_instead_of_a_paper():
