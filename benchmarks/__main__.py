@@ -1,7 +1,8 @@
 """All measurements of docs/performance.md: `make bench`, or `python -m benchmarks [--write] [--quick] [SECTION …]`.
 
-Each section compares within one run, by medians. ``--write`` puts the tables into docs/performance.md, ``--quick`` only
-shows that everything works: its numbers mean nothing. ``--cores N``: cores to use, by default two.
+Each section compares within one run, by medians. This process has torch's own arithmetic, with all instructions of the
+processor; portable trainings are in processes of their own. ``--write`` puts the tables into docs/performance.md,
+``--quick`` only shows that everything works: its numbers mean nothing. ``--cores N``: cores to use, by default two.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 from benchmarks.page import ROOT, Rows, write
-from collabench.study.runner import Runner
+from benchmarks.turns import Portable, here, rates
+from collabench.core import arithmetic
 
 
 class Bench:
@@ -39,6 +42,11 @@ class Bench:
         self.peak = throughput.convolution_peak(0.3 if quick else 2.0)
         self.depth, self.batch = (8, 16) if quick else (32, 128)
         self._rates: dict[str, float] = {}
+
+    @cached_property
+    def portable(self) -> Portable:
+        """The process that trains with portable arithmetic."""
+        return Portable()
 
     def rate_of(self, graph: str) -> float:
         """The library's images per second of a residual network's training graph, measured once."""
@@ -92,11 +100,12 @@ def throughput_section(bench: Bench) -> Rows:
         else:
             network, loss = throughput.reference_plain(configuration.model.model_dump(), shape)
         turns = {
-            "ours": throughput.library_steps(configuration, shape, 4 * batch),
-            "portable": throughput.library_steps(throughput.portable(configuration), shape, 4 * batch),
-            "theirs": throughput.reference_steps(network, loss, shape, batch, 4 * batch, 0),
+            "ours": here(throughput.library_steps(configuration, shape, 4 * batch)),
+            "portable": bench.portable.train(configuration, shape, 4 * batch),
+            "theirs": here(throughput.reference_steps(network, loss, shape, batch, 4 * batch, 0)),
         }
-        ours, portable, theirs = throughput.rates(turns).values()
+        ours, portable, theirs = rates(turns).values()
+        bench.portable.forget()
         counts = count(configuration, shape, 10)
         rows.append(
             [
@@ -161,14 +170,15 @@ def intra_model(bench: Bench) -> Rows:
             else:
                 network, loss = throughput.reference_intra_model(one, shape)
             found[method] = (
-                throughput.library_steps(one, shape, 4 * batch),
-                throughput.reference_steps(network, loss, shape, batch, 4 * batch, 0),
-                throughput.library_steps(throughput.portable(one), shape, 4 * batch),
+                here(throughput.library_steps(one, shape, 4 * batch)),
+                here(throughput.reference_steps(network, loss, shape, batch, 4 * batch, 0)),
+                bench.portable.train(one, shape, 4 * batch),
                 count_memory(one, shape, 10, 128),
                 floor.operations_of_step(throughput.library_steps(one, shape, 4 * batch)),
             )
         turns = {f"{who} {method}": found[method][who] for method in INTRA_MODEL for who in (0, 1, 2)}
-        speed = throughput.rates(turns)
+        speed = rates(turns)
+        bench.portable.forget()
         for method in INTRA_MODEL:
             ours, theirs, portable = (speed[f"{who} {method}"] for who in (0, 1, 2))
             memory, first, alone = found[method][3], found["individual"][3], speed["0 individual"]
@@ -256,6 +266,7 @@ def streaming(bench: Bench) -> Rows:
 def end_to_end(bench: Bench) -> Rows:
     """Trainings on all cores: several runs packed, against the reference in its best setting, in turns."""
     from benchmarks import packed, throughput
+    from benchmarks.packed import Forms
 
     rows = []
     cases = [
@@ -265,7 +276,7 @@ def end_to_end(bench: Bench) -> Rows:
     for name, graph, depth, shape, batch, steps, rounds in cases:
         one = bench.song(graph, {"family": "cifar_resnet", "depth": depth}, batch)
         settings = [(bench.cores, 2), (1, 2), *([(bench.cores, 0), (1, 0)] if shape[1] == 8 else [])]
-        forms = {"library": one, "portable": throughput.portable(one)}
+        forms: Forms = {"library": (one, "native"), "portable": (throughput.portable(one), "portable")}
         steps, rounds = (1, 1) if bench.quick else (steps, rounds)
         rates, (threads, workers), ratios = packed.end_to_end(
             forms, depth, graph, shape, settings, bench.cores, steps, rounds
@@ -305,6 +316,7 @@ def several_seeds(bench: Bench) -> Rows:
 
 def overhead(bench: Bench) -> Rows:
     """What a run costs beside training and evaluation, in a study of its own."""
+    from collabench.study.runner import Runner
     from collabench.study.study import load_study
 
     with tempfile.TemporaryDirectory() as folder:
@@ -380,6 +392,7 @@ def main() -> None:
     if hasattr(os, "sched_getaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
 
+    arithmetic.choose("native")  # before torch is imported
     import torch
     from tabulate import tabulate
 

@@ -10,20 +10,26 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 
 import torch
 
 from benchmarks import throughput
+from benchmarks.turns import environment_of
 from collabench.config.configuration import Configuration
+from collabench.core.arithmetic import Arithmetic, refusal
 from collabench.training.device import prepare_process
 
 Shape = throughput.Shape
 
 
+#: What the library trains, and the arithmetic of the processes that do, by name.
+Forms = dict[str, tuple[Configuration, Arithmetic]]
+
+
 def end_to_end(
-    configurations: dict[str, Configuration],
+    forms: Forms,
     depth: int,
     graph: str,
     shape: Shape,
@@ -34,22 +40,23 @@ def end_to_end(
 ) -> tuple[dict[str, float], tuple[int, int], dict[str, float]]:
     """Input pipeline and training steps, in images per second: medians over ``rounds`` turns of ``steps`` steps each.
 
-    configurations: what the library trains, a run of it on each of ``cores`` cores, by name. settings: numbers of
-    threads and loader workers between which the reference chooses.
+    forms: what the library trains, a run of it on each of ``cores`` cores. settings: numbers of threads and loader
+    workers between which the reference chooses.
 
     Returns the rates of the library and of ``reference`` in its best setting (by the median, as well), that setting,
     and the medians of the library's ratios to it within a turn.
     """
-    first = next(iter(configurations.values()))
-    with _workers(configurations, shape, cores) as workers:
+    first, _ = next(iter(forms.values()))
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(_workers(*form, shape, cores)) for name, form in forms.items()}
         reference = {s: _reference(depth, graph, shape, first.recipe.batch_size, s) for s in settings}
         for setting in settings:
             _turn_of(reference[setting], setting[0], steps)  # its loader starts, its memory is found
-        rates: dict[str, list[float]] = {name: [] for name in configurations}
+        rates: dict[str, list[float]] = {name: [] for name in forms}
         tried: dict[tuple[int, int], list[float]] = {setting: [] for setting in settings}
         for _ in range(rounds):
-            for name in configurations:
-                rates[name].append(_turn_of_all(workers, name, steps))
+            for name in forms:
+                rates[name].append(_turn_of_all(workers[name], steps))
             for setting in settings:
                 tried[setting].append(_turn_of(reference[setting], setting[0], steps))
     best = max(tried, key=lambda setting: statistics.median(tried[setting]))
@@ -74,28 +81,29 @@ def _turn_of(steps: Iterator[int], threads: int, count: int) -> float:
     return rate
 
 
-def _turn_of_all(workers: Sequence[Connection], name: str, count: int) -> float:
+def _turn_of_all(workers: Sequence[Connection], count: int) -> float:
     begin = time.perf_counter()
     for worker in workers:
-        worker.send((name, count))
+        worker.send(count)
     seen = sum(worker.recv() for worker in workers)
     return seen / (time.perf_counter() - begin)
 
 
 @contextmanager
-def _workers(configurations: dict[str, Configuration], shape: Shape, count: int) -> Iterator[list[Connection]]:
+def _workers(configuration: Configuration, chosen: Arithmetic, shape: Shape, count: int) -> Iterator[list[Connection]]:
     """Processes of one thread that train, each a run of its own, when they are told to."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # before the children import torch
     context = multiprocessing.get_context("spawn")
     ends, processes = [], []
     for _ in range(count):
         here, there = context.Pipe()
-        processes.append(context.Process(target=_serve, args=(there, configurations, shape), daemon=True))
-        processes[-1].start()
+        processes.append(context.Process(target=_serve, args=(there, configuration, shape), daemon=True))
+        with environment_of(chosen):
+            processes[-1].start()
         ends.append(here)
     try:
         for end in ends:
-            end.recv()
+            if (answer := end.recv()) != "ready":
+                raise SystemExit(answer)
         yield ends
     finally:
         for process in processes:
@@ -103,16 +111,16 @@ def _workers(configurations: dict[str, Configuration], shape: Shape, count: int)
             process.join()
 
 
-def _serve(told: Connection, configurations: dict[str, Configuration], shape: Shape) -> None:
+def _serve(told: Connection, configuration: Configuration, shape: Shape) -> None:
     prepare_process(torch.device("cpu"))
-    steps = {}
-    for name, configuration in configurations.items():
-        steps[name] = throughput.library_steps(configuration, shape, 8 * configuration.recipe.batch_size)
-        next(steps[name])
+    if configuration.recipe.arithmetic == "portable" and (why := refusal()):
+        told.send(why)
+        return
+    steps = throughput.library_steps(configuration, shape, 8 * configuration.recipe.batch_size)
+    next(steps)
     told.send("ready")
     while True:
-        name, count = told.recv()
-        told.send(sum(next(steps[name]) for _ in range(count)))
+        told.send(sum(next(steps) for _ in range(told.recv())))
 
 
 def _warm(number: int) -> int:

@@ -1,13 +1,15 @@
 """How planning, scheduling and reporting grow with a study: `python -m benchmarks.scale [--write] [--quick]`.
 
-In a scratch copy of the project, with results that no training made: planning 200 to 10,000 runs, a finished study of
-2,000 runs repeated through DVC and Snakemake, the report over its results, 2,000 jobs that only write their marker
-through Snakemake's scheduler, and what a real run costs beside its training.
+In a scratch copy of the project, with results that no training made: planning 200 to 10,000 runs, finished studies of
+200 and 2,000 runs planned and reproduced again, with and without the record of what was said, the report over their
+results, 2,000 jobs that only write their marker through Snakemake's scheduler, and what a real run costs beside its
+training.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -38,6 +40,24 @@ marker = Path("artifacts", profile, "runs", configuration, f"{block}.done")
 marker.parent.mkdir(parents=True, exist_ok=True)
 marker.touch()
 '''
+
+
+#: Runs jobs as Snakemake does, in forks of a process that has everything imported; prints the seconds of each.
+SERVED_JOBS = """
+import json, subprocess, sys, time
+import collabench.study.runner
+from collabench.core.server import dismiss, serve
+
+served = serve()
+assert served is not None, "no server of jobs on this system"
+walls = []
+for job in sys.argv[2:]:
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "pipeline.stages.train", sys.argv[1], job], check=True)
+    walls.append(time.perf_counter() - begin)
+dismiss(served)
+print(json.dumps(walls))
+"""
 
 
 @dataclass(frozen=True)
@@ -180,17 +200,17 @@ def trivial_jobs(scratch: Scratch, name: str) -> tuple[int, float]:
 
 
 def job_overhead(scratch: Scratch, name: str) -> tuple[float, float, float]:
-    """Seconds of (starting a training job's process, a run beside training and evaluation, its training and
-    evaluation): from a job of one seed and one of several, the way Snakemake starts them."""
+    """Seconds of (starting a training job, a run beside training and evaluation, its training and evaluation): from
+    jobs of one seed and of several, the way Snakemake starts them."""
     from collabench.storage.files import read_json
     from collabench.storage.results import Measured
 
     study = prepare(scratch, name)
-    spent, pure = {}, {}
-    for job in study.jobs:
-        begin = time.perf_counter()
-        scratch.call("-m", "pipeline.stages.train", name, job.id)
-        wall = time.perf_counter() - begin
+    jobs = list(study.jobs)
+    walls = json.loads(scratch.call("-c", SERVED_JOBS, name, *(job.id for job in jobs)).splitlines()[-1])
+    spent: dict[int, list[float]] = {}
+    pure: dict[int, list[float]] = {}
+    for job, wall in zip(jobs, walls, strict=True):
         parts = [read_json(study.workspace.measured_file(r), Measured) for r in job.runs]
         trained = sum(part.train_seconds + part.evaluate_seconds for part in parts)
         spent.setdefault(len(job.runs), []).append(wall - trained)
@@ -198,6 +218,32 @@ def job_overhead(scratch: Scratch, name: str) -> tuple[float, float, float]:
     few, many = min(spent), max(spent)
     each = (statistics.median(spent[many]) - statistics.median(spent[few])) / (many - few)
     return statistics.median(spent[few]) - each, each, statistics.median([*pure[few], *pure[many]])
+
+
+def finished_again(scratch: Scratch, name: str, runs: int, times: int, aims: tuple[str, str, str]) -> list[list[str]]:
+    """Rows on a finished study: planned and reproduced again, when nothing has changed, and without the record of what
+    was said. aims: of the three rows."""
+    from collabench.storage.workspace import Workspace
+
+    said = Workspace(scratch.root, name).finished
+
+    def anew() -> None:
+        said.unlink(missing_ok=True)
+        scratch.reproduce(name)
+
+    scratch.reproduce(name)  # the first time DVC reads every file
+    scratch.collabench("plan", "-p", name)
+    cases = [
+        ("finished study: `collabench plan`", scratch.collabench, ("plan", "-p", name)),
+        ("the same: `collabench reproduce`, nothing has changed", scratch.reproduce, (name,)),
+        ("the same through DVC, whose stages need not run", anew, ()),
+    ]
+    if not said.exists():
+        raise SystemExit(f"{said}: reproduce has not recorded what it said")
+    return [
+        [what, f"{runs:,} runs", *seconds(action, *arguments, times=times), aim]
+        for (what, action, arguments), aim in zip(cases, aims, strict=True)
+    ]
 
 
 def measure(quick: bool, cores: int, times: int = 3) -> tuple[list[str], list[list[str]]]:
@@ -222,14 +268,14 @@ def measure(quick: bool, cores: int, times: int = 3) -> tuple[list[str], list[li
             for name in sizes
         ]  # fmt: skip
         start, each, pure = job_overhead(scratch, "real")
-        rows.append(["starting one training job (a configuration's seeds)", "", f"{start:.1f} s", "", ""])
+        rows.append(["starting one training job (a configuration's seeds)", "", f"{start:.2f} s", "", "0.3 s"])
         rows.append([f"one run beside its training and evaluation ({pure:.1f} s here)", "", f"{each:.2f} s", "", ""])
-        runs = fabricate(scratch, "many")  # from here on other profiles would link these instead of training
+        runs = fabricate(scratch, "few")  # from here on other profiles would link these instead of training
+        rows += finished_again(scratch, "few", runs, times, ("0.6 s", "2 s", ""))
+        runs = fabricate(scratch, "many")
         report = seconds(scratch.collabench, "report", "-p", "many", times=times)
         rows.append(["report: `collabench report`", f"{runs:,} results", *report, "20 s"])
-        scratch.reproduce("many")  # the first time DVC reads every file
-        again = seconds(scratch.reproduce, "many", times=times)
-        rows.append(["finished study again: `collabench reproduce`", f"{runs:,} runs", *again, "8 s"])
+        rows += finished_again(scratch, "many", runs, times, ("", "", "8 s"))
         dry = ("-m", "snakemake", "--config", "profile=many", "--dry-run", "--quiet", "--", "train")
         alone = seconds(scratch.call, *dry, times=times)
         rows.append(["the same, Snakemake alone: `snakemake train`", f"{runs:,} runs", *alone, "8 s"])

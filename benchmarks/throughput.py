@@ -138,20 +138,6 @@ def reference_intra_model(configuration: Configuration, shape: Shape) -> tuple[n
     return network, reference.intra_model_loss
 
 
-def rates(steps: dict[str, Iterator[int]], count: int = 1, repetitions: int = 3) -> dict[str, float]:
-    """Images per second of several trainings that take turns, so that whatever slows the machine down slows all of
-    them: medians over repetitions of ``count`` steps, after one step to warm up."""
-    for one in steps.values():
-        next(one)
-    found: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(repetitions):
-        for name, one in steps.items():
-            begin = time.process_time()
-            seen = sum(next(one) for _ in range(count))
-            found[name].append(seen / (time.process_time() - begin))
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
 def convolution_peak(seconds: float = 1.0) -> float:
     """FLOPs per second of this process in the best of a few large channels-last convolutions, forward."""
     best = 0.0

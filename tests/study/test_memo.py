@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from collabench.methods import OWN
 from collabench.storage.results import LOGITS
 from collabench.study import memo
 from collabench.study.study import load_study
@@ -42,31 +42,38 @@ def changes(root: Path) -> dict[str, Path]:
     }
 
 
-@pytest.mark.parametrize("what", ["params.yaml", "a result's logits", "a data set", "noise"])
-def test_a_memo_holds_for_one_state_of_the_files(finished, what):
-    workspace = load_study(finished, "small").workspace
-    memo.remember(workspace, plan="finished")
-    assert memo.recall(workspace, "plan", whole=True) == "finished" and memo.recall(workspace, "other") is None
-    path = changes(finished)[what]
-    about = path.stat()
+@pytest.mark.parametrize("what", ["params.yaml", "a result's logits", "a data set", "noise", "a network of the user's"])
+def test_a_memo_holds_for_one_state_of_the_files(finished, tmp_path, what):
+    workspace, network = load_study(finished, "small").workspace, tmp_path / "network.py"
+    network.write_text("one = 1\n")
+    memo.remember(workspace, [network], plan="finished")
+    assert memo.recall(workspace, "plan") == "finished" and memo.recall(workspace, "other") is None
+    path = changes(finished).get(what, network)
     data = bytearray(path.read_bytes())
     data[-2] ^= 1
     path.write_bytes(data)
     assert memo.recall(workspace, "plan") is None
-    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))  # damage that does not change the modification time
-    if what != "params.yaml":
-        assert memo.recall(workspace, "plan", whole=True) is None
     path.unlink()
     assert memo.recall(workspace, "plan") is None
 
 
+def test_a_method_of_the_projects_own_is_part_of_the_state(finished):
+    workspace = load_study(finished, "small").workspace
+    memo.remember(workspace, plan="finished")
+    (finished / memo.OWN).mkdir()
+    assert memo.recall(workspace, "plan") == "finished"
+    (finished / memo.OWN / "mine.py").write_text("one = 1\n")
+    assert memo.recall(workspace, "plan") is None
+    assert memo.OWN == OWN
+
+
 def test_a_new_state_drops_what_was_said_of_the_old_one(finished):
     workspace = load_study(finished, "small").workspace
-    memo.remember(workspace, plan="old", reproduce="old")
+    memo.remember(workspace, plan="old", plan_json="old")
     memo.remember(workspace, plan="same state")
-    assert memo.recall(workspace, "reproduce") == "old"
+    assert memo.recall(workspace, "plan_json") == "old"
     workspace.params.write_text(workspace.params.read_text() + "\n")
     memo.remember(workspace, plan="new")
-    assert (memo.recall(workspace, "plan"), memo.recall(workspace, "reproduce")) == ("new", None)
+    assert (memo.recall(workspace, "plan"), memo.recall(workspace, "plan_json")) == ("new", None)
     workspace.memo.write_text("{")
     assert memo.recall(workspace, "plan") is None

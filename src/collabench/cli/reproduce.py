@@ -45,25 +45,32 @@ def reproduce(
     Data, noise, training, report; prints the tables. Trains only what is missing: the seeds of the tables, then what
     undecided claims need.
     """
-    from collabench.study import variants
-
-    variants.refuse(profile, "reproduce")
     check_hours(hours)
     if slurm and executor not in (None, "slurm"):
         raise CollabenchError(f"--executor {executor}: --slurm names another; leave one of them out")
     executor = "slurm" if slurm else executor
-    if shard is None and not executor and not exact and (unchanged := _unchanged(root.resolve(), profile, cores, gpus)):
-        print(unchanged)
-        return
+    from collabench.storage.workspace import Workspace
+    from collabench.study import finished
+
+    usual = (not cores or (cores.isdigit() and int(cores) > 0)) and gpus in (None, "", "none")
+    if usual and not (shard or executor or exact):
+        unchanged = finished.said_before(Workspace(root.resolve(), profile))
+        if unchanged is not None:
+            print(unchanged)
+            return
+    from collabench.study import variants  # imports torch, as most of what follows does
+
+    variants.refuse(profile, "reproduce")
+    settings = finished.settings_of(Workspace(root.resolve(), profile))
     from collabench.core import processes, resources
     from collabench.core.server import SERVER, dismiss, serve
     from collabench.report.pages.terminal import terminal_summary
     from collabench.storage.files import UNWRITABLE
     from collabench.storage.locks import holding
     from collabench.storage.temporary import remove_abandoned_temporaries
-    from collabench.study import memo, progress, shards
+    from collabench.study import progress, shards
     from collabench.study.cleanup import set_aside
-    from collabench.study.other_code import runs_of_other_code
+    from collabench.study.other_code import files_of_the_user, runs_of_other_code
 
     study = open_study(root, profile)
     workspace = study.workspace
@@ -159,32 +166,17 @@ def reproduce(
               f"where the tables are to be made: collabench import {workspace.root} -p {profile}")  # fmt: skip
         print_open_claims(waiting, hours)
         return
+    accepted = workspace.accepted_report.exists()
     text, same = comparison_with_accepted(study)
-    shown = f"{terminal_summary(workspace)}\n{text}"
-    print(shown)
+    tables = terminal_summary(workspace)
+    print(f"{tables}\n{text}")
     print_open_claims(waiting, hours)
     if not waiting and not runs_of_other_code(study):
-        memo.remember(workspace, reproduce=shown)
+        if not accepted:  # from now on the report is compared with the one that has just been accepted
+            text, _ = comparison_with_accepted(study)
+        finished.remember(workspace, f"{tables}\n{text}", files_of_the_user(study), settings)
     if exact and not same:
         raise typer.Exit(1)
-
-
-def _unchanged(root: Path, profile: str, cores: str | None, gpus: str | None) -> str | None:
-    """The last output of this command if the study is whole and nothing has changed (also according to DVC), else
-    None."""
-    from collabench.storage.workspace import Workspace
-    from collabench.study import memo
-
-    workspace = Workspace(root, profile)
-    if (cores and not cores.isdigit()) or gpus or memo.recall(workspace, "reproduce") is None:
-        return None
-    stages = (f"{stage}@{profile}" for stage in ("datasets", "noise", "train", "report"))
-    asked = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.dvc", "status", "--quiet", *stages],
-        cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    said = memo.recall(workspace, "reproduce", whole=True)
-    return said if asked.wait() == 0 else None
 
 
 def _refuse_what_dvc_cannot(workspace: Workspace) -> None:

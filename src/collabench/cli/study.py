@@ -109,7 +109,7 @@ def plan(
     }
     print(forms["plan_json" if as_json else "plan"])
     if counts.keys() == {"done"} and not missing and not others:
-        memo.remember(study.workspace, **forms)
+        memo.remember(study.workspace, other_code.files_of_the_user(study), **forms)
 
 
 def print_totals(study: Study) -> None:

@@ -7,8 +7,6 @@ problem ends the command.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import subprocess
@@ -20,10 +18,11 @@ from functools import cache
 from pathlib import Path
 
 from collabench.core.errors import CollabenchError, Log, ResultError, one_line
-from collabench.core.regular import open_file, read_file
+from collabench.core.regular import read_file
 from collabench.sharing.dvc_lock import Lock, read_listing
 from collabench.sharing.dvc_remote import address_of, dvc
 from collabench.storage import archives
+from collabench.storage.dvc_objects import listing_of, md5_of, name_of_listing, place_of
 from collabench.storage.files import read_json, sha256_of, write_atomically
 from collabench.storage.locks import holding
 from collabench.storage.results import RESULT, Result, load_measured, load_result
@@ -184,7 +183,7 @@ def _objects(root: Path, profile: str, stages: Sequence[str]) -> tuple[list[_Obj
             records = f"dvc.lock does not record it; `collabench reproduce -p {profile}` does"
             lines += [f"{place / name}: {records}" for name in further]
         for path, md5 in files.items():
-            if _md5_of(path) != md5:
+            if md5_of(path) != md5:
                 lines.append(
                     f"{path}: is missing, or not what dvc.lock records; `collabench reproduce -p {profile}` mends it"
                 )
@@ -196,24 +195,11 @@ def _listing_of(root: Path, folder: Path, md5: str) -> bytes | None:
     """Return DVC's listing of a folder, from its cache, or made again from the files in the folder."""
     with suppress(OSError):
         content = read_file(_place_in_cache(root, md5))
-        if _named(content) == md5:
+        if name_of_listing(content) == md5:
             return content
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    entries = [{"md5": _md5_of(path), "relpath": path.relative_to(folder).as_posix()} for path in files]
-    content = json.dumps(sorted(entries, key=lambda entry: str(entry["relpath"])), sort_keys=True).encode()
-    return content if _named(content) == md5 else None
-
-
-def _named(listing: bytes) -> str:
-    return f"{hashlib.md5(listing, usedforsecurity=False).hexdigest()}.dir"
-
-
-def _md5_of(path: Path) -> str | None:
-    try:
-        with open_file(path) as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    except OSError:
-        return None
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    content = listing_of({path.relative_to(folder).as_posix(): md5_of(path) for path in files})
+    return content if name_of_listing(content) == md5 else None
 
 
 @cache
@@ -222,7 +208,7 @@ def _cache_of(root: Path) -> Path:
 
 
 def _place_in_cache(root: Path, md5: str) -> Path:
-    return _cache_of(root) / md5[:2] / md5[2:]
+    return place_of(_cache_of(root), md5)
 
 
 def _restore(root: Path, objects: Sequence[_Object], log: Log) -> list[str]:
@@ -231,12 +217,12 @@ def _restore(root: Path, objects: Sequence[_Object], log: Log) -> list[str]:
     for one in objects:
         place = _place_in_cache(root, one.md5)
         if one.file is None:
-            whole = place.is_file() and _named(place.read_bytes()) == one.md5
+            whole = place.is_file() and name_of_listing(place.read_bytes()) == one.md5
         else:
-            whole = _md5_of(place) == one.md5
+            whole = md5_of(place) == one.md5
         if whole:
             continue
-        if one.file is not None and _md5_of(one.file) != one.md5:
+        if one.file is not None and md5_of(one.file) != one.md5:
             lines.append(f"{place}: missing or damaged in DVC's cache, and {one.file} has not its content")
             continue
         log(f"{place}: missing or damaged in DVC's cache; written again")
@@ -254,7 +240,7 @@ def _remote_problems(root: Path, objects: Sequence[_Object]) -> list[str]:
     address = address_of(root, remote)
     if address is not None and "://" not in address:
         there = (root / address / "files" / "md5").resolve()
-        return [line for one in objects if (line := _problem_at(there / one.md5[:2] / one.md5[2:], one))]
+        return [line for one in objects if (line := _problem_at(place_of(there, one.md5), one))]
     listed = {line.split()[-1] for line in dvc(root, "list-url", "-R", f"remote://{remote}/files/md5").splitlines()}
     return [
         f"{remote}: lacks files/md5/{one.md5[:2]}/{one.md5[2:]}{f' ({one.file})' if one.file else ''}; {one.remedy}"
@@ -266,6 +252,6 @@ def _remote_problems(root: Path, objects: Sequence[_Object]) -> list[str]:
 def _problem_at(path: Path, one: _Object) -> str:
     if not path.exists():
         return f"{path}: is missing; {one.remedy}"
-    if _md5_of(path) != one.md5.removesuffix(".dir"):
+    if md5_of(path) != one.md5.removesuffix(".dir"):
         return f"{path}: is damaged; remove it, and then {one.remedy}"
     return ""

@@ -147,8 +147,13 @@ class Workspace:
 
     @property
     def memo(self) -> Path:
-        """What commands said about the study when it was finished (:mod:`collabench.study.memo`)."""
+        """What ``plan`` said about the study when it was finished (:mod:`collabench.study.memo`)."""
         return self.state / "memo.json"
+
+    @property
+    def finished(self) -> Path:
+        """What ``reproduce`` said about the study when it was finished (:mod:`collabench.study.finished`)."""
+        return self.state / "finished.json"
 
     @property
     def differences(self) -> Path:

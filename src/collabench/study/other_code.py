@@ -7,6 +7,7 @@ old runs would be used beside new ones without notice.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from collabench.config.configuration import Configuration
 from collabench.core.errors import ResultError
@@ -14,6 +15,7 @@ from collabench.core.record import Record
 from collabench.storage.files import read_json, write_json
 from collabench.storage.results import RESULT, Result
 from collabench.storage.workspace import Workspace
+from collabench.study import source_code
 from collabench.study.source_code import source_digest
 from collabench.study.study import Study
 
@@ -78,6 +80,12 @@ def runs_of_other_code(study: Study) -> list[OtherCode]:
         if not set(seeds) <= accepted.all_like(present):
             found.append(OtherCode(configuration, present, seeds))
     return found
+
+
+def files_of_the_user(study: Study) -> set[Path]:
+    """Return the files outside the library that the code of the plan's runs consists of."""
+    every = study.plan.configurations.values()
+    return {path for configuration in every for path in source_code.files_of_the_user(configuration)}
 
 
 def accept_code(study: Study) -> list[OtherCode]:

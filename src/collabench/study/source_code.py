@@ -13,6 +13,7 @@ import importlib.util
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from collabench.methods import METHODS, OWN
@@ -52,13 +53,26 @@ def source_digest(configuration: Configuration) -> str:
     models = (configuration.model, *configuration.peer_models.values())
     roots, method = set(LOOP), METHODS[configuration.method.method]
     roots |= {f"models/families/{model.family}" for model in models}
-    outside = {str(found) for model in models if (found := _module_of_the_user(model)) is not None}
-    if method.__name__.startswith(f"{OWN}.") and method.__file__:  # a method of the user's
-        outside.add(method.__file__)
-        roots |= {module for module in _imports_of(Path(method.__file__)) if module.split("/")[0] in COMPUTING}
+    outside = files_of_the_user(configuration)
+    if (own := _file_of_the_user(method)) is not None:
+        roots |= {module for module in _imports_of(own) if module.split("/")[0] in COMPUTING}
     else:
         roots.add(f"methods/{configuration.method.method}")
-    return _digest(_reached(tuple(sorted(roots))), tuple(sorted(outside)))
+    return _digest(_reached(tuple(sorted(roots))), tuple(map(str, outside)))
+
+
+def files_of_the_user(configuration: Configuration) -> list[Path]:
+    """Return the files outside the library whose code computes runs of this configuration."""
+    models = (configuration.model, *configuration.peer_models.values())
+    found = {path for model in models if (path := _module_of_the_user(model)) is not None}
+    own = _file_of_the_user(METHODS[configuration.method.method])
+    return sorted(found | ({own} if own is not None else set()), key=str)
+
+
+def _file_of_the_user(method: ModuleType) -> Path | None:
+    """Return the file of a method of the user's own; None for other methods."""
+    own = method.__name__.startswith(f"{OWN}.") and method.__file__
+    return Path(own) if own else None
 
 
 def _module_of_the_user(model: object) -> Path | None:

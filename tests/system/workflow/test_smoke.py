@@ -5,6 +5,7 @@ nobody."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -53,12 +54,58 @@ def test_the_study_ends_with_tables(study):
     assert plan["states"] == {"done": plan["runs"]}
 
 
-def test_a_second_time_trains_nothing_and_changes_no_file_in_git(study):
+def log_of(study: Path) -> Path:
+    """What DVC and Snakemake said last."""
+    return study / "artifacts" / "smoke" / "state" / "logs" / "reproduce.log"
+
+
+def test_a_second_time_trains_nothing_starts_no_dvc_and_changes_no_file_in_git(study):
     commit_all(study, "after")
-    before = contents(study / "artifacts" / "smoke" / "measured")
-    assert "Tables and figures" in collabench(study, "reproduce", "-p", "smoke").stdout
+    before, log = contents(study / "artifacts" / "smoke" / "measured"), log_of(study).stat().st_mtime_ns
+    said = collabench(study, "reproduce", "-p", "smoke").stdout
+    assert "runs equal the accepted ones, byte for byte" in said and "Tables and figures" in said
     assert contents(study / "artifacts" / "smoke" / "measured") == before
+    assert log_of(study).stat().st_mtime_ns == log
     assert git(study, "status", "--porcelain") == ""
+
+
+def flip(path: Path) -> None:
+    """Change one bit; size and time of modification stay."""
+    about, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+def edit_lock(folder: Path) -> None:
+    path = folder / "dvc.lock"
+    path.write_text(path.read_text().replace("md5: ", "md5: 0123", 1))
+
+
+TOUCHED = {
+    "weights": lambda folder: flip(min((folder / "artifacts/smoke/runs").rglob("weights.safetensors"))),
+    "a built page": lambda folder: flip(folder / "artifacts/smoke/report/README.md"),
+    "the page of all profiles": lambda folder: flip(folder / "reports/index.html"),
+    "dvc.lock": edit_lock,
+}
+
+
+@pytest.mark.parametrize("what", TOUCHED)
+def test_a_finished_study_that_was_touched_is_made_whole_again(study, tmp_path, what):
+    copy = tmp_path / "project"
+    shutil.copytree(study, copy, symlinks=True)
+    collabench(copy, "reproduce", "-p", "smoke", "--cores", "2")  # in its new place
+    names = ("artifacts/smoke/runs", "artifacts/smoke/report", "reports")
+    before, lock = [contents(copy / name) for name in names], (copy / "dvc.lock").read_bytes()
+    log = log_of(copy).stat().st_mtime_ns
+    TOUCHED[what](copy)
+    collabench(copy, "reproduce", "-p", "smoke", "--cores", "2")
+    assert log_of(copy).stat().st_mtime_ns > log
+    assert [contents(copy / name) for name in names] == before and (copy / "dvc.lock").read_bytes() == lock
+    log = log_of(copy).stat().st_mtime_ns
+    collabench(copy, "reproduce", "-p", "smoke")
+    assert log_of(copy).stat().st_mtime_ns == log
 
 
 def test_a_pushed_study_needs_no_training_in_a_clone(study, tmp_path):
