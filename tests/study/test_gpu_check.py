@@ -11,14 +11,16 @@ import torch
 from collabench.config.params import load_params
 from collabench.core.errors import DeviceError
 from collabench.core.resources import Resources
+from collabench.methods import METHODS
 from collabench.study.gpu_check import examination, facts, numbers, sharing, speed
-from collabench.study.gpu_check.cases import cases
+from collabench.study.gpu_check.cases import cases, form_of
 from collabench.study.gpu_check.record import Check
 from collabench.study.gpu_check.steps import Steps
 from collabench.study.totals import Part, Totals
 from tests.support import pretended_gpu
 from tests.support.project import ROOT
 
+CPU = torch.device("cpu")
 CPU_AS_GPU = Resources(2, (), 1, "a test")
 
 
@@ -128,6 +130,49 @@ def test_a_training_that_differs_each_time_is_found(two_cases, monkeypatch):
     monkeypatch.setattr(numbers, "train_run", drifting)
     found = verdicts(numbers.bytes_(CPU_AS_GPU))
     assert found["repeated"] == found["killed and resumed"] == "FAILED"
+
+
+@pytest.mark.slow
+def test_no_loss_of_a_case_magnifies_rounding_errors():
+    """So that float64 agrees within 1e-8 on every device: weights and images that differ by 1e-12 of their size at each
+    step change no loss by more than 1e-10."""
+    changed = {}
+    for name, chosen in cases().items():
+        if not METHODS[chosen.method.method].Method.trains:
+            continue
+        one, other = (Steps(chosen, form_of(chosen), CPU, dtype=torch.float64, masks=CPU) for _ in range(2))
+        for number in range(numbers.STEPS):
+            images, labels = one.batch(chosen.recipe.batch_size, number)
+            disturb(list(other.network.parameters()), number)
+            expected = one.step(images, labels)
+            disturb([images], number)
+            found = other.step(images, labels)
+            worst = max(
+                abs(found[term] - value).item() / max(1.0, abs(value).item()) for term, value in expected.items()
+            )
+            changed[name] = max(changed.get(name, 0.0), worst)
+    assert len(changed) == 29
+    assert {name: one for name, one in changed.items() if not 0 < one < 1e-10} == {}
+    assert numbers.CLOSE[torch.float64] == 1e-8
+
+
+def disturb(tensors: list[torch.Tensor], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in tensors:
+            noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+            tensor.mul_(1 + 1e-12 * (2 * noise - 1))
+
+
+def test_digests_of_dropouts_numbers_tell_generators_apart(monkeypatch):
+    first = numbers.masks(torch.device("cpu"))
+    assert first == numbers.masks(torch.device("cpu"))
+    assert re.fullmatch(r"4,096 numbers \w{12}, 16,777,216 numbers \w{12}; where another GPU .*", first)
+    draw = torch.rand
+    monkeypatch.setattr(numbers.torch, "rand", lambda *given, **named: draw(*given, **named).flip(0))
+    assert not set(re.findall(r"numbers (\w{12})", first)) & set(
+        re.findall(r"numbers (\w{12})", numbers.masks(torch.device("cpu")))
+    )
 
 
 # ------------------------------------------------------------------------------------------------- the whole of it

@@ -26,6 +26,16 @@ def device(tmp_path_factory):
     return pretended_gpu.build(tmp_path_factory.mktemp("pretended"))
 
 
+def test_a_checkpoint_holds_the_state_at_its_call_though_its_copy_comes_after_the_next_step(device):
+    """On the side stream of the pretended GPU copies are done as late as is allowed; planted faults are then seen."""
+    done = pretended_gpu.run(device, "tests.support.pretended_gpu.checkpoints")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found.pop("as it is") == found.pop("short of memory") == {"faithful": True, "waits": []}
+    assert found.pop("fault: the copies wait for nothing")["waits"] == ["?copy before what was queued"]
+    assert len(found) == 3 and not any(one["faithful"] for one in found.values())
+
+
 @pytest.mark.parametrize("precision", CLOSE)
 def test_every_method_trains_as_on_the_cpu_and_no_step_waits(device, precision):
     done = pretended_gpu.run(device, "tests.support.pretended_gpu.compare", precision)
