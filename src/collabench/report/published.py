@@ -25,8 +25,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Own:
+    """The paper's own protocol: as many runs as it has (one if it does not say), each at its best epoch.
+
+    seeds: the first of the profile, so that no result decides which runs are shown. error: their mean (percent), which
+    is chosen on test data; None if one of the runs is missing or does not record its best epoch.
+    """
+
+    seeds: tuple[int, ...]
+    error: float | None
+
+
+@dataclass(frozen=True)
 class Measured:
-    """A cell with its runs. error: by the paper's rule. last: after the last epoch. None if no run tells."""
+    """A cell with its runs. error: by the paper's rule. last: after the last epoch. None if no run tells.
+
+    own: the paper's own protocol; None if the paper does not report best epochs.
+    """
 
     cell: PublishedCell
     asked: int
@@ -34,6 +49,7 @@ class Measured:
     error: Summary | None
     last: Summary | None
     published: Published | None
+    own: Own | None = None
 
 
 def read_papers(params: Params, workspace: Workspace) -> dict[str, Paper]:
@@ -84,13 +100,12 @@ def measure(paper: Paper, collected: Collected) -> dict[tuple[str, str, str], Me
         value = _value(cell)
         if value is not None and value.configuration.id in asked:
             seeds = asked[value.configuration.id]
-            results = [seeds[seed] for seed in sorted(seeds)]
-            measured[cell.table, cell.row, cell.column] = _measure(cell, value, results)
+            measured[cell.table, cell.row, cell.column] = _measure(cell, value, dict(sorted(seeds.items())))
     return measured
 
 
-def _measure(cell: PublishedCell, value: PublishedValue, asked: list[Result | None]) -> Measured:
-    results = [result for result in asked if result is not None]
+def _measure(cell: PublishedCell, value: PublishedValue, asked: dict[int, Result | None]) -> Measured:
+    results = [result for result in asked.values() if result is not None]
     last = PublishedValue(value.configuration, None, value.source, protocol="last", top=value.top)
     return Measured(
         cell=cell,
@@ -99,7 +114,15 @@ def _measure(cell: PublishedCell, value: PublishedValue, asked: list[Result | No
         error=_summary(errors_of(value, results)),
         last=_summary(errors_of(last, results)),
         published=stand_beside(value, results) if results else None,
+        own=_own(value, asked) if value.protocol == "best" else None,
     )
+
+
+def _own(value: PublishedValue, asked: dict[int, Result | None]) -> Own:
+    seeds = tuple(asked)[: value.runs]
+    results = [result for seed in seeds if (result := asked[seed]) is not None]
+    errors = errors_of(value, results) if len(results) == value.runs else None
+    return Own(seeds, sum(errors) / len(errors) if errors else None)
 
 
 def _summary(values: list[float] | None) -> Summary | None:
