@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from collabench.core.device_errors import kills_for_memory
 from collabench.core.processes import ANCESTOR, this_process
 from collabench.core.resources import Resources, executor_profile, on_cluster
 from collabench.core.server import dismiss, serve
@@ -72,29 +73,41 @@ def _schedule(study: Study, resources: Resources, target: str, further: Sequence
 def _run(study: Study, *, resources: Resources, target: str, further: Sequence[str]) -> int:
     """Run Snakemake on what is missing of the target in the study that was chosen; its exit code."""
     os.environ[plan.PROFILE] = study.workspace.profile  # on a command line Snakemake reads a number where it can
-    arguments = [
+    dry = bool({"-n", "--dry-run"} & set(further))
+    checkpoints = plan.checkpoints(study) if on_cluster() else {}
+    killed, cores, gpu = kills_for_memory(), resources.cores, resources.workers if resources.gpus else 0
+    while (code := snakemake(_arguments(study, cores, gpu, target, further))) != 0 and not dry:
+        if on_cluster():
+            before, checkpoints = checkpoints, plan.checkpoints(study)
+            if not plan.advanced(before, checkpoints):
+                break
+            print("jobs ended before their runs did, whose checkpoints advanced: they are submitted again", flush=True)
+            continue
+        earlier, killed = killed, kills_for_memory()
+        if killed == earlier or (gpu or cores) == 1:
+            break
+        cores, gpu = max(1, cores // 2), gpu and max(1, gpu // 2)
+        log(f"memory ran out, and the system killed processes: their runs go on, {gpu or cores} at a time")
+    if code == 0 and not dry:
+        plan.require_complete(study, [target])
+    return code
+
+
+def _arguments(study: Study, cores: int, gpu: int, target: str, further: Sequence[str]) -> list[str]:
+    """Snakemake's arguments. cores, gpu: how many jobs run at a time on this machine, and how many of them on GPUs."""
+    return [
         target,
         "--config", f"profile={study.workspace.profile}",
         "--profile", str(ROOT / "profiles" / "default"),
         *(_for_cluster() if on_cluster() else ()),
         "--snakefile", str(ROOT / "Snakefile"),
-        "--cores", str(resources.cores),
-        *(() if on_cluster() else ("--resources", f"gpu={resources.workers if resources.gpus else 0}")),
+        "--cores", str(cores),
+        *(() if on_cluster() else ("--resources", f"gpu={gpu}")),
         "--quiet", "rules", "progress", "host",
         "--nolock",  # the lock above ends with this process; Snakemake's own stays after a kill
         *(("--software-deployment-method", "apptainer") if os.environ.get(plan.CONTAINER) else ()),
         *further,
     ]  # fmt: skip
-    dry = bool({"-n", "--dry-run"} & set(further))
-    checkpoints = plan.checkpoints(study) if on_cluster() else {}
-    while (code := snakemake(arguments)) != 0 and on_cluster() and not dry:
-        before, checkpoints = checkpoints, plan.checkpoints(study)
-        if not plan.advanced(before, checkpoints):
-            break
-        print("jobs ended before their runs did, whose checkpoints advanced: they are submitted again", flush=True)
-    if code == 0 and not dry:
-        plan.require_complete(study, [target])
-    return code
 
 
 def _for_cluster() -> list[str]:

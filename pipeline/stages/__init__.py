@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+from collabench.core.device_errors import is_shortage_of_memory, shortage_of_memory
 from collabench.core.errors import CollabenchError
 from collabench.core.text import printable
 
@@ -35,8 +36,14 @@ def run_stage(stage: Callable[..., int | None], arguments: Sequence[str]) -> int
     os.chdir(ROOT)  # a served job begins where its server did
     try:
         return stage(*arguments) or 0
-    except (CollabenchError, OSError) as error:  # OSError: a full disk, a folder that must not be written
-        print(f"collabench: error: {error}", file=sys.stderr)
+    except Exception as error:
+        if is_shortage_of_memory(error):
+            said = shortage_of_memory(error)
+        elif isinstance(error, (CollabenchError, OSError)):  # OSError: a full disk, a folder that must not be written
+            said = str(error)
+        else:
+            raise
+        print(f"collabench: error: {said}", file=sys.stderr)
         return 2
 
 

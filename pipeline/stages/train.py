@@ -1,17 +1,20 @@
 """Train the seeds of one job that are missing, on one thread or one GPU, leased or allocated.
 
-A process whose GPU fails or is short of memory is replaced by a fresh one, in which the job goes on and leases more: up
-to three times, except on a cluster, which sends the job elsewhere.
+A process that is short of memory, or whose GPU fails, is replaced by a fresh one, in which the job goes on: on a GPU up
+to three times, with a larger lease each time; on the CPU once, beside no other job of the study. A cluster sends the
+job elsewhere instead.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import NoReturn
 
+from collabench.core import flock
 from collabench.core.errors import DeviceError
 from collabench.core.server import SERVER
 from pipeline.stages import ROOT, log, run_stage, start
@@ -21,27 +24,31 @@ _ATTEMPT = "COLLABENCH_ATTEMPT"
 
 
 def train(profile: str, job_id: str) -> int:
-    from collabench.core.resources import ALLOCATED, Resources
+    from collabench.core.resources import Resources, on_cluster
     from collabench.study.needs import lease_for
-    from collabench.study.pool import ATTEMPTS
+    from collabench.study.pool import check_attempts
     from collabench.study.study import load_study
     from pipeline.plan import report_marker
 
     resources, attempt = Resources.from_environment(), int(os.environ.get(_ATTEMPT, "0"))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    leases = resources.gpus not in ((), (ALLOCATED,))
+    here, alone = not on_cluster(), attempt > 0 or resources.cores == 1
     study = load_study(ROOT, profile, planned=True)
     job = study.jobs.find(job_id)
     try:
-        # counted before CUDA is initialised, which must see the leased GPU only
-        with resources.lease(lease_for(study, job.configuration, attempt)) if leases else nullcontext():
+        with ExitStack() as held:
+            if here and resources.gpus:  # counted before CUDA is initialised, which must see the leased GPU only
+                held.enter_context(resources.lease(lease_for(study, job.configuration, attempt)))
+            elif here:
+                held.enter_context(_beside_others(study.workspace.lock("memory"), alone))
             from collabench.study.runner import Runner
 
             outcome = Runner(study).train(job.runs, device=resources.device, log=log)
     except DeviceError as error:
-        if attempt + 1 == ATTEMPTS or not leases:
+        if not here:
             raise
-        log(f"{error}; it goes on in another process")
+        check_attempts(error, attempt + 1, alone=error.shortage and alone and not resources.gpus)
+        log(f"{error}; it goes on in another process" + ("" if resources.gpus else ", when no other job trains"))
         further = resources if error.shortage else resources.with_last(error.gpu)
         _begin_again([profile, job_id], further.environment() | {_ATTEMPT: str(attempt + 1)})
     if outcome.failed:
@@ -51,8 +58,17 @@ def train(profile: str, job_id: str) -> int:
     return 0
 
 
+@contextmanager
+def _beside_others(path: Path, alone: bool) -> Iterator[None]:
+    """Train beside other jobs of the study, or, if ``alone``, when none of them trains; then none begins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        flock.lock(file.fileno(), shared=not alone)
+        yield
+
+
 def _begin_again(arguments: Sequence[str], changed: dict[str, str]) -> NoReturn:
-    """Put a fresh interpreter in the place of this process, which frees what it holds of the GPU."""
+    """Put a fresh interpreter in the place of this process, which frees its memory and what it holds of the GPU."""
     environment = os.environ | changed
     environment.pop(SERVER, None)  # the server would fork a process beside this one
     sys.stdout.flush()

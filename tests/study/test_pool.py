@@ -125,6 +125,24 @@ def test_a_run_whose_machine_fails_goes_on_in_another_process_and_nothing_else_i
     assert not list(study.workspace.state.glob("failures/*"))
 
 
+def test_a_process_that_linux_killed_for_memory_is_a_shortage(study, trained_by, monkeypatch):
+    unlucky, killed = study.plan.runs[1].id, [7]
+    monkeypatch.setattr(pool, "kills_for_memory", lambda: killed[0])
+
+    def train(run_id: str) -> str:
+        if run_id == unlucky and killed == [7]:
+            killed[0] += 1
+            raise BrokenProcessPool("terminated abruptly")
+        return "trained"
+
+    asked, said = trained_by(study, train), []
+    outcome = pool.train(study, study.plan.runs, TWO_CORES, log=said.append)
+    assert len(outcome.trained) == len(study.plan.runs) and asked.count(unlucky) == 2
+    assert said == [
+        f"short of memory while {unlucky} was trained (the system killed its process); it goes on in another process"
+    ]
+
+
 def test_after_a_shortage_fewer_processes_train(study, trained_by, monkeypatch):
     left, widths = [SHORT], []
     waits = pool.wait

@@ -89,6 +89,8 @@ def test_a_run_is_blamed_for_what_every_process_sees_and_not_for_a_lost_process(
     for error, raised, state in (
         (RuntimeError("Connection reset by peer"), torchrun._Parted, "todo"),
         (DataError("an image that one process could not read"), torchrun._Parted, "todo"),
+        (MemoryError(), torchrun._Parted, "todo"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), torchrun._Parted, "todo"),
         (RunFailed("the loss is not finite"), None, "failed"),
     ):
         monkeypatch.setattr("collabench.training.train_run", Mock(side_effect=error))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from collabench.core import arithmetic
+from collabench.core.device_errors import is_shortage_of_memory, shortage_of_memory
 from collabench.core.errors import CollabenchError
 from collabench.core.text import PrintableStream
 from collabench.core.version import VERSION
@@ -150,7 +151,12 @@ def _main() -> None:
             raise
         print(f"collabench: error: the package {error.name} is missing; collabench doctor says more", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:  # a full disk or a read-only folder
+    except (MemoryError, RuntimeError, OSError) as error:  # OSError: a full disk or a read-only folder
+        if is_shortage_of_memory(error):
+            print(f"collabench: error: {shortage_of_memory(error)}", file=sys.stderr)
+            sys.exit(2)
+        if not isinstance(error, OSError):
+            raise
         if isinstance(error, BrokenPipeError):  # the reader of the output, such as `head`, has stopped reading
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)

@@ -21,35 +21,45 @@ if TYPE_CHECKING:
 def print_memory(
     params_path: Path, named: Sequence[str], recipe: str, batch_size: int | None, image: str | None
 ) -> None:
-    """Print the training memory of configurations named ``dataset/model/method``, relative to the first one.
+    """Print memory and arithmetic of a step of configurations named ``dataset/model/method``, relative to the first.
 
     image: ``3x64x64`` instead of the data set's shape. Raises ConfigError for what cannot be counted.
     """
     from tabulate import tabulate
 
-    from collabench.config.dataset_shape import shape_or_assumed
+    from collabench.config.dataset_shape import shape_or_assumed, shape_without_files
     from collabench.config.params import load_params
+    from collabench.training.flops import count
     from collabench.training.memory import count_memory, parts_of
 
     params = load_params(params_path)
     configurations = [_named(params, name, recipe) for name in named]
     rows, tables = [], []
     for name, configuration in zip(named, configurations, strict=True):
-        shape, classes = None, None
-        if image is not None:
-            shape, classes = _image_shape(image), shape_or_assumed(configuration.dataset).classes
-        memory = count_memory(configuration, shape, classes, batch_size)
-        rows.append((name, memory))
+        if image is None:
+            form = shape_without_files(configuration)
+            shape = form.network_shape(configuration.recipe)
+        else:
+            form, shape = shape_or_assumed(configuration.dataset), _image_shape(image)
+        memory = count_memory(configuration, shape, form.classes, batch_size)
+        rows.append((name, memory, count(configuration, shape, form.classes).training))
         parts = [[part, f"{size / 1e6:,.1f}", f"{share:.1%}"] for part, size, share in parts_of(memory)]
         tables.append(f"{name}\n" + tabulate(parts, ["where it goes", "MB", "share"], disable_numparse=True))
-    first = rows[0][1]
+    _, first, flops = rows[0]
     print("\n\n".join(tables) + "\n")
     summary = [
-        [name, f"{memory.held / 1e6:,.1f}", f"{memory.held / first.held:.3f}", f"{memory.peak / 1e6:,.1f}"]
-        for name, memory in rows
-    ]
-    print(tabulate(summary, ["configuration", "held, MB", "×", "peak, MB"], disable_numparse=True))
-    print("held: all parts together. peak: the most that lives at one time inside a step. Counted for tensors alone.")
+        [
+            name, f"{memory.held / 1e6:,.1f}", f"{memory.held / first.held:.3f}", f"{memory.peak / 1e6:,.1f}",
+            f"{own / 1e9:,.3f}", f"{own / flops:.2f}" if flops else "–",
+        ]
+        for name, memory, own in rows
+    ]  # fmt: skip
+    head = ["configuration", "held, MB", "×", "peak, MB", "GFLOP an image", "×"]
+    print(tabulate(summary, head, disable_numparse=True))
+    print(
+        "held: all parts together. peak: the most that lives at one time inside a step. Counted for tensors alone. "
+        "GFLOP: of a whole training step, convolutions and matrix products."
+    )
 
 
 def _named(params: Params, name: str, recipe: str) -> Configuration:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 _SHORT = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")
 
 #: What the libraries of a GPU write at the beginning of their errors. After most of them every later call of the same
@@ -14,7 +17,27 @@ _BROKEN = (
 
 def is_shortage_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on the machine or on a GPU."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _says(error, _SHORT))
+
+
+def kills_for_memory(proc: Path = Path("/proc")) -> int:
+    """How many processes of this host Linux has killed because memory ran out; 0 where the system does not count them.
+
+    Such a process ends without a word. A count that has grown tells its end from that of one that a person killed.
+    """
+    try:
+        lines = (proc / "vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def shortage_of_memory(error: BaseException) -> str:
+    """A line on a command that found no memory."""
+    said = " ".join(str(error).split())[:200]
+    return f"memory ran out{f' ({said})' if said else ''}; end other programs and start again, or use a larger machine"
 
 
 def is_device_error(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from collabench.config.configuration import Run
+from collabench.core.device_errors import kills_for_memory
 from collabench.core.errors import ConfigError, DeviceError, Log, RunFailed
 from collabench.core.processes import end_with_parent
 from collabench.core.resources import Resources
@@ -61,8 +62,8 @@ def train(
     runs that it requires are available, and fails if one of them failed. ``finished`` is called for each run with its
     state: done, trained, linked or failed.
 
-    A process that is short of memory, or whose GPU fails, ends. Its run goes on in another process: on another GPU if
-    there is one, and beside fewer processes after a shortage.
+    A process that is short of memory, or whose GPU fails, ends; where memory runs out altogether, Linux kills it. Its
+    run goes on in another process: on another GPU if there is one, and beside fewer processes after a shortage.
 
     Raises RunFailed if a worker process is killed from outside; StorageError if the disk is full or read-only, and
     DeviceError if a run finds no memory alone or was tried :data:`ATTEMPTS` times (both after the runs in progress have
@@ -74,7 +75,7 @@ def train(
     failed: set[str] = set()
     over: set[str] = set()
     attempts = Counter[str]()
-    most = resources.workers
+    most, killed = resources.workers, kills_for_memory()
     pending: dict[Future[Outcome], tuple[Run, ProcessPoolExecutor]] = {}
     idle: list[ProcessPoolExecutor] = []
     context = multiprocessing.get_context("spawn")
@@ -106,11 +107,22 @@ def train(
                     run, process = pending[future]
                     try:
                         result = future.result()
-                    except DeviceError as error:
+                    except (DeviceError, BrokenProcessPool) as end:
+                        now = kills_for_memory()
+                        if isinstance(end, DeviceError):
+                            error = end
+                        elif now > killed:
+                            error = DeviceError(
+                                f"short of memory while {run.id} was trained (the system killed its process)",
+                                shortage=True,
+                            )
+                        else:
+                            raise
+                        killed = now
                         del pending[future]
                         process.shutdown(wait=False)  # with it end its lease and what it holds of the GPU
                         attempts[run.id] += 1
-                        _check_attempts(error, attempts[run.id], alone=error.shortage and most == 1)
+                        check_attempts(error, attempts[run.id], alone=error.shortage and most == 1)
                         if error.shortage:
                             most = max(1, most - 1)
                         else:
@@ -144,7 +156,7 @@ def _end_children() -> None:
         child.terminate()
 
 
-def _check_attempts(error: DeviceError, number: int, *, alone: bool) -> None:
+def check_attempts(error: DeviceError, number: int, *, alone: bool) -> None:
     """Raise DeviceError, with the remedy, where a further attempt would meet the same."""
     if not alone and number < ATTEMPTS:
         return

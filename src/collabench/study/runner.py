@@ -128,12 +128,12 @@ class Runner:
             self._write(run, self._train(run, device, log), log)
         except (StorageError, DeviceError):
             raise
-        except OSError as error:
-            place, reason = error.filename or run.id, error.strerror or error
-            raise StorageError(f"{place}: {reason}; {run.id} goes on at the next start") from None
         except Exception as error:  # for any error the other runs continue, and the report names this run
             if is_shortage_of_memory(error) or is_device_error(error):
                 raise _no_fault_of(run, error, device) from None
+            if isinstance(error, OSError):
+                place, said = error.filename or run.id, error.strerror or error
+                raise StorageError(f"{place}: {said}; {run.id} goes on at the next start") from None
             reason = " ".join(str(error).split()) or type(error).__name__
             if not isinstance(error, CollabenchError):
                 reason = f"{type(error).__name__}: {reason}"

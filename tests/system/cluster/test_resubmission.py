@@ -60,6 +60,26 @@ def test_jobs_that_get_nowhere_are_not_submitted_for_ever(study, submitted, caps
     assert capsys.readouterr().out.count("submitted again") == 1
 
 
+def test_on_one_machine_what_linux_killed_for_memory_goes_on_with_fewer_jobs(study, submitted, monkeypatch, capsys):
+    monkeypatch.delenv(SCHEDULER)
+    kills = iter([5, 6, 8, 8])
+    monkeypatch.setattr(schedule, "kills_for_memory", lambda: next(kills))
+    asked = submitted((False, 1), (False, 1), (False, 1))
+    code = schedule._run(study, resources=Resources(8, (), 1, "a test"), target="train", further=())
+    assert code == 1, "the last time nothing was killed: the jobs failed by themselves"
+    assert [one[one.index("--cores") + 1] for one in asked] == ["8", "4", "2"]
+    assert "their runs go on, 4 at a time" in capsys.readouterr().out
+
+
+def test_the_last_job_alone_is_not_tried_for_ever(study, submitted, monkeypatch):
+    monkeypatch.delenv(SCHEDULER)
+    monkeypatch.setattr(schedule, "kills_for_memory", iter(range(9)).__next__)
+    asked = submitted((False, 1), (False, 1))
+    resources = Resources(8, ("0",), 2, "a test")
+    assert schedule._run(study, resources=resources, target="train", further=()) == 1
+    assert [one[one.index("--resources") + 1] for one in asked] == ["gpu=2", "gpu=1"]
+
+
 def test_on_one_machine_and_in_a_dry_run_there_is_one_call(study, submitted, monkeypatch):
     asked = submitted((True, 1), (True, 1))
     assert run(study, "-n") == 1 and len(asked) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -12,10 +13,12 @@ import time
 import pytest
 import torch
 
+from collabench.core.device_errors import kills_for_memory
 from collabench.core.errors import DeviceError
 from collabench.models.convolution import compiled
 from collabench.study.runner import Runner
 from collabench.training import device as training_device
+from pipeline.stages import run_stage
 from tests.support.running import PROFILE, environment, small_project, with_workflow
 from tests.support.tiny import tiny_study
 
@@ -24,6 +27,7 @@ from tests.support.tiny import tiny_study
     ("error", "said"),
     [
         (MemoryError(), "short of memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "short of memory"),
         (
             RuntimeError(
                 "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
@@ -61,6 +65,27 @@ def test_no_run_is_blamed_for_a_machine_that_cannot_go_on(tmp_path, monkeypatch,
     assert (str(again), again.shortage, again.gpu) == (
         str(caught.value), said == "short of memory", caught.value.gpu
     )  # fmt: skip
+
+
+def test_what_linux_killed_for_memory_is_counted(tmp_path):
+    assert kills_for_memory(tmp_path) == 0, "a system that does not count"
+    (tmp_path / "vmstat").write_text("nr_free_pages 12\noom_kill 3\noom_kill_else 9\n")
+    assert kills_for_memory(tmp_path) == 3
+
+
+def test_a_command_that_finds_no_memory_ends_with_one_line(collabench, tmp_path, monkeypatch):
+    for error in (
+        MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), OSError(errno.ENOMEM, "no memory")
+    ):  # fmt: skip
+
+        def broken(*_: object, error: BaseException = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("collabench.cli.study.open_study", broken)
+        called = collabench("plan", "--root", tmp_path)
+        assert called.code == 2 and called.out == "" and called.err.count("\n") == 1
+        assert called.err.startswith("collabench: error: memory ran out")
+        assert run_stage(broken, ["small"]) == 2
 
 
 def test_an_error_of_the_program_is_still_the_runs_own(tmp_path):
