@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from collabench.report.published import published_values, read_papers
 from collabench.study.gpu_check.cases import cases, form_of
 from collabench.study.study import load_study
 from collabench.study.totals import totals
@@ -58,6 +59,21 @@ def test_the_page_has_every_profile_of_the_papers_and_their_sums():
     trainings, flops, lease, disk = zip(*(found[part] for part in PARTS), strict=True)
     assert found["paper"] == pytest.approx([sum(trainings), sum(flops), max(lease), sum(disk)], abs=0.1)
     assert found["paper"][0] == sum(trainings) and found["paper"][2] == max(lease)
+
+
+def published(name: str) -> int:
+    """How many published values of a profile get runs beside them."""
+    study = load_study(ROOT, name, planned=True)
+    asked = {cell.configuration.id for cell in study.plan.cells}
+    return sum(
+        value.configuration.id in asked for value in published_values(read_papers(study.params, study.workspace))
+    )
+
+
+@pytest.mark.slow
+def test_the_page_says_how_many_published_values_each_profile_reproduces():
+    found = dict(re.findall(r"^\| `make reproduce PROFILE=(paper[\w-]*)` \| (\d+)", PAGE.read_text(), re.M))
+    assert {name: int(count) for name, count in found.items()} == {name: published(name) for name in ("paper", *PARTS)}
 
 
 @pytest.mark.slow

@@ -114,6 +114,7 @@ def test_command_prints_where_memory_goes_and_refuses_wrong_names_in_one_line():
     assert "activations saved for backward" in called.output
     last = next(line for line in called.output.splitlines() if line.startswith("digits/resnet8/multi-instance-2  "))
     assert 1.9 < float(last.split()[2]) < 2.05
+    assert last.split()[5] == "2.00", "two networks, twice the arithmetic"
     for wrong, said in (
         (["memory", "digits/resnet8", "--recipe", "digits"], "dataset/model/method"),
         (["memory", "digits/resnet9/individual", "--recipe", "digits"], "'resnet9' is not defined under models"),
