@@ -28,7 +28,7 @@ def kills_for_memory(proc: Path = Path("/proc")) -> int:
     Such a process ends without a word. A count that has grown tells its end from that of one that a person killed.
     """
     try:
-        lines = (proc / "vmstat").read_text().splitlines()
+        lines = (proc / "vmstat").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
