@@ -1,4 +1,5 @@
-"""How long does each backbone have to train? From pilot runs of the baseline: ``docs/recipes.md`` and its figure.
+"""How long does each backbone have to train? From pilot runs of the baseline: ``docs/recipes.md`` and its figure for
+digits, ``docs/recipes-cifar10.md`` for CIFAR-10.
 
 ``collabench run -p digits-pilot`` trains the pilots, ``python -m benchmarks.pilots --write`` writes the page. Both give
 the same bytes on every x86-64 machine. The rule stands in :func:`choose` and was fixed before the studies that use the
@@ -20,40 +21,50 @@ from collabench.report import titles
 from collabench.storage.results import load_result
 from collabench.study.study import Study, load_study
 
-PROFILE = "digits-pilot"
-PAGE, FIGURE = Path("docs/recipes.md"), Path("docs/recipes.svg")
+#: Profile of pilots → its page, without the ending; the figure lies beside it.
+PAGES = {"digits-pilot": "docs/recipes", "cifar10-pilot": "docs/recipes-cifar10"}
 
 #: A difference of this share of an error is too small to matter: the smallest effect of interest.
 SMALL = 0.05
 
-TEXT = f"""\
-# How long a network trains
+TEXT = """\
+# How long a network trains{where}
 
 A comparison of methods is worth little while the baseline is still learning, and while it memorises noisy labels. So
 the number of epochs of each recipe was chosen before the studies that use it, on pilot runs: the network alone, on
 seeds that no table of another profile uses. Written by a script; don't edit. To make it again:
 
 ```
-collabench run -p {PROFILE}
-python -m benchmarks.pilots --write
+collabench run -p {profile}
+python -m benchmarks.pilots{option} --write
 ```
 
 The rule has two steps.
 
 1. A recipe is **long enough** when the baseline's curve, the mean over the pilot seeds, is flat over its last quarter:
-   the means of the quarter's two halves differ by at most {100 * SMALL:g} % of the error.
-2. Of the recipes that are long enough, the **shortest** with an error within {100 * SMALL:g} % of the lowest is chosen.
+   the means of the quarter's two halves differ by at most {small:g} % of the error.
+2. Of the recipes that are long enough, the **shortest** with an error within {small:g} % of the lowest is chosen.
 
+{data}
+
+The **smallest effect of interest** of a scope in `papers/claims.yaml`: {small:g} % of the chosen recipe's error.
+"""
+
+DATA = {
+    "digits-pilot": f"""\
 Curves and errors are of test images: a fixed sample of 256 images after each epoch, all images at the end. The split is
 drawn per seed, so test images of the pilots are training images of other seeds. One table repeats the choice on
 held-out training images with noisy labels, where the share of wrong labels is part of the error. A network that gets
 worse under noise when it trains longer has such a table. Its recipe has to pass both: it is the shortest that is long
 enough, and within {100 * SMALL:g} % of the lowest error, on the test images and on the held-out images. That condition
 was added when the pilots were known, and before any run of the studies: on the held-out images 14 and 28 epochs cannot
-be told apart, and on the test images the error after 14 epochs still falls at 20 % noise.
-
-The **smallest effect of interest** of a scope in `papers/claims.yaml`: {100 * SMALL:g} % of the chosen recipe's error.
-"""
+be told apart, and on the test images the error after 14 epochs still falls at 20 % noise.""",
+    "cifar10-pilot": """\
+Curves and errors are of test images: a fixed sample of 1,000 images after every second epoch, all 10,000 at the end.
+Every seed draws its own 5,000 of the 50,000 training images. The images come from the archive of JPEG files. The
+longest recipe that was tried is the longest that a study of all methods can have in some hours on two cores. Where the
+error still falls from the second longest to the longest recipe, more epochs would lower it further.""",
+}
 
 
 @dataclass(frozen=True)
@@ -144,8 +155,17 @@ def _last(curve: Sequence[float | None] | None) -> float:
     return _known(curve)[-1]
 
 
-def render(found: Mapping[tuple[str, str, str], Sequence[Pilot]]) -> str:
-    lines = [TEXT, f"![The baseline's error over epochs, for each backbone, noise and recipe]({FIGURE.name})", ""]
+def render(found: Mapping[tuple[str, str, str], Sequence[Pilot]], profile: str) -> str:
+    is_first = profile == next(iter(PAGES))
+    text = TEXT.format(
+        profile=profile,
+        where="" if is_first else ": CIFAR-10 on a CPU",
+        option="" if is_first else f" --profile {profile}",
+        small=100 * SMALL,
+        data=DATA[profile],
+    )
+    figure = f"{Path(PAGES[profile]).name}.svg"
+    lines = [text, f"![The baseline's error over epochs, for each backbone, noise and recipe]({figure})", ""]
     for table in dict.fromkeys(table for table, _, _ in found):
         lines += [
             f"## {table}",
@@ -196,32 +216,34 @@ def draw(found: Mapping[tuple[str, str, str], Sequence[Pilot]], path: Path) -> N
             axis.set_visible(True)
             chosen = choose(pilots, *_held_out(found, table, model, noise)) if not _is_held_out(pilots) else None
             for pilot, colour in zip(pilots, COLOURS, strict=False):
+                every = pilot.epochs / len(pilot.curve)
                 axis.plot(
-                    range(1, len(pilot.curve) + 1), pilot.curve, color=colour,
+                    [every * (index + 1) for index in range(len(pilot.curve))], pilot.curve, color=colour,
                     linewidth=2.2 if pilot is chosen else 0.9,
                     label=f"{pilot.epochs} epochs{', chosen' if pilot is chosen else ''}",
                 )  # fmt: skip
             axis.set(title=f"{table[:34]}, {noise}", xlabel="epoch (logarithmic)", ylabel="error, %", xscale="log")
-            axis.set_ylim(0, 60)
+            axis.set_ylim(0, 80 if "CIFAR" in table else 60)
             axis.legend()
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--profile", default=PROFILE)
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE} and {FIGURE}; else print the page")
+    parser.add_argument("--profile", default=next(iter(PAGES)), choices=PAGES)
+    parser.add_argument("--write", action="store_true", help="write the page and its figure; else print the page")
     options = parser.parse_args()
     try:
         found = conditions(load_study(Path.cwd(), options.profile))
     except CollabenchError as error:
         print(f"{error}; first: collabench run -p {options.profile}", file=sys.stderr)
         return 2
+    page = render(found, options.profile)
     if options.write:
-        PAGE.write_text(render(found), encoding="utf-8")
-        draw(found, FIGURE)
+        Path(f"{PAGES[options.profile]}.md").write_text(page, encoding="utf-8")
+        draw(found, Path(f"{PAGES[options.profile]}.svg"))
     else:
-        print(render(found))
+        print(page)
     return 0
 
 

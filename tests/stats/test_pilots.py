@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from benchmarks.pilots import Pilot, choose, render
+from benchmarks.pilots import PAGES, Pilot, choose, render
+from tests.support.project import ROOT
 
 
 def pilot(epochs: int, error: float, *, rises: float = 0.0) -> Pilot:
@@ -28,7 +30,7 @@ def test_the_shortest_within_five_percent_of_the_lowest_is_chosen():
 def test_a_recipe_whose_curve_still_falls_is_too_short_whatever_its_error():
     assert choose([pilot(28, 9, rises=-3), pilot(56, 10)]).epochs == 56
     assert choose([pilot(28, 9, rises=-3)]) is None
-    page = render({("Small VGG", "vgg16-small", "20 % uniform noise"): [pilot(28, 9, rises=-3)]})
+    page = render({("Small VGG", "vgg16-small", "20 % uniform noise"): [pilot(28, 9, rises=-3)]}, "digits-pilot")
     assert "| 20 % uniform noise | none is long enough |" in page
 
 
@@ -49,7 +51,7 @@ def test_the_page_chooses_on_test_images_with_the_held_out_ones_of_the_same_back
         ("ResNet-8 held out", "resnet8", "noise"): [held_out(14, 40), held_out(28, 30)],
         ("ResNet-8 held out", "resnet8", "clean"): [held_out(14, 30)],
     }
-    page = render(found)
+    page = render(found, "digits-pilot")
     assert "| noise | `digits-14` | 14 | 2 | 10.00 | 1.41 | +0.00 | yes | passes |" in page
     assert "| noise | `digits-28` | 28 | 2 | 10.10 | 1.41 | +0.00 | yes | **chosen** |" in page
     assert "| noise | `digits-28` | 28 | 2 | 30.00 | 1.41 | +0.00 | yes | passes |" in page
@@ -57,6 +59,16 @@ def test_the_page_chooses_on_test_images_with_the_held_out_ones_of_the_same_back
 
 
 def test_the_page_marks_the_choice():
-    page = render({("Small VGG", "vgg16-small", "clean"): [pilot(28, 10.6), pilot(56, 10)]})
+    page = render({("Small VGG", "vgg16-small", "clean"): [pilot(28, 10.6), pilot(56, 10)]}, "digits-pilot")
     assert "| clean | `digits-28` | 28 | 2 | 10.60 | 1.41 | +0.00 | yes |  |" in page
     assert "| clean | `digits-56` | 56 | 2 | 10.00 | 1.41 | +0.00 | yes | **chosen** |" in page
+
+
+def test_each_page_says_how_it_is_made():
+    found = {("Small VGG", "vgg16-small", "clean"): [pilot(28, 10)]}
+    for profile, name in PAGES.items():
+        page = render(found, profile)
+        assert f"collabench run -p {profile}\n" in page and f"({Path(name).name}.svg)" in page
+        first = page.split("![")[0]
+        if (ROOT / f"{name}.md").exists():
+            assert (ROOT / f"{name}.md").read_text().split("![")[0] == first
