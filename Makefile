@@ -13,7 +13,7 @@ TORCH ?=
 TORCH_INDEX := https://download.pytorch.org/whl
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce smoke check test test-slow test-all test-gpu bench share clean-env
+.PHONY: help reproduce smoke check types quickest test test-slow test-all test-gpu bench share clean-env
 bin := .venv/bin
 ENVIRONMENT := .venv/installed
 # A module's tests in one process, which makes what they share once; modules in the order of tests/conftest.py.
@@ -44,7 +44,12 @@ smoke: ## the same with PROFILE=smoke, as continuous integration runs it
 check: $(ENVIRONMENT) ## formatting, lint, types and the quickest tests: before every commit
 	@$(bin)/ruff format --check --quiet
 	@$(bin)/ruff check --quiet
+	@$(MAKE) --no-print-directory -j 2 types quickest
+
+types: $(ENVIRONMENT)
 	@$(bin)/mypy
+
+quickest: $(ENVIRONMENT)
 	@$(PYTEST) -m "not slow" $(QUICKEST)
 
 test: $(ENVIRONMENT) ## the fast tests

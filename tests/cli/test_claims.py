@@ -12,7 +12,6 @@ from collabench.storage.files import write_json
 from collabench.study.study import load_study
 from tests.support import fabricated
 from tests.support.declared_claims import claim, declare
-from tests.support.running import finish
 
 PROFILE = """\
   small:
@@ -67,12 +66,12 @@ def test_the_summary_counts_decided_claims_and_what_the_others_need(study):
     assert summary_of(claims_of(study)) == "decided claims: 1 of 3; undecided: 1, further runs: 12, 0.30 process hours"
 
 
-def test_the_command_prints_the_same_for_people_and_for_scripts(study):
-    root = study.workspace.root
-    said = finish(root, "plan")
+def test_the_command_prints_the_same_for_people_and_for_scripts(study, collabench):
+    given = ("plan", "-p", "small", "--root", study.workspace.root)
+    said = collabench(*given).out
     for record in claims_of(study):
         assert f"claim {line_of(record)}\n" in said
     assert f"\n{summary_of(claims_of(study))}\nNext: " in said
-    printed = json.loads(finish(root, "plan", "--json"))
+    printed = json.loads(collabench(*given, "--json").out)
     assert printed["claims"] == claims_of(study)
     assert printed["claims"][0]["next"]["chance"] == study.claims[1].chance

@@ -6,7 +6,8 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
+
+import pytest
 
 from collabench.config.params import load_params
 from collabench.storage.files import read_json
@@ -25,28 +26,35 @@ def commands(block: str) -> list[list[str]]:
     return [shlex.split(line[2:]) for line in block.splitlines() if line.startswith("$ ")]
 
 
-def call(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    assert command[0] == "collabench"
-    return subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=environment(ROOT), text=True, capture_output=True, check=False
-    )
-
-
-def test_the_example_of_the_page(tmp_path):
-    first, (script,), (refused, trained) = blocks("yaml")[0], blocks("python"), blocks("console")
-    params = tmp_path / "params.yaml"
-    params.write_text(first)
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment(ROOT), check=True, capture_output=True)
+@pytest.fixture
+def pinned(tmp_path, monkeypatch, collabench) -> str:
+    """The page's ``params.yaml``, with the line that the refusal says; the labels lie beside it."""
+    first, (script,), (refused, _) = blocks("yaml")[0], blocks("python"), blocks("console")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(first)
+    exec(compile(script, "the page", "exec"), {})
     (command,) = commands(refused)
-    called = call(command, tmp_path)
+    called = collabench(*command[1:])
     expected = ".*".join(re.escape(part) for part in refused.splitlines()[1].split("…"))
-    assert called.returncode == 2 and re.fullmatch(expected, called.stderr.strip()), called.stderr
+    assert called.code == 2 and re.fullmatch(expected, called.err.strip()), called.err
     assert not list(tmp_path.glob("artifacts/*/runs/*"))
-    sha256 = called.stderr.split()[-1]
-    params.write_text(first.replace("path: labels.npy}", f"path: labels.npy, sha256: {sha256}}}"))
-    for command in commands(trained):
-        called = call(command, tmp_path)
-        assert called.returncode == 0, called.stderr
+    return first.replace("path: labels.npy}", f"path: labels.npy, sha256: {called.err.split()[-1]}}}")
+
+
+def test_the_refusal_of_the_page_says_the_line_with_which_its_example_is_planned(tmp_path, pinned, collabench):
+    (tmp_path / "params.yaml").write_text(pinned)
+    called = collabench("plan", "-p", "mine")
+    assert called.code == 0 and "8 runs in" in called.out, called
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page(tmp_path, pinned, collabench):
+    (tmp_path / "params.yaml").write_text(pinned)
+    run, report = commands(blocks("console")[1])
+    done = subprocess.run([sys.executable, "-m", *run], env=environment(ROOT), text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    called = collabench(*report[1:])
+    assert called.code == 0, called.err
     study = load_study(tmp_path, "mine")
     results = [read_json(study.workspace.folder(run) / RESULT, Result) for run in study.plan.runs]
     # every fifth of 1,437 images

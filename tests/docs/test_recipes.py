@@ -6,6 +6,9 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from collabench.config.params import load_params
 from collabench.study.study import load_study
@@ -14,32 +17,40 @@ from tests.support.project import ROOT, environment
 PAGE = (ROOT / "docs" / "how-to" / "recipes.md").read_text()
 
 
-def test_the_example_of_the_page(tmp_path):
-    entries, _ = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    trained, refused = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    params = tmp_path / "params.yaml"
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
-    def call(line: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", *shlex.split(line[2:])], cwd=tmp_path, env=environment(ROOT), text=True,
-            capture_output=True, check=False,
-        )  # fmt: skip
 
-    command, message = refused.splitlines()
-    params.write_text(entries.replace("    optimizer: adamw\n", "    optimizer: adamw\n    momentum: 0.8\n"))
-    called = call(command)
-    assert called.returncode == 2 and called.stderr.strip().replace(str(tmp_path), "…") == message
-    params.write_text(entries)
-    for command in trained.splitlines():
-        called = call(command)
-        assert called.returncode == 0, called.stderr
+def test_the_mistake_of_the_page_is_refused_in_its_words_and_its_example_is_planned(tmp_path, monkeypatch, collabench):
+    entries, command = blocks("yaml")[0], blocks("console")[1]
+    monkeypatch.chdir(tmp_path)
+    command, message = command.splitlines()
+    plan = shlex.split(command)[2:]
+    Path("params.yaml").write_text(
+        entries.replace("    optimizer: adamw\n", "    optimizer: adamw\n    momentum: 0.8\n")
+    )
+    called = collabench(*plan)
+    assert called.code == 2 and called.err.strip().replace(str(tmp_path), "…") == message
+    Path("params.yaml").write_text(entries)
+    assert collabench(*plan).code == 0
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page(tmp_path, monkeypatch, collabench):
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(blocks("yaml")[0])
+    run, report = (shlex.split(line)[1:] for line in blocks("console")[0].splitlines())
+    done = subprocess.run([sys.executable, "-m", *run], env=environment(ROOT), text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    called = collabench(*report[1:])
+    assert called.code == 0, called.err
     page = (load_study(tmp_path, "mine").workspace.report / "mine.md").read_text()
     (title,) = re.findall(r"says `(.*?)`", PAGE, re.DOTALL)
     assert title.replace("\n", " ") in page
 
 
 def test_the_entry_of_pretrained_weights_is_one(tmp_path):
-    entries, tuned = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    entries, tuned = blocks("yaml")
     added = tuned.replace("sha256: …", f"sha256: {'0a' * 32}").removeprefix("models:\n")
     (tmp_path / "params.yaml").write_text(entries.replace("models:\n", f"models:\n{added}", 1))
     weights = load_params(tmp_path / "params.yaml").models["tuned"].weights

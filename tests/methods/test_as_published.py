@@ -15,15 +15,15 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
-from collabench.config.params import load_params
 from collabench.methods import METHODS
 from collabench.models import build_backbone
 from collabench.models.dropout import SeededDropout
 from tests.support.project import ROOT
+from tests.support.real import real_params
 from tests.support.synthetic import CLASSES, model_of, settings_of
 from tests.support.training_cases import LABELS, batch, built, resumed, run_of, same, sgd_step, train
 
-PARAMS = load_params(ROOT / "params.yaml")
+PARAMS = real_params()
 DENSENET = {"family": "densenet", "depth": 10, "growth": 3}
 #: A run of four epochs of three batches, in which r rises from exp(-5) to 1 over three.
 RAMP = {"ramp_epochs": 3}

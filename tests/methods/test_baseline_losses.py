@@ -17,8 +17,8 @@ from collabench.methods.one import GatedBranches
 from collabench.methods.wang2018 import Assistance, MutualKnowledgeBase
 from collabench.models import Backbone
 
-SIZES = pytest.mark.parametrize("images,classes", [(1, 2), (3, 4), (2, 10)])
-HEADS = pytest.mark.parametrize("heads", [2, 3, 4, 5])
+#: Each number of heads with another number of images and classes.
+SIZES = pytest.mark.parametrize("images,classes,heads", [(1, 2, 2), (3, 4, 3), (2, 10, 4), (3, 4, 5)])
 
 
 # ------------------------------------------------------------------------------------- slow, from the equations
@@ -170,7 +170,7 @@ def compare(terms_of, slow, *values: torch.Tensor) -> None:
         assert torch.allclose(leaf.grad, numerical_gradient(at, values[index]), atol=2e-7), index
 
 
-@SIZES
+@pytest.mark.parametrize("images,classes", [(1, 2), (3, 4), (2, 10)])
 @pytest.mark.parametrize("members,average", [(1, "probabilities"), (3, "probabilities"), (3, "logits")])
 def test_kd(images, classes, members, average):
     labels, given = draw_labels(images, classes), draw(members, images, classes, seed=1)
@@ -183,7 +183,6 @@ def test_kd(images, classes, members, average):
 
 
 @SIZES
-@HEADS
 @pytest.mark.parametrize("through_target", [False, True])
 def test_dml(images, classes, heads, through_target):
     labels, z = draw_labels(images, classes), draw(heads, images, classes)
@@ -196,7 +195,6 @@ def test_dml(images, classes, heads, through_target):
 
 
 @SIZES
-@HEADS
 def test_auxiliary(images, classes, heads):
     labels, deep = draw_labels(images, classes), method("auxiliary", weight=0.3)
     compare(
@@ -210,7 +208,6 @@ def test_auxiliary(images, classes, heads):
 
 
 @SIZES
-@HEADS
 @pytest.mark.parametrize("through_target", [False, True])
 def test_one(images, classes, heads, through_target):
     labels, z = draw_labels(images, classes), draw(heads, images, classes)
@@ -262,8 +259,7 @@ def test_the_gate_of_one(images, heads):
     compare(gate, slow, draw(images, width, 2, 2), draw(heads, width, seed=1), draw(heads, seed=2))
 
 
-@SIZES
-@pytest.mark.parametrize("heads", [3, 4, 5])
+@pytest.mark.parametrize("images,classes,heads", [(1, 2, 3), (3, 4, 4), (2, 10, 5)])
 @pytest.mark.parametrize("through_target", [False, True])
 def test_okddip(images, classes, heads, through_target):
     labels, z, width = draw_labels(images, classes), draw(heads, images, classes), 5
@@ -290,7 +286,6 @@ def test_okddip(images, classes, heads, through_target):
 
 
 @SIZES
-@HEADS
 def test_consensus_of_wang2018(images, classes, heads):
     labels, z = draw_labels(images, classes), draw(heads, images, classes)
     wang = method("wang2018", networks=heads, consensus_weight=0.7, temperature=2.5)

@@ -27,7 +27,9 @@ from collabench.models.intermediate import intermediate_layers
 from tests.support import fang2021_reference as slow
 from tests.support.synthetic import model_of
 
-SIZES = pytest.mark.parametrize("images,classes", [(1, 2), (3, 4), (2, 10)])
+#: Images, classes, and how many predictions or layers: each number with another of the others.
+OF_PREDICTIONS = pytest.mark.parametrize("images,classes,predictions", [(1, 2, 1), (3, 4, 2), (2, 10, 4), (3, 4, 5)])
+OF_LAYERS = pytest.mark.parametrize("images,classes,layers", [(1, 2, 1), (3, 4, 2), (2, 10, 5)])
 
 
 class Classes:
@@ -90,8 +92,7 @@ def extreme(*shape: int, scale: float) -> Tensor:
 # --------------------------------------------------------------------------------------------------------- L_out
 
 
-@SIZES
-@pytest.mark.parametrize("predictions", [1, 2, 4, 5])
+@OF_PREDICTIONS
 @pytest.mark.parametrize(
     "values",
     [
@@ -307,8 +308,7 @@ def slow_mid(z: list, labels: Tensor, values: dict, output: list | None, **weigh
     )
 
 
-@SIZES
-@pytest.mark.parametrize("layers", [1, 2, 5])
+@OF_LAYERS
 @pytest.mark.parametrize("reading", READINGS, ids=str)
 def test_mid(images, classes, layers, reading):
     labels, logits = draw_labels(images, classes), draw(images, classes, seed=4)
@@ -324,9 +324,8 @@ def test_mid(images, classes, layers, reading):
 
 
 @pytest.mark.parametrize("reading", READINGS, ids=str)
-@pytest.mark.parametrize("scale", [1e4, -1e4])
-@pytest.mark.parametrize("layers,images,classes", [(1, 1, 2), (2, 1, 2), (4, 3, 5)])
-def test_mid_at_extreme_logits(reading, scale, layers, images, classes):
+@pytest.mark.parametrize("layers,images,classes,scale", [(1, 1, 2, 1e4), (2, 1, 2, -1e4), (4, 3, 5, 1e4)])
+def test_mid_at_extreme_logits(reading, layers, images, classes, scale):
     labels, logits = draw_labels(images, classes), extreme(images, classes, scale=-scale)
     compare(
         lambda z: terms(Outputs(logits, None, z, None), labels, losses=("mid",), **reading)["mid"],
@@ -368,13 +367,10 @@ def test_mid_at_a_high_temperature():
 
 
 @pytest.mark.parametrize(
-    "shape",
-    [(1, 2, 2, 2), (2, 1, 2, 3), (3, 4, 3, 3), (5, 2, 1, 4)],
-    ids=lambda shape: "x".join(map(str, shape)),
+    "shape,layers", [((1, 2, 2, 2), 3), ((2, 1, 2, 3), 1), ((3, 4, 3, 3), 3), ((5, 2, 1, 4), 1)], ids=str
 )
 @pytest.mark.parametrize("centre", ["batch", "sample"])
 @pytest.mark.parametrize("descriptor", ["std", "pixels"])
-@pytest.mark.parametrize("layers", [1, 3])
 def test_pull_push(shape, centre, descriptor, layers):
     check_pull_push([shape] * layers, centre, descriptor)
 

@@ -84,7 +84,9 @@ def test_a_default_that_is_changed_by_two_percent_is_caught(case, setting):
     assert differences(RECORDED[case], changed), setting
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in METHODS else pytest.mark.slow) for case in CASES]
+)
 def test_another_processors_rounding_is_not_caught(case):
     assert not differences(RECORDED[case], fingerprint(case, rounding=2e-7))
 

@@ -7,12 +7,12 @@ import statistics
 import pytest
 
 from collabench.config.configuration import Run
-from collabench.config.params import load_params
 from collabench.data import load, prepare
 from collabench.methods import METHODS
 from tests.support import learning
+from tests.support.real import real_params
 
-PARAMS = load_params(learning.ROOT / "params.yaml")
+PARAMS = real_params()
 CONFIGURATIONS = list(learning.configurations(PARAMS))
 WRITE = "call python -m tests.support.learning --write"
 

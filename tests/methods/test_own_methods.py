@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from collabench.study.initial import create
+from collabench.core.errors import ConfigError
+from collabench.core.registry import Registry
+from collabench.methods import METHODS, OWN
 from tests.support.project import ROOT, environment
 
 CODE = "from collabench.cli import main; main()"
 
 
-def collabench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", CODE, *arguments],
         cwd=folder, env=environment(ROOT), text=True, capture_output=True, check=False,
@@ -24,13 +28,18 @@ def collabench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 @pytest.fixture
 def project(tmp_path) -> Path:
-    create(tmp_path / "mine")
-    return tmp_path / "mine"
+    """What ``collabench init`` writes of a method of one's own, without the workflow around it."""
+    folder, source = tmp_path / "mine", ROOT / "src" / "collabench" / "study" / "new_project"
+    (folder / OWN).mkdir(parents=True)
+    shutil.copyfile(source / "params.yaml", folder / "params.yaml")
+    shutil.copyfile(source / "mine.py.txt", folder / OWN / "mine.py")
+    return folder
 
 
+@pytest.mark.slow
 def test_a_method_of_the_project_trains_and_its_file_is_in_the_digest(project):
     given = ("run", "-p", "smoke", "--method", "mine", "--seed", "0", "--cores", "1", "--root", str(project))
-    done = collabench(project.parent, *given)
+    done = process(project.parent, *given)
     assert done.returncode == 0 and "1 trained" in done.stdout, done.stderr
     (path,) = (project / "artifacts" / "smoke" / "runs").glob("*mine*/seed-0/result.json")
     result = json.loads(path.read_text())
@@ -38,8 +47,26 @@ def test_a_method_of_the_project_trains_and_its_file_is_in_the_digest(project):
     file = project / "collabench_methods" / "mine.py"
     file.write_text(file.read_text().replace("* entropy\n", "* 2 * entropy\n"))
     assert "other code: digits-small · uniform20 · resnet8 · brief · mine" in (
-        said := collabench(project, "plan", "-p", "smoke").stdout
+        said := process(project, "plan", "-p", "smoke").stdout
     ), said
+
+
+@pytest.fixture
+def registry(project, monkeypatch) -> Iterator[Callable[[], Registry]]:
+    """Finds the library's methods and those of the project, as a process does that begins in its folder."""
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.split(".")[0] == OWN]:
+            del sys.modules[name]
+
+    forget()
+    monkeypatch.syspath_prepend(project)
+    yield lambda: Registry("collabench.methods", "method", own=OWN)
+    forget()
+
+
+def test_a_file_of_the_project_is_a_method_beside_the_librarys(registry):
+    assert set(registry()) == {*METHODS, "mine"}
 
 
 @pytest.mark.parametrize(
@@ -51,14 +78,20 @@ def test_a_method_of_the_project_trains_and_its_file_is_in_the_digest(project):
         ("other.py", "from collabench_methods.mine import Settings", "must have the field method: Literal['other']"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_a_file_is_one_line(project, name, text, message):
-    (project / "collabench_methods" / name).write_text(f"{text}\n")
-    done = collabench(project, "plan", "-p", "smoke")
-    assert done.returncode == 2 and message in done.stderr, done.stdout + done.stderr
+def test_a_mistake_in_a_file_is_one_line(project, registry, name, text, message):
+    (project / OWN / name).write_text(f"{text}\n")
+    with pytest.raises(ConfigError) as error:
+        registry()
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_mistake_in_a_file_ends_a_command_with_its_line(project):
+    (project / OWN / "broken.py").write_text("def\n")
+    done = process(project, "plan", "-p", "smoke")
+    assert done.returncode == 2 and "collabench_methods.broken: cannot be imported (SyntaxError" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_without_the_folder_an_entry_is_refused_as_ever(project):
-    (project / "collabench_methods").rename(project / "away")
-    done = collabench(project, "plan", "-p", "smoke")
-    assert done.returncode == 2 and "methods.mine.method: Input should be " in done.stderr
+def test_without_the_folder_an_entry_is_refused_as_ever(project, collabench):
+    called = collabench("plan", "-p", "smoke", "--root", project)
+    assert called.code == 2 and "methods.mine.method: Input should be " in called.err

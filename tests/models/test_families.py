@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from collabench.config.params import load_params
 from collabench.core.errors import ConfigError
 from collabench.models import FAMILIES, build_backbone
 from collabench.training.flops import count as count_work
-from tests.support.project import ROOT
+from tests.support.real import real_params
 from tests.support.synthetic import configuration_of, settings_of
 from tests.support.training_cases import run_of, train
 
-PARAMS = load_params(ROOT / "params.yaml")
+PARAMS = real_params()
 SMALL = {
     "cifar_resnet": ({"depth": 8, "width": 4}, (1, 8, 8)),
     "densenet": ({"depth": 10, "growth": 4}, (3, 16, 16)),

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from collabench.config.params import load_params
 from collabench.core.errors import ConfigError
 from collabench.core.torchvision_import import import_torchvision
 from collabench.models import FAMILIES, Backbone, build_backbone
@@ -21,9 +20,9 @@ from collabench.models.intermediate import (
     map_shapes,
     tapped,
 )
-from tests.support.project import ROOT
+from tests.support.real import real_params
 
-PARAMS = load_params(ROOT / "params.yaml")
+PARAMS = real_params()
 SHAPE = (1, 8, 8)
 SMALL = {
     "vgg": {"blocks": (2, 1), "width": 4, "poolings": 1, "hidden": 8},

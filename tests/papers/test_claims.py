@@ -7,15 +7,14 @@ import re
 import pytest
 
 from collabench.config.data_sections import NoiseConfig
-from collabench.config.params import load_params
 from collabench.config.validation import validate
 from collabench.config.yaml_file import read_yaml
 from collabench.core.errors import ConfigError
 from collabench.papers.claim_schema import Claims
 from collabench.papers.claims import CLAIMS, load_claims
-from collabench.study.study import load_study
 from tests.support.declared_claims import claim, declare, study_in
 from tests.support.project import ROOT
+from tests.support.real import real_params, real_study
 
 
 @pytest.fixture
@@ -139,7 +138,7 @@ def test_what_is_claimed_of_collaborative_learning_in_general_is_tested_on_every
 
 
 def test_every_scope_of_a_test_of_errors_says_how_its_smallest_effect_was_found(claims):
-    params = load_params(ROOT / "params.yaml")
+    params = real_params()
     for one in claims.claims:
         for name in one.scopes:
             scope = claims.scopes[name]
@@ -163,14 +162,14 @@ def claims() -> Claims:
 
 
 def test_the_projects_claims_name_only_what_params_define():
-    params = load_params(ROOT / "params.yaml")
+    params = real_params()
     assert len(load_claims(ROOT / "papers", params).claims) > 20
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", ["default", "digits", "cifar10-jpeg", "cifar10-jpeg-gpu", "paper"])
 def test_a_profile_runs_everything_that_its_claims_need(profile):
-    study = load_study(ROOT, profile)
+    study = real_study(profile)
     plan, claims = study.plan, load_claims(study.workspace.papers, study.params)
     parts = ("dataset", "noise", "model", "recipe", "method")
     cells = {tuple(cell.configuration.names[part] for part in parts) for cell in plan.cells}

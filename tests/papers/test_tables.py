@@ -7,7 +7,6 @@ import shutil
 import pytest
 
 from collabench.config.configuration import Run
-from collabench.config.params import load_params
 from collabench.core.errors import ConfigError
 from collabench.papers.arithmetic import check_quotes, repeated, suspects
 from collabench.papers.check import check_sources, main, printed_table
@@ -15,6 +14,7 @@ from collabench.papers.tables import load_papers
 from collabench.study.study import load_study
 from tests.support.project import ROOT
 from tests.support.published_paper import QUOTES, TABLE, TEXT, loaded, project_in
+from tests.support.real import real_params, real_study
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def reached(runs: dict[str, Run], run: Run) -> None:
 
 
 def test_no_cell_lacks_its_runs_and_no_run_lacks_a_reason():
-    study = load_study(ROOT, "paper")
+    study = real_study("paper")
     papers = load_papers(ROOT / "papers", study.params, study.profile.papers)
     assert study.profile.seeds == 5
     reasons: dict[str, Run] = {}
@@ -116,8 +116,8 @@ def test_no_cell_lacks_its_runs_and_no_run_lacks_a_reason():
 
 
 def test_the_profile_paper_holds_every_paper():
-    papers = load_papers(ROOT / "papers", load_params(ROOT / "params.yaml"))
-    assert set(load_study(ROOT, "paper").profile.papers) == set(papers) == {"fang2021", "song2018", "wang2018"}
+    papers = load_papers(ROOT / "papers", real_params())
+    assert set(real_study("paper").profile.papers) == set(papers) == {"fang2021", "song2018", "wang2018"}
 
 
 def test_cells_of_a_table_become_runs_once(project):
@@ -130,7 +130,7 @@ def test_cells_of_a_table_become_runs_once(project):
 
 
 def test_missing_data_sets_are_said_and_stop_nothing_else():
-    study = load_study(ROOT, "paper")
+    study = real_study("paper")
     missing = study.inputs.missing_datasets()
     for key, line in missing.items():
         assert key.startswith("imagenet") and "\n" not in line and ("Place there" in line or "not pinned" in line)

@@ -23,6 +23,7 @@ from collabench.storage.workspace import Workspace
 from tests.support import fabricated
 from tests.support.declared_claims import claim, declare
 from tests.support.project import ROOT
+from tests.support.real import real_params
 
 PROFILE = """\
   small:
@@ -201,7 +202,4 @@ def test_the_committed_list_is_what_the_accepted_reports_had_decided():
     if not path.exists():
         pytest.skip("no replication is written down")
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert (
-        written["replications"]
-        == yaml.safe_load(render(replications(ROOT, load_params(ROOT / "params.yaml"))))["replications"]
-    )
+    assert written["replications"] == yaml.safe_load(render(replications(ROOT, real_params())))["replications"]

@@ -72,11 +72,19 @@ def study(tmp_path):
     return made
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The report of :func:`study`, for tests that only read it."""
+    made = fabricated.make_study(tmp_path_factory.mktemp("built"), ONE_TABLE)
+    fabricated.write_results(made, errors=by_hand)
+    return build(made)
+
+
 # ------------------------------------------------------------------------------------------------------ numbers
 
 
-def test_errors_and_paired_differences_are_those_worked_out_by_hand(study):
-    rows = rows_of(build(study))
+def test_errors_and_paired_differences_are_those_worked_out_by_hand(built):
+    rows = rows_of(built)
     individual, simple, smoothing = rows["individual"], rows["simple-2"], rows["label-smoothing"]
     sd = 3.5**0.5  # deviations ±2.5, ±1.5, ±0.5: 17.5 / 5
     assert individual.error.mean == pytest.approx(12.5)
@@ -97,8 +105,8 @@ def test_errors_and_paired_differences_are_those_worked_out_by_hand(study):
     assert smoothing.holm_p == pytest.approx(smoothing.difference.p)
 
 
-def test_best_epoch_and_heads_are_those_worked_out_by_hand(study):
-    row = rows_of(build(study))["simple-2"]
+def test_best_epoch_and_heads_are_those_worked_out_by_hand(built):
+    row = rows_of(built)["simple-2"]
     # The fabricated curve is one point better in the last epoch but one.
     assert row.best.error.mean == pytest.approx(10.5 - 1)
     assert row.best.optimism.mean == pytest.approx(1)
@@ -109,7 +117,7 @@ def test_best_epoch_and_heads_are_those_worked_out_by_hand(study):
     assert row.heads.spread == pytest.approx(0.2 / 2**0.5)
     assert row.heads.averaged.mean == pytest.approx(10.5 - 0.4)
     assert row.heads.gain.difference == pytest.approx(-0.4)
-    assert rows_of(build(study))["individual"].heads is None
+    assert rows_of(built)["individual"].heads is None
 
 
 def test_validation_selected_errors_have_columns_of_their_own(study):
@@ -125,8 +133,8 @@ def test_validation_selected_errors_have_columns_of_their_own(study):
     assert "Selected on validation %" in (built.folder / "graphs.md").read_text()
 
 
-def test_the_page_shows_percent_with_two_decimals_scope_noise_and_rules(study):
-    page = (build(study).folder / "graphs.md").read_text()
+def test_the_page_shows_percent_with_two_decimals_scope_noise_and_rules(built):
+    page = (built.folder / "graphs.md").read_text()
     assert (
         "digits, 500 training images, split drawn per seed, 20 % uniform noise, ResNet-8 (width 16), 40 epochs" in page
     )
@@ -209,8 +217,7 @@ def test_ranks_need_six_data_sets(tmp_path):
     assert (built.folder / "figures" / "graphs-ranks-1.svg").exists()
 
 
-def test_one_condition_has_no_ranks(study):
-    built = build(study)
+def test_one_condition_has_no_ranks(built):
     assert built.report.tables[0].ranks[0].friedman.p is None
     assert "not computed (1 of at least 6 blocks" in (built.folder / "graphs.md").read_text()
 
@@ -231,8 +238,8 @@ def test_methods_without_spread_get_no_interval_and_no_p(tmp_path):
 # -------------------------------------------------------------------------------------------- CSV, JSON, terminal
 
 
-def test_csv_holds_the_unrounded_numbers_and_every_run(study):
-    folder = build(study).folder
+def test_csv_holds_the_unrounded_numbers_and_every_run(built):
+    folder = built.folder
     row = next(row for row in csv_rows(folder / "graphs.csv") if row["method"] == "label-smoothing")
     assert float(row["difference"]) == pytest.approx(1 / 3, abs=1e-9)
     assert (row["dataset"], row["noise"], row["n"], row["holm_family_size"]) == ("digits-500", "uniform20", "6", "2")
@@ -243,8 +250,7 @@ def test_csv_holds_the_unrounded_numbers_and_every_run(study):
     assert [float(error) for error in one["error_of_heads"].split()] == pytest.approx([11, 10.8])
 
 
-def test_report_json_is_the_report(study):
-    built = build(study)
+def test_report_json_is_the_report(built):
     assert read_json(built.folder / "report.json", Report) == built.report
 
 
@@ -417,6 +423,7 @@ def test_the_same_results_give_the_same_bytes_and_another_result_other_ones(stud
     assert [name for name in changed if name.endswith("md") and changed[name] != before[name]]
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_the_process(study):
     import subprocess
 
@@ -592,9 +599,8 @@ def test_pages_say_what_the_rate_of_asymmetric_noise_counts():
     )
 
 
-def test_readings_stand_beneath_every_table(study):
-    build(study)
-    page = (study.workspace.report / "graphs.md").read_text()
+def test_readings_stand_beneath_every_table(built):
+    page = (built.folder / "graphs.md").read_text()
     assert "simple-2: the consensus is a constant; the available texts do not say whether gradients flow" in page
     shown = [("b", ("one",)), ("a", ("one", "two")), ("b", ("one",))]
     assert tables.told_readings(shown) == ["b, a: one.", "a: two."]
@@ -606,8 +612,8 @@ def test_numbers_are_formatted_without_a_negative_zero():
     assert [tables.p_value(0.0004), tables.p_value(0.0312), tables.p_value(None)] == ["< 0.001", "0.031", "–"]
 
 
-def test_report_json_is_plain_json_with_ten_digits(study):
-    body = json.loads((build(study).folder / "report.json").read_text())
+def test_report_json_is_plain_json_with_ten_digits(built):
+    body = json.loads((built.folder / "report.json").read_text())
     value = body["tables"][0]["conditions"][0]["rows"][1]["difference"]["difference"]
     assert value == 0.3333333333
 

@@ -33,24 +33,35 @@ def network_of(family: str, memory: bool = False) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize(("family", "memory"), [*((family, False) for family in SETTINGS), ("cifar_resnet", True)])
-def test_a_process_with_torch_alone_computes_the_same_bits(tmp_path, family, memory):
-    network = network_of(family, memory)
-    code = plain_code('a "title" \\ with marks', network, SHAPE)
-    assert "collabench" not in code.partition('"""')[2].partition('"""')[2]
-    (tmp_path / "network.py").write_text(code)
-    images = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(4))
+PROGRAM = """\
+import runpy, sys
+sys.modules['collabench'] = None
+import torch
+from safetensors.torch import load_file
+for folder in sys.argv[1:]:
+    network = runpy.run_path(f'{folder}/network.py')['Network']()
+    network.load_state_dict(load_file(f'{folder}/weights.safetensors'))
+    held = load_file(f'{folder}/expected.safetensors')
     with torch.inference_mode():
-        save_file({"images": images, "logits": network(images)}, tmp_path / "expected.safetensors")
-    save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    program = (
-        "import sys\nsys.modules['collabench'] = None\nimport torch\nfrom safetensors.torch import load_file\n"
-        "from network import Network\nnetwork = Network()\n"
-        "network.load_state_dict(load_file('weights.safetensors'))\nheld = load_file('expected.safetensors')\n"
-        "with torch.inference_mode():\n    print(torch.equal(network.eval()(held['images']), held['logits']))\n"
+        print(folder, torch.equal(network.eval()(held['images']), held['logits']))
+"""
+
+
+def test_a_process_with_torch_alone_computes_the_same_bits(tmp_path):
+    networks = {family: network_of(family) for family in SETTINGS} | {"memory": network_of("cifar_resnet", memory=True)}
+    for name, network in networks.items():
+        (tmp_path / name).mkdir()
+        code = plain_code('a "title" \\ with marks', network, SHAPE)
+        assert "collabench" not in code.partition('"""')[2].partition('"""')[2]
+        (tmp_path / name / "network.py").write_text(code)
+        images = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(4))
+        with torch.inference_mode():
+            save_file({"images": images, "logits": network(images)}, tmp_path / name / "expected.safetensors")
+        save_file(network.state_dict(), tmp_path / name / "weights.safetensors")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *networks], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "True", done.stderr
+    assert done.stdout.splitlines() == [f"{name} True" for name in networks], done.stdout + done.stderr
 
 
 class Depends(nn.Module):

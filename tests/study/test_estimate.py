@@ -22,6 +22,7 @@ from collabench.study.study import load_study
 from collabench.study.timing import DatasetShape, Prediction, predict_all
 from tests.support.params import params_yaml, profile, table
 from tests.support.project import ROOT
+from tests.support.real import real_params
 
 ONE_CORE = Resources(1, (), 1, "a test")
 
@@ -182,11 +183,10 @@ def test_memory_that_allows_fewer_processes_makes_more_hours(root):
 
 @pytest.mark.slow
 def test_a_process_that_dies_is_followed_by_another_and_named_if_that_dies_too(tmp_path, monkeypatch):
-    from collabench.config.params import load_params
     from collabench.config.plan import resolve
 
     parts = {"dataset": "digits", "noise": "clean", "model": "resnet8", "recipe": "digits"}
-    params = load_params(ROOT / "params.yaml")
+    params = real_params()
     chosen = [resolve(params, **parts, method=method) for method in ("individual", "label-smoothing")]
     configurations = {one.id: one for one in chosen}
     form = DatasetShape(shape=(1, 8, 8), classes=10, train_images=100, test_images=10)

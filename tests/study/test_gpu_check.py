@@ -8,7 +8,6 @@ import re
 import pytest
 import torch
 
-from collabench.config.params import load_params
 from collabench.core.errors import DeviceError
 from collabench.core.resources import Resources
 from collabench.methods import METHODS
@@ -19,6 +18,7 @@ from collabench.study.gpu_check.steps import Steps
 from collabench.study.totals import Part, Totals
 from tests.support import pretended_gpu
 from tests.support.project import ROOT
+from tests.support.real import real_params
 
 CPU = torch.device("cpu")
 CPU_AS_GPU = Resources(2, (), 1, "a test")
@@ -229,7 +229,7 @@ def test_speed_names_every_rate_and_derives_the_hours_of_gpu_profiles(monkeypatc
         speed, "TIMED", tuple(("digits", "resnet8", *rest) for rest in (("digits", "individual"), "xy"))
     )
     monkeypatch.setattr(speed, "_variants", lambda number: {"contiguous": {"channels_last": False}})
-    configuration = speed.resolve_parts(load_params(ROOT / "params.yaml"), speed.TIMED[0])
+    configuration = speed.resolve_parts(real_params(), speed.TIMED[0])
     part = Part(configuration, 5, 36 * 10**15, 1000, 10**9, 1)
     monkeypatch.setattr(speed, "totals", lambda study, workers: Totals(study.workspace.profile, (part,)))
     found = {check.name: check for check in speed.speed(CPU_AS_GPU, ROOT)}
@@ -243,7 +243,7 @@ def test_speed_names_every_rate_and_derives_the_hours_of_gpu_profiles(monkeypatc
 
 
 def test_everything_that_is_timed_is_defined():
-    params = load_params(ROOT / "params.yaml")
+    params = real_params()
     for dataset, model, recipe, method in speed.TIMED:
         assert dataset in params.datasets and model in params.models
         assert recipe in params.recipes and method in params.methods

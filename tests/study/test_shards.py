@@ -13,6 +13,7 @@ from collabench.core.errors import CollabenchError
 from collabench.study import shards
 from collabench.study.study import load_study
 from tests.support.project import ROOT, collabench, copy_project
+from tests.support.real import real_study
 
 PARAMS = """
   parts:
@@ -25,7 +26,7 @@ PARAMS = """
 
 @pytest.fixture(scope="module", params=["smoke", "default", "digits"])
 def plan(request) -> Plan:
-    return load_study(ROOT, request.param).plan
+    return real_study(request.param).plan
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -60,7 +61,7 @@ def test_no_part_has_more_than_the_mean_and_the_largest_group_together(plan, cou
 
 
 def test_work_follows_images_epochs_and_the_network():
-    study = load_study(ROOT, "default")
+    study = real_study("default")
     configuration = next(c for c in study.plan.configurations.values() if c.names["method"] == "individual")
     work = shards.work_of_run(configuration)
     longer = configuration.recipe.model_copy(update={"epochs": 3 * configuration.recipe.epochs})
@@ -71,8 +72,9 @@ def test_work_follows_images_epochs_and_the_network():
     assert shards.work_of_run(configuration.model_copy(update={"model": deeper})) > 2 * work
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_same_parts():
-    plan = load_study(ROOT, "smoke").plan
+    plan = real_study("smoke").plan
     script = (
         "import sys; from pathlib import Path; from collabench.study import shards; from collabench.study.study import "
         "load_study; "

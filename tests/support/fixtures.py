@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -30,11 +31,14 @@ def collabench(monkeypatch, capsys) -> Callable[..., Called]:
         # Under `python -m pytest` the command would call itself "python -m pytest.collabench".
         monkeypatch.setattr(sys.modules["__main__"], "__package__", None, raising=False)
         capsys.readouterr()
-        code = 0
+        code, before = 0, dict(os.environ)
         try:
             cli.main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        finally:  # what a command tells the programs that it starts ends with it
+            os.environ.clear()
+            os.environ.update(before)
         taken = capsys.readouterr()
         assert "Traceback" not in taken.out + taken.err
         return Called(code, taken.out, taken.err)

@@ -176,7 +176,13 @@ def run_of(family: str, **recipe: object) -> Run:
     return Run(configuration_of(settings_of(method, **settings), model_of(model), requires=requires, **recipe), 0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+#: On every commit: a network, several of one model, two passes, and a pass that breaks.
+QUICK = ("dml", "song2018 alternating", "fang2021 mid")
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(family, marks=() if family in QUICK else pytest.mark.slow) for family in FAMILIES]
+)
 def test_a_training_pass_has_few_graphs_and_computes_as_without_compilation(family, counted):
     """40 images in batches of 16: the smaller last batch of an epoch makes no graph, nor does a second epoch."""
     *_, graphs, breaks = FAMILIES[family]

@@ -16,7 +16,7 @@ import pytest
 
 from collabench.study.allocation import allocation, needs_of_run
 from collabench.study.study import load_study
-from tests.support.growing import growing_project
+from tests.support.growing import LOOKS, growing_project
 from tests.support.project import ROOT, collabench, commit_all, contents, copy_project, environment
 from tests.support.running import PROFILE as GROWING
 from tests.support.running import finish, home
@@ -138,14 +138,16 @@ def test_a_study_on_slurm_gives_the_bytes_of_a_study_on_this_machine(project, tm
 
 
 def test_a_study_that_grows_gives_on_slurm_the_bytes_of_this_machine(tmp_path):
-    folder = growing_project(tmp_path / "project", workflow=True)
+    folder = growing_project(
+        tmp_path / "project", workflow=True, seeds_per_job=LOOKS[0]
+    )  # fewer jobs, which start slowly
     change(folder / "profiles/slurm/config.yaml", "before-status-checks: 15", "before-status-checks: 3")
     code, output, jobs = on_slurm(folder, f"collabench reproduce -p {GROWING} --slurm")
     log = (home(folder) / "state" / "logs" / "reproduce.log").read_text()
     assert code == 0, output + log[-3000:]
     assert "round 2: " in log and {job["JobState"] for job in jobs} == {"COMPLETED"}
     here = {name: content for name, content in contents(home(folder) / "runs").items() if not name.endswith(".done")}
-    again = growing_project(tmp_path / "again")
+    again = growing_project(tmp_path / "again", seeds_per_job=LOOKS[0])
     finish(again, "run", "--cores", "2")
     assert contents(home(again) / "runs") == here
 

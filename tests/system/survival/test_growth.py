@@ -17,7 +17,7 @@ from collabench.storage.results import RESULT, Failure, load_measured
 from collabench.study.blocks import UNTIL
 from collabench.study.growth import round_in_progress
 from collabench.study.study import Study, load_study
-from tests.support.growing import FIRST_SEED, LOOKS, growing_project
+from tests.support.growing import FIRST_SEED, LOOKS, THREE_LOOKS, growing_project
 from tests.support.kills import wait_for_training
 from tests.support.project import dvc, stages, use_remote
 from tests.support.running import (
@@ -114,8 +114,14 @@ def in_round(folder: Path, number: int, started: Started) -> bool:
     return False
 
 
-@pytest.mark.parametrize("moment", ["in the first round", "as the second round begins", "in the second round"])
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("moment", "sent"),  # the other signal at each moment: test_kills.py, by chance
+    [
+        ("in the first round", signal.SIGKILL),
+        ("as the second round begins", signal.SIGTERM),
+        ("in the second round", signal.SIGKILL),
+    ],
+)
 def test_a_kill_changes_nothing(whole, tmp_path, moment, sent):
     folder = growing_project(tmp_path / "project", workflow=True)
     started = Started(folder, command(*REPRODUCE))
@@ -204,16 +210,20 @@ def call(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_bare_snakemake_trains_a_round_at_each_start(whole, tmp_path):
-    folder = growing_project(tmp_path / "project", workflow=True)
+def test_bare_snakemake_trains_a_round_at_each_start_and_run_trains_them_all(tmp_path):
+    """Of a study that grows twice."""
+    folder = growing_project(tmp_path / "project", workflow=True, looks=THREE_LOOKS)
     rounds = 0
     while rounds == 0 or study_in(folder).ahead:
         output = call(folder, "-m", "snakemake", "--config", f"profile={PROFILE}")
         rounds += 1
-        assert rounds <= len(LOOKS)
+        assert rounds <= len(THREE_LOOKS)
         assert ("start again" in output) == bool(study_in(folder).ahead)
     assert rounds == 3
-    assert_same(folder, whole)
+    other = growing_project(tmp_path / "other", looks=THREE_LOOKS)
+    assert "round 3: " in finish(other, "run", "--cores", "2")
+    assert differing(results(folder), results(other)) == []
+    assert states(study_in(folder)) == states(study_in(other))
 
 
 def test_plain_dvc_gives_the_same_bytes(whole, tmp_path):

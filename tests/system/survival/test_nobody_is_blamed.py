@@ -17,10 +17,19 @@ from collabench.core.device_errors import kills_for_memory
 from collabench.core.errors import DeviceError
 from collabench.models.convolution import compiled
 from collabench.study.runner import Runner
+from collabench.study.study import Study
 from collabench.training import device as training_device
 from pipeline.stages import run_stage
 from tests.support.running import PROFILE, environment, small_project, with_workflow
 from tests.support.tiny import tiny_study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    """Whose runs can begin, and none of which ever ends here: a machine's failure leaves nothing in its folder."""
+    made = tiny_study(tmp_path_factory.mktemp("study"), seeds=2)
+    made.inputs.prepare_for(made.plan.runs, lambda line: None)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -45,9 +54,7 @@ from tests.support.tiny import tiny_study
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_no_run_is_blamed_for_a_machine_that_cannot_go_on(tmp_path, monkeypatch, error, said, device):
-    study = tiny_study(tmp_path, seeds=2)
-    study.inputs.prepare_for(study.plan.runs, lambda line: None)
+def test_no_run_is_blamed_for_a_machine_that_cannot_go_on(study, monkeypatch, error, said, device):
     monkeypatch.setattr(training_device, "choose_device", lambda wanted: torch.device("cpu"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     tried = []

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.support.project import ROOT, environment
 
@@ -62,6 +63,7 @@ def test_every_module_is_imported(tmp_path):
     assert int(done.stdout) > 150
 
 
+@pytest.mark.slow
 def test_a_study_is_run_and_reported(tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS)
     for command in ("run", "report", "plan"):
