@@ -18,6 +18,7 @@ import difflib
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -205,6 +206,15 @@ def code_of(page: str) -> Iterator[str]:
     yield from re.findall(r"`([^`\n]+)`", plain(page))
 
 
+@cache
+def the_command():
+    from typer.main import get_command
+
+    from collabench.cli.app import app
+
+    return get_command(app)
+
+
 def _options(command) -> set[str]:
     names = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     return {name for name in names if name.startswith("-")} | {"--help"}
@@ -212,11 +222,7 @@ def _options(command) -> set[str]:
 
 def unknown_commands(page: str) -> list[str]:
     """Commands of ``collabench``, targets of make and modules after ``python -m`` that don't exist, and options."""
-    from typer.main import get_command
-
-    from collabench.cli.app import app
-
-    top = get_command(app)
+    top = the_command()
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     found = []
     for code in code_of(page):
@@ -286,17 +292,13 @@ def _commands(command, path: str = "collabench") -> Iterator[tuple[str, set[str]
 
 
 def test_the_reference_lists_every_command_with_its_options():
-    from typer.main import get_command
-
-    from collabench.cli.app import app
-
     page = (ROOT / "docs" / "reference" / "commands.md").read_text()
     listed = {
         row[1]: set(re.findall(r"`(--[\w-]+)`", row[2].replace("no `--profile`", "")))
         for row in re.finditer(r"^\| `(collabench [a-z ]+)` \|[^|]*\|([^|\n]*)\|$", page, re.MULTILINE)
     }
     usual = {"--profile", "-p", "--root", "--help"}
-    assert listed == {name: options - usual for name, options in _commands(get_command(app))}
+    assert listed == {name: options - usual for name, options in _commands(the_command())}
 
 
 def test_the_reference_names_every_field_of_params_yaml_and_of_a_result():
