@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,14 +54,22 @@ def suite() -> dict[str, str]:
     return library(TESTS)
 
 
-def statements(source: str) -> Iterator[tuple[str, bool]]:
+@cache
+def tree_of(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+@cache
+def statements(source: str) -> tuple[tuple[str, bool], ...]:
     """(what is imported, dotted; whether that happens when the module is imported) for every import in the source."""
-    for node in ast.walk(tree := ast.parse(source)):
+    tree, found = tree_of(source), []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node in tree.body) for alias in node.names)
+            found += [(alias.name, node in tree.body) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports are not used"
-            yield from ((f"{node.module}.{alias.name}", node in tree.body) for alias in node.names)
+            found += [(f"{node.module}.{alias.name}", node in tree.body) for alias in node.names]
+    return tuple(found)
 
 
 def imports(modules: Modules) -> Iterator[tuple[str, str, bool]]:
@@ -157,7 +166,7 @@ def texts_of_the_system(modules: Modules) -> list[str]:
     ``training/device`` reads the kernel's files, which Linux alone has."""
     lines = []
     for name, source in modules.items():
-        for node in ast.walk(ast.parse(source)):
+        for node in ast.walk(tree_of(source)):
             if not isinstance(node, ast.Call) or name == "training/device":
                 continue
             given = {keyword.arg: keyword.value for keyword in node.keywords}
@@ -248,7 +257,7 @@ def test_every_package_is_there_and_says_what_it_is():
     modules = library()
     assert {name.split("/")[0] for name in modules if "/" in name} == set(ALLOWED)
     for name, source in modules.items():
-        assert ast.get_docstring(ast.parse(source)), f"{name} has no docstring"
+        assert ast.get_docstring(tree_of(source)), f"{name} has no docstring"
 
 
 def test_the_order_of_packages_is_from_the_ground_up():
