@@ -20,7 +20,8 @@ from tests.support.fabricated import write_measured, write_results
 from tests.support.studies import CLEAN_TABLE, study_in, write_params
 
 COMMANDS = (
-    "plan", "run", "estimate", "report", "reproduce", "memory", "share", "import", "doctor", "gc", "export", "verify",
+    "plan", "run", "estimate", "report", "reproduce", "memory", "share", "import", "doctor", "gc", "export", "record",
+    "verify",
     "explain", "data list",
     "data prepare", "data digest", "schema", "init", "fetch", "doubts", "evaluate",
 )  # fmt: skip
