@@ -280,23 +280,21 @@ def test_the_terminal_shows_every_row_and_where_the_rest_lies(study):
     assert max(map(len, text.splitlines())) <= 120 + len(str(built.folder))
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_the_terminal_fits_its_width(tmp_path, width, monkeypatch):
+def test_the_terminal_fits_its_width(tmp_path, monkeypatch):
     study = study_in(tmp_path)
     declare(study, claim(statement="Collaborative learning is better than individual learning of the same network.",
                          compare=[{"method": "simple-2", "baseline": "individual"}]))  # fmt: skip
     build(study)
-    text = terminal_summary(study.workspace, width=width)
-    lines = [line for line in text.splitlines() if not line.startswith("The whole report: ")]
-    assert max(map(len, lines)) <= width
-    words = " ".join(text.split())
-    assert (
-        "supported Collaborative learning is better than individual learning of the same network. [song2018]" in words
-    )
-    row = next(index for index, line in enumerate(lines) if line.startswith("simple-2") and "10.50" in line)
-    assert "−2.00" in lines[row] and "[−2.94, −1.06]" in lines[row] + lines[row + 1]
-    monkeypatch.setenv("COLUMNS", str(width))
-    assert terminal_summary(study.workspace) == text
+    said = "supported Collaborative learning is better than individual learning of the same network. [song2018]"
+    for width in (60, 80, 120):
+        text = terminal_summary(study.workspace, width=width)
+        lines = [line for line in text.splitlines() if not line.startswith("The whole report: ")]
+        assert max(map(len, lines)) <= width
+        assert said in " ".join(text.split())
+        row = next(index for index, line in enumerate(lines) if line.startswith("simple-2") and "10.50" in line)
+        assert "−2.00" in lines[row] and "[−2.94, −1.06]" in lines[row] + lines[row + 1]
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert terminal_summary(study.workspace) == text
 
 
 def test_the_overview_crosses_methods_and_conditions_and_its_links_lead_somewhere(tmp_path):

@@ -204,6 +204,7 @@ def test_the_rate_of_a_configuration_is_that_of_the_most_similar_one():
     assert speed.nearest(named["individual on a DenseNet"], round(per_image), rates) in rates
 
 
+@pytest.mark.slow  # real processes; the leases themselves: core/test_leases.py
 def test_leases_are_shared_and_waited_for(tmp_path, monkeypatch):
     """No GPU is needed: a lease is a file."""
     monkeypatch.setenv("COLLABENCH_GPU_LEASES", str(tmp_path))
