@@ -397,7 +397,7 @@ def test_logits_of_another_shape_are_named_although_their_checksum_fits(project)
     path, study = kinds(project)["logits"], load_study(project, PROFILE)
     save_file({"deployed": torch.zeros(3, 2).half()}, path)
     _sign(path)
-    with pytest.raises(ResultError, match="logits of shape") as caught:
+    with pytest.raises(ResultError, match="holds predictions for 3 test images, there are") as caught:
         build_report(study.params, study.plan, study.workspace)
     assert str(path) in str(caught.value)
 
