@@ -141,15 +141,18 @@ def test_what_an_image_copies_is_enough_for_the_package_with_its_workflow(tmp_pa
         assert any(f"{entry}/".startswith(f"collabench/workflow/{name}/") for entry in names), name
 
 
-@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed: pip install uv")
+@pytest.mark.slow
 def test_uv_finds_every_version_of_the_lock_file(tmp_path):
+    uv = Path(sys.executable).with_name("uv")
     page = (ROOT / "docs" / "how-to" / "install.md").read_text()
     commands = [shlex.split(line) for line in re.findall(r"^\$ (uv .*)$", page, re.MULTILINE)]
     assert [command[1:3] for command in commands[:2]] == [["venv", "--python"], ["pip", "sync"]]
     shutil.copy(ROOT / "requirements.lock", tmp_path / "requirements.lock")
     plain = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
     for command in (["uv", "venv", "--python", sys.executable, ".venv"], [*commands[1], "--dry-run"]):
-        done = subprocess.run(command, cwd=tmp_path, env=plain, text=True, capture_output=True, check=False)
+        done = subprocess.run([uv, *command[1:]], cwd=tmp_path, env=plain, text=True, capture_output=True, check=False)
+        if done.returncode and re.search("Failed to fetch|dns error|error sending request", done.stderr):
+            pytest.skip("the registry cannot be reached")
         assert done.returncode == 0, done.stderr[-2000:]
     assert f" + torch=={pinned('torch')}" in done.stderr
 
