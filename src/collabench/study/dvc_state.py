@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def entries_if_unchanged(root: Path, profile: str) -> dict[str, Any] | None:
     """Return what ``dvc.lock`` records of the profile's stages, if DVC would run none of them; else None.
 
     They are compared as ``dvc status`` compares them: commands, the lists of dependencies and outputs, the content of
-    each of these on disk, and that DVC's cache holds the outputs.
+    each of these on disk, and that DVC's cache holds the outputs. Where the content of one differs, its files get a new
+    modification time: DVC then reads them, and does not trust that a file of the same size and time is the same.
     """
     try:
         locked = _mapping(read_yaml(root / "dvc.lock").value, "stages")
@@ -72,6 +74,7 @@ def _compare(defined: dict[str, Any], locked: dict[str, Any], profile: str, disk
             raise _CannotTell
         for one in locked[kind]:
             if one["hash"] != "md5" or disk.name(one["path"]) != one["md5"]:
+                disk.distrust(one["path"])
                 raise _CannotTell
     for path, output in outputs.items():
         if output.cached and not disk.is_cached(path):
@@ -119,6 +122,13 @@ class _Disk:
             else:
                 self._names[path] = md5_of(place) or ""
         return self._names[path]
+
+    def distrust(self, path: str) -> None:
+        """Give the files of a path the present time as that of their modification, where that is permitted."""
+        place = self._root / path
+        for file in self._within.get(path, {"": None}):
+            with suppress(OSError):
+                os.utime(place / file if file else place)
 
     def is_cached(self, path: str) -> bool:
         """Return whether DVC's cache, in its usual place, has the content of a path."""
