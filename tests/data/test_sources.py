@@ -99,7 +99,8 @@ def test_svhn(tmp_path):
         (lambda content: gzip.compress(b"\0\0\x0d" + gzip.decompress(content)[3:]), "not an IDX file of bytes"),
     ],
 )
-def test_a_damaged_idx_file_is_named(tmp_path, change, said):
+def test_a_damaged_idx_file_is_named(tmp_path, monkeypatch, change, said):
+    monkeypatch.setattr("collabench.data.download.WAIT_SECONDS", 0)
     first, *others = formats.write_mnist(tmp_path / "placed")
     file = tmp_path / "placed" / first.name
     file.write_bytes(change(file.read_bytes()))
