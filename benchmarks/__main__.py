@@ -68,10 +68,13 @@ class Bench:
 def machine(bench: Bench) -> Rows:
     import torch
 
+    from collabench.models.convolution.compiled import lanes
     from collabench.training.device import describe
 
+    # describe ends with what torch may use, which portable arithmetic limits; the loops use all that there is.
+    processor = describe(torch.device("cpu")).rpartition(", ")[0]
     return ["fact", "value"], [
-        ["processor", describe(torch.device("cpu"))],
+        ["processor", f"{processor}, {'AVX-512' if lanes() == 16 else 'AVX2'}"],
         ["cores used", str(bench.cores)],
         ["torch", torch.__version__],
         ["convolution peak, one thread", f"{bench.peak / 1e9:.1f} GFLOP/s"],
