@@ -123,9 +123,9 @@ class _Skipping(nn.Module):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": {"method": "dmll"}}, "method.method: Input should be"),
-        ({"method": {"method": "dml", "netwroks": 4}}, "method.netwroks: unknown key 'netwroks'; keys that would be"),
-        ({"method": {"method": "dml", "networks": 1}}, "method.networks: Input should be greater than or equal to 2"),
+        ({"method": {"method": "dmll"}}, "method.method: must be"),
+        ({"method": {"method": "dml", "netwroks": 4}}, "unknown key 'netwroks' (did you mean networks?)"),
+        ({"method": {"method": "dml", "networks": 1}}, "method.networks: must be at least 2"),
         ({"method": {}}, "the key 'method' is missing"),
         ({"method": {"method": "ensemble"}}, "method ensemble: trains nothing"),
         ({"method": {"method": "kd"}}, "method kd: needs 1 trained networks as teachers, 0 are given"),

@@ -99,7 +99,7 @@ def test_a_package_that_is_missing_is_named(fresh):
     [
         (["plan", "-p", "smal"], "there is no profile 'smal'; profiles: small"),
         (["run", "-p", "small", "--method", "none"],
-         "no run of profile small fits these options; `collabench plan` lists them"),
+         "no run of profile small fits --method none; `collabench plan -p small` lists them"),
         (["run", "-p", "small", "--cores", "0"], "CORES=0: must be a whole number, at least 1"),
         (["estimate", "-p", "small", "--budget", "0"], "--budget 0: a budget is a positive number of hours"),
         (["export", "-p", "small", "--out", "x", "--configuration", "none"],
@@ -120,7 +120,7 @@ def test_a_mistake_is_said_in_one_line_with_exit_code_2(collabench, fresh, argum
 def test_an_unknown_option_or_command_has_exit_code_2(collabench):
     assert collabench("plan", "--profil", "x").code == 2
     called = collabench("plam")
-    assert called.code == 2 and "No such command 'plam'" in called.err
+    assert called.code == 2 and "no such command 'plam'" in called.err
 
 
 # ------------------------------------------------------------------------------------------------------------- plan

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 from collabench.config import yaml_file
+from collabench.config.fields import PATTERNS
+from collabench.config.json_schema import schema_text
 from collabench.config.params import load_params
 from collabench.config.yaml_file import read_yaml
 from collabench.core.errors import ConfigError
@@ -43,10 +47,44 @@ def test_good_file(tmp_path):
 @pytest.mark.parametrize(
     "old,new,where,what",
     [
-        ("epochs: 2", "epoch: 2", ":8: recipes.fast.epoch", "keys that would be right: epochs, batch_size"),
-        ("epochs: 2", "epochs: two", ":8: recipes.fast.epochs", "valid integer (it says 'two')"),
-        ("epochs: 2", "epochs: 0", ":8: recipes.fast.epochs", "greater than or equal to 1"),
-        ("epochs: 2", "epochs: 2.5", ":8: recipes.fast.epochs", "valid integer"),
+        (
+            "epochs: 2",
+            "epoch: 2",
+            ":8: recipes.fast.epoch",
+            "'epoch' (did you mean epochs?); keys that would be right: epochs, b",
+        ),
+        ("epochs: 2", "epochs: two", ":8: recipes.fast.epochs", "must be a whole number (it says 'two')"),
+        ("epochs: 2", "epochs: '2'", ":8: recipes.fast.epochs", "whole number (it says '2': remove the quotes)"),
+        ("epochs: 2", "epochs: 0", ":8: recipes.fast.epochs", "must be at least 1 (it says 0)"),
+        ("epochs: 2", "epochs: 2.5", ":8: recipes.fast.epochs", "must be a whole number (it says 2.5)"),
+        ("epochs: 2", "epochs: yes", ":8: recipes.fast.epochs", "must be a whole number (it says 'yes')"),
+        ("epochs: 2", "epochs: true", ":8: recipes.fast.epochs", "must be a whole number (it says true)"),
+        ("epochs: 2", "epochs:", ":8: recipes.fast.epochs", "must be a whole number (it says nothing)"),
+        ("epochs: 2", "epochs: [2]", ":8: recipes.fast.epochs", "must be a whole number (it says [2])"),
+        ("epochs: 2", "epochs: 2, betas: [0.9]", ":8: recipes.fast.betas: must", "at least 2 entries"),
+        ("epochs: 2", "epochs: 2, betas: [0, 0, 0]", ":8: recipes.fast.betas: must", "at most 2 entries"),
+        ("epochs: 2", "epochs: 2, compile: 3", ":8: recipes.fast.compile", "must be true or false, or 'cuda-graphs' ("),
+        ("epochs: 2", "epochs: 2, augmentation: flip", "fast.augmentation", "must have keys, as in {key: value} (it"),
+        (
+            "milestones: [1]",
+            "milestones: 1",
+            "recipes.fast.milestones",
+            "must be a list, in square brackets (it says 1)",
+        ),
+        (
+            "source: digits}",
+            "source: images, path: x, sha256: AB}",
+            ":2: datasets.digits.sha256",
+            "must be a SHA-256: ",
+        ),
+        ("description: a test", "description: ''", ":14: profiles.tiny.description", "must not be empty"),
+        (
+            "models: [small]",
+            "models: []",
+            ":17: profiles.tiny.tables.0.models",
+            "must have at least 1 entry (it says [])",
+        ),
+        ("kind: none", "kind: uniform", ":4: noise.clean", "kind: uniform needs a rate above 0"),
         ("epochs: 2, ", "", ":8: recipes.fast.epochs", "missing"),
         ("learning_rate: 1e-1", "learning_rate: .nan", ":8: recipes.fast.learning_rate", "not a finite number"),
         ("milestones: [1]", "milestones: [5]", ":8: recipes.fast", "between 1 and epochs - 1"),
@@ -55,9 +93,9 @@ def test_good_file(tmp_path):
         ("family: cifar_resnet", "family: resnot", ":6: models.small", "cifar_resnet"),
         ("method: song2018", "method: song2019", ":11: methods.tree", "song2018"),
         ("method: song2018", "method: song2018, heads: 3", ":11: methods.tree", "binary tree"),
-        ("method: song2018", "method: song2018, beta: 1.5", ":11: methods.tree.beta", "less than or equal to 1"),
+        ("method: song2018", "method: song2018, beta: 1.5", ":11: methods.tree.beta", "must be at most 1"),
         ("source: digits}", "source: digitz}", ":2: datasets.digits.source", "'digits', 'cifar10'"),
-        ("kind: none", "kind: none, rate: 0.5", ":4: noise.clean", "rate 0"),
+        ("kind: none", "kind: none, rate: 0.5", ":4: noise.clean", "no rate above 0; remove"),
         ("models: [small]", "models: [big]", ":17: profiles.tiny.tables.0.models.0", "defined there: small"),
         ("methods: [individual, tree]", "methods: [tree]", ":17: profiles.tiny.tables.0", "baseline 'individual'"),
         ("seeds: 2", "seeds: 2\n    seeds: 3", ":16:", "stands here and on line 15"),
@@ -73,6 +111,17 @@ def test_mistakes(tmp_path, old, new, where, what):
     assert where in message and what in message, message
 
 
+def test_a_misspelt_key_is_one_mistake_although_the_right_one_is_missing(tmp_path):
+    assert "more mistake" not in refusal(write(tmp_path, GOOD.replace("epochs: 2", "epoch: 2", 1)))
+    assert refusal(write(tmp_path, GOOD.replace("epochs: 2", "epoch: 2, width: 3", 1))).endswith("(and 1 more mistake)")
+
+
+def test_every_pattern_of_the_schema_has_words_of_its_own():
+    """A regular expression says nothing to somebody who mistyped a name."""
+    patterns = {json.loads(text) for text in re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', schema_text())}
+    assert len(patterns) > 3 and patterns <= set(PATTERNS)
+
+
 @pytest.mark.parametrize(
     "content,what",
     [
@@ -83,7 +132,7 @@ def test_mistakes(tmp_path, old, new, where, what):
         (b"a: !!python/object:os.system {}", "not"),
         (b"a: 99999999999999999999999999", "too large"),
         (b"<<: {a: 1}", "merge keys"),
-        (b"[1, 2]", "should be an object"),
+        (b"[1, 2]", "must have keys, as in"),
         (b"- " * 3000 + b"1", ""),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_union_that_does_not_fit_is_refused_in_a_line(tmp_path, whole, said):
 
 
 def test_two_tables_of_one_name_are_refused_in_a_union_too(tmp_path):
-    with pytest.raises(ConfigError, match=r"union_of: two tables have the same name"):
+    with pytest.raises(ConfigError, match=r"union_of: two tables have the name 'a'"):
         load_params(written(tmp_path, union(), second=FIRST))
 
 

@@ -94,4 +94,4 @@ def test_a_mistake_in_a_file_ends_a_command_with_its_line(project):
 
 def test_without_the_folder_an_entry_is_refused_as_ever(project, collabench):
     called = collabench("plan", "-p", "smoke", "--root", project)
-    assert called.code == 2 and "methods.mine.method: Input should be " in called.err
+    assert called.code == 2 and "methods.mine.method: must be " in called.err

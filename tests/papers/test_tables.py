@@ -52,7 +52,7 @@ needs_texts = pytest.mark.skipif(not TEXTS.is_dir(), reason=f"the source texts a
         ("labels: [noisy],", "labels: [noisy], spreads: {three: 0.5},", "one.yaml:",
          "row noisy, spreads: 'three' is not a column"),
         ("labels: [noisy],", "labels: [noisy], spreads: {plain: -1},", "one.yaml:13: rows.noisy.spreads.plain",
-         "greater than"),
+         "must be at least 0 (it says -1)"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_table_is_one_line(project, old, new, where, what):

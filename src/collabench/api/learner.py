@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from collabench.config.compatibility import check_settings_have_effect
 from collabench.config.sections import MethodConfig
 from collabench.config.validation import validate
+from collabench.config.wording import must
 from collabench.config.yaml_file import Document
 from collabench.core.errors import ConfigError
 from collabench.core.seeding import dropout_seed, stream_seed
@@ -223,7 +224,7 @@ def _own_network(stages: Mapping[str, Sequence[str]] | None) -> _OwnNetwork:
         TypeAdapter(Stages).validate_python(found)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(f"stages: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ConfigError(f"stages: {'.'.join(map(str, first['loc']))}: {must(first)}") from None
     return _OwnNetwork.model_construct(number=number, stages=found)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -67,6 +68,9 @@ Set = Annotated[
     typer.Option("--set", help="section.name.key=value in place of a value of params.yaml; repeatable."),
 ]
 HERE = Path(".")
+
+#: What typer raises for a mistake in the command line.
+_UsageError: Any = typer.BadParameter.__mro__[1]
 
 #: Exit code of a command that was interrupted: 128 plus the number of SIGINT.
 _INTERRUPTED = 130
@@ -130,11 +134,49 @@ def main() -> None:
         sys.stdout, sys.stderr = shown
 
 
+def _call() -> None:
+    """Run the command that the command line names, and end with its exit code.
+
+    Raises CollabenchError for a mistake in the command line, of which typer itself would print four lines.
+    """
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # no command is named: the help is shown
+            error.show()
+            sys.exit(error.exit_code)
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        called = error.ctx.command_path if error.ctx is not None else f"collabench {command}"
+        raise CollabenchError(f"{_refused(error)}; see {called} --help") from None
+
+
+def _refused(error: Any) -> str:
+    """What is wrong with the command line, with the option or argument that is meant."""
+    said = str(error.format_message()).rstrip(".?")
+    parameter, cause = getattr(error, "param", None), error.__cause__
+    if parameter is not None:
+        option = parameter.param_type_name == "option"
+        name = parameter.opts[0] if option else f"{{{parameter.name}}}"
+        if type(error).__name__ == "MissingParameter":
+            return f"the {'option' if option else 'argument'} {name} is missing"
+        if hasattr(cause, "errors"):  # pydantic's, by which typer reads values
+            from collabench.config.wording import must
+
+            first = cause.errors()[0]
+            _, several, choices = first["msg"].partition(" is not one of ")
+            what = f"must be one of {choices}".rstrip(".").replace("'", "") if several else must(first)
+            return f"{name} {first['input']}: {what}"
+    said = re.sub(r"^Got unexpected extra arguments?(\(s\))? \((.*)\)$", r"unexpected argument: \2", said)
+    said = said.replace(" requires an argument", " needs a value")
+    head, asks, near = said.partition(". Did you mean ")
+    return head[:1].lower() + head[1:] + (f" (did you mean {near}?)" if asks else "")
+
+
 def _main() -> None:
     try:
         try:
             arithmetic.chosen()  # a mistake in the environment
-            app()
+            _call()
         finally:
             sys.stdout.flush()
     except (SystemExit, KeyboardInterrupt) as end:

@@ -22,7 +22,7 @@ def init(
 
     names = create(folder)
     print(f"{folder}: {len(names)} files; README.md says what each is for")
-    print(f"next: cd {folder} && collabench run -p smoke && collabench report -p smoke")
+    print(f"Next: cd {folder} && collabench run -p smoke && collabench report -p smoke")
 
 
 @app.command()

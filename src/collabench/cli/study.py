@@ -177,7 +177,9 @@ def run(
 
     chosen = choose(study)
     if not chosen:
-        raise CollabenchError(f"no run of profile {profile} fits these options; `collabench plan` lists them")
+        given = {"--method": method, "--seed": seed, "--configuration": configuration, "--shard": shard}
+        named = " ".join(f"{option} {value}" for option, value in given.items() if value is not None)
+        raise CollabenchError(f"no run of profile {profile} fits {named}; `collabench plan -p {profile}` lists them")
     available = resources.choose(study.profile.device, cores=cores, gpus=gpus)
     study.check_device(available.device)
     print(torchrun.describe(available) if shared else available.describe(), flush=True)

@@ -153,7 +153,8 @@ class NoiseConfig(Record):
         if self.kind in ("matrix", "file"):
             self._check_given()
         elif (self.kind == "none") != (self.rate == 0.0):
-            raise ValueError("kind: none goes with rate 0, every other kind with a rate above 0")
+            none = "kind: none changes no label: it has no rate above 0; remove rate"
+            raise ValueError(none if self.kind == "none" else f"kind: {self.kind} needs a rate above 0: rate: 0.2")
         fixed = {"none": "changes no label", "file": "draws no label",
                  "instance": "draws each image's label once, by the image's own probabilities"}  # fmt: skip
         if self.kind in fixed and (self.when, self.count, self.hit) != ("static", "exact", "redrawn"):

@@ -247,8 +247,9 @@ class ProfileConfig(Record):
         if self.first_seed + max([self.seeds, *(table.seeds or 0 for table in self.tables)]) > 1000:
             raise ValueError("seeds go up to 999: first_seed and seeds together must not exceed 1000")
         names = [table.name.lower() for table in self.tables]
-        if len(set(names)) != len(names):
-            raise ValueError("two tables have the same name, or names that differ in large and small letters only")
+        if twice := next((table.name for table in self.tables if names.count(table.name.lower()) > 1), None):
+            raise ValueError(f"two tables have the name {twice!r}, or names that differ from it in large and small "
+                             "letters only; rename one")  # fmt: skip
         return self
 
     def seed_range(self, count: int | None = None) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
+from collabench.config.wording import alternatives, entries, found, near_key, unknown
 from collabench.config.yaml_file import Document, KeyPath, shorten
 from collabench.core.errors import ConfigError
 from collabench.core.record import Record
@@ -39,27 +40,27 @@ def _explain(document: Document, error: ValidationError, kind: Any, key_path: Ke
     places = [_location(document.value, key_path, e) for e in errors]
     # A value that fits none of several types has one error for each type. An error inside the value says most.
     inside = [i for i, place in enumerate(places) if place[: len(places[0])] == places[0]]
-    unknown = [i for i, e in enumerate(errors) if e["type"] == "extra_forbidden"]
-    chosen = unknown[0] if unknown else max(inside, key=lambda i: len(places[i]))
+    strange = [i for i, e in enumerate(errors) if e["type"] == "extra_forbidden"]
+    chosen = strange[0] if strange else max(inside, key=lambda i: len(places[i]))
     first, location = errors[chosen], places[chosen]
     same = [e for e, place in zip(errors, places, strict=True) if place == location and e["type"] != "extra_forbidden"]
-    messages = dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in same)
-    message, says = ", or ".join(messages), first["input"]
-    if first["type"] == "extra_forbidden":
-        message = (
-            f"unknown key {shorten(location[-1])}; keys that would be right: {', '.join(_keys_at(kind, first['loc']))}"
-        )
-        says = None
-    elif first["type"] in ("missing", "union_tag_not_found"):
-        message, says = f"the key {location[-1]!r} is missing", None
-    elif first["type"] == "union_tag_invalid":
-        says = says[location[-1]]
-        message = f"Input should be {' or '.join(first['ctx']['expected_tags'].rsplit(', ', 1))}"
-    if says is not None and not isinstance(says, dict | list):
-        message += f" (it says {shorten(says)})"
     elsewhere = {place for place in places if place != location[: len(place)]}
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(kind, first["loc"])
+        message = unknown(location[-1], known)
+        elsewhere.discard((*location[:-1], near_key(location[-1], known) or ""))  # it is missing where it is misspelt
+    elif first["type"] == "missing" and isinstance(location[-1], int):  # of a list with a fixed number of entries
+        message = f"must have at least {entries(location[-1] + 1)}"
+        location = location[:-1]
+    elif first["type"] in ("missing", "union_tag_not_found"):
+        message = f"the key {location[-1]!r} is missing"
+    elif first["type"] == "union_tag_invalid":
+        says = shorten(first["input"][location[-1]])
+        message = f"must be {' or '.join(first['ctx']['expected_tags'].rsplit(', ', 1))} (it says {says})"
+    else:
+        message = alternatives(same) + found(first)
     if elsewhere:
-        message += f" (and {len(elsewhere)} more)"
+        message += f" (and {len(elsewhere)} more {'mistakes' if len(elsewhere) > 1 else 'mistake'})"
     return document.error(location, message)
 
 

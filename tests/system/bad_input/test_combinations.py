@@ -50,7 +50,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"methods": {"method": "okddip", "split_after": "nope"}}, "the backbone has no split point 'nope'"),
     # Heads that the tree cannot give
     ({"methods": SONG | {"heads": 3}}, "a binary tree has 1, 2, 4, 8, … heads, not 3"),
-    ({"methods": SONG | {"heads": 0}}, "methods.tried.heads: Input should be greater than or equal to 1"),
+    ({"methods": SONG | {"heads": 0}}, "methods.tried.heads: must be at least 1"),
     ({"methods": SONG | {"heads": 8}}, "no default split points for 3 splits"),
     ({"methods": SONG | {"graph": "simple_ilr", "split_after": ["stage1", "stage2"]}},
      "simple_ilr with 4 heads has 1 split"),
@@ -60,17 +60,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
      "splits describes the whole tree"),
     ({"methods": SONG | {"splits": [{"after": s, "branches": 9} for s in ("stage1", "stage2")]}},
      "81 heads; at most 64"),
-    ({"methods": {"method": "okddip", "heads": 2}}, "methods.tried.heads: Input should be greater than or equal to 3"),
+    ({"methods": {"method": "okddip", "heads": 2}}, "methods.tried.heads: must be at least 3"),
     # K and T out of range
-    ({"methods": FANG | {"out_branches": 0}}, "methods.tried.out_branches: Input should be greater than or equal to 1"),
-    ({"methods": FANG | {"out_branches": 9}}, "methods.tried.out_branches: Input should be less than or equal to 8"),
+    ({"methods": FANG | {"out_branches": 0}}, "methods.tried.out_branches: must be at least 1"),
+    ({"methods": FANG | {"out_branches": 9}}, "methods.tried.out_branches: must be at most 8"),
     *(
-        ({"methods": {"method": name, field: bad}}, f"methods.tried.{field}: Input should be {what}")
+        ({"methods": {"method": name, field: bad}}, f"methods.tried.{field}: must be {what}")
         for name, field in (("song2018", "temperature"), ("kd", "temperature"), ("dml", "temperature"),
                             ("one", "temperature"), ("okddip", "temperature"), ("wang2018", "temperature"),
                             ("fang2021", "out_temperature"), ("fang2021", "mid_temperature"))
-        for bad, what in ((0, "greater than or equal to 0.01"), (-2.0, "greater than"), (1e9,
-            "less than or equal to 1000"))
+        for bad, what in ((0, "at least 0.01"), (-2.0, "at least"), (1e9, "at most 1000"))
     ),
     # Models that the images do not fit
     ({"models": {"family": "vgg", "depth": 16}, "methods": PLAIN},
@@ -107,7 +106,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"models": custom("tests.support.networks:no_network"), "methods": PLAIN}, "it must return a torch.nn.Module"),
     ({"models": custom("tests.support.networks:raises"), "methods": PLAIN}, "(ZeroDivisionError: division by zero)"),
     # fang2021's losses
-    ({"methods": FANG | {"losses": ["outer"]}}, "methods.tried.losses.0: Input should be 'out', 'mid', 'pull_push' or"),
+    ({"methods": FANG | {"losses": ["outer"]}}, "methods.tried.losses.0: must be 'out', 'mid', 'pull_push' or"),
     ({"methods": FANG | {"losses": []}}, "methods.tried.losses: "),
     ({"methods": FANG | {"losses": ["out", "out"]}}, "losses names a loss twice"),
     ({"methods": FANG | {"losses": ["out"], "mid_alpha": 0.1}},

@@ -68,10 +68,11 @@ COMMANDS = {
     "a GPU that is none": (["run", "-p", "tiny", "--gpus", "97"], "GPUS=97"),
     "GPUs in words": (["run", "-p", "tiny", "--gpus", "all"], "GPUS=all"),
     "no GPU for a GPU profile": (["run", "-p", "gpu", "--gpus", "none"], "device: cuda"),
-    "an unknown seed": (["run", "-p", "tiny", "--seed", "77"], "no run of profile tiny fits these options"),
-    "an unknown method": (["run", "-p", "tiny", "--method", "nope"], "no run of profile tiny fits these options"),
+    "an unknown seed": (["run", "-p", "tiny", "--seed", "77"], "no run of profile tiny fits --seed 77;"),
+    "an unknown method": (["run", "-p", "tiny", "--method", "nope", "--seed", "0"],
+        "fits --method nope --seed 0; `collabench plan -p tiny` lists"),
     "an unknown configuration": (["run", "-p", "tiny", "--configuration", "x"],
-        "no run of profile tiny fits these options"),
+        "no run of profile tiny fits --configuration x;"),
     "a shard that is none": (["run", "-p", "tiny", "--shard", "3/2"], "--shard 3/2: write i/k"),
     "data that is not there": (["run", "-p", "absent"], "data set photos: "),
     "the same data, reproduced": (["reproduce", "-p", "absent"], "data set photos: "),
@@ -80,6 +81,17 @@ COMMANDS = {
         "params.yaml:12: digits · clean · small · fast · student: methods"),
     "a paper that is not there": (["plan", "-p", "published"],
         "params.yaml: profiles.published.papers: there is no paper"),
+    "a command that is none": (["plann"], "no such command 'plann' (did you mean 'plan', 'explain'?); see"),
+    "an option that is none": (["plan", "--profil", "x"], "no such option: --profil"),
+    "an option too many": (["plan", "tiny"], "unexpected argument: tiny; see collabench plan --help"),
+    "an option without its value": (["run", "-p"], "option '-p' needs a value; see collabench run --help"),
+    "an option that is missing": (["doubts"], "the option --out is missing; see collabench doubts --help"),
+    "an argument that is missing": (["init"], "the argument {folder} is missing; see collabench init --help"),
+    "a seed in words": (["run", "--seed", "one"], "--seed one: must be a whole number; see collabench run --help"),
+    "hours in words": (["run", "--hours", "two"], "--hours two: must be a number; see collabench run --help"),
+    "no hours": (["reproduce", "-p", "tiny", "--hours", "0"], "--hours 0: must be a number of hours above 0"),
+    "a number out of range": (["verify", "--tolerance", "-1"], "--tolerance -1: must be at least 0; see"),
+    "a choice that is none": (["report", "--format", "pdf"], "--format pdf: must be one of latex, csv; see"),
     "an unknown data set": (["data", "digest", "nope"], "'nope' is not a data set of params.yaml; there are digits"),
     "data of which there is no digest": (["data", "digest", "digits"], "is pinned by the program"),
     "files that are not there": (["data", "digest", "photos"], "photos: does not exist"),
@@ -117,7 +129,7 @@ def test_every_command_refuses_a_bad_file(project, capsys, monkeypatch, argument
     path.write_text(PARAMS.replace("depth: 8", "depth: 8, widht: 4"))
     message = refused(project, capsys, monkeypatch, *arguments, "-p", "tiny")
     assert message.startswith(
-        f"{path}:7: models.small.widht: unknown key 'widht'; keys that would be right: family, depth"
+        f"{path}:7: models.small.widht: unknown key 'widht' (did you mean width?); keys that would be right: family"
     )
 
 
@@ -128,7 +140,7 @@ def test_bad_claims_and_papers_are_refused_before_any_training(project, capsys, 
     claims.write_text("scopes: {}\nclaims: []\nscoops: {}\n")
     message = refused(project, capsys, monkeypatch, *arguments, "-p", "tiny")
     assert message.startswith(
-        f"{claims}:3: scoops: unknown key 'scoops'; keys that would be right: designs, scopes, claims, untested"
+        f"{claims}:3: scoops: unknown key 'scoops' (did you mean scopes?); keys that would be right: designs, scopes"
     )
     claims.unlink()
     claims.parent.rmdir()
@@ -141,7 +153,7 @@ def test_bad_claims_and_papers_are_refused_before_any_training(project, capsys, 
     about.parent.mkdir(parents=True)
     about.write_text("title: A paper\n")
     message = refused(project, capsys, monkeypatch, *arguments, "-p", "tiny")
-    assert message == f"{about}:1: authors: the key 'authors' is missing (and 2 more)"
+    assert message == f"{about}:1: authors: the key 'authors' is missing (and 2 more mistakes)"
 
 
 def test_a_plan_names_what_is_missing(project, capsys, monkeypatch):

@@ -102,7 +102,7 @@ def test_a_lock_is_a_file_of_the_project_or_a_download(tmp_path, served):
         ("{public: {url: x}}", "pubic", "remotes has no 'pubic' (did you mean public?); it has public"),
         ("{public: {url: 'https://a b'}}", None, "remotes.public: url: 'https://a b' is no address"),
         ("{public: {url: x, lock: 's3://b/dvc.lock'}}", None, "must begin with https:// or http://, or be a path"),
-        ("{public: {urll: x}}", None, "unknown key 'urll'; keys that would be right: url, lock"),
+        ("{public: {urll: x}}", None, "unknown key 'urll' (did you mean url?); keys that would be right: url, lock"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, remotes, name, message):
