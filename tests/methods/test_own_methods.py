@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from collabench.config.method_files import check_methods
 from collabench.core.errors import ConfigError
 from collabench.core.registry import Registry
 from collabench.methods import METHODS, OWN
+from collabench.study import source_code
 from tests.support.project import ROOT, environment
 
 CODE = "from collabench.cli import main; main()"
@@ -83,6 +88,46 @@ def test_a_mistake_in_a_file_is_one_line(project, registry, name, text, message)
     with pytest.raises(ConfigError) as error:
         registry()
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("class Method(", "class Methd(", "must have a class Method that inherits from collabench.methods.Method"),
+        ("class Method(AnyMethod[Backbone]):", "class Method:", "must have a class Method that inherits from"),
+        ("class Settings(MethodSettings):", "class Settings(__import__('pydantic').BaseModel):",
+         "must have a class Settings that inherits from collabench.methods.MethodSettings"),
+        ("revision = 1", "revision = '2'", "Method.revision must be a whole number from 1 (it is '2')"),
+    ],
+)  # fmt: skip
+def test_a_file_that_lacks_what_a_method_has_is_refused(project, registry, old, new, message):
+    path = project / OWN / "mine.py"
+    check_methods(registry())
+    path.write_text(path.read_text().replace(old, new, 1))
+    for name in [name for name in sys.modules if name.split(".")[0] == OWN]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: {message}")):
+        check_methods(registry())
+
+
+def test_an_error_names_its_line_in_the_users_own_code(project, registry):
+    """Without a traceback nobody finds a mistake in a method of several hundred lines."""
+    path = project / OWN / "mine.py"
+    number = next(n for n, line in enumerate(path.read_text().splitlines(), 1) if "logits = network(" in line)
+    module = registry()["mine"]
+
+    class Own:
+        model, peer_models = None, {}
+        method = module.Settings(method="mine")
+
+    try:
+        module.Method.losses(None, lambda images: 1 / 0, SimpleNamespace(images=None))
+    except ZeroDivisionError as error:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(source_code, "METHODS", {"mine": module})
+            assert source_code.place_in_own_code(error, Own) == f" (collabench_methods/mine.py, line {number})"
+            assert source_code.place_in_own_code(ZeroDivisionError(), Own) == ""
 
 
 def test_a_mistake_in_a_file_ends_a_command_with_its_line(project):

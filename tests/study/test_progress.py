@@ -116,7 +116,7 @@ def test_failed_runs_are_counted_and_not_waited_for(study):
     for run in others:
         finish(study, run)
     fail(study, last)
-    assert watcher.study_line() == f"{len(others)} of {len(others) + 1} runs done, 1 failed, all trained"
+    assert watcher.study_line() == f"{len(others)} of {len(others) + 1} runs done, 1 failed, none left to train"
 
 
 def test_only_the_runs_that_are_waited_for_count(study):

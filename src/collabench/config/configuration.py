@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from collabench.config.data_sections import DatasetConfig, NoiseConfig
+from collabench.config.method_files import check_methods
 from collabench.config.sections import MethodConfig, ModelConfig, RecipeConfig
 from collabench.core.record import Record
 from collabench.methods import METHODS
@@ -40,6 +41,8 @@ def member_seed(seed: int, member: int) -> int:
     """Seed of an ensemble's member: the run's own for member 0, else one that no table or other ensemble uses."""
     return seed + MEMBER_SEED_STEP * member
 
+
+check_methods(METHODS)
 
 #: Methods whose paper's text is not at hand → what has to stand wherever their results are shown.
 READINGS = {name: reading for name, module in METHODS.items() if (reading := module.Method.reading) is not None}

@@ -132,7 +132,7 @@ class Watcher:
         failed = self._failed()
         left = self._seconds_left(running, failed)
         if self._left.keys() <= failed:
-            ahead = "all trained"
+            ahead = "none left to train" if failed else "all trained"
         elif left is not None:
             ahead = f"about {_duration(left)} left"
         else:

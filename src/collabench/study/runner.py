@@ -31,7 +31,7 @@ from collabench.storage.results import (
 )
 from collabench.study import curves
 from collabench.study.inputs import link_files
-from collabench.study.source_code import source_digest
+from collabench.study.source_code import place_in_own_code, source_digest
 
 if TYPE_CHECKING:
     import torch
@@ -136,7 +136,7 @@ class Runner:
                 raise StorageError(f"{place}: {said}; {run.id} goes on at the next start") from None
             reason = " ".join(str(error).split()) or type(error).__name__
             if not isinstance(error, CollabenchError):
-                reason = f"{type(error).__name__}: {reason}"
+                reason = f"{type(error).__name__}: {reason}{place_in_own_code(error, run.configuration)}"
             write_json(
                 failure,
                 Failure(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import traceback
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -67,6 +68,16 @@ def files_of_the_user(configuration: Configuration) -> list[Path]:
     found = {path for model in models if (path := _module_of_the_user(model)) is not None}
     own = _file_of_the_user(METHODS[configuration.method.method])
     return sorted(found | ({own} if own is not None else set()), key=str)
+
+
+def place_in_own_code(error: BaseException, configuration: Configuration) -> str:
+    """Return in brackets, after a space, where an error arose in the files of the user; empty if it did not.
+
+    It is the last line of such a file that the call went through.
+    """
+    own = {path.resolve(): f"{path.parent.name}/{path.name}" for path in files_of_the_user(configuration)}
+    frames = [(Path(frame.filename).resolve(), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    return next((f" ({own[file]}, line {line})" for file, line in reversed(frames) if file in own), "")
 
 
 def _file_of_the_user(method: ModuleType) -> Path | None:
