@@ -69,6 +69,13 @@ def test_a_name_that_is_none_is_one_line(tmp_path, names, message):
 def test_a_seed_and_a_device_that_are_none(tmp_path):
     write_params(tmp_path)
     configuration = collabench.configuration(tmp_path, **NAMES, method="individual")
+    for seed in ("0", 1.5, True, None):
+        with pytest.raises(ConfigError, match=f"seed {seed!r}: must be a whole number from 0 to 999"):
+            collabench.run(configuration, seed=seed, root=tmp_path)
+    with pytest.raises(ConfigError, match=r"configuration 'individual': must be what collabench\.configuration"):
+        collabench.run("individual", seed=0, root=tmp_path)
+    with pytest.raises(ConfigError, match=r"settings='recipes\.x=3': must be a list of texts"):
+        collabench.configuration(tmp_path, **NAMES, method="individual", settings="recipes.x=3")
     with pytest.raises(ConfigError, match="seed 1000: must be a whole number from 0 to 999"):
         collabench.run(configuration, 1000, tmp_path)
     with pytest.raises(ConfigError, match="device 'gpu': there are auto, cpu and cuda"):

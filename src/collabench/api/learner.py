@@ -11,6 +11,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from collabench.api.arguments import check_mapping, check_texts, check_whole
 from collabench.config.compatibility import check_settings_have_effect
 from collabench.config.sections import MethodConfig
 from collabench.config.validation import validate
@@ -83,8 +84,7 @@ class Learner:
         device: str | torch.device = "cpu",
         teachers: Sequence[nn.Module] = (),
     ) -> None:
-        if classes < 2:
-            raise ConfigError(f"a classifier needs at least two classes, not {classes}")
+        _check_arguments(input_shape, classes, epochs, seed, device)
         self.seed, self.device, self.epoch = seed, torch.device(device), 0
         self.settings = _settings(method).for_images(input_shape)
         _check(self.settings, len(teachers))
@@ -188,9 +188,24 @@ class Learner:
         return Batch(self._images(images), labels.to(self.device), self._generators[0], self.epoch)
 
 
+def _check_arguments(input_shape: object, classes: int, epochs: int, seed: int, device: object) -> None:
+    check_whole("classes", classes, 2)
+    check_whole("epochs", epochs, 1)
+    check_whole("seed", seed, 0)
+    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
+        raise ConfigError(f"input_shape {input_shape!r}: must be (channels, height, width)")
+    for number in input_shape:
+        check_whole("input_shape", number, 1)
+    try:
+        torch.device(device)  # type: ignore[call-overload]
+    except (RuntimeError, TypeError):
+        raise ConfigError(f"device {device!r}: must be a device of torch, such as 'cpu' or 'cuda'") from None
+
+
 def _settings(method: Mapping[str, Any] | MethodSettings) -> MethodSettings:
     if isinstance(method, MethodSettings):
         return method
+    check_mapping("method", method, "{'method': 'dml'}")
     place = Path("Learner")
     try:
         found: MethodSettings = validate(
@@ -219,12 +234,15 @@ def _own_network(stages: Mapping[str, Sequence[str]] | None) -> _OwnNetwork:
     number = next(_numbers)
     if stages is None:
         return _OwnNetwork.model_construct(number=number, stages={})
+    check_mapping("stages", stages, "{'body': ['conv', 'relu'], 'head': ['flatten', 'fc']}")
+    for name, modules in stages.items():
+        check_texts(f"stages[{name!r}]", modules, "['conv', 'relu']")
     found = {name: tuple(modules) for name, modules in stages.items()}
     try:
         TypeAdapter(Stages).validate_python(found)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(f"stages: {'.'.join(map(str, first['loc']))}: {must(first)}") from None
+        raise ConfigError(": ".join(["stages", *map(str, first["loc"]), must(first)])) from None
     return _OwnNetwork.model_construct(number=number, stages=found)
 
 

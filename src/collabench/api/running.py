@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from collabench.api.arguments import check_texts, check_whole
 from collabench.config.configuration import SECTIONS, Configuration, Run
 from collabench.config.params import Params, load_params
 from collabench.config.plan import Cell, Plan, resolve, with_required
@@ -66,6 +67,7 @@ def configuration(
     Raises:
         ConfigError: a name is not defined, a setting is wrong, or the parts do not fit each other.
     """
+    check_texts("settings", settings, "['recipes.digits.epochs=40']")
     path = Path(root).resolve() / "params.yaml"
     params = load_params(path, tuple(settings))
     names = {"dataset": dataset, "noise": noise, "model": model, "recipe": recipe, "method": method}
@@ -99,14 +101,15 @@ def run(
             torch was imported before ``collabench``.
         RunFailed: the run cannot be finished, such as for a loss that is not finite.
     """
-    if not 0 <= seed < 1000:
-        raise ConfigError(f"seed {seed}: must be a whole number from 0 to 999")
+    if not isinstance(configuration, Configuration):
+        raise ConfigError(f"configuration {configuration!r}: must be what collabench.configuration(…) returns")
+    check_whole("seed", seed, 0, 999)
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device {device!r}: there are auto, cpu and cuda")
     from collabench.training.device import choose_device
 
     tell: Log = log or (lambda line: None)
-    wanted = Run(configuration, seed)
+    wanted = Run(configuration, int(seed))
     cell = Cell("python", configuration, (seed,))
     runs = tuple(with_required([wanted]))
     study = Study(_params(), Plan(PROFILE, (cell,), runs, first_seed=seed), Workspace(Path(root).resolve(), PROFILE))
