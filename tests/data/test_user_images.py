@@ -148,7 +148,7 @@ def test_a_table_says_which_images_are_for_testing(tmp_path):
     [
         ("cat/9999.png,test\n", r"line 42: 'cat/9999\.png' is no image of"),
         ("cat/0000.png,test\n", r"line 42: 'cat/0000\.png' is listed twice"),
-        ("cat/0000.png,val\n", "line 42: expected <class>/<image>,train or <class>/<image>,test"),
+        ("cat/0000.png,val\n", r"<class>/<image>,test \(it says 'cat/0000\.png,val'\)"),
         ("cat/0000.png\n", "line 42: expected"),
     ],
 )
@@ -164,7 +164,7 @@ def test_what_the_table_leaves_out_is_named(tmp_path):
     table = write_table(tmp_path / "split.csv", TESTED, folder)
     text = table.read_text()
     table.write_text(text.replace("cat/0005.png,train\n", ""))
-    with pytest.raises(DataError, match=r"does not list cat/0005\.png"):
+    with pytest.raises(DataError, match=r"does not list cat/0005\.png; list every image"):
         pinned(folder, split_file=str(table))
     table.write_text(text.replace("0009.png,test", "0009.png,train"))
     with pytest.raises(DataError, match="gives the class 'elk' no image for test"):
@@ -232,6 +232,15 @@ def test_other_classes_or_sizes_of_the_test_images_are_refused(tmp_path):
 def test_entries_that_cannot_be_meant_are_refused(fields, said):
     with pytest.raises(ValidationError, match=said):
         DatasetConfig(**fields)
+
+
+def test_the_training_photos_are_no_test_photos(tmp_path):
+    """Every test image would be trained on, and the error would be near zero."""
+    folder = write_classes(tmp_path / "pets")
+    (tmp_path / "link").symlink_to(folder)
+    for same in (folder, folder / "cat" / "..", tmp_path / "link"):
+        with pytest.raises(DataError, match="pets: path and test_path are the same: every test image would be trained"):
+            pinned(folder, test_path=str(same))
 
 
 # ----------------------------------------------------------------------------------------- what else lies in a folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from collabench.report.accepted import accept
@@ -60,7 +62,7 @@ def test_cells_that_differ_by_luck_agree_and_those_that_differ_by_more_are_named
     assert cells.startswith("Cells: 1 of 3 have equal errors, 1 agree within the randomness of training")
     assert "1 differ by more" in cells and "simple-2" in cells
     assert largest.startswith("Largest change of a mean: +2.0") and "simple-2" in largest
-    assert cause == "Likely cause: unknown: devices, versions and commits are the same."
+    assert cause == "Likely cause: unknown: settings, devices, versions and commits are the same."
     assert not found.same_bytes and any("error_last" in line for line in found.details)
 
 
@@ -68,6 +70,17 @@ def test_the_cause_is_taken_from_the_records(study):
     fabricated.write_measured(study, device="another processor")
     found = compared(study, errors({"simple-2": 1.0}))
     assert found.lines[-1].startswith("Likely cause: devices: ") and "another processor (cpu)" in found.lines[-1]
+
+
+def test_other_settings_are_a_cause(study):
+    """As after another file of labels, or another photo, under the same name."""
+    path = study.workspace.accepted_report / "runs.csv"
+    text = path.read_text()
+    (configuration,) = {name for name in re.findall(r",([a-z0-9-]*)-s\d+,", text) if "-song2018-" in name}
+    path.write_text(text.replace(configuration, f"{configuration[:-4]}0000"))
+    found = compared(study, errors({"simple-2": 1.0}))
+    assert found.lines[-1].startswith("Likely cause: other settings of ") and "simple-2" in found.lines[-1]
+    assert "individual" not in found.lines[-1]
 
 
 def test_rounding_of_likelihoods_is_no_news(study):

@@ -16,10 +16,11 @@ from collabench.config.params import load_params
 from collabench.config.plan import make_plan
 from collabench.core.errors import ConfigError, DataError
 from collabench.data.label_files import check_noise_file, read_labels
-from collabench.data.noise import realised
+from collabench.data.noise import NoisyLabels, realised
 from collabench.sharing.verify import verify
 from collabench.storage.files import read_json
 from collabench.storage.results import RESULT, Result
+from collabench.study.inputs import share_wrong_by_chance
 from collabench.study.study import Study, load_study
 from tests.support.official_formats import labels_of, write_cifar10n, write_cifar100n
 from tests.support.params import params_yaml, profile, table
@@ -189,6 +190,8 @@ def test_what_is_refused_before_anything_is_trained(tmp_path, collabench):
     np.save(labels, digits_labels()[:-1])
     short = study_of(tmp_path, f"{{kind: file, path: labels.npy, sha256: {sha256_of(labels)}}}")
     assert "holds 1,436 labels, and there are 1,437 training images" in refusal(short)
+    with pytest.raises(DataError, match=r"^noise\.given: path: .*labels\.npy: holds 1,436 labels"):
+        short.inputs.prepare_noise(lambda line: None)  # where the number of images is known only then
     (tmp_path / "m.csv").write_text("0.5,0.5\n0.5,0.5\n")
     small = study_of(tmp_path, f"{{kind: matrix, path: m.csv, sha256: {sha256_of(tmp_path / 'm.csv')}}}")
     assert "is 2 x 2, and the data set has 10 classes" in refusal(small)
@@ -196,14 +199,38 @@ def test_what_is_refused_before_anything_is_trained(tmp_path, collabench):
         study_of(tmp_path, "{kind: matrix, rows: [[0.5, 0.5], [0.5, 0.5]]}")
 
 
-def test_labels_that_agree_with_the_data_set_no_more_than_by_chance_are_remarked(tmp_path):
-    labels = tmp_path / "labels.npy"
-    np.save(labels, (digits_labels() + 1) % 10)
-    study = study_of(tmp_path, f"{{kind: file, path: labels.npy, sha256: {sha256_of(labels)}}}")
+def remarks(tmp_path: Path, labels: np.ndarray) -> list[str]:
+    """What is said of the order of a file of labels, once for all seeds."""
+    np.save(tmp_path / "labels.npy", labels)
+    study = study_of(tmp_path, f"{{kind: file, path: labels.npy, sha256: {sha256_of(tmp_path / 'labels.npy')}}}")
     lines: list[str] = []
     study.inputs.prepare_datasets(lines.append)
     study.inputs.prepare_noise(lines.append)
-    assert sum("100.0 % of its labels are not the data set's, as many as by chance" in line for line in lines) == 2
+    return [line for line in lines if "labels in a wrong order would give" in line]
+
+
+def test_labels_that_agree_with_the_data_set_no_more_than_by_chance_are_remarked(tmp_path):
+    (line,) = remarks(tmp_path, (digits_labels() + 1) % 10)
+    assert "100.0 % of its labels are not the data set's; labels in a wrong order would give about 90.0 %" in line
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_in_another_order_are_remarked_whichever_order_it_is(tmp_path, seed):
+    """Half of all orders have fewer wrong labels than the mean over all orders."""
+    assert remarks(tmp_path, np.random.default_rng(seed).permutation(digits_labels()))
+
+
+def test_an_order_is_remarked_where_most_images_have_one_class(tmp_path):
+    """There a wrong order leaves most labels right. Noise of half the labels, in the right order, is no sign of it."""
+    clean = np.where(np.arange(1000) < 800, 0, 1 + np.arange(1000) % 9)
+    random = np.random.default_rng(0)
+
+    def drawn(noisy: np.ndarray) -> NoisyLabels:
+        tensors = torch.from_numpy(clean), torch.from_numpy(noisy)
+        return NoisyLabels(*tensors, tensors[0] != tensors[1], 0.0, torch.eye(10))
+
+    assert 0.34 < share_wrong_by_chance(drawn(random.permutation(clean))) < 0.37
+    assert not remarks(tmp_path, np.where(random.random(1437) < 0.5, random.integers(0, 10, 1437), digits_labels()))
 
 
 def test_the_profile_of_cifar10n_reads_the_official_format(tmp_path):

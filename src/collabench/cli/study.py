@@ -92,7 +92,8 @@ def plan(
     lines += [f"claim {line_of(claim)}" for claim in claims]
     lines += [f"missing: {line}" for line in missing] + lines_on_other_code(others, profile)
     total = ", ".join(f"{n} {state}" for state, n in counts.items())
-    lines.append(f"{len(statuses)} runs in {len(rows)} configurations: {total}")
+    several = "runs" if len(statuses) != 1 else "run", "configurations" if len(rows) != 1 else "configuration"
+    lines.append(f"{len(statuses)} {several[0]} in {len(rows)} {several[1]}: {total}")
     lines += [summary_of(claims)] if claims else []
     if counts.get("todo") and not missing:
         alone = variants.is_variant(profile)  # whose name is known here once it has been run

@@ -33,6 +33,7 @@ from collabench.config.configuration import Configuration
 from collabench.config.data_sections import NoiseConfig
 from collabench.config.known_datasets import KNOWN
 from collabench.config.matrices import check_matrix, check_size
+from collabench.config.yaml_file import shorten
 from collabench.core.errors import ConfigError, DataError
 from collabench.core.regular import read_file
 from collabench.data.archives import one_line
@@ -239,12 +240,13 @@ def _from_csv(where: str, content: bytes, key: str | None) -> tuple[_Written, _W
     lines = _lines(where, content)
     header = None if key is None else [name.strip() for name in lines[0]]
     if header is not None and key not in header:
-        raise DataError(f"{where}: has no column {key!r}; key must be one of {_listed(header)}")
+        raise DataError(f"{where}: has no column {key!r}; {_columns(header)}")
     width = 1 if header is None else len(header)
     for number, line in enumerate(lines, 1):
         if len(line) != width:
             hint = "; name the column with key" if header is None and number == 1 else ""
-            raise DataError(f"{where}: line {number} has {len(line)} columns, expected {width}{hint}")
+            has = f"has {len(line)} columns" if line else "is empty"
+            raise DataError(f"{where}: line {number} {has}, expected {width}{hint}")
     if header is None:
         return _Written(where, texts=tuple(line[0].strip() for line in lines)), None
     assert key is not None, "a header belongs to a key"
@@ -254,6 +256,16 @@ def _from_csv(where: str, content: bytes, key: str | None) -> tuple[_Written, _W
         return _Written(f"{where}: {name}", tuple(line[place].strip() for line in lines[1:]), first_line=2)
 
     return column(key), column(CLEAN) if CLEAN in header else None
+
+
+def _columns(header: list[str]) -> str:
+    """What to say of a first line that lacks the column of the key."""
+    if len(header) > 1:
+        return f"key must be one of {_listed(header)}"
+    said = f"its first line is {shorten(header[0])}"
+    if ";" in header[0] or "\t" in header[0]:
+        return f"{said}; columns are separated by commas"
+    return f"{said}; if that is a label, the file has no header: remove key; else key must be that text"
 
 
 def _rows(where: str, content: bytes) -> list[list[float]]:
@@ -278,9 +290,13 @@ def _rows(where: str, content: bytes) -> list[list[float]]:
 
 def _check_length(found: _Written, images: int) -> None:
     if len(found) != images:
+        header = found.texts and found.first_line == 1 and len(found) == images + 1
+        hint = (
+            f" (if the first line, {shorten(found.texts[0])}, is a header, name the column with key)" if header else ""
+        )
         raise DataError(
             f"{found.where}: holds {len(found):,} labels, and there are {images:,} training images; it needs one for "
-            "each image of the source, in the source's order"
+            f"each image of the source, in the source's order{hint}"
         )
 
 

@@ -133,7 +133,9 @@ def _check_pin(config: DatasetConfig, path: Path, log: Log) -> None:
     if config.sha256 is None:
         raise DataError(f"{path}: is not pinned; if it is what you want, add to the data set: sha256: {actual}")
     if not fits_pin(config, path, actual):
-        raise DataError(f"{path}: damaged or another version (sha256 {actual}, the configuration says {config.sha256})")
+        raise DataError(f"{path}: damaged or another version (sha256 {actual}, the configuration says {config.sha256})"
+                        "; if you changed it, write the first one into the data set, whose runs then have other ids"
+                        )  # fmt: skip
 
 
 def _where_to_get(config: DatasetConfig, path: Path) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from collabench.config.batch_sizes import held_out
 from collabench.config.data_sections import DatasetConfig
+from collabench.config.yaml_file import shorten
 from collabench.core.errors import DataError, Log
 from collabench.core.regular import read_file
 from collabench.core.seeding import numpy_generator
@@ -117,6 +118,9 @@ def _listed(config: DatasetConfig, path: Path) -> tuple[ImageFiles, ImageFiles |
     """The files at an entry's path, with their splits, and those at its ``test_path``."""
     if not config.is_divided_here:
         return find_images(path, ("train", "val" if config.source == "imagenet" else "test")), None
+    if config.test_path is not None and Path(config.test_path).resolve() == path.resolve():
+        raise DataError(f"{path}: path and test_path are the same: every test image would be trained on; name another "
+                        "folder, or take test_fraction")  # fmt: skip
     files = find_images(path, None)
     if config.test_path is None:
         divided = _by_table(Path(config.split_file), files) if config.split_file else _by_chance(config, files)
@@ -166,7 +170,8 @@ def _by_table(table: Path, files: ImageFiles) -> Tensor:
         if not "".join(line).strip():
             continue
         if len(line) != 2 or line[1].strip() not in ("train", "test"):
-            raise DataError(f"{table}: line {at}: expected <class>/<image>,train or <class>/<image>,test")
+            raise DataError(f"{table}: line {at}: expected <class>/<image>,train or <class>/<image>,test (it says "
+                            f"{shorten(','.join(line))})")  # fmt: skip
         name = unicodedata.normalize("NFC", line[0].strip())
         if name not in number_of:
             raise DataError(f"{table}: line {at}: {name!r} is no image of {files.path} (expected <class>/<image>)")
@@ -175,8 +180,9 @@ def _by_table(table: Path, files: ImageFiles) -> Tensor:
         splits[number_of[name]] = int(line[1].strip() == "test")
     left = (splits < 0).nonzero()[:, 0]
     if len(left):
-        raise DataError(f"{table}: does not list {_short(files.names[int(left[0])])}, and {len(left) - 1:,} more; list "
-                        "every image, or move those that are not used elsewhere")  # fmt: skip
+        others = f", and {len(left) - 1:,} more" if len(left) > 1 else ""
+        raise DataError(f"{table}: does not list {_short(files.names[int(left[0])])}{others}; list every image, or "
+                        "move those that are not used elsewhere")  # fmt: skip
     for number, name in enumerate(files.classes):
         for split, what in enumerate(("train", "test")):
             if not ((files.labels == number) & (splits == split)).any():

@@ -36,6 +36,7 @@ LEVEL = 0.05
 _RUNS = "runs.csv"
 _CLAIMS = "claims.json"
 _SHOWN = 3
+_NO_ORIGIN = "the accepted report does not record where its runs were made"
 
 
 class Origin(Record):
@@ -83,7 +84,9 @@ def compare_reports(workspace: Workspace) -> Comparison:
     if not (old / _RUNS).exists():
         return Comparison(tuple(details), tuple(details), False)
     news = [line for line in details if not _is_rounding(line)]
-    lines = [_verdicts(old, new), *_cells(_rows(old / _RUNS), runs), _causes(old / COSTS, workspace.costs)]
+    before = _rows(old / _RUNS)
+    causes = [_settings(before, runs), *_origins(old / COSTS, workspace.costs)]
+    lines = [_verdicts(old, new), *_cells(before, runs), _likely(causes)]
     if not news:
         lines = [
             f"All {count} runs agree with the accepted ones: only likelihoods and calibration errors differ, by "
@@ -176,10 +179,24 @@ def _errors(rows: list[dict[str, str]]) -> dict[tuple[str, ...], dict[str, float
     return found
 
 
-def _causes(old: Path, new: Path) -> str:
-    """Return one line on how the recorded origins of the two reports differ."""
+def _settings(old: list[dict[str, str]], new: list[dict[str, str]]) -> str:
+    """Return which cells have other settings, by the ids of their runs; empty if none has."""
+    before, after = _configurations(old), _configurations(new)
+    changed = [" · ".join(cell) for cell in after if cell in before and before[cell].isdisjoint(after[cell])]
+    return f"other settings of {_some(changed)}" if changed else ""
+
+
+def _configurations(rows: list[dict[str, str]]) -> dict[tuple[str, ...], set[str]]:
+    found: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[part] for part in PARTS), set()).add(row["run_id"].rpartition("-s")[0])
+    return found
+
+
+def _origins(old: Path, new: Path) -> list[str]:
+    """Return how the recorded origins of the two reports differ, one text for each kind."""
     if not (old / ORIGIN).exists() or not (new / ORIGIN).exists():
-        return "Likely cause: unknown, since the accepted report does not record where its runs were made."
+        return [_NO_ORIGIN]
     before, after = read_json(old / ORIGIN, Origin), read_json(new / ORIGIN, Origin)
     causes = []
     for name in ("devices", "versions", "commits"):
@@ -187,9 +204,17 @@ def _causes(old: Path, new: Path) -> str:
         come = sorted(set(getattr(after, name)) - set(getattr(before, name)))
         if gone or come:
             causes.append(f"{name}: {_some(gone) or 'the same'} → {_some(come) or 'some of them'}")
-    if not causes:
-        return "Likely cause: unknown: devices, versions and commits are the same."
-    return f"Likely cause: {'; '.join(causes)}."
+    return causes
+
+
+def _likely(causes: list[str]) -> str:
+    """Return one line on the causes that are known."""
+    known = [cause for cause in causes if cause and cause != _NO_ORIGIN]
+    if known:
+        return f"Likely cause: {'; '.join(known)}."
+    if _NO_ORIGIN in causes:
+        return f"Likely cause: unknown, since {_NO_ORIGIN}."
+    return "Likely cause: unknown: settings, devices, versions and commits are the same."
 
 
 def _some(names: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -30,6 +31,7 @@ class Inputs:
         self._plan, self._workspace = plan, workspace
         self._loaded: tuple[str, data.Dataset] | None = None
         self._split: tuple[tuple[str, int, str], data.Dataset] | None = None
+        self._remarked: set[str | None] = set()
 
     def dataset_keys(self) -> list[str]:
         """Keys (:func:`collabench.config.configuration.dataset_key`) of the plan's data sets."""
@@ -231,10 +233,14 @@ class Inputs:
 
         config = run.configuration.noise
         drawn = self.drawn_noise(run, self._whole_dataset(run.configuration, log))
-        classes = len(drawn.transition)
-        if config.kind == "file" and drawn.corruption >= 1 - 1 / classes:
-            log(f"{config.path}: {100 * drawn.corruption:.1f} % of its labels are not the data set's, as many as by "
-                "chance: are its images in the same order, and its classes numbered alike?")  # fmt: skip
+        chance = share_wrong_by_chance(drawn)
+        spread = math.sqrt(chance * (1 - chance) / len(drawn.clean))
+        # a wrong order gives about that share: below it as often as above it
+        if config.kind == "file" and drawn.corruption >= chance - 3 * spread and config.path not in self._remarked:
+            self._remarked.add(config.path)
+            log(f"{config.path}: {100 * drawn.corruption:.1f} % of its labels are not the data set's; labels in a "
+                f"wrong order would give about {100 * chance:.1f} %: are its images in the data set's order, "
+                "and its classes numbered alike?")  # fmt: skip
         noise.write_static(self.noise_file(run), drawn, config, run.data_seed)
 
     def drawn_noise(self, run: Run, pool: data.Dataset) -> data.NoisyLabels:
@@ -258,7 +264,12 @@ class Inputs:
                 raise DataError(f"{seen.title}: kind: instance reads the pixels of images that fit in memory as an "
                                 "array; these are read from files: give the data set a smaller resize")  # fmt: skip
             pixels = noise.Seen(images, seen.mean, seen.std)
-        return noise.draw(config, seen.train_labels, seen.classes, seed, in_source=in_source, seen=pixels)
+        try:
+            return noise.draw(config, seen.train_labels, seen.classes, seed, in_source=in_source, seen=pixels)
+        except DataError as error:
+            if config.path is None:
+                raise
+            raise DataError(f"noise.{run.configuration.names['noise']}: {error}") from None
 
     def drop_damaged(self, log: Log = print) -> None:
         """Remove manifests and static noise files of the plan that are damaged or belong to damaged arrays.
@@ -286,6 +297,14 @@ class Inputs:
             for run in runs:
                 read = partial(noise.read_static, config=run.configuration.noise, seed=run.data_seed)
                 check(self.noise_file(run), read, self.noise_file(run))
+
+
+def share_wrong_by_chance(drawn: data.NoisyLabels) -> float:
+    """The share of wrong labels that is expected where the labels are in an order that has nothing to do with the
+    images': one minus the sum over classes of the shares in both."""
+    classes = len(drawn.transition)
+    of_clean, of_noisy = (labels.bincount(minlength=classes) / len(labels) for labels in (drawn.clean, drawn.noisy))
+    return 1 - float(of_clean @ of_noisy)
 
 
 def link_files(source: Path, target: Path, names: Iterable[str]) -> None:
