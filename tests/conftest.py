@@ -64,8 +64,9 @@ def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """For ``-n auto``: as many processes as there are cores for them. pytest-xdist itself counts the machine's physical
-    cores, whatever affinity and cgroup allow, and one of two where a virtual machine's cores are threads."""
+    """For ``-n auto``: as many processes as there are cores for them, and one more where slow tests run, which often
+    wait for a cluster, for a kill or for the disk. pytest-xdist itself counts the machine's physical cores, whatever
+    affinity and cgroup allow, and one of two where a virtual machine's cores are threads."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or config.option.numprocesses != "auto":
         return None
-    return available_cores()[0]
+    return available_cores()[0] + (config.option.markexpr != "not slow")

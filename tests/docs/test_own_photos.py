@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from collabench.study.study import load_study
+from tests.support import warm
 from tests.support.fixtures import Called
 from tests.support.project import ROOT, environment
 
@@ -28,9 +29,9 @@ def blocks(kind: str) -> list[str]:
 
 
 def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment(ROOT), text=True, capture_output=True, check=False
-    )
+    variables = environment(ROOT)
+    words = warm.command([sys.executable, *arguments], variables)
+    return subprocess.run(words, cwd=folder, env=variables, text=True, capture_output=True, check=False)
 
 
 @pytest.fixture

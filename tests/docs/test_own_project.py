@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import warm
 from tests.support.project import ROOT, environment
 
 REFERENCE = ROOT / "docs" / "reference" / "python.md"
@@ -32,10 +33,9 @@ def test_every_command_of_the_two_pages_works(tmp_path):
             folder = folder / arguments[0]
             continue
         assert name == "collabench", line
-        done = subprocess.run(
-            [sys.executable, "-m", "collabench", *arguments],
-            cwd=folder, env=environment(ROOT), text=True, capture_output=True, check=False,
-        )  # fmt: skip
+        variables = environment(ROOT)
+        words = warm.command([sys.executable, "-m", "collabench", *arguments], variables)
+        done = subprocess.run(words, cwd=folder, env=variables, text=True, capture_output=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         printed[line] = done.stdout
     assert "6 trained" in printed["collabench run -p smoke"]

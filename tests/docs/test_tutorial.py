@@ -25,6 +25,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from tests.support import warm
 from tests.support.project import ROOT, copy_project, environment
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -101,8 +102,8 @@ def problems_of(page: str, folder: Path) -> Iterator[str]:
         if kind == "console":
             for command, expected in commands_of(block.text):
                 done = subprocess.run(
-                    command, shell=True, cwd=folder, env=environment(folder), text=True, stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT, timeout=300,
+                    command, shell=True, cwd=folder, env=warm.with_programs(environment(folder)), text=True,
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
                 )  # fmt: skip
                 printed = [line.rstrip() for line in done.stdout.splitlines()]
                 if done.returncode:

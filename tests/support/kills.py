@@ -26,7 +26,7 @@ from collabench.storage.files import read_json
 from collabench.storage.results import RESULT, Failure, Measured, load_result
 from collabench.study.study import load_study
 from collabench.training import checkpoint
-from tests.support.running import KILLING, PROFILE, Started, command, contents, differing, home, left_over
+from tests.support.running import KILLING, PROFILE, Started, command, contents, differing, finish, home, left_over
 
 KINDS = ("write", "orchestrator", "training")
 #: Names of the files that a write can be hit at, by what the study does then.
@@ -96,11 +96,7 @@ def kill_often(
 
 
 def _finish(folder: Path, arguments: tuple[str, ...], expected: dict[str, bytes], kills: Kills) -> None:
-    started = Started(folder, command(*arguments))
-    try:
-        assert started.wait() == 0, started.output[-4000:]
-    finally:
-        started.kill_all()
+    finish(folder, *arguments)
     actual = {name: content for name, content in contents(folder).items() if name in expected}
     assert differing(actual, expected) == [], f"{folder}: bytes differ from the uninterrupted study's"
     assert left_over(folder) == []

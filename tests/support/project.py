@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import compileall
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
+from tests.support import warm
+
 ROOT = Path(__file__).parents[2]
+
+#: What Python runs in a copy of this project.
+CODE = ("src", "pipeline")
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -24,16 +33,17 @@ def environment(folder: Path) -> dict[str, str]:
 
 def call(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command in the project; its output, both streams, in ``stdout``."""
+    variables = environment(folder)
     done = subprocess.run(
-        arguments, cwd=folder, env=environment(folder), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        timeout=500,
+        warm.command(arguments, variables), cwd=folder, env=variables, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, timeout=500,
     )  # fmt: skip
     assert not check or done.returncode == 0, done.stdout[-4000:]
     return done
 
 
 def collabench(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return call(folder, sys.executable, "-c", "from collabench.cli import main; main()", *arguments, check=check)
+    return call(folder, sys.executable, "-c", warm.CODE, *arguments, check=check)
 
 
 def dvc(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -60,11 +70,30 @@ def copy_project(folder: Path, profile: str = "") -> None:
     for name in filter(None, names):
         if (ROOT / name).is_file() and not name.startswith(("reports/", "records/", "artifacts/", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+            shutil.copy2(ROOT / name, folder / name)
+    add_compiled(folder)
     with (folder / "params.yaml").open("a") as file:
         file.write(profile)
     git(folder, "init", "-q", ".")
     commit_all(folder, "project")
+
+
+@cache
+def compiled() -> Path:
+    """A copy of this tree's code with what Python and the library compile from it, for all copies of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="collabench-compiled-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in CODE:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.egg-info"))
+        compileall.compile_dir(folder / name, quiet=2)
+    return folder
+
+
+def add_compiled(folder: Path) -> None:
+    """Add the compiled code to a copy, in which each process would compile it again: without write access to it, or
+    with PYTHONDONTWRITEBYTECODE."""
+    for place in compiled().rglob("__pycache__"):
+        shutil.copytree(place, folder / place.relative_to(compiled()), dirs_exist_ok=True)
 
 
 def use_remote(folder: Path, remote: Mapping[str, str]) -> None:
@@ -83,6 +112,7 @@ def clone_and_pull(study: Path, profile: str, folder: Path, remote: Mapping[str,
     commit_all(study, "shared")
     clone = folder / "clone"
     call(folder, "git", "clone", "-q", str(study), str(clone))
+    add_compiled(clone)
     use_remote(clone, remote)
     dvc(clone, "pull", *stages(profile))
     return clone

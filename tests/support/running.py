@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.support import project
+from tests.support import project, warm
 from tests.support.params import params_yaml, profile, table
 from tests.support.project import ROOT
 
@@ -75,8 +75,9 @@ def smoke_project(folder: Path) -> Path:
 
 def with_workflow(folder: Path) -> Path:
     """Add what ``collabench reproduce``, ``dvc repro`` and ``snakemake`` need: the workflow, and DVC without git."""
-    for name in ("src", "pipeline", "profiles"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in project.CODE:
+        shutil.copytree(project.compiled() / name, folder / name)
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
     for name in ("Snakefile", "dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "papers").mkdir()
@@ -100,7 +101,7 @@ def environment(folder: Path, **further: str) -> dict[str, str]:
     }
 
 
-COLLABENCH = [sys.executable, "-c", "from collabench.cli import main; main()"]
+COLLABENCH = [sys.executable, "-c", warm.CODE]
 
 
 def command(*arguments: str) -> list[str]:
@@ -175,7 +176,12 @@ def _has(process: psutil.Process, mark: str) -> bool:
 
 def finish(folder: Path, *arguments: str, expect: int | None = 0, **variables: str) -> str:
     """Run ``collabench`` on the small profile to its end; its output."""
-    started = Started(folder, command(*arguments), **variables)
+    words = command(*arguments)
+    if all(name.startswith("COLLABENCH_") for name in variables):  # others may matter to Python's start
+        given = environment(folder, **variables)
+        words = warm.command(words, given)
+        variables |= {name: given[name] for name in (warm.WARM,) if name in given}
+    started = Started(folder, words, **variables)
     try:
         code = started.wait()
         assert expect is None or code == expect, f"exit code {code}:\n{started.output[-4000:]}"

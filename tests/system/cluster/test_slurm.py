@@ -132,23 +132,22 @@ def test_a_study_on_slurm_gives_the_bytes_of_a_study_on_this_machine(project, tm
     here = {name: content for name, content in contents(runs).items() if not name.endswith(".done")}
     assert sum(name.endswith("result.json") for name in here) == 4
     shutil.copytree(project, tmp_path / "again", ignore=shutil.ignore_patterns("artifacts", ".snakemake", "dvc.lock"))
-    collabench(tmp_path / "again", "run", "-p", PROFILE, "--cores", "2")
+    collabench(tmp_path / "again", "run", "-p", PROFILE, "--cores", "1")
     assert contents(tmp_path / "again" / "artifacts" / PROFILE / "runs") == here
     assert json.loads(collabench(project, "plan", "-p", PROFILE, "--json").stdout)["states"] == {"done": 4}
 
 
 def test_a_study_that_grows_gives_on_slurm_the_bytes_of_this_machine(tmp_path):
-    folder = growing_project(
-        tmp_path / "project", workflow=True, seeds_per_job=LOOKS[0]
-    )  # fewer jobs, which start slowly
+    few = {"seeds_per_job": LOOKS[0], "claims": ["kd-lower"]}  # jobs, which start slowly
+    folder = growing_project(tmp_path / "project", workflow=True, **few)
     change(folder / "profiles/slurm/config.yaml", "before-status-checks: 15", "before-status-checks: 3")
     code, output, jobs = on_slurm(folder, f"collabench reproduce -p {GROWING} --slurm")
     log = (home(folder) / "state" / "logs" / "reproduce.log").read_text()
     assert code == 0, output + log[-3000:]
     assert "round 2: " in log and {job["JobState"] for job in jobs} == {"COMPLETED"}
     here = {name: content for name, content in contents(home(folder) / "runs").items() if not name.endswith(".done")}
-    again = growing_project(tmp_path / "again", seeds_per_job=LOOKS[0])
-    finish(again, "run", "--cores", "2")
+    again = growing_project(tmp_path / "again", **few)
+    finish(again, "run", "--cores", "1")
     assert contents(home(again) / "runs") == here
 
 

@@ -11,13 +11,14 @@ import pytest
 from collabench.core.errors import CollabenchError
 from collabench.study.study import load_study
 from pipeline import plan
+from tests.support import warm
 from tests.support.running import PROFILE, environment, small_project, with_workflow
 from tests.support.tiny import tiny_study, trained
 
 COMMANDS = {
     "a stage": ["-m", "pipeline.snakemake", PROFILE, "train"],
     "snakemake": ["-m", "snakemake", "--config", f"profile={PROFILE}", "--", "train"],
-    "a part": ["-c", "from collabench.cli import main; main()", "reproduce", "-p", PROFILE, "--shard", "1/1"],
+    "a part": ["-c", warm.CODE, "reproduce", "-p", PROFILE, "--shard", "1/1"],
 }
 
 
@@ -34,8 +35,9 @@ def test_a_kill_between_a_files_end_and_snakemakes_record_of_it_loses_nothing(tm
     record = folder / ".snakemake" / "incomplete" / base64.b64encode(str(path.relative_to(folder)).encode()).decode()
     record.parent.mkdir(parents=True)
     record.write_text('{"external_jobid": null, "endtime": null}')
-    done = subprocess.run([sys.executable, *COMMANDS[command]], cwd=folder, env=environment(folder), text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    variables = environment(folder)
+    done = subprocess.run(warm.command([sys.executable, *COMMANDS[command]], variables), cwd=folder, env=variables,
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     assert [status.state for status in load_study(folder, PROFILE).statuses()] == ["done"], done.stdout[-3000:]
 

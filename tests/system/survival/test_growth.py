@@ -17,6 +17,7 @@ from collabench.storage.results import RESULT, Failure, load_measured
 from collabench.study.blocks import UNTIL
 from collabench.study.growth import round_in_progress
 from collabench.study.study import Study, load_study
+from tests.support import warm
 from tests.support.growing import FIRST_SEED, LOOKS, THREE_LOOKS, growing_project
 from tests.support.kills import wait_for_training
 from tests.support.project import dvc, stages, use_remote
@@ -154,7 +155,7 @@ def test_a_kill_of_run_in_its_second_round_changes_nothing(whole, tmp_path):
     finally:
         started.kill_all()
     assert seeds_in(folder) < seeds_in(whole)
-    finish(folder, "run", "--cores", "2")
+    finish(folder, "run", "--cores", "1")
     assert differing(results(folder), results(whole)) == [] and left_over(folder) == []
 
 
@@ -177,14 +178,14 @@ def test_hours_stop_it_and_it_goes_on(whole, tmp_path):
 def test_hours_end_with_the_last_whole_block_that_fits(tmp_path):
     """One claim's runs are measured to take an hour each, the other claim's a second."""
     folder = growing_project(tmp_path / "project")
-    finish(folder, "run", "--cores", "2", **{UNTIL: "1"})
+    finish(folder, "run", "--cores", "1", **{UNTIL: "1"})
     study = study_in(folder)
     for run in study.plan.of_tables.runs:
         path = study.workspace.measured_file(run)
         slow = run.configuration.names["method"] == "smoothed"
         measured = load_measured(path, run)
         write_json(path, measured.model_copy(update={"train_seconds": 3600.0 if slow else 1.0}))
-    output = finish(folder, "run", "--cores", "2", "--hours", "0.5")
+    output = finish(folder, "run", "--cores", "1", "--hours", "0.5")
     numbers = {run.configuration.names["method"]: 0 for run in study.plan.runs}
     for run in study_in(folder).plan.runs:
         numbers[run.configuration.names["method"]] += (study.workspace.folder(run) / RESULT).exists()
@@ -204,7 +205,8 @@ def test_hours_that_the_tables_exceed_train_nothing(tmp_path):
 
 
 def call(folder: Path, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment(folder), text=True,
+    variables = environment(folder)
+    done = subprocess.run(warm.command([sys.executable, *arguments], variables), cwd=folder, env=variables, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
@@ -221,7 +223,7 @@ def test_bare_snakemake_trains_a_round_at_each_start_and_run_trains_them_all(tmp
         assert ("start again" in output) == bool(study_in(folder).ahead)
     assert rounds == 3
     other = growing_project(tmp_path / "other", looks=THREE_LOOKS)
-    assert "round 3: " in finish(other, "run", "--cores", "2")
+    assert "round 3: " in finish(other, "run", "--cores", "1")
     assert differing(results(folder), results(other)) == []
     assert states(study_in(folder)) == states(study_in(other))
 

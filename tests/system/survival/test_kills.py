@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # most of it waiting
 
 def test_twenty_kills_of_the_smoke_study(tmp_path):
     whole, numbers = smoke_project(tmp_path / "whole"), count()
-    finish(whole, "run", "--cores", "2")
+    finish(whole, "run", "--cores", "1")
     kills = kill_often(
         lambda: smoke_project(tmp_path / f"study-{next(numbers)}"),
         ("run", "--cores", "2"),
@@ -28,7 +28,7 @@ def test_twenty_kills_of_the_smoke_study(tmp_path):
 
 def test_four_kills_beneath_dvc_and_snakemake(tmp_path):
     whole, numbers = small_project(tmp_path / "whole", epochs=12), count()
-    finish(whole, "run", "--cores", "2")
+    finish(whole, "run", "--cores", "1")
     kills = kill_often(
         lambda: with_workflow(small_project(tmp_path / f"study-{next(numbers)}", epochs=12)),
         ("reproduce", "--cores", "2"),

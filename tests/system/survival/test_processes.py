@@ -18,6 +18,7 @@ import pytest
 from collabench.storage.locks import holder, holding, is_held
 from collabench.study.runner import Runner
 from collabench.study.study import load_study
+from tests.support import warm
 from tests.support.kills import SECONDS_TO_DIE, assert_whole, wait_for_training
 from tests.support.running import (
     PROFILE,
@@ -95,7 +96,9 @@ def test_children_die_with_their_parent_and_the_same_command_goes_on(tmp_path, e
     finally:
         started.kill_all()
     assert_whole(folder)
-    again = Started(folder, COMMANDS[name])
+    given = environment(folder)
+    words = warm.command(COMMANDS[name], given)
+    again = Started(folder, words, **{warm.WARM: given.get(warm.WARM, "")})
     try:
         assert again.wait() == 0, again.output[-4000:]
     finally:
