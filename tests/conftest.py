@@ -20,10 +20,12 @@ HERE = Path(__file__).parent
 #: Modules that take most of the time, by ``--durations=60``. Started last, one of them would run on alone at the end.
 LONGEST_FIRST = (
     "system/cluster/test_slurm.py",
-    "system/survival/test_processes.py",
+    "system/survival/test_growth.py",
     "system/workflow/test_every_configuration.py",
-    "system/workflow/test_smoke.py",
     "system/survival/test_kills.py",
+    "training/test_portability.py",
+    "system/survival/test_processes.py",
+    "system/workflow/test_smoke.py",
     "system/workflow/test_remotes.py",
     "system/cluster/test_import_from_remote.py",
     "study/test_initial.py",
@@ -38,7 +40,6 @@ LONGEST_FIRST = (
     "study/test_torchrun.py",
     "sharing/test_verify.py",
     "sharing/test_export.py",
-    "training/test_portability.py",
     "docs/test_tutorial.py",
     "stats/test_simulation.py",
     "system/survival/test_dvc.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -45,9 +46,11 @@ with _beside_others(Path(sys.argv[1]), False):
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def project(tmp_path):
-    folder = with_workflow(small_project(tmp_path / "project", methods="individual hierarchical-4", epochs=2))
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A study whose data and noise are there."""
+    folder = tmp_path_factory.mktemp("prepared") / "project"
+    with_workflow(small_project(folder, methods="individual hierarchical-4", epochs=2))
     subprocess.run(
         [sys.executable, "-m", "pipeline.snakemake", PROFILE, "noise"],
         cwd=folder, env=environment(folder), check=True, capture_output=True,
@@ -59,6 +62,11 @@ def project(tmp_path):
     (folder / "site" / "short.py").write_text(SHORT)
     (folder / "tries").mkdir()
     return folder
+
+
+@pytest.fixture
+def project(prepared, tmp_path):
+    return shutil.copytree(prepared, tmp_path / "project")
 
 
 def surroundings(project: Path, times: int, **further: str) -> dict[str, str]:

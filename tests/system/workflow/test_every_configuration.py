@@ -105,14 +105,14 @@ def test_it_trains_evaluates_resumes_and_deploys(configuration, open_dataset, tm
         for needed in run.requires()
     ]
 
-    def train():
+    def train(checkpoint_seconds: float):
         return train_run(
             run,
             dataset,
             device=torch.device("cpu"),
             teachers=teachers,
             checkpoint_path=tmp_path / "run.ckpt",
-            checkpoint_seconds=0.0,
+            checkpoint_seconds=checkpoint_seconds,
         )
 
     save = checkpoint.save
@@ -124,8 +124,8 @@ def test_it_trains_evaluates_resumes_and_deploys(configuration, open_dataset, tm
                 raise Interrupted
 
             with pytest.raises(Interrupted):
-                train()
-    trained = train()
+                train(0.0)
+    trained = train(1e9)
     result = trained.result
     assert result.test_images == BATCH and trained.logits["deployed"].shape == (BATCH, classes)
     if trained.weights is None:
