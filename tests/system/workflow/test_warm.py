@@ -28,7 +28,8 @@ def project(folder: Path) -> Path:
 def done(folder: Path, words: list[str], variables: dict[str, str]) -> tuple[int, list[str], list[str]]:
     """A command's exit code and the ends of what it prints: how often it tells its progress is chance."""
     ended = subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True)
-    return ended.returncode, ended.stdout.splitlines()[-2:], ended.stderr.splitlines()[-2:]
+    out, err = (text.replace(str(folder), "").splitlines()[-2:] for text in (ended.stdout, ended.stderr))
+    return ended.returncode, out, err
 
 
 @pytest.mark.slow
