@@ -50,7 +50,7 @@ def one_file(root: Path) -> Path:
 def test_a_report_from_records_has_the_bytes_of_one_from_whole_runs(collabench, finished, recorded):
     called = collabench("import", recorded / "records", "-p", PROFILE, "--root", recorded)
     assert called.code == 0 and f"{len(result_files(finished))} runs imported" in called.out, called
-    assert "the study is complete" in called.out
+    assert "the study is complete" in called.out and "collabench data prepare" in called.out.splitlines()[-1]
     for path in result_files(finished):
         here = recorded / path.relative_to(finished)
         assert here.read_bytes() == path.read_bytes()
@@ -130,6 +130,22 @@ def test_a_file_of_another_name_or_a_pipe_is_named(collabench, recorded):
     assert called.code == 2 and str(other) in called.err and not result_files(recorded)
 
 
+def test_what_an_import_cannot_take_or_would_not_read_is_refused(collabench, recorded, tmp_path):
+    for arguments, said in (
+        ((recorded / "records", "-p", "other"), "there is no profile 'other'"),
+        ((recorded / "records", "-p", PROFILE, "--lock", "their.lock"), "--lock their.lock: is for a DVC remote; "),
+    ):
+        called = collabench("import", *arguments, "--root", recorded)
+        assert called.code == 2 and said in called.err
+    (recorded / "records" / PROFILE).rename(recorded / "records" / "other")
+    called = collabench("import", recorded / "records", "-p", PROFILE, "--root", recorded)
+    assert called.code == 2 and f"holds no records of the profile {PROFILE}; there are other" in called.err
+    (tmp_path / "empty").mkdir()
+    called = collabench("import", tmp_path / "empty", "-p", PROFILE, "--root", recorded)
+    assert called.code == 2 and "empty: holds no results: neither artifacts/ of a copy of this project" in called.err
+    assert not result_files(recorded)
+
+
 def test_whole_runs_complete_recorded_ones(collabench, finished, recorded):
     collabench("import", recorded / "records", "-p", PROFILE, "--root", recorded)
     called = collabench("import", finished, "-p", PROFILE, "--root", recorded)
@@ -142,6 +158,7 @@ def test_whole_runs_complete_recorded_ones(collabench, finished, recorded):
 def test_verify_trains_recorded_runs_again_and_compares_their_checksums(recorded, collabench):
     collabench("import", recorded / "records", "-p", PROFILE, "--root", recorded)
     study = load_study(recorded, PROFILE)
+    assert any("records hold no data sets" in note for note in verify(study, sample=0, log=quiet).notes)
     study.inputs.prepare_datasets(quiet)
     study.inputs.prepare_noise(quiet)
     found = verify(study, sample=1, log=quiet)

@@ -72,11 +72,18 @@ def import_(
 
     study = open_study(root, profile)
     folder = Path(source)
-    if (recorded := records_at(folder, profile)) is not None:
+    recorded = records_at(folder, profile)
+    is_copy = "://" not in source and ((folder / "artifacts").is_dir() or (folder / "runs").is_dir())
+    if lock is not None and (recorded is not None or is_copy):
+        raise CollabenchError(f"--lock {lock}: is for a DVC remote; {source} is a folder of results; leave it out")
+    if recorded is not None:
         with unpacked_records(recorded, profile, study.workspace.state / "records") as copy:
             _take(study, copy.root, allow_versions, allow_devices, planned_only)
+        print(f"Records hold no data sets and no noisy labels: collabench data prepare -p {profile} makes them, before "
+              "a report or verify")  # fmt: skip
         return
-    is_copy = "://" not in source and ((folder / "artifacts").is_dir() or (folder / "runs").is_dir())
+    if not is_copy:
+        dvc_remote.check_source(study.workspace.root, source, profile)
     lock = lock or study.workspace.root / "dvc.lock"
     with nullcontext(folder) if is_copy else dvc_remote.fetched(study.workspace.root, profile, source, lock) as place:
         _take(study, place, allow_versions, allow_devices, planned_only)

@@ -21,6 +21,7 @@ from collabench.core.git import GitError, git
 from collabench.core.git import environment as git_environment
 from collabench.core.regular import read_file
 from collabench.sharing.dvc_lock import Lock, read_listing
+from collabench.sharing.records import profiles_with_records
 from collabench.storage import archives
 from collabench.storage.temporary import temporary_folder
 from collabench.storage.workspace import Workspace
@@ -54,8 +55,8 @@ def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]
         if files[measured].endswith(".dir"):
             raise CollabenchError(f"{lock}: stages.measured@{profile}.outs: {measured}: must be a file; refused")
     with temporary_folder("import") as folder:
-        remote = _project_with_remotes(root, folder, remote, address)
-        listing = _fetched_listing(folder, remote, folder_of_runs.md5)
+        wanted, remote = remote, _project_with_remotes(root, folder, remote, address)
+        listing = _fetched_listing(folder, remote, folder_of_runs.md5, wanted)
         files |= {f"{runs}/{name}": md5 for name, md5 in listing.items()}
         stage = {"cmd": "true", "outs": [{path: {"persist": True}} for path in files]}
         (folder / "dvc.yaml").write_bytes(json.dumps({"stages": {"results": stage}}).encode())
@@ -66,6 +67,19 @@ def fetched(root: Path, profile: str, remote: str, lock: Path) -> Iterator[Path]
         (Workspace(folder, profile).runs).mkdir(parents=True, exist_ok=True)
         archives.unpack(folder)
         yield folder
+
+
+def check_source(root: Path, source: str, profile: str) -> None:
+    """Raise CollabenchError if a source of an import is a folder that is no DVC remote, with what it holds."""
+    folder = Path(source)
+    if "://" in source or not folder.is_dir() or (folder / "files" / "md5").is_dir():
+        return
+    if address_of(root, source) is not None:
+        return
+    if found := profiles_with_records(folder):
+        raise CollabenchError(f"{source}: holds no records of the profile {profile}; there are {', '.join(found)}")
+    raise CollabenchError(f"{source}: holds no results: neither artifacts/ of a copy of this project, nor records, nor "
+                          "files/md5/ of a DVC remote")  # fmt: skip
 
 
 def _project_with_remotes(root: Path, folder: Path, remote: str, address: str | None) -> str:
@@ -89,20 +103,21 @@ def _project_with_remotes(root: Path, folder: Path, remote: str, address: str | 
     return remote
 
 
-def _fetched_listing(folder: Path, remote: str, md5: str) -> dict[str, str]:
-    """Return the archives, name → MD5, in the remote's listing with this MD5."""
+def _fetched_listing(folder: Path, remote: str, md5: str, shown: str) -> dict[str, str]:
+    """Return the archives, name → MD5, in the remote's listing with this MD5. shown: the remote, as it was
+    named."""
     import hashlib
 
     place = folder / "listing"
     try:
         dvc(folder, "get-url", f"remote://{remote}/files/md5/{md5[:2]}/{md5[2:]}", str(place))
     except CollabenchError as error:
-        raise CollabenchError(f"{remote}: does not hold the list of archives that the lock names ({error})") from None
+        raise CollabenchError(f"{shown}: does not hold the list of archives that the lock names ({error})") from None
     try:
         content = read_file(place)
     except OSError as error:
-        raise CollabenchError(f"{remote}: {md5} is not a listing of a folder ({error.strerror}); refused") from None
-    where = f"{remote}: {md5}"
+        raise CollabenchError(f"{shown}: {md5} is not a listing of a folder ({error.strerror}); refused") from None
+    where = f"{shown}: {md5}"
     listing = read_listing(content, where, _ARCHIVE)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
         raise CollabenchError(f"{where}: is damaged: its content is not that of its name; refused")
@@ -134,6 +149,6 @@ def dvc(folder: Path, *arguments: str) -> str:
         check=False,
     )
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
+        said = " ".join((done.stderr or done.stdout).split()).partition(" Having any troubles?")[0]
         raise CollabenchError(f"dvc {' '.join(arguments)}: {said[-400:]}")
     return done.stdout

@@ -185,6 +185,11 @@ def records_at(folder: Path, profile: str) -> Path | None:
     return next((place for place in candidates if any(place.glob(f"*{SUFFIX}"))), None)
 
 
+def profiles_with_records(folder: Path) -> list[str]:
+    """The profiles whose records lie in a folder of records, or below its ``records/``."""
+    return sorted({path.parent.name for inner in ("", "records") for path in (folder / inner).glob(f"*/*{SUFFIX}")})
+
+
 @contextmanager
 def unpacked_records(folder: Path, profile: str, beside: Path) -> Iterator[Workspace]:
     """A workspace with the recorded runs of ``folder``, in a temporary folder beside the path ``beside``.

@@ -81,11 +81,14 @@ def test_a_remote_by_its_name_and_the_lock_that_git_has_brought(hosts, tmp_path)
 
 def test_a_remote_that_lacks_the_runs_or_a_lock_without_them_is_one_line(hosts, tmp_path):
     first, second = hosts
-    (tmp_path / "nothing").mkdir()
+    (tmp_path / "bare").mkdir()
+    done = collabench(second, "import", str(tmp_path / "bare"), "-p", PROFILE, check=False)
+    assert done.returncode == 2 and "bare: holds no results: neither artifacts/ of a copy" in done.stdout
+    (tmp_path / "nothing" / "files" / "md5").mkdir(parents=True)
     done = collabench(
         second, "import", str(tmp_path / "nothing"), "-p", PROFILE, "--lock", str(first / "dvc.lock"), check=False
     )
-    assert done.returncode == 2 and "Traceback" not in done.stdout and "does not hold the list" in done.stdout
+    assert done.returncode == 2 and "Traceback" not in done.stdout and "nothing: does not hold the list" in done.stdout
     (tmp_path / "empty.lock").write_text("schema: '2.0'\nstages: {}\n")
     (tmp_path / "other.lock").write_bytes(b"\xff\xfe\x00")
     locks = {"empty.lock": "does not contain train@", "none.lock": "is missing", "other.lock": "not UTF-8 text"}
