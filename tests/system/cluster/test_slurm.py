@@ -155,6 +155,8 @@ def test_jobs_of_a_profile_for_gpus_get_one_each(project, tmp_path):
     copy = tmp_path / "project"
     shutil.copytree(project, copy, ignore=shutil.ignore_patterns("artifacts", ".snakemake", "dvc.lock"))
     change(copy / "params.yaml", "description: jobs for a cluster\n    seeds: 2", "description: one job\n    seeds: 1")
-    change(copy / "profiles/slurm/config.yaml", "retries: 2", "retries: 0")
-    _, _, jobs = on_slurm(copy, f"collabench reproduce -p {PROFILE} --slurm --gpus 0")
+    # What a job asks for is known when it is in the queue; without a GPU here it could only fail. All ends with Slurm.
+    queued = "until squeue --noheader --format=%i | grep -q .; do kill -0 $! || exit 1; sleep 0.3; done"
+    code, output, jobs = on_slurm(copy, f"collabench reproduce -p {PROFILE} --slurm --gpus 0 & {queued}")
+    assert code == 0, output
     assert jobs and all("gpu:1" in job["TresPerJob"] + job.get("TresPerNode", "") for job in jobs)
