@@ -254,7 +254,7 @@ def test_without_a_gpu_the_command_says_so_in_a_line(collabench, tmp_path, monke
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     called = collabench("doctor", "--gpu", "--root", tmp_path)
     assert called.code == 2 and called.out == "" and called.err.count("\n") == 1
-    assert "sees no GPU" in called.err
+    assert called.err.startswith("collabench: error: doctor --gpu: ") and "sees no GPU; there is nothing" in called.err
     assert collabench("doctor", "--json", "--root", tmp_path).err.endswith("--json goes with doctor --gpu\n")
 
 

@@ -105,6 +105,8 @@ def examine_gpu(root: Path, gpus: str | None, as_json: bool) -> None:
     from collabench.core import resources
     from collabench.study.gpu_check import examination
 
+    if gpus is None and not resources.visible_gpus():
+        raise CollabenchError(f"doctor --gpu: {resources.seen()}; there is nothing to examine")
     chosen = resources.choose("cuda" if gpus is None else "auto", gpus=gpus)
     if not chosen.gpus:
         raise CollabenchError(f"doctor --gpu: {resources.seen()}; there is nothing to examine")

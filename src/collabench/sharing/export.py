@@ -259,7 +259,7 @@ def _card(
 def _kept(configuration: Configuration, manifest: Manifest, weights: dict[str, Tensor], without_memory: bool) -> str:
     """The deployed network and the cost of a memory that is deployed with it."""
     if not has_memory(weights):
-        return "as deployed"
+        return "the network alone"
     if without_memory:
         return "without its memory"
     from collabench.training.flops import count
