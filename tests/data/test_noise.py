@@ -248,7 +248,7 @@ def test_realised_shares_by_hand():
         ({"kind": "pair", "rate": 0.2, "rows": ((0.5, 0.5), (0.5, 0.5))}, "rows belong to kind: matrix"),
         ({"kind": "pair", "rate": 0.2, "path": "m.csv"}, "path belongs to kind: matrix and kind: file"),
         ({"kind": "pair", "rate": 0.2, "key": "x"}, "key belongs to kind: file"),
-        ({"kind": "pair"}, "every other kind with a rate above 0"),
+        ({"kind": "pair"}, "kind: pair needs a rate above 0: rate: 0.2"),
         ({"rows": ((0.5, 0.5), (0.5, 0.5)), "sha256": "0" * 64}, "sha256 belongs to path"),
         ({"kind": "file"}, "kind: file needs a path"),
         ({"kind": "file", "path": "l.pt"}, "name one with key"),

@@ -261,6 +261,7 @@ def test_without_a_gpu_the_command_says_so_in_a_line(collabench, tmp_path, monke
 def test_a_failed_check_is_exit_code_1_and_json_has_a_line_for_each(collabench, tmp_path, monkeypatch):
     from collabench.core import resources
 
+    monkeypatch.setattr(resources, "visible_gpus", lambda: ("0",))
     monkeypatch.setattr(resources, "choose", lambda *given, **named: Resources(1, ("0",), 1, "a test"))
     checks = [
         Check(part="facts", name="a", verdict="ok", text="t"),

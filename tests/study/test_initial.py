@@ -33,7 +33,7 @@ def test_the_project_is_whole_and_its_profiles_can_be_planned(tmp_path, collaben
     folder = tmp_path / "mine"
     folder.mkdir()  # an empty folder is filled; one that does not exist is made in the test of the wheel
     called = collabench("init", folder)
-    assert called.code == 0 and f"next: cd {folder} && collabench run -p smoke" in called.out
+    assert called.code == 0 and f"Next: cd {folder} && collabench run -p smoke" in called.out
     assert {
         *WORKFLOW,
         "params.yaml",
