@@ -1,12 +1,14 @@
 """Which tests does a replication make again? From the accepted reports: ``papers/replications.yaml``.
 
 ``python -m benchmarks.replication --write`` writes the file anew for every profile that replicates others, before it
-runs. Only verdicts about errors are made again, and only those that are decided.
+runs. Only verdicts about errors are made again, and only those that are decided. A first study whose tests have further
+looks is made again when it has finished.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,11 +39,18 @@ def replications(root: Path, params: Params) -> dict[str, list[dict[str, Any]]]:
         tests = [
             test
             for first in settings.replicates
+            if not in_progress(root, first)
             for test in decided_tests(read_json(Workspace(root, first).accepted_report / CLAIMS, ClaimReport))
         ]
         if tests:
             found[profile] = [test.model_dump(mode="json", exclude_none=True) for test in tests]
     return found
+
+
+def in_progress(root: Path, profile: str) -> bool:
+    """Whether tests of a profile's accepted report have a further look: what it decides is then not known in full."""
+    path = Workspace(root, profile).accepted_report / "report.json"
+    return bool(json.loads(path.read_text(encoding="utf-8")).get("open_tests"))
 
 
 def render(found: dict[str, list[dict[str, Any]]]) -> str:
