@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import warm
 from tests.support.project import ROOT, environment
 
 REFERENCE = ROOT / "docs" / "reference" / "python.md"
