@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from collabench.config.method_files import check_methods
 from collabench.core.errors import ConfigError
@@ -109,6 +110,35 @@ def test_a_file_that_lacks_what_a_method_has_is_refused(project, registry, old, 
     importlib.invalidate_caches()
     with pytest.raises(ConfigError, match=re.escape(f"{path}: {message}")):
         check_methods(registry())
+
+
+@pytest.mark.parametrize(
+    ("returned", "wrong"),
+    [
+        ("{}", "it returned none"),
+        ("None", "it returned NoneType"),
+        ("terms['hard']", "it returned Tensor"),
+        ("{1: terms['hard']}", "the name 1 is no text"),
+        ("{'hard': 1.0}", "'hard' is no tensor but float"),
+        ("{'hard': logits}", "'hard' has the shape (2, 10) and must be one number, a mean over the batch"),
+        ("{'hard': terms['hard'].detach()}", "none of its terms has a gradient"),
+        ("terms", ""),
+    ],
+)
+def test_what_losses_returns_is_checked_by_name(project, registry, returned, wrong):
+    path = project / OWN / "mine.py"
+    path.write_text(path.read_text().replace("        return terms\n", f"        return {returned}\n"))
+    for _ in range(2):  # a second check adds nothing
+        check_methods(registry())
+    module = registry()["mine"]
+    method = SimpleNamespace(settings=module.Settings(method="mine"))
+    network, batch = torch.nn.Linear(3, 10), SimpleNamespace(images=torch.rand(2, 3), labels=torch.tensor([0, 1]))
+    if not wrong:
+        assert set(module.Method.losses(method, network, batch)) == {"hard", "confidence"}
+        return
+    with pytest.raises(ConfigError) as error:
+        module.Method.losses(method, network, batch)
+    assert str(error.value) == f"{path}: losses must return the terms of the loss, {{name: scalar}}; {wrong}"
 
 
 def test_an_error_names_its_line_in_the_users_own_code(project, registry):
