@@ -24,6 +24,7 @@ $(ENVIRONMENT): requirements.lock pyproject.toml
 	@case "$(TORCH)" in *[!a-z0-9.]*) false;; ""|cpu|cu[1-9]*|rocm[1-9]*) ;; *) false;; esac || { echo "TORCH=$(TORCH): there are cpu, and pytorch.org's builds such as cu126 and rocm7.1; leave TORCH out for the usual build with CUDA"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "collabench needs Python 3.11, 3.12 or 3.13, this is " + sys.version.split()[0] + "; choose another: make PYTHON=python3.12 …")'
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python lacks its venv module; mend it with: apt-get install python3-venv"; exit 2; }
+	@test ! -L .venv || { echo ".venv: is a link to $$(readlink .venv), an environment that would be emptied and made again; remove the link, or call make where that environment belongs"; exit 2; }
 	@echo "creating the environment in .venv (once; a few minutes)"
 	@$(PYTHON) -m venv --clear .venv
 	@case "$(TORCH)" in "") ;; *) $(bin)/pip install -q --disable-pip-version-check $$(grep -E '^torch(vision)?==' requirements.lock) --index-url $(TORCH_INDEX)/$(TORCH) || { echo "TORCH=$(TORCH): $(TORCH_INDEX)/$(TORCH) has no $$(grep ^torch== requirements.lock) for this Python, or cannot be reached; pytorch.org names the builds"; exit 2; };; esac

@@ -135,6 +135,21 @@ def test_a_python_without_its_venv_module_is_mended_in_a_line(folder):
     assert done.stdout == "Python lacks its venv module; mend it with: apt-get install python3-venv\n"
 
 
+def test_an_environment_that_is_only_linked_to_is_not_emptied(folder, tmp_path_factory):
+    """``venv --clear`` follows a link: another checkout's environment would be gone, and what runs in it would fail."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / ".venv"
+    (folder / ".venv").rename(elsewhere)
+    (folder / ".venv").symlink_to(elsewhere)
+    assert make(folder, "share").returncode == 0, "a link to a complete environment is used"
+    (elsewhere / "installed").unlink()
+    script(
+        folder / "python", f'case "$*" in *--clear*) exec {sys.executable} -m venv --without-pip --clear .venv;; esac'
+    )
+    done = make(folder, "reproduce", f"PYTHON={folder / 'python'}")
+    assert done.returncode == 2 and done.stdout.startswith(f".venv: is a link to {elsewhere}, "), done
+    assert done.stdout.count("\n") == 1 and (elsewhere / "bin" / "collabench").exists()
+
+
 @pytest.mark.parametrize("build", ["CPU", "cu", "12.6", "cu126;x"])
 def test_another_build_of_torch_than_there_is_is_named_before_anything_is_installed(folder, build):
     (folder / ".venv" / "installed").unlink()
