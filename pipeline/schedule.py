@@ -16,6 +16,7 @@ from collabench.core.server import dismiss, serve
 from collabench.storage import archives
 from collabench.storage.locks import holding
 from collabench.study.cleanup import set_aside
+from collabench.study.executors import check_shares_folders
 from collabench.study.study import Study
 from pipeline import plan, rounds
 from pipeline.stages import log, run_stage
@@ -114,6 +115,7 @@ def _for_cluster() -> list[str]:
     """Arguments of Snakemake for the executor that schedules the jobs, whose hosts may not see this environment."""
     own = sorted(name for name in os.environ if name.startswith("COLLABENCH_"))
     profile = executor_profile(ROOT)
+    check_shares_folders(profile.name)
     return ["--workflow-profile", str(profile), "--executor", profile.name, "--envvars", *own]
 
 

@@ -70,6 +70,7 @@ def reproduce(
     from collabench.storage.temporary import remove_abandoned_temporaries
     from collabench.study import progress, shards
     from collabench.study.cleanup import set_aside
+    from collabench.study.executors import check_shares_folders
     from collabench.study.other_code import files_of_the_user, runs_of_other_code
 
     study = open_study(root, profile)
@@ -78,7 +79,7 @@ def reproduce(
     if executor:
         os.environ[resources.SCHEDULER] = executor
     if resources.on_cluster():
-        resources.executor_profile(workspace.root)
+        check_shares_folders(resources.executor_profile(workspace.root).name)
         if hours is not None:
             raise CollabenchError("--hours: on a cluster the queue decides when a job begins; leave it out")
         os.environ[resources.GPUS] = gpus or os.environ.get(resources.GPUS) or "none"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 from tests.support.params import real_definitions
 from tests.support.project import ROOT, contents, copy_project
@@ -29,6 +31,15 @@ SUBMIT = """#!/bin/sh
 echo "$1" >> {jobs}
 env -i PATH="$PATH" HOME="$HOME" PYTHONPATH="$PYTHONPATH" sh "$1" > "{folder}/job-$$.log" 2>&1 &
 echo $!
+"""
+
+
+#: What plugins such as snakemake-executor-plugin-kubernetes say of themselves.
+PLUGIN = """
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.settings import CommonSettings
+common_settings = CommonSettings(non_local_exec=True, implies_no_shared_fs=True, job_deploy_sources=True)
+class Executor(RemoteExecutor): ...
 """
 
 
@@ -90,3 +101,25 @@ def test_an_executor_without_settings_is_one_line(collabench, tmp_path):
     place.rename(tmp_path / "away")
     called = collabench("reproduce", "-p", PROFILE, "--executor", "cluster-generic", "--root", tmp_path)
     assert called.code == 2 and "profiles/cluster-generic/config.yaml: does not exist" in called.err
+
+
+@pytest.fixture
+def without_shared_folders(tmp_path, monkeypatch):
+    """A plugin ``afar`` for Snakemake, whose jobs see no folder of the machine that submits."""
+    name = "snakemake_executor_plugin_afar"
+    (tmp_path / "plugins" / name).mkdir(parents=True)
+    (tmp_path / "plugins" / name / "__init__.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path / "plugins")
+    monkeypatch.setattr(ExecutorPluginRegistry, "_instance", None)  # it has looked for plugins once
+    yield
+    for module in [module for module in sys.modules if module.startswith(name)]:
+        del sys.modules[module]
+
+
+def test_an_executor_whose_jobs_share_no_folder_is_one_line(collabench, tmp_path, without_shared_folders):
+    (place := with_settings(tmp_path) / "profiles" / "afar").mkdir()
+    (place / "config.yaml").write_text("executor: afar\njobs: 2\nshared-fs-usage: [input-output]\n")
+    called = collabench("reproduce", "-p", PROFILE, "--executor", "afar", "--root", tmp_path)
+    assert called.code == 2 and called.err.count("\n") == 1, called
+    assert "--executor afar: its jobs share no folder with this machine, and a study needs one" in called.err
+    assert not (tmp_path / "artifacts").exists()
