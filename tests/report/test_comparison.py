@@ -83,12 +83,27 @@ def test_other_settings_are_a_cause(study):
     assert "individual" not in found.lines[-1]
 
 
-def test_rounding_of_likelihoods_is_no_news(study):
+def changed_in_accepted(study, column: str, change) -> None:
+    """Change a number of the first row of the accepted table."""
     path = study.workspace.accepted_report / "graphs.csv"
     head, *rows = path.read_text().splitlines()
-    column = head.split(",").index("negative_log_likelihood_mean")
+    place = head.split(",").index(column)
     cells = rows[0].split(",")
-    cells[column] = repr(float(cells[column]) * (1 + 1e-7))
+    cells[place] = change(cells[place])
     path.write_text("\n".join([head, ",".join(cells), *rows[1:]]) + "\n")
+
+
+def test_data_sets_that_are_not_prepared_are_a_cause(study):
+    """As in a clone that has fetched the results: intervals over test images need the images' labels."""
+    changed_in_accepted(study, "error_low_over_seeds_and_images", lambda empty: empty + "9.5")
+    found = compare_reports(study.workspace)
+    assert found.lines[-1].startswith(
+        "Likely cause: intervals over seeds and test images need the data sets, which are"
+    )
+    assert found.lines[-1].endswith(f": collabench data prepare -p {study.workspace.profile}.")
+
+
+def test_rounding_of_likelihoods_is_no_news(study):
+    changed_in_accepted(study, "negative_log_likelihood_mean", lambda cell: repr(float(cell) * (1 + 1e-7)))
     (line,) = compare_reports(study.workspace).lines
     assert line.startswith("All 18 runs agree with the accepted ones") and "rounding" in line

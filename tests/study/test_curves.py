@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import sys
+from contextlib import closing
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -151,9 +154,9 @@ def test_every_tool_gets_every_epoch_once(tmp_path, monkeypatch, tool):
 
 @pytest.mark.parametrize("tool", ["mlflow", "trackio", "dvclive"])
 def test_the_real_tool_takes_a_run(tmp_path, monkeypatch, tool):
-    pytest.importorskip(tool)
-    for name in ("TRACKIO_DIR", "HF_HOME"):
+    for name in ("TRACKIO_DIR", "HF_HOME"):  # trackio reads them when it is imported
         monkeypatch.setenv(name, str(tmp_path / "home"))
+    pytest.importorskip(tool)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     told = []
     study, run, _, result = trained(tmp_path / "project", monkeypatch, tool, told.append)
@@ -162,6 +165,13 @@ def test_the_real_tool_takes_a_run(tmp_path, monkeypatch, tool):
         place = study.workspace.curves / "dvclive" / run.configuration.id / f"seed-{run.seed}"
         lines = (place / "plots" / "metrics" / "test_error.tsv").read_text().splitlines()[1:]
         assert [float(line.split()[-1]) for line in lines] == pytest.approx(expected(result)["test_error"])
+    if tool == "trackio":
+        (database,) = (tmp_path / "home").rglob("*.db")
+        with closing(sqlite3.connect(database)) as opened:
+            rows = opened.execute("select step, metrics from metrics order by step").fetchall()
+        logged = {step: json.loads(metrics) for step, metrics in rows}
+        for name, values in expected(result).items():
+            assert [logged[epoch][name] for epoch in (1, 2)] == pytest.approx(values)
     if tool == "mlflow":
         from mlflow import MlflowClient
 

@@ -36,6 +36,8 @@ LEVEL = 0.05
 _RUNS = "runs.csv"
 _CLAIMS = "claims.json"
 _SHOWN = 3
+#: Ends the names of those columns of a table that need the test images' labels.
+_ACROSS_IMAGES = "_over_seeds_and_images: "
 _NO_ORIGIN = "the accepted report does not record where its runs were made"
 
 
@@ -85,7 +87,7 @@ def compare_reports(workspace: Workspace) -> Comparison:
         return Comparison(tuple(details), tuple(details), False)
     news = [line for line in details if not _is_rounding(line)]
     before = _rows(old / _RUNS)
-    causes = [_settings(before, runs), *_origins(old / COSTS, workspace.costs)]
+    causes = [_settings(before, runs), _without_images(details, workspace), *_origins(old / COSTS, workspace.costs)]
     lines = [_verdicts(old, new), *_cells(before, runs), _likely(causes)]
     if not news:
         lines = [
@@ -191,6 +193,16 @@ def _configurations(rows: list[dict[str, str]]) -> dict[tuple[str, ...], set[str
     for row in rows:
         found.setdefault(tuple(row[part] for part in PARTS), set()).add(row["run_id"].rpartition("-s")[0])
     return found
+
+
+def _without_images(details: list[str], workspace: Workspace) -> str:
+    """Return that data sets are not prepared here, if the new report therefore lacks intervals; empty otherwise."""
+    if not any(_ACROSS_IMAGES in line and line.endswith(" → nothing") for line in details):
+        return ""
+    return (
+        "intervals over seeds and test images need the data sets, which are not prepared here: "
+        f"collabench data prepare -p {workspace.profile}"
+    )
 
 
 def _origins(old: Path, new: Path) -> list[str]:
