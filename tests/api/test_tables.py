@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pandas
 import pytest
 
@@ -12,6 +15,8 @@ from collabench.report.accepted import accept
 from collabench.report.build import build_report
 from collabench.storage.results import load_result
 from collabench.study.study import load_study
+from tests.support.project import ROOT, environment
+from tests.support.studies import write_params
 
 
 @pytest.fixture
@@ -93,3 +98,40 @@ def test_a_mistake_is_one_line(finished, call, message):
         call(finished)
     assert message in str(error.value) and "\n" not in str(error.value)
     assert issubclass(ConfigError, collabench.CollabenchError)
+
+
+CALL = """
+import sys
+import collabench
+for call in (lambda: collabench.load_runs(sys.argv[1], "small", partial=True),
+             lambda: collabench.configuration(sys.argv[1], dataset="few", model="small", recipe="short", method="own")):
+    try:
+        print(type(call()).__name__)
+    except collabench.CollabenchError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("begun", ["in the project", "elsewhere", "in another project"])
+def test_a_method_of_the_project_is_its_own_wherever_python_begins(tmp_path, begun):
+    """Else another project's method of the same name would be trained, or nobody said why there is none."""
+    folders = [tmp_path / "mine", tmp_path / "other"]
+    for folder in folders:
+        write_params(folder)
+        path, code = folder / "params.yaml", (ROOT / "src/collabench/study/new_project/mine.py.txt").read_text()
+        path.write_text(path.read_text().replace("methods:\n", "methods:\n  own: {method: owned}\n", 1))
+        (folder / "collabench_methods").mkdir()
+        (folder / "collabench_methods" / "owned.py").write_text(code.replace('Literal["mine"]', 'Literal["owned"]'))
+    where = {"in the project": folders[0], "elsewhere": tmp_path, "in another project": folders[1]}[begun]
+    done = subprocess.run(
+        [sys.executable, "-c", CALL, folders[0]], cwd=where, env=environment(ROOT), text=True, capture_output=True
+    )
+    file = folders[0] / "collabench_methods" / "owned.py"
+    other = folders[1] / "collabench_methods" / "owned.py"
+    if begun == "in the project":
+        assert done.stdout.split() == ["DataFrame", "Configuration"], done
+        return
+    said = f"{file}: is not found" + (f": {other} has its name" if begun == "in another project" else "") + ", since"
+    first, second = done.stdout.splitlines()
+    assert first == second and first.startswith(said), done
+    assert first.endswith(f"put {folders[0]} on PYTHONPATH before Python begins")

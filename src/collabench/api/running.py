@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabench.api.arguments import check_texts, check_whole
+from collabench.api.own_methods import check_own_methods
 from collabench.config.configuration import SECTIONS, Configuration, Run
 from collabench.config.params import Params, load_params
 from collabench.config.plan import Cell, Plan, resolve, with_required
@@ -69,6 +70,7 @@ def configuration(
     """
     check_texts("settings", settings, "['recipes.digits.epochs=40']")
     path = Path(root).resolve() / "params.yaml"
+    check_own_methods(path.parent)
     params = load_params(path, tuple(settings))
     names = {"dataset": dataset, "noise": noise, "model": model, "recipe": recipe, "method": method}
     for part, name in names.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas
 
+from collabench.api.own_methods import check_own_methods
 from collabench.config.configuration import PARTS
 from collabench.core.errors import ConfigError, ResultError
 from collabench.report.cells import CELLS, Cells
@@ -119,7 +120,9 @@ def _workspace(root: str | Path, profile: str) -> Workspace:
 
 
 def _collected(root: str | Path, profile: str, partial: bool) -> Collected:
-    study = load_study(_workspace(root, profile).root, profile)
+    folder = _workspace(root, profile).root
+    check_own_methods(folder)
+    study = load_study(folder, profile)
     return collect(study.plan, study.workspace, partial=partial)
 
 
