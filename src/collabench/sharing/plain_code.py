@@ -41,6 +41,8 @@ class Network(nn.Module):
                 place = place._modules[inner]
             if isinstance(part, nn.Parameter):
                 place.register_parameter(name, part)
+            elif isinstance(part, torch.Tensor):
+                place.register_buffer(name, part)
             else:
                 place._modules[name] = part
 
@@ -55,10 +57,12 @@ def plain_code(title: str, network: nn.Module, input_shape: tuple[int, int, int]
     """
     graph = _record(network)
     called = dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "call_module")
-    lines = [f'            ("{path}", nn.{network.get_submodule(path)!r}),' for path in called]
-    held = {name for path in called for name in _below(network.get_submodule(path), path)}
-    lines += [f'            ("{name}", nn.Parameter(torch.empty({tuple(value.shape)}))),'
-              for name, value in network.named_parameters() if name not in held]  # fmt: skip
+    modules = dict(network.named_modules(remove_duplicate=False))  # a name can have dots: a chain's modules are paths
+    lines = [f'            ("{path}", nn.{modules[path]!r}),' for path in called]
+    parameters = dict(network.named_parameters())
+    held = {name for path in called for name in _below(modules[path], path)}
+    lines += [f'            ("{name}", {_empty(value, name in parameters)}),'
+              for name, value in network.state_dict().items() if name not in held]  # fmt: skip
     recorded = graph.python_code("self")
     further = {name: recorded.globals[name] for name in _WRAPPED.findall(recorded.src)}
     imports = "".join(f"from {value.__module__} import {value.__name__} as {name}\n" for name, value in further.items())
@@ -72,7 +76,13 @@ def plain_code(title: str, network: nn.Module, input_shape: tuple[int, int, int]
 
 
 def _below(module: nn.Module, path: str) -> list[str]:
-    return [f"{path}.{name}" for name, _ in module.named_parameters()]
+    return [f"{path}.{name}" for name in module.state_dict()]
+
+
+def _empty(value: Tensor, is_parameter: bool) -> str:
+    """Code of a tensor of that shape, for weights and statistics that the network holds outside of torch's layers."""
+    made = f"torch.empty({tuple(value.shape)}, dtype={value.dtype})"
+    return f"nn.Parameter({made})" if is_parameter else made
 
 
 def _record(network: nn.Module) -> torch.fx.Graph:
