@@ -50,5 +50,25 @@ def test_every_command_of_the_two_pages_works(tmp_path):
     assert done.stdout == "6 (100, 10) ['hard', 'soft'] Backbone\n", done.stdout + done.stderr
 
 
+@pytest.mark.slow
+def test_the_command_of_the_page_on_curves_writes_where_the_page_looks(tmp_path, collabench):
+    """In the project of :func:`test_every_command_of_the_two_pages_works`, of which it trains one method."""
+    assert collabench("init", tmp_path / "mine").code == 0
+    (line,) = commands("curves.md")
+    words = shlex.split(line)
+    chosen = dict(word.split("=", 1) for word in words if "=" in word)
+    arguments = words[len(chosen) + 1 :]
+    assert words[len(chosen)] == "collabench" and chosen, line
+    done = subprocess.run(
+        [sys.executable, "-m", "collabench", *arguments, "--method", "individual"],
+        cwd=tmp_path / "mine", env=environment(ROOT) | chosen, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and "2 trained" in done.stdout, done.stderr
+    page = (ROOT / "docs" / "how-to" / "curves.md").read_text()
+    (folder,) = re.findall(r"^tensorboard --logdir (\S+)$", page, re.MULTILINE)
+    assert len(list((tmp_path / "mine" / folder).glob("*/seed-*/events.*"))) == 2
+
+
 def test_the_pages_have_commands():
     assert len(commands("own-project.md")) == 4 and len(commands("other-settings.md")) == 3
+    assert len(commands("curves.md")) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import threading
 from collections.abc import Iterator
@@ -16,8 +18,8 @@ from collabench.config.remotes import RemoteConfig
 from collabench.core.errors import CollabenchError, ConfigError
 from collabench.sharing.fetch import address_of, lock_of, remote_of
 from tests.support.params import params_yaml, profile, table
-from tests.support.project import collabench, copy_project, dvc
-from tests.support.shared_study import PROFILE, fabricate
+from tests.support.project import ROOT, collabench, copy_project, dvc
+from tests.support.shared_study import PROFILE, train
 
 PARAMS = """
   fabricated:
@@ -49,21 +51,35 @@ def served(tmp_path) -> Iterator[tuple[Path, str]]:
         thread.join()
 
 
+def commands_of_the_page() -> list[list[str]]:
+    """What docs/how-to/sharing.md tells those who want the results, for the profile :data:`PROFILE`."""
+    page = (ROOT / "docs" / "how-to" / "sharing.md").read_text()
+    (block,) = re.findall(r"^Who wants the results, in a clone:\n\n```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert [line[0] for line in lines] == ["collabench"] * 3
+    return [[PROFILE if word == "default" else word for word in line[1:]] for line in lines]
+
+
 @pytest.mark.slow
 def test_a_clone_gets_the_results_over_http(tmp_path, served):
     folder, address = served
     copy_project(first := tmp_path / "first", PARAMS)
-    study = fabricate(first)
+    study = train(first)
     dvc(first, "remote", "modify", "--local", "local", "url", str(folder / "remote"))
     collabench(first, "share", "-p", PROFILE, "--part")
     shutil.copy(first / "dvc.lock", folder / "dvc.lock")
     remotes = f"remotes:\n  public: {{url: '{address}/remote', lock: '{address}/dvc.lock'}}\n"
     copy_project(clone := tmp_path / "clone", PARAMS + remotes)
-    done = collabench(clone, "fetch", "-p", PROFILE, "--allow-versions")
+    fetch, *further = commands_of_the_page()
+    done = collabench(clone, *fetch, "--allow-versions")
     count = len(study.plan.runs)
     assert f"{count} runs imported, 0 already here; the study is complete" in done.stdout, done.stdout
     for path in (first / "artifacts" / PROFILE / "runs").glob("*/seed-*/*"):
         assert (clone / path.relative_to(first)).read_bytes() == path.read_bytes()
+    for arguments in further:
+        collabench(clone, *arguments)
+    tables = [(place / "artifacts" / PROFILE / "report" / "t.csv").read_text() for place in (first, clone)]
+    assert tables[0] == tables[1], "with the intervals over test images, which need the data sets"
     # one byte of one archive on the server
     shutil.rmtree(clone / "artifacts")
     damaged = max((folder / "remote").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
