@@ -37,13 +37,17 @@ def train(profile: str, job_id: str) -> int:
     job = study.jobs.find(job_id)
     try:
         with ExitStack() as held:
-            if here and resources.gpus:  # counted before CUDA is initialised, which must see the leased GPU only
-                held.enter_context(resources.lease(lease_for(study, job.configuration, attempt)))
-            elif here:
-                held.enter_context(_beside_others(study.workspace.lock("memory"), alone))
             from collabench.study.runner import Runner
 
-            outcome = Runner(study).train(job.runs, device=resources.device, log=log)
+            runner = Runner(study)
+            if not here:
+                pass  # the cluster has allocated what the job may use
+            elif not resources.gpus:
+                held.enter_context(_beside_others(study.workspace.lock("memory"), alone))
+            elif any(map(runner.has_to_train, job.runs)):
+                # counted before CUDA is initialised, which must see the leased GPU only
+                held.enter_context(resources.lease(lease_for(study, job.configuration, attempt)))
+            outcome = runner.train(job.runs, device=resources.device, log=log)
     except DeviceError as error:
         if not here:
             raise

@@ -8,15 +8,18 @@ import threading
 import time
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
 from collabench.core.errors import DeviceError, RunFailed, StorageError
 from collabench.core.resources import Resources
 from collabench.storage.files import read_json
-from collabench.storage.results import InProgress
+from collabench.storage.results import RESULT, InProgress
 from collabench.study import pool
+from collabench.study.needs import lease_for
 from collabench.study.runner import Outcome
+from tests.support.fabricated import write_failure, write_results
 from tests.support.studies import CLEAN_TABLE, study_in
 
 TWO_CORES = Resources(2, (), 1, "for a test")
@@ -29,22 +32,33 @@ def study(tmp_path):
 
 @pytest.fixture
 def trained_by(monkeypatch):
-    """Replace the training processes: ``train(run id)`` gives a run's outcome, or raises. The ids, in order."""
+    """Replace the training processes: ``train(run id)`` gives a run's outcome, or raises. The ids, in order.
 
-    def replace(study, train) -> list[str]:
+    processes: gets a list for each process, of the ids that it was asked for. One that was ended must not be asked.
+    """
+
+    def replace(study, train, processes: list[list[str]] | None = None) -> list[str]:
         asked: list[str] = []
         runs = {run.id: run for run in study.plan.runs}
 
         class Here(Executor):
             def __init__(self, workers, context, initializer, arguments):
                 assert workers == 1
+                self.asked, self.ended = [], False
+                if processes is not None:
+                    processes.append(self.asked)
+
+            def shutdown(self, wait=True, **options):
+                self.ended = True
 
             def submit(self, function, *arguments):
+                assert not self.ended, "a process that was ended is asked for more"
                 future: Future[Outcome] = Future()
                 if not arguments:
                     return future
                 *_, run_id, _ = arguments
                 asked.append(run_id)
+                self.asked.append(run_id)
                 try:
                     state = train(run_id)
                     reason = "diverged"
@@ -117,9 +131,12 @@ def test_a_run_whose_machine_fails_goes_on_in_another_process_and_nothing_else_i
             raise left.pop()
         return "trained"
 
-    asked, said = trained_by(study, train), []
+    processes: list[list[str]] = []
+    asked, said = trained_by(study, train, processes), []
     outcome = pool.train(study, study.plan.runs, TWO_CORES, log=said.append)
     assert not outcome.failed and len(outcome.trained) == len(study.plan.runs)
+    tried = [one for one in processes if unlucky in one]
+    assert len(tried) == 2 and unlucky in (tried[0][-1], tried[1][-1]), "it failed as its process's last"
     assert {run_id: asked.count(run_id) for run_id in asked if asked.count(run_id) > 1} == {unlucky: 2}
     assert said == [f"{error}; it goes on in another process"]
     assert not list(study.workspace.state.glob("failures/*"))
@@ -196,6 +213,76 @@ def test_a_failed_gpu_is_chosen_last(study, trained_by, monkeypatch):
     monkeypatch.setattr(pool.ProcessPoolExecutor, "submit", lambda *given: gpus.append(given[4].gpus) or submit(*given))
     pool.train(study, study.plan.runs[:1], Resources(4, ("0", "1"), 1, "for a test"), log=lambda line: None)
     assert gpus == [("0", "1"), ("1", "0")]
+
+
+def test_on_a_gpu_a_process_ends_with_the_run_that_it_trained_and_finds_all_that_is_there(study, trained_by):
+    """Until it ends it holds memory of the GPU, and its lease. What is there already needs neither."""
+    there = {run.id for run in study.plan.runs[::2]}
+    assert len(there) > 2 and len(there) < len(study.plan.runs)
+    processes: list[list[str]] = []
+    trained_by(study, lambda run_id: "done" if run_id in there else "trained", processes)
+    pool.train(study, study.plan.runs, Resources(1, ("0",), 1, "for a test"))
+    assert sorted(run_id for one in processes for run_id in one) == sorted(run.id for run in study.plan.runs)
+    assert all(set(one[:-1]) <= there for one in processes)
+    assert len(processes) <= len(study.plan.runs) - len(there) + 1
+
+
+@pytest.fixture
+def leased(monkeypatch) -> list[int | None]:
+    """What processes on a GPU lease, in their order; training itself is replaced. Leases end with their process."""
+    held: list[int | None] = []
+
+    def lease(self, need):
+        @contextmanager
+        def holding():
+            held.append(need)
+            yield "0"
+            held.remove(need)
+
+        return holding()
+
+    def train(self, runs, **options):
+        return Outcome(**{"trained" if held else "done": list(runs)})
+
+    monkeypatch.setattr(Resources, "lease", lease)
+    monkeypatch.setattr(pool.Runner, "train", train)
+    yield held
+    pool._held.close()
+
+
+def test_a_process_on_a_gpu_leases_what_its_run_needs_and_more_after_each_shortage(study, leased):
+    run, gpu = study.plan.runs[0], Resources(1, ("0",), 1, "for a test", (80,))
+    place = study.workspace.root, study.workspace.profile
+    for attempt in range(3):
+        assert pool._train(*place, gpu, attempt, run.id, False).trained == [run]
+    need = lease_for(study, run.configuration)
+    assert leased == [need, 2 * need, 4 * need], "held on until the process ends"
+
+
+def test_a_run_that_is_there_needs_no_lease_and_one_that_another_process_trained_keeps_none(study, leased, monkeypatch):
+    place = study.workspace.root, study.workspace.profile, Resources(1, ("0",), 1, "for a test", (80,)), 0
+    monkeypatch.setattr(pool.Runner, "has_to_train", lambda self, run, **options: False)
+    assert pool._train(*place, study.plan.runs[0].id, False).done and not leased
+    monkeypatch.undo()
+    monkeypatch.setattr(pool.Runner, "has_to_train", lambda self, run, **options: True)
+    monkeypatch.setattr(Resources, "lease", lambda self, need: nullcontext(leased.append(need)))
+    ended = []
+    pool._held.callback(lambda: ended.append(True))
+    monkeypatch.setattr(pool.Runner, "train", lambda self, runs, **options: Outcome(done=list(runs)))
+    assert pool._train(*place, study.plan.runs[0].id, False).done and leased and ended
+
+
+def test_what_has_to_be_trained(study):
+    run, runner = study.plan.runs[0], pool.Runner(study)
+    assert runner.has_to_train(run)
+    write_failure(study, run, "diverged")
+    assert not runner.has_to_train(run) and runner.has_to_train(run, retry_failed=True)
+    study.workspace.failure(run.id).unlink()
+    folder = study.workspace.folder(run)
+    write_results(study, [run])
+    assert not runner.has_to_train(run)
+    (folder / RESULT).write_text("damaged")
+    assert runner.has_to_train(run)
 
 
 def test_a_dead_worker_is_said_with_the_run_and_the_remedy(study, trained_by):

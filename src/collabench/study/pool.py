@@ -40,11 +40,18 @@ def _train(root: Path, profile: str, resources: Resources, attempt: int, run_id:
         raise ConfigError(
             f"{study.workspace.params}: was changed while the study began, it no longer has {run_id}; start again"
         )
-    if resources.gpus:  # until this process ends, which it does after this run
+    runner = Runner(study)
+    if resources.gpus and runner.has_to_train(run, retry_failed=retry_failed):
         _held.enter_context(resources.lease(lease_for(study, run.configuration, attempt)))
-    return Runner(study).train(
-        [run], device=resources.device, retry_failed=retry_failed, log=partial(print, flush=True)
-    )
+    outcome = runner.train([run], device=resources.device, retry_failed=retry_failed, log=partial(print, flush=True))
+    if not _ends_process(outcome):
+        _held.close()  # another process had it trained meanwhile
+    return outcome
+
+
+def _ends_process(outcome: Outcome) -> bool:
+    """Whether a process on a GPU must end with this outcome: its lease, and what it holds of the GPU, end with it."""
+    return bool(outcome.trained or outcome.failed)
 
 
 def train(
@@ -58,8 +65,9 @@ def train(
 ) -> Outcome:
     """Train ``runs`` in up to ``resources.workers`` processes with one thread each.
 
-    On GPUs every run has a process of its own, which leases the memory that it needs of one GPU. A run starts when all
-    runs that it requires are available, and fails if one of them failed. ``finished`` is called for each run with its
+    On GPUs every run that is trained has a process of its own, which leases the memory that it needs of one GPU. A run
+    that is there already leases nothing. A run starts when all runs that it requires are available, and fails if one of
+    them failed. ``finished`` is called for each run with its
     state: done, trained, linked or failed.
 
     A process that is short of memory, or whose GPU fails, ends; where memory runs out altogether, Linux kills it. Its
@@ -131,7 +139,7 @@ def train(
                         waiting.insert(0, run)
                         continue
                     del pending[future]
-                    if resources.gpus:
+                    if resources.gpus and _ends_process(result):
                         process.shutdown(wait=False)
                     else:
                         idle.append(process)

@@ -98,6 +98,16 @@ class Runner:
                 self._make_available(run, outcome, device, retry_failed, whole, log)
         return outcome
 
+    def has_to_train(self, run: Run, *, retry_failed: bool = False) -> bool:
+        """Whether :meth:`train` would train the run as things are: no profile has it whole, and it has not failed."""
+        for place in (self._workspace, *self._workspace.siblings()):
+            try:
+                load_result(place.folder(run), run)
+                return False
+            except ResultError:
+                continue
+        return retry_failed or not self._workspace.failure(run.id).exists()
+
     def _make_available(
         self, run: Run, outcome: Outcome, device: str | None, retry_failed: bool, whole: bool, log: Log
     ) -> None:

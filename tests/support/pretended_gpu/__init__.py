@@ -38,6 +38,13 @@ def build(folder: Path) -> Path:
     return library
 
 
+def surroundings(library: Path, variables: dict[str, str]) -> dict[str, str]:
+    """Environment variables with which every Python process sees the device (``site/sitecustomize.py``)."""
+    hidden = {name: value for name, value in variables.items() if name != "CUDA_VISIBLE_DEVICES"}
+    path = [str(HERE / "site"), *filter(None, [hidden.get("PYTHONPATH")]), str(ROOT)]
+    return hidden | {"LD_PRELOAD": str(library), "PYTHONPATH": os.pathsep.join(path)}
+
+
 def run(library: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a module in a process that has the device."""
     return subprocess.run(

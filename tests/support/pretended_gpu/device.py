@@ -28,7 +28,9 @@ _ANSWERS = {
     "_lazy_init": lambda: None,
     "device_count": lambda: 1,
     "get_device_capability": lambda device=None: (8, 0),
-    "get_device_properties": lambda device=None: SimpleNamespace(multi_processor_count=1, uuid="pretended"),
+    "get_device_properties": lambda device=None: SimpleNamespace(
+        multi_processor_count=1, uuid="pretended", total_memory=MEMORY
+    ),
     "get_arch_list": lambda: ["sm_80", "sm_90"],
     "mem_get_info": lambda device=None: (MEMORY, MEMORY),
     "synchronize": lambda device=None: None,
