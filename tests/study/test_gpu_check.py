@@ -156,6 +156,21 @@ def test_no_loss_of_a_case_magnifies_rounding_errors():
     assert numbers.CLOSE[torch.float64] == 1e-8
 
 
+@pytest.mark.slow
+def test_no_loss_of_a_case_magnifies_the_rounding_of_float32():
+    """Two layouts are two orders of summation, as a GPU has another one. What float32 may differ by is far above."""
+    found = {}
+    for name, chosen in cases().items():
+        if METHODS[chosen.method.method].Method.trains:
+            layouts = [Steps(chosen, form_of(chosen), CPU, masks=CPU, channels_last=last) for last in (True, False)]
+            for number in range(numbers.STEPS):
+                one, other = (steps.step(*steps.batch(chosen.recipe.batch_size, number)) for steps in layouts)
+                worst = max(abs(one[term] - other[term]).item() / max(1.0, abs(one[term]).item()) for term in one)
+                found[name] = max(found.get(name, 0.0), worst)
+    assert len(found) == 29 and any(found.values())
+    assert {name: one for name, one in found.items() if one > 0.1 * numbers.CLOSE[torch.float32]} == {}
+
+
 def disturb(tensors: list[torch.Tensor], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -241,6 +256,51 @@ def test_speed_names_every_rate_and_derives_the_hours_of_gpu_profiles(monkeypatc
         r"5 trainings, 0.04 EFLOP: about [\d,]+ hours one after the other \(derived", found["profile paper"].text
     )
     assert "profile default" not in found
+    assert re.match(r"channels-last, in which studies train, is [\d.]+ times as fast", found["layout"].text)
+
+
+def test_speed_says_what_does_not_fit_a_small_gpu_and_goes_on(monkeypatch):
+    """A card of 24 GB holds no step of ResNet-50 with 256 images; the hours of the other profiles are told all the
+    same."""
+    made = speed.Rate(speed.resolve_parts(real_params(), speed.TIMED[0]), 10.0, 1e12)
+
+    def timed(configuration, device, **options):
+        if configuration.names["model"] == "resnet50":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 392.00 MiB")
+        return made, "as invented"
+
+    monkeypatch.setattr(speed, "_timed", timed)
+    part = Part(made.configuration, 5, 36 * 10**15, 1000, 60 * 10**9, 1)
+    monkeypatch.setattr(speed, "totals", lambda study, workers: Totals(study.workspace.profile, (part,)))
+    small = Resources(2, (), 1, "a test", (24 * 10**9,))
+    found = {check.name: check for check in speed.speed(small, ROOT)}
+    (large,) = (check for name, check in found.items() if "resnet50" in name)
+    assert large.verdict == "skipped" and large.text == "a step of 256 images does not fit this GPU's memory"
+    assert found["profile paper-cifar"].text.endswith("; its largest run needs 60.0 GB of a GPU, which has 24.0")
+    assert "side by side" in found["profile paper"].text
+
+    def broken(configuration, device, **options):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(speed, "_timed", broken)
+    with pytest.raises(RuntimeError, match="mat1"):
+        list(speed.speed(small, ROOT))
+
+
+@pytest.mark.parametrize(("gains", "said"), [([1.5, 1.2], "is 1.34 times"), ([0.5], "contiguous would be faster")])
+def test_the_faster_layout_is_told(gains, said):
+    (found,) = speed.layout(gains)
+    assert found.verdict == "note" and said in found.text
+    assert not list(speed.layout([]))
+
+
+def test_where_torchs_profiler_sees_no_kernels_the_line_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
+    configuration = speed.resolve_parts(real_params(), ("digits", "resnet8", "digits", "individual"))
+    assert configuration is not None
+    rate, text = speed._timed(configuration, CPU)
+    assert rate.steps > 0 and text == "torch's profiler sees no kernels here"
 
 
 def test_everything_that_is_timed_is_defined():

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, supported_activities
 
 from collabench.config.configuration import Configuration
 from collabench.config.dataset_shape import shape_without_files
 from collabench.config.params import Params, load_params
 from collabench.config.plan import resolve
+from collabench.core.device_errors import is_shortage_of_memory
 from collabench.core.errors import ConfigError
 from collabench.core.resources import Resources
 from collabench.study.gpu_check.record import Check
@@ -48,6 +49,8 @@ TIMED = (
 )
 #: Seconds for which a configuration is timed, after as many warm-up steps.
 SECONDS, WARM_UP = 1.0, 3
+#: The name of the other layout than that in which studies train.
+CONTIGUOUS = "contiguous"
 #: Processes that train side by side.
 BESIDE = (1, 2, 4)
 
@@ -66,13 +69,23 @@ def speed(resources: Resources, root: Path) -> Iterator[Check]:
     device = choose_device(resources.device)
     prepare_process(device)
     params = load_params(root / "params.yaml")
-    rates = []
+    rates, gains = list[Rate](), list[float]()
     for number, parts in enumerate(TIMED):
         configuration = resolve_parts(params, parts)
         if configuration is None:
             yield Check(part=PART, name="/".join(parts), verdict="skipped", text="params.yaml does not define it")
             continue
-        rate, text = _timed(configuration, device)
+        try:
+            rate, text = _timed(configuration, device)
+        except Exception as error:
+            if not is_shortage_of_memory(error):
+                raise
+            rate = None
+        if rate is None:  # here, where the error no longer holds what was allocated
+            torch.cuda.empty_cache()
+            text = f"a step of {configuration.recipe.batch_size} images does not fit this GPU's memory"
+            yield Check(part=PART, name=configuration.label, verdict="skipped", text=text)
+            continue
         rates.append(rate)
         yield _said(configuration, "float32, channels-last, eager", rate, text)
         for name, options in _variants(number).items():
@@ -83,6 +96,9 @@ def speed(resources: Resources, root: Path) -> Iterator[Check]:
                 yield Check(part=PART, name=f"{configuration.label}: {name}", verdict="note", text=text)
                 continue
             yield _said(configuration, name, other, f"{other.steps / rate.steps:.2f} times the first; {text}")
+            if name == CONTIGUOUS:
+                gains.append(rate.steps / other.steps)
+    yield from layout(gains)
     yield from hours(root, params, rates, resources)
 
 
@@ -100,7 +116,7 @@ def _variants(number: int) -> Mapping[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {"bfloat16": {"precision": "bfloat16"}}
     if number < 2:
         found |= {
-            "contiguous": {"channels_last": False},
+            CONTIGUOUS: {"channels_last": False},
             "compiled": {"compile": True},
             "CUDA graphs": {"compile": "cuda-graphs"},
         }
@@ -124,10 +140,13 @@ def _timed(
         per_step = _seconds(steps, images, labels, 1)
         per_step = _seconds(steps, images, labels, max(1, math.ceil(SECONDS / per_step)))
         kernels, busy = _profile(steps, images, labels)
-    return Rate(configuration, 1 / per_step, training * len(images) / per_step), (
-        f"{kernels} kernels a step, {1e6 * per_step / max(kernels, 1):.1f} µs each; the GPU works "
-        f"{min(1.0, busy / per_step):.0%} of the time"
-    )
+    said = "torch's profiler sees no kernels here"
+    if kernels:
+        said = (
+            f"{kernels} kernels a step, {1e6 * per_step / kernels:.1f} µs each; the GPU works "
+            f"{min(1.0, busy / per_step):.0%} of the time"
+        )
+    return Rate(configuration, 1 / per_step, training * len(images) / per_step), said
 
 
 def _seconds(steps: Steps, images: torch.Tensor, labels: torch.Tensor, count: int) -> float:
@@ -141,7 +160,9 @@ def _seconds(steps: Steps, images: torch.Tensor, labels: torch.Tensor, count: in
 
 
 def _profile(steps: Steps, images: torch.Tensor, labels: torch.Tensor) -> tuple[int, float]:
-    """Kernels of one step, and the seconds in which they run."""
+    """Kernels of one step, and the seconds in which they run; no kernels where torch's profiler cannot see them."""
+    if ProfilerActivity.CUDA not in supported_activities():
+        return 0, 0.0
     with profile(activities=[ProfilerActivity.CUDA]) as found:
         steps.step(images, labels)
         torch.cuda.synchronize()
@@ -153,6 +174,17 @@ def _said(configuration: Configuration, name: str, rate: Rate, text: str) -> Che
     per_second = rate.steps * configuration.recipe.batch_size
     line = f"{per_second:,.0f} images a second, {rate.flops / 1e12:.1f} TFLOP a second; {text}"
     return Check(part=PART, name=f"{configuration.label}: {name}", verdict="note", text=line)
+
+
+def layout(gains: list[float]) -> Iterator[Check]:
+    """Which layout is faster on this card. gains: steps a second in channels-last, relative to those in the other."""
+    if not gains:
+        return
+    mean = math.prod(gains) ** (1 / len(gains))
+    text = f"channels-last, in which studies train, is {mean:.2f} times as fast as contiguous in float32"
+    if mean < 1:
+        text += ": on this GPU contiguous would be faster, which no setting of a recipe chooses"
+    yield Check(part=PART, name="layout", verdict="note", text=text)
 
 
 # ------------------------------------------------------------------------------------------------------- profiles
@@ -176,9 +208,17 @@ def _hours_line(found: Totals, rates: list[Rate], resources: Resources) -> str:
     slots = min((resources.side_by_side(one.lease) for one in found.parts), default=1)
     return (
         f"{found.trainings} trainings, {found.flops / 1e18:.2f} EFLOP: about {seconds / 3600:,.0f} hours one after the "
-        f"other (derived; collabench estimate -p {found.profile} times every configuration); layout channels-last; at "
-        f"least {slots} side by side"
+        f"other (derived; collabench estimate -p {found.profile} times every configuration); at least {slots} side by "
+        f"side{_too_large(found, resources)}"
     )
+
+
+def _too_large(found: Totals, resources: Resources) -> str:
+    """What to say of a profile whose largest run needs more memory than a GPU has."""
+    largest = max(resources.gpu_memory, default=0)
+    if not 0 < largest < found.lease:
+        return ""
+    return f"; its largest run needs {found.lease / 1e9:.1f} GB of a GPU, which has {largest / 1e9:.1f}"
 
 
 def nearest(configuration: Configuration, per_image: int, rates: list[Rate]) -> Rate:
