@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from collabench.cli.estimate import describe_estimate
 from collabench.cli.estimate import estimate as estimate_command
@@ -179,6 +180,27 @@ def test_memory_that_allows_fewer_processes_makes_more_hours(root):
     on_gpu = Estimate(found.study, found.costs, 4, narrow)
     assert on_gpu.clock_seconds(found.study.plan.runs) == 3 * (100 / 4 + 200 / 4 + 300)
     assert found.clock_seconds(found.study.plan.runs) == 1800
+
+
+def test_an_estimate_says_how_many_runs_fit_beside_each_other_on_the_gpus(root, monkeypatch):
+    """Hours on the clock count these, and not the slots."""
+    study = load_study(root, "small")
+    monkeypatch.setattr("collabench.training.device.choose_device", lambda wanted: torch.device("cuda"))
+    monkeypatch.setattr("collabench.training.device.describe", lambda device: "a GPU")
+
+    def timed(configurations, forms, resources):
+        assert resources.workers == 4
+        need = {"individual": 10, "kd": 40, "tree": 100}
+        return [
+            prediction_of(name, 4, forms[name]).model_copy(update={"lease_bytes": need[one.names["method"]]})
+            for name, one in configurations.items()
+        ]
+
+    monkeypatch.setattr("collabench.study.estimate.predict_all", timed)
+    found = estimate(study, Resources(4, ("0",), 4, "a test", (80,)))
+    methods = {name: cost.configuration.names["method"] for name, cost in found.costs.items()}
+    assert {methods[name]: count for name, count in found.beside.items()} == {"individual": 4, "kd": 2, "tree": 1}
+    assert found.clock_seconds(study.plan.runs) == 3 * (1 / 4 + 1 / 2 + 1)
 
 
 @pytest.mark.slow

@@ -11,10 +11,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from collabench.core.errors import DataError, RunFailed
+from collabench.core.errors import CollabenchError, DataError, RunFailed
 from collabench.core.resources import Resources
 from collabench.study import torchrun
-from collabench.study.runner import Runner
+from collabench.study.runner import Outcome, Runner
 from collabench.study.study import load_study
 from tests.support.params import params_yaml, profile, table
 
@@ -108,6 +108,33 @@ def test_torchrun_with_another_number_of_processes_says_what_the_recipes_ask_for
         "torchrun started 2 processes, and no run asks for so many (their recipes say processes: 1)" in refused.stderr
     )
     assert not list(load_study(root, "alone").workspace.runs.rglob("result.json"))
+
+
+def test_more_processes_than_gpus_are_refused_before_any_waits_for_another(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setattr(torchrun.distributed, "join", lambda: pytest.fail("it waits for processes that end"))
+    with ExitStack() as held, pytest.raises(CollabenchError, match=r"^torchrun started 3 processes here for 2 GPUs$"):
+        torchrun._join(Resources(4, ("0", "1"), 1, "test"), held)
+
+
+@pytest.mark.parametrize("gpus", [(), ("0",)])
+def test_every_process_trains_where_the_study_was_said_to_train(root, monkeypatch, gpus):
+    """On the CPU too, where torch sees a GPU that was not chosen."""
+    told = []
+    monkeypatch.setattr(torchrun, "_join", lambda resources, held: None)
+    monkeypatch.setattr(torchrun.distributed, "launched_world", lambda: 2)
+    study = load_study(root, "shared")
+    run = next(one for one in study.plan.runs if not one.requires())
+    monkeypatch.setattr(Runner, "train", lambda self, runs, *, device, **options: told.append(device) or Outcome())
+    torchrun.train(study, [run], Resources(2, gpus, 1, "test"))
+    names = iter([run.id, None])
+    monkeypatch.setattr(torchrun.distributed, "from_first", lambda make: next(names))
+    monkeypatch.setattr(type(study.inputs), "dataset", lambda *given: None)
+    monkeypatch.setattr(type(study.inputs), "static_noise", lambda *given: None)
+    monkeypatch.setattr("collabench.training.device.choose_device", lambda wanted: wanted)
+    monkeypatch.setattr("collabench.training.train_run", lambda *given, device, **named: told.append(device))
+    torchrun.follow(study, Resources(2, gpus, 1, "test"))
+    assert told == [("cuda" if gpus else "cpu")] * 2
 
 
 @pytest.mark.parametrize("own", [0, 1])

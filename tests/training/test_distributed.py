@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -264,6 +265,24 @@ def test_one_process_is_no_part_of_a_runs_identity_and_two_are():
     assert "processes" not in one.identity()["recipe"]
     assert in_processes(one).identity()["recipe"]["processes"] == 2
     assert in_processes(one).id != one.id
+
+
+def test_processes_meet_over_gloo_and_tensors_of_gpus_go_over_nccl_on_the_gpu_of_each(monkeypatch, tmp_path):
+    """Whatever torch was built for: a build for CUDA on a machine without a GPU has no NCCL that works."""
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    distributed.join(init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        assert {torch.distributed.get_backend(group) for group in (None, *distributed._control)} == {"gloo"}
+        here, there = torch.zeros(1), SimpleNamespace(is_cuda=True)
+        assert distributed._group_of(here) is None is distributed._group_of(there)
+        asked = []
+        monkeypatch.setattr(torch.distributed, "new_group", lambda **options: asked.append(options) or "nccl's")
+        distributed.use_gpus(torch.device("cuda", 0))
+        assert asked == [{"backend": "nccl", "device_id": torch.device("cuda", 0)}]
+        assert distributed._group_of(here) is None and distributed._group_of(there) == "nccl's"
+    finally:
+        distributed.leave()
+    assert not distributed._gpus and not distributed._control
 
 
 def test_in_one_process_nothing_changes():

@@ -56,6 +56,13 @@ def waits(monkeypatch) -> Waits:
             return original(tensor, *arguments, **options)
 
         monkeypatch.setattr(Tensor, name, reading)
+    apply = nn.Module._apply  # what Module.to does with every weight, on the host
+
+    def moving(module: nn.Module, *arguments: Any, **options: Any) -> nn.Module:
+        counted.found["a module is moved"] += 1
+        return apply(module, *arguments, **options)
+
+    monkeypatch.setattr(nn.Module, "_apply", moving)
     # torch's own looks at the labels' range, but not on a GPU.
     monkeypatch.setattr(nn.functional, "one_hot", lambda y, classes: (y[:, None] == torch.arange(classes)).long())
     return counted

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import yaml
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 from tests.support.params import real_definitions
-from tests.support.project import ROOT, contents, copy_project
+from tests.support.project import ROOT, contents, copy_project, environment
 from tests.support.project import collabench as project_command
 
 PROFILE = "cluster"
@@ -78,6 +80,33 @@ def test_a_study_by_another_executor_gives_the_bytes_of_this_machine(project, tm
     copy_project(tmp_path / "again", PARAMS)
     project_command(tmp_path / "again", "run", "-p", PROFILE, "--cores", "1")
     assert contents(tmp_path / "again" / "artifacts" / PROFILE / "runs") == here
+
+
+def asked(folder: Path, scheduler: str, gpus: str) -> dict[str, str]:
+    """What a job asks a cluster for, as Snakemake's dry run says it. Nothing runs."""
+    settings = ["--profile", "profiles/default", "--workflow-profile", f"profiles/{scheduler}", "--executor", scheduler]
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "train", "-n", "--cores", "1", "--config", f"profile={PROFILE}", *settings],
+        cwd=folder, env=environment(folder) | {"COLLABENCH_SCHEDULER": scheduler, "COLLABENCH_GPUS": gpus},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    (line, *_) = re.findall(r"rule train_job:.*?resources: (.*?)\n", done.stdout + done.stderr, re.DOTALL)
+    return dict(one.split("=") for one in line.split(", "))
+
+
+@pytest.mark.slow
+def test_a_job_asks_for_cores_beside_its_gpu_and_for_no_more_minutes_than_the_partition_allows(project, tmp_path):
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy, ignore=shutil.ignore_patterns("artifacts", ".snakemake", "dvc.lock"))
+    params, settings = copy / "params.yaml", copy / "profiles" / "slurm" / "config.yaml"
+    assert params.read_text().count("    device: cpu\n    tables:\n      - {name: two,") == 1
+    params.write_text(params.read_text().replace("    device: cpu\n    tables:\n      - {name: two,",
+                                                 "    device: auto\n    tables:\n      - {name: two,"))  # fmt: skip
+    usual = asked(copy, "slurm", "none")
+    assert (usual["gpu"], usual["cpus_per_task"], usual["runtime"]) == ("0", "1", "1440")
+    settings.write_text(settings.read_text().replace("  - mem_mb=8000\n", "  - mem_mb=8000\n  - longest_minutes=600\n"))
+    beside = asked(copy, "slurm", "0")
+    assert (beside["gpu"], beside["cpus_per_task"], beside["runtime"]) == ("1", "2", "600")
 
 
 @pytest.mark.parametrize(
