@@ -62,6 +62,20 @@ def train(profile: str, job_id: str) -> int:
     return 0
 
 
+def prepare() -> None:
+    """Load what every job needs. The server of jobs calls this once; its forks then start sooner."""
+    import collabench.study.runner
+    import collabench.training  # noqa: F401
+    from collabench.config.params import load_params
+    from collabench.papers.claims import load_claims
+    from collabench.storage.workspace import Workspace
+    from collabench.study.source_code import read_all
+
+    read_all()
+    place = Workspace(ROOT, "any")
+    load_claims(place.papers, load_params(place.params))
+
+
 @contextmanager
 def _beside_others(path: Path, alone: bool) -> Iterator[None]:
     """Train beside other jobs of the study, or, if ``alone``, when none of them trains; then none begins."""

@@ -40,7 +40,7 @@ print(serve(), flush=True)
 time.sleep(60)
 """
 ASK = (
-    "import sys; from collabench.core.server import ask; code = ask('jobs', sys.argv[1:]); sys.exit(99 if code is "
+    "import sys; from collabench.core.server import ask; code = ask(sys.argv[1], sys.argv[2:]); sys.exit(99 if code is "
     "None else code)"
 )
 
@@ -62,8 +62,8 @@ def server(folder: Path) -> Iterator[tuple[subprocess.Popen, dict[str, str]]]:
         process.wait()
 
 
-def asking(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", ASK, *arguments]
+def asking(folder: Path, environment: dict[str, str], *arguments: str, module: str = "jobs") -> subprocess.Popen:
+    command = [sys.executable, "-c", ASK, module, *arguments]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -97,6 +97,23 @@ def test_a_job_runs_in_a_fork_and_its_output_and_exit_code_are_those_of_a_proces
         asked = asking(tmp_path, environment, "fail")
         _, err = asked.communicate()
         assert asked.returncode == 1 and "ValueError: broken" in err
+
+
+@pytest.mark.parametrize("end", ["", "raise RuntimeError"])
+def test_what_all_jobs_of_a_module_need_is_loaded_once_by_the_server(tmp_path, end):
+    (tmp_path / "needy.py").write_text(f"""
+import os
+LOADED = []
+def prepare():
+    LOADED.append(os.getpid())
+    {end}
+def main(arguments):
+    print(len(LOADED), LOADED[0] == os.getppid())
+""")
+    with server(tmp_path) as (_, environment):
+        for _ in range(2):
+            asked = asking(tmp_path, environment, module="needy")
+            assert (asked.communicate()[0], asked.returncode) == ("1 True\n", 0)
 
 
 def test_a_crash_costs_the_job_that_crashed(tmp_path):

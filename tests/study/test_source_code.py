@@ -48,7 +48,13 @@ def copied(tmp_path, monkeypatch):
         forget()
 
     def forget() -> None:
-        for function in (source_code._tree, source_code._imports, source_code._reached, source_code._digest):
+        for function in (
+            source_code._tree,
+            source_code._imports,
+            source_code._reached,
+            source_code._text,
+            source_code._digest,
+        ):
             function.cache_clear()
 
     forget()

@@ -4,10 +4,14 @@
 (the client). It sends its arguments, environment variables, and standard input, output and error to the server,
 forwards signals, and waits for the exit code. Each job runs in its own fork, so that a crash ends no other job. A job
 is killed when its client, the server, or the process that started the server ends.
+
+Before the first job of a module the server imports the module and calls its ``prepare()``, if it has one. So what all
+jobs of the module need (libraries, parsed files) is loaded once, and every fork finds it.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import selectors
@@ -147,6 +151,7 @@ class _Server:
     def __init__(self, listener: socket.socket) -> None:
         self._listener, self._selector = listener, selectors.DefaultSelector()
         self._environment = _taking_effect_at_import(os.environ)
+        self._prepared: set[str] = set()
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
 
     def run(self) -> NoReturn:
@@ -171,6 +176,7 @@ class _Server:
             os.close(file)
 
     def _start(self, job: _Job, request: dict[str, Any], files: list[int]) -> None:
+        self._prepare(request["module"], request["path"])
         server = os.getpid()
         job.pid = os.fork()
         if job.pid == 0:
@@ -182,6 +188,18 @@ class _Server:
         job.pidfd = os.pidfd_open(job.pid)
         self._selector.register(job.pidfd, selectors.EVENT_READ, lambda: self._ended(job))
         self._selector.register(job.connection, selectors.EVENT_READ, lambda: self._heard(job))
+
+    def _prepare(self, module: str, path: list[str]) -> None:
+        """Load, once, what all jobs of a module need. A job meets a failure again and reports it."""
+        if module in self._prepared:
+            return
+        self._prepared.add(module)
+        own = sys.path[:]
+        sys.path[:] = path
+        with suppress(Exception):
+            getattr(import_module(module), "prepare", lambda: None)()
+            gc.freeze()  # or the first collection in every fork would copy the memory of all modules
+        sys.path[:] = own
 
     def _become(self, request: dict[str, Any], files: list[int]) -> NoReturn:
         """In the forked process: take over the client's files, environment and module path, run its job, and exit."""

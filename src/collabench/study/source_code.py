@@ -62,6 +62,14 @@ def source_digest(configuration: Configuration) -> str:
     return _digest(_reached(tuple(sorted(roots))), tuple(map(str, outside)))
 
 
+def read_all() -> None:
+    """Parse every module that may affect a run's numbers, so that digests in forks of this process take no time."""
+    for package in COMPUTING:
+        for path in (PACKAGE / package).rglob("*.py"):
+            _text(path)
+    _reached(LOOP)
+
+
 def files_of_the_user(configuration: Configuration) -> list[Path]:
     """Return the files outside the library whose code computes runs of this configuration."""
     models = (configuration.model, *configuration.peer_models.values())
@@ -146,8 +154,13 @@ def _imports_of(path: Path) -> tuple[str, ...]:
 def _digest(modules: tuple[str, ...], outside: tuple[str, ...]) -> str:
     content = hashlib.sha256()
     for name, path in [(module, _path(module)) for module in modules] + [(Path(p).stem, Path(p)) for p in outside]:
-        content.update(f"{name}\n{canonical(_tree(path))}\n".encode())
+        content.update(f"{name}\n{_text(path)}\n".encode())
     return content.hexdigest()
+
+
+@cache
+def _text(path: Path) -> str:
+    return canonical(_tree(path))
 
 
 def canonical(tree: ast.AST) -> str:
