@@ -43,9 +43,9 @@ MODULES = (
     "collabench.cli.evaluate", "collabench.cli.project", "collabench.cli.report", "collabench.cli.reproduce",
     "collabench.cli.sharing", "collabench.cli.study", "collabench.report.build", "collabench.report.pages.terminal",
     "collabench.study.runner", "collabench.study.study", "collabench.study.variants", "collabench.study.cleanup",
-    "collabench.study.other_code", "dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.commands.data_sync",
-    "dvc.commands.status", "dvc_data.index", "matplotlib.figure", "matplotlib.backends.backend_svg", "snakemake.api",
-    "snakemake.cli", "snakemake.workflow", "sklearn.datasets",
+    "collabench.study.other_code", "collabench.training", "dvc.cli", "dvc.repo", "dvc.commands.repro",
+    "dvc.commands.data_sync", "dvc.commands.status", "dvc_data.index", "matplotlib.figure",
+    "matplotlib.backends.backend_svg", "snakemake.api", "snakemake.cli", "snakemake.workflow", "sklearn.datasets",
 )  # fmt: skip
 
 
@@ -128,6 +128,7 @@ def serve_until_the_end() -> None:
     before = dict(os.environ)
     for name in MODULES:
         import_module(name)
+    import_module("collabench.study.source_code").read_all()
     os.environ.clear()  # what scikit-learn has set, a client has not
     os.environ.update(before)
     gc.freeze()
