@@ -3,8 +3,8 @@
 A process of ``collabench``, DVC or Snakemake needs seconds of a processor before it begins, most of them for ``import
 torch``. :func:`command` turns the command line of one into that of a small client. The client asks a server of jobs
 (``collabench.core.server``) that this test process starts with its first such command, and ends as the command does.
-Where the server refuses (another arithmetic or number of threads, or a system without forks), and where the project's
-library is not this tree's, the client runs the command itself.
+Where the server refuses (another arithmetic or number of threads, or a system without forks), where the project has
+methods of its own, and where its library is not this tree's, the client runs the command itself.
 
 Tests that kill processes, or look at them from outside, start them without this.
 """
@@ -30,6 +30,9 @@ ROOT = Path(__file__).parents[2]
 
 #: Environment variable with the path of this server's socket.
 WARM = "COLLABENCH_TEST_WARM"
+
+#: The package of a project's own methods.
+OWN = "collabench_methods"
 
 #: What ``python -c`` is given for the command line.
 CODE = "from collabench.cli import main; main()"
@@ -174,6 +177,8 @@ def _ask() -> None:
 
     given = dict(os.environ)
     sys.path[0] = os.getcwd()  # as for `python -m`; this file's folder is there
+    if Path(OWN).is_dir():  # found when the library is imported, which the server has done
+        sys.exit(_run(sys.argv[1:]))
     os.environ.clear()
     os.environ.update(_shared(given) | {SERVER: address})
     code = ask("tests.support.warm", [os.getcwd(), json.dumps(given), *sys.argv[1:]])

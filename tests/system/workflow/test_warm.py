@@ -16,6 +16,7 @@ COMMANDS = {
     "a study": RUN,
     "an option that there is not": ("-c", warm.CODE, "plan", "--none"),
     "a profile that there is not": ("-m", "collabench", "plan", "-p", "none"),
+    "a method of the project's own": ("-c", warm.CODE, "plan", "-p", PROFILE),
     "dvc": ("-m", "dvc", "status", f"train@{PROFILE}"),
     "snakemake": ("-m", "snakemake", "--config", f"profile={PROFILE}", "--dry-run", "--quiet", "all", "--", "noise"),
 }
@@ -36,6 +37,10 @@ def done(folder: Path, words: list[str], variables: dict[str, str]) -> tuple[int
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_does_the_same_in_a_fork(tmp_path, name):
     plain, forked = project(tmp_path / "a"), project(tmp_path / "b")
+    if name == "a method of the project's own":
+        for folder in (plain, forked):
+            (folder / warm.OWN).mkdir()
+            (folder / warm.OWN / "mine.py").write_text("is not Python")
     words, variables = [sys.executable, *COMMANDS[name]], environment(forked)
     client = warm.command(words, variables)
     assert client != words, "it is not started anew"
