@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -209,13 +208,22 @@ def parse_value(text: str, key_path: KeyPath, place: str, texts: tuple[KeyPath, 
 
 
 def _parse(path: Path, text: str, loader_class: Callable[[str], Any], texts: tuple[KeyPath, ...]) -> Document:
-    return Document(path, *pickle.loads(_parsed(path, text, loader_class, texts)))
+    value, lines = _parsed(path, text, loader_class, texts)
+    return Document(path, _copied(value), lines)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(part) for key, part in value.items()}
+    return [_copied(part) for part in value] if isinstance(value, list) else value
 
 
 @lru_cache(maxsize=32)
-def _parsed(path: Path, text: str, loader_class: Callable[[str], Any], texts: tuple[KeyPath, ...]) -> bytes:
-    """The value and the lines of a document, pickled: so every caller has a copy of its own, and a text that a process,
-    or the server that forked it, has parsed before takes a hundredth of the time."""
+def _parsed(
+    path: Path, text: str, loader_class: Callable[[str], Any], texts: tuple[KeyPath, ...]
+) -> tuple[Any, dict[KeyPath, int]]:
+    """The value and the lines of a document, which this process, or the server that forked it, may have parsed before.
+    Neither must be changed."""
     loader = loader_class(text)
     try:
         node = loader.get_single_node()
@@ -223,7 +231,7 @@ def _parsed(path: Path, text: str, loader_class: Callable[[str], Any], texts: tu
             raise ConfigError(f"{path}:1: the file is empty")
         lines: dict[KeyPath, int] = {}
         _check_nodes(path, node, (), lines, frozenset(), [0], texts)
-        return pickle.dumps((loader.construct_document(node), lines))
+        return loader.construct_document(node), lines
     finally:
         loader.dispose()
 

@@ -43,6 +43,7 @@ def refused(project: Path, capsys, monkeypatch, *arguments: str) -> str:
     before = contents(project)
     monkeypatch.chdir(project)
     monkeypatch.setattr(sys, "argv", ["collabench", *arguments])
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None)  # `python -m pytest` is not the program's name
     with pytest.raises(SystemExit) as ended:
         cli.main()
     output = capsys.readouterr()
