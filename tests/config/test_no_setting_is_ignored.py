@@ -285,7 +285,7 @@ def few_images() -> data.Dataset:
 
 def trained(entry: RecipeConfig) -> tuple[Any, ...]:
     """A run of the recipe, and the batches that it is evaluated in."""
-    configuration = configuration_of(METHODS["individual"].Settings(method="individual"), model_of(RESIDUAL), NOISY)
+    configuration = configuration_of(METHODS["individual"].Settings(method="individual"), model_of(VGG), NOISY)
     configuration = configuration.model_copy(update={"recipe": entry})
     compatibility.check(configuration)
     dataset = few_images()
