@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import sys
 from contextlib import closing
@@ -206,6 +207,28 @@ def test_a_tool_that_fails_is_one_line_and_the_run_goes_on(tmp_path, monkeypatch
     assert len(events(study, run)["test_error"]) == 2, "the other tool goes on"
     _, _, plain, _ = trained(tmp_path / "without", monkeypatch, None)
     assert files(plain) == files(folder)
+
+
+@pytest.mark.parametrize("own", [None, "6"])
+def test_a_server_of_mlflow_that_does_not_answer_is_asked_twice_unless_the_user_says_otherwise(
+    tmp_path, monkeypatch, own
+):
+    asked = []
+
+    class Client:
+        def __init__(self, _: str) -> None:
+            asked.append(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+            raise OSError("nobody answers")
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # what the tool sets is undone with these
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", own or "")
+    if own is None:
+        monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=Client))
+    told = []
+    trained(tmp_path, monkeypatch, "mlflow", told.append)
+    assert "nobody answers" in next(line for line in told if line.startswith("warning: "))
+    assert asked == [own or "1"]
 
 
 def test_a_package_that_is_missing_is_named_with_the_remedy(tmp_path, monkeypatch):

@@ -26,6 +26,9 @@ from collabench.storage import archives
 from collabench.storage.temporary import temporary_folder
 from collabench.storage.workspace import Workspace
 
+#: How long a server may take to say that it is there.
+TIMEOUT_SECONDS = 20
+
 #: Names that a listing of archives may contain: archives directly in the folder.
 _ARCHIVE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,200}\.tar")
 
@@ -112,6 +115,8 @@ def _fetched_listing(folder: Path, remote: str, md5: str, shown: str) -> dict[st
     try:
         dvc(folder, "get-url", f"remote://{remote}/files/md5/{md5[:2]}/{md5[2:]}", str(place))
     except CollabenchError as error:
+        if why := silence_of(address_of(folder, remote) or ""):
+            raise CollabenchError(f"{shown}: does not answer ({why}); try again later") from None
         raise CollabenchError(f"{shown}: does not hold the list of archives that the lock names ({error})") from None
     try:
         content = read_file(place)
@@ -122,6 +127,25 @@ def _fetched_listing(folder: Path, remote: str, md5: str, shown: str) -> dict[st
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
         raise CollabenchError(f"{where}: is damaged: its content is not that of its name; refused")
     return listing
+
+
+def silence_of(address: str) -> str | None:
+    """Return why a server does not answer; None if it does, or if the address is not one of HTTP.
+
+    DVC says of a file on a server that it cannot reach that the file does not exist.
+    """
+    import urllib.error
+    import urllib.request
+
+    if not address.startswith(("http://", "https://")):
+        return None
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=TIMEOUT_SECONDS).close()
+    except urllib.error.HTTPError:
+        return None
+    except OSError as error:
+        return str(getattr(error, "reason", error))
+    return None
 
 
 def address_of(root: Path, name: str) -> str | None:

@@ -52,10 +52,17 @@ class _TensorBoard:
         self._writer.close()
 
 
+#: MLflow's settings unless the environment has others. By its own a server that does not answer holds each run up for
+#: several minutes.
+_MLFLOW_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+
+
 class _MLflow:
     """A run of the experiment with the profile's name, at ``$MLFLOW_TRACKING_URI``; else in ``<folder>/mlflow.db``."""
 
     def __init__(self, run: Run, folder: Path, profile: str, begun: int) -> None:
+        for name, value in _MLFLOW_PATIENCE.items():
+            os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +17,8 @@ import pytest
 from collabench.config.params import load_params
 from collabench.config.remotes import RemoteConfig
 from collabench.core.errors import CollabenchError, ConfigError
+from collabench.core.git import git
+from collabench.sharing.dvc_remote import _fetched_listing, silence_of
 from collabench.sharing.fetch import address_of, lock_of, remote_of
 from tests.support.params import params_yaml, profile, table
 from tests.support.project import ROOT, collabench, copy_project, dvc
@@ -108,6 +111,19 @@ def test_a_lock_is_a_file_of_the_project_or_a_download(tmp_path, served):
         pass
     assert address_of(RemoteConfig(url="folder"), tmp_path) == str(tmp_path / "folder")
     assert address_of(RemoteConfig(url="s3://bucket/x"), tmp_path) == "s3://bucket/x"
+
+
+def test_a_server_that_does_not_answer_is_told_from_one_without_the_results(tmp_path):
+    with socket.socket() as listener:  # nobody accepts there
+        listener.bind(("127.0.0.1", 0))
+        away = f"http://127.0.0.1:{listener.getsockname()[1]}/results"
+        assert "refused" in (silence_of(away) or "")
+        git(tmp_path, "init", "-q", "--template=", ".")
+        dvc(tmp_path, "init", "-q")
+        dvc(tmp_path, "remote", "add", "far", away)
+        with pytest.raises(CollabenchError, match=r"^far: does not answer \(.*refused.*\); try again later$"):
+            _fetched_listing(tmp_path, "far", "0" * 32 + ".dir", "far")
+    assert silence_of(str(tmp_path)) is None
 
 
 @pytest.mark.parametrize(
