@@ -163,6 +163,21 @@ def test_a_hypothesis_that_is_younger_than_its_runs_is_marked_on_the_page_and_in
     assert page(found, {}).count("(hypothesis written down after these runs)") == 1
 
 
+def test_tests_with_one_verdict_are_named_together_and_what_all_scopes_share_is_said_once(study):
+    pairs = compare(("simple-2", "individual"), ("simple-4", "individual"), ("hierarchical-4", "individual"))
+    found = evaluated(study, claim(combine="each", compare=pairs), claim(id="two", compare=pairs[:1], scopes=["noisy"]))
+    shared, table = verdict_table(found)
+    assert shared.startswith("digits, 500 training images, split drawn per seed, 20 % uniform noise, ResNet-8")
+    assert list(table["Verdict"]) == [
+        "**supported**, analogue: simple-2 against individual; "
+        "**refuted**, analogue: simple-4 and hierarchical-4 against individual",
+        "**supported**, analogue",
+    ]
+    text = page(found, {})
+    assert f"All tests here ran on {shared}." in text
+    assert f"- [S.](#one) {table['Verdict'][0]}\n" in text
+
+
 def test_no_worse_holds_within_the_margin_only(study):
     pair = compare(("simple-4", "individual"))
     wide, narrow, between = (

@@ -112,7 +112,8 @@ class ScopeVerdict(Record):
 class ClaimVerdict(Record):
     """A claim with its verdicts in this profile.
 
-    verdict: the common verdict of all scopes, else "mixed". elsewhere: scopes that other profiles test, or none.
+    verdict: the common verdict of all scopes, else "mixed". elsewhere: scopes that other profiles test, or none. unrun:
+    the papers' own data sets among them.
     """
 
     id: str
@@ -126,6 +127,7 @@ class ClaimVerdict(Record):
     line: str
     scopes: tuple[ScopeVerdict, ...]
     elsewhere: tuple[str, ...]
+    unrun: tuple[str, ...] = ()
 
     @property
     def is_tested(self) -> bool:

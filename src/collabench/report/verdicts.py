@@ -234,6 +234,7 @@ def _claim(
         f"{', '.join(where[name])} ({f'profile {owner}' if (owner := claims.scopes[name].profile) else 'no profile'})"
         for name in others
     )
+    unrun = _published_data(others, claims, params)
     words = {scope.verdict for scope in scopes}
     verdict = "not run" if not words else words.pop() if len(words) == 1 else "mixed"
     return ClaimVerdict(
@@ -245,9 +246,10 @@ def _claim(
         hypothesis=_hypothesis(claim),
         unit=UNITS[claim.quantity],
         verdict=verdict,
-        line=_line(scopes, _published_data(others, claims, params), [claims.scopes[name].profile for name in others]),
+        line=_line(scopes, unrun, [claims.scopes[name].profile for name in others]),
         scopes=tuple(scopes),
         elsewhere=elsewhere,
+        unrun=tuple(unrun),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas
@@ -125,35 +125,58 @@ def _of(count: int, noun: str) -> str:
 
 def verdict_table(report: ClaimReport) -> tuple[str, pandas.DataFrame]:
     """The common part of all scopes, in words, and one row for each claim that is tested here."""
-    tested = report.here()
-    everywhere = [len(set(parts)) == 1 for parts in zip(*(s.where for c in tested for s in c.scopes), strict=True)]
-    first = tested[0].scopes[0].where
-    shared = ", ".join(part for part, same in zip(first, everywhere, strict=True) if same)
+    shared = _shared(report)
     rows = [
         {
             "Paper": claim.paper + (" (our reading)" if claim.paper in READINGS else ""),
             "Claim": claim.statement,
-            "Verdict": _verdicts(claim, everywhere),
+            "Verdict": _verdicts(claim, shared),
         }
-        for claim in tested
+        for claim in report.here()
     ]
-    return shared, pandas.DataFrame(rows)
+    return ", ".join(shared), pandas.DataFrame(rows)
 
 
-def _verdicts(claim: ClaimVerdict, everywhere: list[bool]) -> str:
-    """``**refuted** (analogue; 20 % uniform noise)``: each verdict with the parts of its scope that differ between
-    scopes."""
-    grouped: dict[str, list[str]] = {}
+def _pieces(scope: ScopeVerdict) -> list[str]:
+    """The parts of a scope, and what its last one says of the training, a piece each."""
+    *parts, training = scope.where
+    return [*parts, *re.split(r", (?![^(]*\))", training)]
+
+
+def _shared(report: ClaimReport) -> list[str]:
+    """What all scopes of a report have in common, in their order."""
+    pieces = [_pieces(scope) for claim in report.here() for scope in claim.scopes]
+    return [piece for piece in pieces[0] if all(piece in others for others in pieces)] if pieces else []
+
+
+def _verdicts(claim: ClaimVerdict, shared: Sequence[str]) -> str:
+    """``**refuted**, analogue (20 % uniform noise; clean labels)``: each verdict with what is not common to all scopes;
+    with the methods, where each is a test: ``**open**: simple-2 and simple-4 against individual (clean labels)``."""
+    grouped: dict[str, dict[str, list[str]]] = {}
     for scope in claim.scopes:
-        own = [part for part, same in zip(scope.where, everywhere, strict=True) if not same]
+        own = [piece for piece in _pieces(scope) if piece not in shared]
         own += ["hypothesis younger than its runs"] if scope.declared_after_runs and claim.unit else []
-        if scope.compared is not None:
-            own.insert(0, scope.compared)
-        grouped.setdefault(f"**{scope.state}**" + (", analogue" if scope.is_analogue else ""), []).append(
-            ", ".join(own)
-        )
-    return "; ".join(
-        verdict + (f" ({'; '.join(places)})" if any(places) else "") for verdict, places in grouped.items()
+        places = grouped.setdefault(f"**{scope.state}**" + (", analogue" if scope.is_analogue else ""), {})
+        places.setdefault(", ".join(own), []).extend([scope.compared] if scope.compared is not None else [])
+    told = []
+    for verdict, places in grouped.items():
+        if any(places.values()):
+            tests = [_against(compared) + (f" ({own})" if own else "") for own, compared in places.items()]
+            told.append(f"{verdict}: {'; '.join(tests)}")
+        else:
+            told.append(verdict + (f" ({'; '.join(places)})" if any(places) else ""))
+    return "; ".join(told)
+
+
+def _against(compared: Sequence[str]) -> str:
+    """``simple-2 and simple-4 against individual``, of comparisons with the same baseline."""
+    methods: dict[str, list[str]] = {}
+    for one in compared:
+        method, _, baseline = one.partition(" against ")
+        methods.setdefault(baseline, []).append(method)
+    return ", ".join(
+        " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) + (f" against {baseline}" if baseline else "")
+        for baseline, names in methods.items()
     )
 
 
@@ -176,12 +199,16 @@ def page(report: ClaimReport, abouts: Mapping[str, About]) -> str:
         f"Differences tested in this profile, the size of each paper's family: {families or 'none'}. "
         f"Those of {'costs' if report.kind == 'results' else 'errors'} are a family of their own."
     )
+    shared = _shared(report)
+    if shared:
+        lines.append(f"All tests here ran on {', '.join(shared)}.")
     for paper in dict.fromkeys(claim.paper for claim in report.claims):
         claims = [claim for claim in report.claims if claim.paper == paper]
         lines += [f"## {paper}", *([f"These are results of {READINGS[paper]}."] if paper in READINGS else [])]
         tested, others = [c for c in claims if c.scopes], [c for c in claims if not c.scopes]
-        lines += [_lines_of(tested)] if tested else []
-        lines += ["Not run in this profile:", _lines_of(others)] if others else []
+        lines += ["\n".join(_verdict_line(claim, shared) for claim in tested)] if tested else []
+        not_run = "\n".join(f"- {claim.statement} ({claim.line})" for claim in others)
+        lines += ["Not run in this profile:", not_run] if others else []
         untested = [
             f"- {one.statement} ({cited_claim(abouts, one.paper, one.source)}) {one.reason}"
             for one in report.untested
@@ -194,17 +221,9 @@ def page(report: ClaimReport, abouts: Mapping[str, About]) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _lines_of(claims: list[ClaimVerdict]) -> str:
-    return "\n".join(
-        f"- [{claim.statement}](#{claim.id}) {_emphasised(claim.line)}"
-        if claim.scopes
-        else f"- {claim.statement} ({claim.line})"
-        for claim in claims
-    )
-
-
-def _emphasised(line: str) -> str:
-    return re.sub(r"\b(supported|refuted|inconclusive|stopped|open|not run) (on|in)\b", r"**\1** \2", line)
+def _verdict_line(claim: ClaimVerdict, shared: Sequence[str]) -> str:
+    elsewhere = f"; **not run** on {', '.join(claim.unrun)}" if claim.unrun else ""
+    return f"- [{claim.statement}](#{claim.id}) {_verdicts(claim, shared)}{elsewhere}"
 
 
 def _claim(claim: ClaimVerdict) -> list[str]:
