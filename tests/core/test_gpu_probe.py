@@ -75,3 +75,12 @@ def test_a_child_that_dies_or_hangs_says_so(child_has, monkeypatch):
     monkeypatch.setattr(gpu_probe, "PATIENCE", 0.5)
     child_has("import time; time.sleep(60)")
     assert "no answer within 0.5 seconds" in probe(["0"]).problem
+
+
+def test_a_gpu_that_serves_another_process_alone_is_not_blamed_on_the_driver(child_has):
+    """Exclusive compute mode."""
+    child_has("raise RuntimeError('CUDA error: CUDA-capable device(s) is/are busy or unavailable\\nFor debugging')")
+    said = probe(["0"]).problem
+    assert said is not None and "\n" not in said and "busy or unavailable" in said
+    assert "exclusive compute mode" in said and "nvidia-smi -c 0" in said and "GPUS=none" in said
+    assert "driver, or" not in said and "TORCH=" not in said

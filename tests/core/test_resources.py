@@ -150,6 +150,19 @@ def test_a_gpu_on_which_torch_cannot_compute_is_refused_before_anything_runs(see
     assert choose("auto", gpus="none").gpus == () == choose("cpu").gpus
 
 
+def test_a_process_beside_others_of_its_host_computes_on_its_own_gpu_only(monkeypatch, sees):
+    """In exclusive compute mode a GPU serves one process."""
+    sees(3, memory=80)
+    asked = []
+    monkeypatch.setattr(resources, "probe", lambda gpus: asked.append(tuple(gpus)) or Probe(None, (80,) * len(gpus)))
+    for own in range(3):
+        chosen = choose("auto", own=own)
+        assert (chosen.gpus, chosen.gpu_memory) == (("0", "1", "2"), (80, 80, 80))
+    assert asked == [("0",), ("1",), ("2",)]
+    assert choose("auto", own=3).gpus == ("0", "1", "2") and len(asked) == 3, "one more than there are GPUs"
+    assert choose("auto", gpus="2,0", own=1).gpus == ("2", "0") and asked[3:] == [("0",)]
+
+
 def test_visible_devices_keep_their_names(monkeypatch, sees):
     sees(2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-8f1c")

@@ -11,7 +11,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from collabench.core import resources
 from collabench.core.errors import CollabenchError, DataError, RunFailed
+from collabench.core.gpu_probe import Probe
 from collabench.core.resources import Resources
 from collabench.study import torchrun
 from collabench.study.runner import Outcome, Runner
@@ -108,6 +110,24 @@ def test_torchrun_with_another_number_of_processes_says_what_the_recipes_ask_for
         "torchrun started 2 processes, and no run asks for so many (their recipes say processes: 1)" in refused.stderr
     )
     assert not list(load_study(root, "alone").workspace.runs.rglob("result.json"))
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_every_process_computes_on_its_own_gpu_only_before_it_leases_it(root, collabench, monkeypatch, own):
+    """All of them do so at once, and in exclusive compute mode a GPU serves one."""
+    (root / "params.yaml").write_text(PARAMS.replace("device: cpu", "device: auto"))
+    asked, chosen = [], []
+    monkeypatch.setattr(resources, "probe", lambda gpus: asked.append(tuple(gpus)) or Probe(None, (80,) * len(gpus)))
+    monkeypatch.setattr(resources, "visible_gpus", lambda: ("5", "7"))
+    monkeypatch.setattr("collabench.core.processes.end_with_parent", lambda *parent: None)
+    monkeypatch.setattr(torchrun, "follow", lambda study, found: chosen.append(found))
+    monkeypatch.setattr(torchrun, "train", lambda study, runs, found, **named: chosen.append(found) or Outcome())
+    for name, value in {"TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": 2, "RANK": own, "LOCAL_RANK": own}.items():
+        monkeypatch.setenv(name, str(value))
+    called = collabench("run", "-p", "shared", "--root", root)
+    assert called.code == 0, called.err
+    assert asked == [(("5", "7")[own],)]
+    assert [one.gpus for one in chosen] == [("5", "7")]
 
 
 def test_more_processes_than_gpus_are_refused_before_any_waits_for_another(monkeypatch):

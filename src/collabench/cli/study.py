@@ -161,7 +161,7 @@ def run(
     if shared:
         processes.end_with_parent()
     if not distributed.launched_first():
-        return torchrun.follow(study, resources.choose(study.profile.device, gpus=gpus))
+        return torchrun.follow(study, resources.choose(study.profile.device, gpus=gpus, own=torchrun.own_place()))
     part = {one.configuration.id for one in part_of(study, shard)}
 
     def choose(now: Study) -> list[Run]:
@@ -181,7 +181,8 @@ def run(
         given = {"--method": method, "--seed": seed, "--configuration": configuration, "--shard": shard}
         named = " ".join(f"{option} {value}" for option, value in given.items() if value is not None)
         raise CollabenchError(f"no run of profile {profile} fits {named}; `collabench plan -p {profile}` lists them")
-    available = resources.choose(study.profile.device, cores=cores, gpus=gpus)
+    own = torchrun.own_place() if shared else None
+    available = resources.choose(study.profile.device, cores=cores, gpus=gpus, own=own)
     study.check_device(available.device)
     print(torchrun.describe(available) if shared else available.describe(), flush=True)
     study.check_files(chosen)

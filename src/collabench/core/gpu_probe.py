@@ -61,9 +61,21 @@ def probe(gpus: Sequence[str], proc: Path = Path("/proc")) -> Probe:
         errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
         said = (errors or lines or [f"exit code {done.returncode}"])[-1 if not errors else 0]
     return Probe(
-        f"torch cannot compute on GPU {', '.join(gpus)}: {said[:300]}; {_versions(proc)}: update the driver, or "
-        "install a build of torch that this driver and this GPU support (make clean-env reproduce TORCH=cu126), or "
+        f"torch cannot compute on GPU {', '.join(gpus)}: {said[:300]}; {_versions(proc)}: {_remedy(said)}, or "
         "train on the CPU (GPUS=none)"
+    )
+
+
+def _remedy(said: str) -> str:
+    """What to do about an error of CUDA's. A GPU in exclusive compute mode is not at fault while it serves another."""
+    if "busy or unavailable" in said:
+        return (
+            "another process may compute there while the GPU serves one at a time (exclusive compute mode): wait for "
+            "its end, name other GPUs (GPUS=1), or let processes share it (nvidia-smi -c 0)"
+        )
+    return (
+        "update the driver, or install a build of torch that this driver and this GPU support (make clean-env "
+        "reproduce TORCH=cu126)"
     )
 
 

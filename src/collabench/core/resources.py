@@ -100,13 +100,17 @@ class Resources:
         return cls(int(os.environ.get(CORES, "1")), names, slots, "as the parent chose", memory)
 
 
-def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None = None) -> Resources:
+def choose(
+    device: str = "auto", *, cores: str | None = None, gpus: str | None = None, own: int | None = None
+) -> Resources:
     """Choose the cores and GPUs of a study.
 
     Args:
         device: the profile's ``auto``, ``cpu`` or ``cuda``.
         cores: their number; None means $COLLABENCH_CORES, or what CPU affinity and cgroup allow.
         gpus: ``0,1`` or ``none``; None means $COLLABENCH_GPUS, or all visible ones.
+        own: the place of the only GPU on which this process computes, where others of its host choose at the same
+            time: a GPU in exclusive compute mode serves one process. The others are taken to have its memory.
 
     Raises CollabenchError if a number is wrong, or if torch cannot compute on a chosen GPU.
     """
@@ -130,11 +134,11 @@ def choose(device: str = "auto", *, cores: str | None = None, gpus: str | None =
     if device == "cuda" and not chosen:
         raise CollabenchError(f"the profile says device: cuda, but {seen()}; write device: auto")
     memory: tuple[int, ...] = ()
-    if chosen:
-        found = probe(chosen)
+    if asked := chosen if own is None else chosen[own : own + 1]:
+        found = probe(asked)
         if found.problem:
             raise CollabenchError(found.problem)
-        memory = found.memory
+        memory = found.memory if own is None else found.memory * len(chosen)
     usual = min(MOST_SLOTS, max(1, available // len(chosen))) if memory else 1
     slots = _positive(os.environ.get(SLOTS) or str(usual), SLOTS)
     return Resources(available, chosen, slots, reason, memory)

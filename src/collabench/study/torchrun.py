@@ -28,9 +28,23 @@ if TYPE_CHECKING:
 _SEEN_BY_ALL = (RunFailed, ConfigError)
 
 
+def own_place() -> int:
+    """The place of this process's GPU among those of its host."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _processes_here() -> int:
+    """How many processes torchrun started on this host."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def describe(resources: Resources) -> str:
     """One line on the processes that share the runs."""
-    where = f"a GPU each of {', '.join(resources.gpus)}" if resources.gpus else "on the CPU, one thread each"
+    where = (
+        f"a GPU each of {', '.join(resources.gpus[: _processes_here()])}"
+        if resources.gpus
+        else "on the CPU, one thread each"
+    )
     return f"{distributed.launched_world()} processes share every run: {where}"
 
 
@@ -139,7 +153,7 @@ def _train_together(run: Run, *given: Any, **named: Any) -> Trained:
 def _join(resources: Resources, held: ExitStack) -> None:
     """Join the other processes and lease this process's GPU. Leases follow the order of ranks, which prevents a
     deadlock between groups."""
-    own, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    own, here = own_place(), _processes_here()
     if resources.gpus and here > len(resources.gpus):  # NCCL needs a GPU for each
         raise CollabenchError(f"torchrun started {here} processes here for {len(resources.gpus)} GPUs")
     distributed.join()

@@ -60,6 +60,38 @@ def test_jobs_that_get_nowhere_are_not_submitted_for_ever(study, submitted, caps
     assert capsys.readouterr().out.count("submitted again") == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "calls"),
+    [
+        ({0: 1, 1: 1}, [{0: 1, 1: 2}, {0: 1, 1: 2}], 2),  # one run goes on, another gets nowhere
+        ({0: 1, 1: 1}, [{0: 1, 1: 1}], 1),  # what was there before the study began is no advance
+        ({0: 1, 1: 1}, [{1: 1}], 1),  # nor is the end of a run, whose checkpoint is removed
+        ({}, [{1: 1}, {0: 1, 1: 1}, {0: 1, 1: 1}], 3),
+    ],
+)
+def test_what_counts_as_an_advance(tmp_path, submitted, monkeypatch, before, after, calls):
+    study, asked, left = tiny_study(tmp_path / "two", seeds=2), [], list(after)
+    paths = [study.workspace.checkpoint(one.id) for one in study.plan.runs]
+    paths[0].parent.mkdir(parents=True)
+
+    def put(times: dict[int, int]) -> None:
+        for number, path in enumerate(paths):
+            path.unlink(missing_ok=True)
+            if number in times:
+                path.touch()
+                os.utime(path, ns=(times[number], times[number]))
+
+    def snakemake(arguments: list[str]) -> int:
+        asked.append(arguments)
+        put(left.pop(0))
+        return 1
+
+    put(before)
+    submitted()
+    monkeypatch.setattr(schedule, "snakemake", snakemake)
+    assert run(study) == 1 and len(asked) == calls
+
+
 def test_on_one_machine_what_linux_killed_for_memory_goes_on_with_fewer_jobs(study, submitted, monkeypatch, capsys):
     monkeypatch.delenv(SCHEDULER)
     kills = iter([5, 6, 8, 8])
