@@ -178,7 +178,8 @@ def _ask() -> None:
     given = dict(os.environ)
     sys.path[0] = os.getcwd()  # as for `python -m`; this file's folder is there
     if Path(OWN).is_dir():  # found when the library is imported, which the server has done
-        sys.exit(_run(sys.argv[1:]))
+        _run(sys.argv[1:])
+        sys.exit()
     os.environ.clear()
     os.environ.update(_shared(given) | {SERVER: address})
     code = ask("tests.support.warm", [os.getcwd(), json.dumps(given), *sys.argv[1:]])
