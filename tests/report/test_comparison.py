@@ -51,6 +51,16 @@ def test_equal_runs_are_said_to_be_equal_byte_for_byte(study):
     assert found.lines == ("All 18 runs equal the accepted ones, byte for byte.",) and found.same_bytes
 
 
+def test_other_words_for_the_same_numbers_are_told_from_other_numbers(study):
+    page = study.workspace.accepted_report / "README.md"
+    page.write_text(page.read_text() + "An older version said this.\n")
+    found = compared(study, errors({}))
+    assert found.lines == (
+        "All numbers of 18 runs equal the accepted ones. Another version wrote the rest: texts differ: README.md.",
+    )  # fmt: skip
+    assert not found.same_bytes
+
+
 def test_cells_that_differ_by_luck_agree_and_those_that_differ_by_more_are_named(study):
     def other(run):
         luck = 0.4 * (-1) ** run.seed if run.configuration.names["method"] == "label-smoothing" else 0.0

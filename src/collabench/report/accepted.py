@@ -12,8 +12,11 @@ from collabench.report.folders import COSTS, OVERVIEW, digests_of, whole_folder
 from collabench.report.verification import VERIFIED
 from collabench.storage.workspace import Workspace
 
+#: Number of differences per file that are listed one by one.
 _SHOWN = 40
-"""Number of differences per file that are listed one by one."""
+
+#: In every line of :func:`compare` that tells of no number.
+NUMBERS_EQUAL = "although all numbers are equal"
 
 _KEYS = ("table", "row", "column", "claim", "scope", "part", *PARTS, "seed")
 
@@ -36,11 +39,11 @@ def compare(workspace: Workspace) -> list[str]:
         lines += _compare_csv(name, old / name, new / name)
     figures = [name for name in changed if name.endswith(".svg")]
     if figures:
-        reason = "" if numbers else ", although all numbers are equal: another version of matplotlib?"
+        reason = "" if numbers else f", {NUMBERS_EQUAL}: another version of matplotlib?"
         lines.append(f"figures: {len(figures)} are drawn differently{reason}")
     texts = [name for name in changed if name.endswith((".md", ".json"))]
     if texts and not numbers:
-        lines.append(f"texts differ, although all numbers are equal: {', '.join(texts)}")
+        lines.append(f"texts differ, {NUMBERS_EQUAL}: {', '.join(texts)}")
     return lines
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from collabench.config.configuration import PARTS
 from collabench.core.record import Record
-from collabench.report.accepted import compare
+from collabench.report.accepted import NUMBERS_EQUAL, compare
 from collabench.report.claim_records import ClaimReport
 from collabench.report.folders import COSTS
 from collabench.stats import holm, paired
@@ -89,7 +89,10 @@ def compare_reports(workspace: Workspace) -> Comparison:
     before = _rows(old / _RUNS)
     causes = [_settings(before, runs), _without_images(details, workspace), *_origins(old / COSTS, workspace.costs)]
     lines = [_verdicts(old, new), *_cells(before, runs), _likely(causes)]
-    if not news:
+    if all(NUMBERS_EQUAL in line for line in details):
+        rest = "; ".join(line.replace(f", {NUMBERS_EQUAL}", "") for line in details)
+        lines = [f"All numbers of {count} runs equal the accepted ones. Another version wrote the rest: {rest}."]
+    elif not news:
         lines = [
             f"All {count} runs agree with the accepted ones: only likelihoods and calibration errors differ, by "
             f"rounding (less than {ROUNDING:g} of their value)."
