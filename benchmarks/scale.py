@@ -70,6 +70,7 @@ class Scratch:
     def call(self, *arguments: str, check: bool = True) -> str:
         """Run Python with these arguments in the copy; its output."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("COLLABENCH_")}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, each process would compile the source code again
         environment |= {
             "PYTHONPATH": str(self.root / "src"),
             "OMP_NUM_THREADS": "1",
