@@ -79,3 +79,16 @@ def real_definitions(profiles: str, **added: str) -> str:
         assert f"\n{section}:\n" in definitions, section
         definitions = definitions.replace(f"\n{section}:\n", f"\n{section}:\n{lines}", 1)
     return f"{definitions}profiles:\n{profiles}"
+
+
+#: A profile whose jobs are few and short, for tests of clusters.
+CLUSTER = "cluster"
+CLUSTER_PARAMS = """
+  cluster:
+    description: jobs for a cluster
+    seeds: 2
+    seeds_per_job: 1
+    device: cpu
+    tables:
+      - {name: two, datasets: [digits-tiny], models: [resnet8], recipes: [smoke], methods: [individual]}
+"""

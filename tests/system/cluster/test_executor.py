@@ -13,20 +13,11 @@ import pytest
 import yaml
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
+from tests.support.params import CLUSTER as PROFILE
+from tests.support.params import CLUSTER_PARAMS as PARAMS
 from tests.support.params import real_definitions
 from tests.support.project import ROOT, contents, copy_project, environment
 from tests.support.project import collabench as project_command
-
-PROFILE = "cluster"
-PARAMS = """
-  cluster:
-    description: jobs for a cluster
-    seeds: 2
-    seeds_per_job: 1
-    device: cpu
-    tables:
-      - {name: two, datasets: [digits-tiny], models: [resnet8], recipes: [smoke], methods: [individual]}
-"""
 
 #: A cluster that gives a job nothing of the environment in which it was submitted but where programs lie.
 SUBMIT = """#!/bin/sh

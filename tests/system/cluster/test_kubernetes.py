@@ -12,21 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.params import CLUSTER as PROFILE
+from tests.support.params import CLUSTER_PARAMS as PARAMS
 from tests.support.project import ROOT, contents, copy_project
 from tests.support.project import collabench as project_command
 
 SCRIPT = "profiles/cluster-generic/kubernetes.sh"
-PROFILE = "cluster"
-PARAMS = """
-  cluster:
-    description: jobs for a cluster
-    seeds: 2
-    seeds_per_job: 1
-    device: cpu
-    tables:
-      - {name: two, datasets: [digits-tiny], models: [resnet8], recipes: [smoke], methods: [individual]}
-"""
-
 #: ``create`` runs the container's command in its folder, with nothing of the environment but where programs lie.
 #: ``get`` asks whether it has ended. A job is a folder.
 KUBECTL = """#!{python}
