@@ -50,12 +50,18 @@ LONGEST_FIRST = (
     "methods/test_contract.py",
 )
 
+#: When a slow test counts as hanging. Emulated processors and repeated kills take six times as long on a busy machine.
+SLOW_TIMEOUT_SECONDS = 1800
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {HERE / name: number for number, name in enumerate(LONGEST_FIRST)}
     if gone := [str(path) for path in place if not path.is_file()]:
         raise pytest.UsageError(f"LONGEST_FIRST in {__file__} names what is not there: {', '.join(gone)}")
     items.sort(key=lambda item: place.get(item.path, len(place)))
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_SECONDS))
 
 
 @pytest.fixture(autouse=True)

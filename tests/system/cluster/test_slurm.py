@@ -35,7 +35,7 @@ PARAMS = """
           methods: [individual, kd-same-initialisation]}
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # two minutes, on cores that have nothing else to do
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -34,7 +34,6 @@ def prepared(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["rwlock", "dvc.lock"])
 def test_a_kill_within_a_write_leaves_the_old_file_and_the_next_start_goes_on(prepared, tmp_path, name):
     folder = shutil.copytree(prepared, tmp_path / "project")

@@ -35,7 +35,7 @@ from tests.support.running import (
     results,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 REPRODUCE = ("reproduce", "--cores", "2")
 

@@ -9,7 +9,7 @@ import pytest
 from tests.support.kills import kill_often
 from tests.support.running import contents, finish, small_project, smoke_project, with_workflow
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # most of it waiting; minutes on a busy machine
+pytestmark = pytest.mark.slow
 
 
 def test_twenty_kills_of_the_smoke_study(tmp_path):

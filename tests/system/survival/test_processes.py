@@ -73,7 +73,6 @@ def listening(started: Started) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("name", "sent"),
     [
@@ -141,7 +140,6 @@ def both(folder: Path, arguments: list[str]) -> tuple[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_two_studies_in_one_folder_share_the_work(tmp_path, expected):
     folder = project(tmp_path / "project", "run")
     outputs = both(folder, command("run", "--cores", "1"))
@@ -170,7 +168,6 @@ def test_two_profiles_that_have_runs_in_common_train_them_once(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_second_reproduce_in_one_folder_waits_and_names_the_first(tmp_path, expected):
     folder = project(tmp_path / "project", "reproduce")
     first, second = both(folder, COMMANDS["reproduce"])
@@ -180,7 +177,6 @@ def test_a_second_reproduce_in_one_folder_waits_and_names_the_first(tmp_path, ex
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_the_same_run_started_twice_is_trained_once(tmp_path, expected):
     folder = project(tmp_path / "project", "run")
     outputs = both(folder, command("run", "--cores", "1", "--method", "individual"))
@@ -249,7 +245,6 @@ def test_an_old_record_of_a_holder_that_is_dead_names_nobody(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_run_that_raises_leaves_the_others_alone_and_a_retry_is_a_command(tmp_path, expected):
     folder = small_project(tmp_path / "project", epochs=EPOCHS, methods="individual hierarchical-4")
     text = (folder / "params.yaml").read_text()

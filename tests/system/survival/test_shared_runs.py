@@ -42,7 +42,6 @@ def process_of(started: Started, name: str) -> psutil.Process:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_whichever_process_is_killed_the_next_start_goes_on_to_the_same_bytes(tmp_path):
     whole, folder, chance = project(tmp_path / "whole"), project(tmp_path / "killed"), random.Random(0)
     for name, sent in (*KILLS, (None, None)):

@@ -15,7 +15,7 @@ from tests.support import project, servers, shared_study
 from tests.support.project import contents
 from tests.support.shared_study import PROFILE
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 PARAMS = """
   fabricated:
