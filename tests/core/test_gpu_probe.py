@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from collabench.core import gpu_probe
@@ -13,7 +15,7 @@ import os
 class cuda:
     device_count = staticmethod(lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
     class get_device_properties:
-        def __init__(self, number): self.total_memory = 80 + number
+        def __init__(self, number): self.total_memory, self.uuid = 80 + number, f"ab-{number}"
 class Matrix:
     def __init__(self, value): self.value = value
     def __matmul__(self, other): return Matrix(64 * self.value * other.value)
@@ -84,3 +86,31 @@ def test_a_gpu_that_serves_another_process_alone_is_not_blamed_on_the_driver(chi
     assert said is not None and "\n" not in said and "busy or unavailable" in said
     assert "exclusive compute mode" in said and "nvidia-smi -c 0" in said and "GPUS=none" in said
     assert "driver, or" not in said and "TORCH=" not in said
+
+
+@pytest.fixture
+def nvidia_smi_says(tmp_path, monkeypatch):
+    """A program in nvidia-smi's place, which answers by the GPU's name."""
+
+    def put(**modes: str) -> None:
+        program = tmp_path / "bin" / "nvidia-smi"
+        program.parent.mkdir(exist_ok=True)
+        answers = "".join(f'*"-i GPU-ab-{name[-1]} "*) echo "{mode}";;\n' for name, mode in modes.items())
+        program.write_text(f'#!/bin/sh\ncase "$*" in\n{answers}*) echo "No devices were found"; exit 6;; esac\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+        monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path / "mps"))
+
+    return put
+
+
+def test_one_gpu_in_exclusive_compute_mode_is_told_unless_mps_shares_it(child_has, nvidia_smi_says, tmp_path):
+    child_has("")
+    nvidia_smi_says(gpu0="Default", gpu1="Exclusive_Process")
+    assert probe(["0", "1"]).exclusive and not probe(["0"]).exclusive
+    nvidia_smi_says(gpu0="Default")
+    assert not probe(["0", "1"]).exclusive, "nvidia-smi does not know the second"
+    nvidia_smi_says(gpu0="Exclusive_Process")
+    Path(tmp_path / "mps").mkdir()
+    Path(tmp_path / "mps/control").touch()
+    assert not probe(["0"]).exclusive

@@ -181,6 +181,21 @@ def test_gpus_can_be_named_and_slots_multiply_the_processes(monkeypatch, sees):
     assert choose("auto", gpus="none").gpus == () == choose("cpu", gpus="0").gpus
 
 
+def test_a_gpu_in_exclusive_compute_mode_gets_one_process(monkeypatch, sees):
+    sees(2, memory=80)
+    monkeypatch.setattr(resources, "available_cores", lambda: (16, "CPU affinity"))
+    monkeypatch.setattr(resources, "probe", lambda gpus: Probe(None, (80,) * len(gpus), exclusive=True))
+    chosen = choose("auto")
+    assert (chosen.slots_per_gpu, chosen.workers) == (1, 2)
+    assert "GPU 0, 1 (1 a GPU, in exclusive compute mode)" in chosen.describe()
+    monkeypatch.setenv(resources.SLOTS, "1")
+    assert choose("auto").workers == 2
+    monkeypatch.setenv(resources.SLOTS, "4")
+    with pytest.raises(CollabenchError, match="exclusive compute mode serves one process") as refused:
+        choose("auto")
+    assert "\n" not in str(refused.value) and "nvidia-smi -c 0" in str(refused.value)
+
+
 def test_memory_and_cores_say_how_many_processes_share_a_gpu(monkeypatch, sees, tmp_path):
     sees(2, memory=80)
     monkeypatch.setattr(resources, "available_cores", lambda: (6, "CPU affinity"))

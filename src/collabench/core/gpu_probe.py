@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,8 @@ assert count == EXPECTED, f"torch can use {count} of EXPECTED"
 for number in range(count):
     ones = torch.ones(64, 64, device=f"cuda:{number}")
     assert torch.equal((ones @ ones).cpu(), torch.full((64, 64), 64.0)), f"GPU {number} multiplies wrongly"
-    print("memory", torch.cuda.get_device_properties(number).total_memory)
+    found = torch.cuda.get_device_properties(number)
+    print("GPU", found.total_memory, getattr(found, "uuid", "unknown"))
 """
 
 
@@ -35,10 +37,12 @@ class Probe:
     """What was found out of some GPUs.
 
     problem: one line that says why torch cannot compute on them, and what to do; None if it can. memory: bytes of each.
+    exclusive: whether one of them serves one process at a time (exclusive compute mode, without MPS).
     """
 
     problem: str | None
     memory: tuple[int, ...] = ()
+    exclusive: bool = False
 
 
 def probe(gpus: Sequence[str], proc: Path = Path("/proc")) -> Probe:
@@ -54,8 +58,10 @@ def probe(gpus: Sequence[str], proc: Path = Path("/proc")) -> Probe:
         said = f"no answer within {PATIENCE} seconds"
     else:
         if done.returncode == 0:
-            sizes = re.findall(r"^memory (\d+)$", done.stdout, re.MULTILINE)
-            return Probe(None, tuple(map(int, sizes)))
+            found = re.findall(r"^GPU (\d+) (\S+)$", done.stdout, re.MULTILINE)
+            modes = [] if shares_by_mps() else [nvidia_smi(uuid, "compute_mode") for _, uuid in found]
+            exclusive = any(said is not None and "Exclusive" in said[0] for said in modes)
+            return Probe(None, tuple(int(size) for size, _ in found), exclusive)
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         # The exception's own line comes after the traceback, and CUDA's advice after that.
         errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
@@ -90,6 +96,22 @@ def shares_by_mps() -> bool:
     Without it they take turns.
     """
     return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps") / "control").exists()
+
+
+def nvidia_smi(uuid: str, *fields: str) -> list[str] | None:
+    """What nvidia-smi says of a GPU, named as torch names it; None if it does not answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    chosen = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+    command = [program, "-i", chosen, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    line = next(iter(done.stdout.splitlines()), "")
+    said = [part.strip() for part in line.split(",")]
+    return said if done.returncode == 0 and len(said) == len(fields) else None
 
 
 def driver_version(proc: Path = Path("/proc")) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from collabench.core.errors import CollabenchError
-from collabench.core.gpu_probe import probe, shares_by_mps
+from collabench.core.gpu_probe import Probe, probe, shares_by_mps
 from collabench.core.leases import lease_gpu
 
 #: Environment variables by which a process passes its choice to its children.
@@ -35,7 +35,7 @@ class Resources:
 
     gpus: names as in CUDA_VISIBLE_DEVICES; if there are none, training runs on the CPU. slots_per_gpu: the most
     processes that share a GPU; its memory allows fewer of them if they are large (:mod:`collabench.core.leases`).
-    gpu_memory: bytes of each GPU; empty if unknown.
+    gpu_memory: bytes of each GPU; empty if unknown. exclusive: a GPU serves one process at a time.
     """
 
     cores: int
@@ -43,6 +43,7 @@ class Resources:
     slots_per_gpu: int
     reason: str
     gpu_memory: tuple[int, ...] = field(default=(), compare=False)
+    exclusive: bool = field(default=False, compare=False)
 
     @property
     def device(self) -> str:
@@ -74,7 +75,7 @@ class Resources:
 
     def describe(self) -> str:
         """One line that says what was chosen, and why."""
-        most = f"{self.slots_per_gpu} a GPU"
+        most = f"{self.slots_per_gpu} a GPU{', in exclusive compute mode' if self.exclusive else ''}"
         if self.slots_per_gpu > 1:
             turns = "at once by MPS" if shares_by_mps() else "in turns, as MPS is not running"
             most = f"up to {self.slots_per_gpu} a GPU, as its memory allows, {turns}"
@@ -134,14 +135,20 @@ def choose(
     if device == "cuda" and not chosen:
         raise CollabenchError(f"the profile says device: cuda, but {seen()}; write device: auto")
     memory: tuple[int, ...] = ()
+    found = Probe(None)
     if asked := chosen if own is None else chosen[own : own + 1]:
         found = probe(asked)
         if found.problem:
             raise CollabenchError(found.problem)
         memory = found.memory if own is None else found.memory * len(chosen)
-    usual = min(MOST_SLOTS, max(1, available // len(chosen))) if memory else 1
+    usual = min(MOST_SLOTS, max(1, available // len(chosen))) if memory and not found.exclusive else 1
     slots = _positive(os.environ.get(SLOTS) or str(usual), SLOTS)
-    return Resources(available, chosen, slots, reason, memory)
+    if found.exclusive and slots > 1:
+        raise CollabenchError(
+            f"{SLOTS}={slots}: a GPU in exclusive compute mode serves one process; leave {SLOTS} out, or let processes "
+            "share the GPU (nvidia-smi -c 0)"
+        )
+    return Resources(available, chosen, slots, reason, memory, found.exclusive)
 
 
 def on_cluster() -> bool:

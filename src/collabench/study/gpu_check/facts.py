@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 
 import torch
 
-from collabench.core.gpu_probe import driver_version, shares_by_mps
+from collabench.core.gpu_probe import driver_version, nvidia_smi, shares_by_mps
 from collabench.core.resources import Resources, torch_build
 from collabench.study.gpu_check.record import Check, judged
 
@@ -32,7 +30,8 @@ def facts(resources: Resources) -> Iterator[Check]:
         PART, "memory", free >= min(LEAST_FREE, 0.9 * whole),
         f"{free / 1e9:.1f} of {whole / 1e9:.1f} GB are free" + ("" if free >= 0.9 * whole else "; others use it"),
     )  # fmt: skip
-    yield from modes(nvidia_smi("compute_mode", "mig.mode.current"), resources.slots_per_gpu, shares_by_mps())
+    said = nvidia_smi(str(torch.cuda.get_device_properties(0).uuid), "compute_mode", "mig.mode.current")
+    yield from modes(said, resources.slots_per_gpu, shares_by_mps())
     yield cores(resources)
 
 
@@ -81,20 +80,3 @@ def cores(resources: Resources) -> Check:
     mend = "" if resources.cores >= wanted else "; fewer processes: COLLABENCH_GPU_SLOTS=1"
     text = f"{resources.cores} for {wanted} processes on {len(resources.gpus)} GPUs{mend}"
     return judged(PART, "cores", resources.cores >= wanted, text)
-
-
-def nvidia_smi(*fields: str) -> list[str] | None:
-    """What nvidia-smi says of the GPU that this process sees; None if it does not answer."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    uuid = str(torch.cuda.get_device_properties(0).uuid)
-    chosen = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-    command = [program, "-i", chosen, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    line = next(iter(done.stdout.splitlines()), "")
-    said = [part.strip() for part in line.split(",")]
-    return said if done.returncode == 0 and len(said) == len(fields) else None

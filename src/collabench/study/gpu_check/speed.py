@@ -245,6 +245,10 @@ def beside(resources: Resources, root: Path) -> Iterator[Check]:
     lease = lease_bytes(configuration, form)
     alone = None
     for number in BESIDE:
+        if resources.exclusive and number > 1:
+            text = "exclusive compute mode: the GPU serves one process"
+            yield Check(part=PART, name=f"{number} processes", verdict="skipped", text=text)
+            continue
         one = replace(resources, gpus=resources.gpus[:1], gpu_memory=resources.gpu_memory[:1], slots_per_gpu=number)
         if one.side_by_side(lease) < number:
             text = f"memory for {one.side_by_side(lease)} processes of {lease / 1e9:.1f} GB"
