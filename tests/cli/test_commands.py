@@ -390,7 +390,7 @@ def test_run_of_one_configuration_trains_it_and_says_so(tmp_path):
     done = call()
     assert done.returncode == 0, done.stderr
     first, *_, trained, last = done.stdout.splitlines()
-    assert first.startswith("1 training processes: 1 cores, no GPU; cores as asked for")
+    assert first.startswith("1 training process: 1 core, no GPU; cores as asked for")
     assert trained == "2 trained, 0 linked, 0 already there, 0 failed"
     assert last == "Next: collabench plan -p small, since 8 runs are missing"
     assert (

@@ -219,7 +219,7 @@ def test_a_failed_run_is_told_and_a_damaged_one_here_is_replaced(collabench, fin
     damaged = result_files(target)[0].parent / "logits.safetensors"
     damaged.write_bytes(b"damaged")
     called = collabench("import", finished, "-p", PROFILE, "--root", target)
-    assert called.code == 0 and "1 runs imported" in called.out
+    assert called.code == 0 and "1 run imported" in called.out
     assert contents(target, "runs", "measured") == contents(finished, "runs", "measured")
 
 

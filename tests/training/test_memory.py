@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from collabench.cli.app import app
 from collabench.methods import METHODS
-from collabench.training.memory import count_memory, parts_of
+from collabench.training.flops import count
+from collabench.training.memory import count_both, count_memory, parts_of
 from tests.support.defaults import configuration as small_configuration
 from tests.support.synthetic import configuration_of, model_of, settings_of
 
@@ -28,9 +29,12 @@ def test_parts_of_a_small_network_are_those_worked_out_by_hand():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_counted(method):
-    memory = count_memory(small_configuration(method), (1, 8, 8), 4)
+    configuration = small_configuration(method)
+    memory = count_memory(configuration, (1, 8, 8), 4)
     assert memory.peak >= memory.parameters > 0
     assert (memory.saved > 0) == METHODS[method].Method.trains
+    counts = count(configuration, (1, 8, 8), 4)
+    assert count_both(configuration, (1, 8, 8), 4) == (counts.training, counts.parameters, memory)
 
 
 def test_saved_memory_is_what_autograd_keeps_of_real_tensors():

@@ -9,6 +9,7 @@ import typer
 
 from collabench.cli.app import HERE, Cores, Gpus, Profile, Root, Set, app
 from collabench.core.errors import CollabenchError
+from collabench.core.text import counted
 
 if TYPE_CHECKING:
     from collabench.study.estimate import Estimate
@@ -64,7 +65,7 @@ def describe_estimate(found: Estimate, budget_hours: float | None = None) -> str
         count = sum(cost.measured_runs for cost in found.costs.values())
         text.append(f"All {count} measured runs together: predicted {error:+.1%} of what was measured.")
     if budget_hours is not None:
-        lines = [f"{budget_hours:g} hours on {found.workers} processes buy, by table:"]
+        lines = [f"{budget_hours:g} hours on {counted(found.workers, 'process', 'processes')} buy, by table:"]
         for table, seeds in found.seeds_within(budget_hours).items():
             wanted = max(len(cell.seeds) for cell in found.study.plan.cells if cell.table == table)
             effect = (
@@ -72,7 +73,7 @@ def describe_estimate(found: Estimate, budget_hours: float | None = None) -> str
                 if seeds > 1
                 else "no comparison is possible"
             )
-            lines.append(f"  {table}: {seeds} of {wanted} seeds: {effect}")
+            lines.append(f"  {table}: {seeds} of {counted(wanted, 'seed')}: {effect}")
         text.append("\n".join(lines))
     return "\n\n".join(text)
 

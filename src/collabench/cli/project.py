@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from collabench.cli.app import app
+from collabench.core.text import counted
 
 
 @app.command()
@@ -21,7 +22,7 @@ def init(
     from collabench.study.initial import create
 
     names = create(folder)
-    print(f"{folder}: {len(names)} files; README.md says what each is for")
+    print(f"{folder}: {counted(len(names), 'file')}; README.md says what each is for")
     print(f"Next: cd {folder} && collabench run -p smoke && collabench report -p smoke")
 
 

@@ -11,6 +11,7 @@ import typer
 from collabench.cli.app import HERE, Profile, Root, app, open_study
 from collabench.cli.report import write_pages
 from collabench.core.errors import CollabenchError, one_line
+from collabench.core.text import counted
 
 if TYPE_CHECKING:
     from collabench.study.study import Study
@@ -136,7 +137,7 @@ def _take(study: Study, place: Path, allow_versions: bool, allow_devices: bool, 
     state = f"{left} of the study are missing" if left else "the study is complete"
     state += f", undecided claims need {ahead} more" if ahead and not left else ""
     print(
-        f"{len(merged.imported)} runs imported, {len(merged.already)} already here; {state}"
+        f"{counted(len(merged.imported), 'run')} imported, {len(merged.already)} already here; {state}"
         + ("" if left else f": collabench reproduce -p {profile}")
     )
 
@@ -152,7 +153,9 @@ def record(profile: Profile = "default", root: Root = HERE) -> None:
 
     refuse(profile, "record")
     written = write_records(open_study(root, profile), log=lambda line: print(one_line(line), file=sys.stderr))
-    print(f"{written.folder}: {written.runs} runs, {written.added} of them new, {written.bytes / 1e6:.1f} MB")
+    print(
+        f"{written.folder}: {counted(written.runs, 'run')}, {written.added} of them new, {written.bytes / 1e6:.1f} MB"
+    )
 
 
 @app.command()
@@ -223,7 +226,7 @@ def verify(
     for difference in found.differences:
         print(f"DIFFERS  {difference}")
     number = len(found.differences)
-    print(f"profile {profile}: " + (f"{number} difference{'s' * (number != 1)}" if number else "verified"))
+    print(f"profile {profile}: " + (counted(number, "difference") if number else "verified"))
     noted = record(study, found, sample=sample, seed=seed)
     if noted is None:
         print(f"No report is accepted, so that no page shows this: collabench report -p {profile} --accept")

@@ -13,6 +13,7 @@ from pathlib import Path
 from collabench.core.errors import CollabenchError
 from collabench.core.gpu_probe import Probe, probe, shares_by_mps
 from collabench.core.leases import lease_gpu
+from collabench.core.text import counted
 
 #: Environment variables by which a process passes its choice to its children.
 CORES, GPUS, SLOTS, MEMORY = "COLLABENCH_CORES", "COLLABENCH_GPUS", "COLLABENCH_GPU_SLOTS", "COLLABENCH_GPU_MEMORY"
@@ -80,7 +81,8 @@ class Resources:
             turns = "at once by MPS" if shares_by_mps() else "in turns, as MPS is not running"
             most = f"up to {self.slots_per_gpu} a GPU, as its memory allows, {turns}"
         gpus = f"GPU {', '.join(self.gpus)} ({most})" if self.gpus else without_gpu()
-        return f"{self.workers} training processes: {self.cores} cores, {gpus}; {self.reason}; {torch_build()}"
+        processes = counted(self.workers, "training process", "training processes")
+        return f"{processes}: {counted(self.cores, 'core')}, {gpus}; {self.reason}; {torch_build()}"
 
     def environment(self) -> dict[str, str]:
         """Environment variables that make :func:`choose` in a child process choose the same."""

@@ -1,4 +1,5 @@
-"""Escaping of text from other people (imported records, class names, titles) for the place where it is shown."""
+"""Words for people: numbers of things, and other people's text (imported records, class names, titles), escaped for the
+place where it is shown."""
 
 from __future__ import annotations
 
@@ -15,6 +16,11 @@ _MARKDOWN = re.compile(r"[\\`*\[\]<>|]")
 
 #: Width of lines that go into a file or a pipe.
 WIDTH = 120
+
+
+def counted(value: int, noun: str, plural: str | None = None) -> str:
+    """``1 run``, ``1,200 runs``. plural: by default the noun and an s."""
+    return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
 
 
 def printable(text: str) -> str:

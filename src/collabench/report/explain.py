@@ -8,6 +8,7 @@ from pathlib import Path
 from collabench.config.configuration import PARTS, Run
 from collabench.config.plan import Cell, Plan
 from collabench.core.errors import ConfigError, ResultError
+from collabench.core.text import counted
 from collabench.papers.schema import METRICS, UNKNOWN
 from collabench.papers.tables import Paper, load_papers
 from collabench.report.collect import why_missing
@@ -63,8 +64,10 @@ def _explain(cell: Cell, workspace: Workspace, papers: dict[str, Paper], *, with
     if not with_runs:
         left = len(runs) - len(known)
         missing = f", {left} of them missing" if left else ""
-        return "\n".join([*lines, f"{len(runs)} runs{missing}; files, versions, device and commit of each: --runs"])
-    lines.append(f"runs ({len(cell.seeds)} seeds):")
+        return "\n".join(
+            [*lines, f"{counted(len(runs), 'run')}{missing}; files, versions, device and commit of each: --runs"]
+        )
+    lines.append(f"runs ({counted(len(cell.seeds), 'seed')}):")
     for run, one in zip(runs, found, strict=True):
         lines += _run(run, one, workspace)
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from collabench.config.configuration import Configuration
 from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.config.known_datasets import KNOWN, look_alikes
 from collabench.config.sections import ModelConfig, RecipeConfig
+from collabench.core.text import counted
 
 _FAMILIES = {
     "cifar_resnet": "ResNet", "densenet": "DenseNet", "vgg": "VGG", "resnet": "ResNet",
@@ -155,7 +156,7 @@ def _recipe_parts(settings: RecipeConfig) -> Iterator[str]:
     if settings.optimizer == "adamw":
         yield "AdamW"
     if settings.warmup_epochs:
-        yield f"{settings.warmup_epochs} epoch" + ("s" if settings.warmup_epochs != 1 else "") + " of warm-up"
+        yield f"{counted(settings.warmup_epochs, 'epoch')} of warm-up"
     if settings.schedule != "milestones":
         yield {"cosine": "cosine schedule", "one_cycle": "one-cycle schedule"}[settings.schedule]
     if settings.clip_gradient_norm is not None:
@@ -177,7 +178,7 @@ def _recipe_parts(settings: RecipeConfig) -> Iterator[str]:
 
 def recipe(settings: RecipeConfig, data: DatasetConfig) -> str:
     """``40 epochs``, and further settings that distinguish tables. data: whose images are held out."""
-    text = f"{settings.epochs} epoch" + ("s" if settings.epochs != 1 else "")
+    text = counted(settings.epochs, "epoch")
     text += "".join(f", {part}" for part in _recipe_parts(settings))
     if settings.validation_fraction:
         own = "clean" if data.training_labels == "clean" else LABELS[data.training_labels]

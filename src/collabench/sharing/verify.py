@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from collabench.config.configuration import Run, dataset_key, digest
 from collabench.core.errors import CollabenchError, Log
+from collabench.core.text import counted
 from collabench.report.folders import CONTENT, digests_of
 from collabench.report.verification import Rebuilt, Repetition, Verified, save_verified
 from collabench.sharing.repeat import (
@@ -105,7 +106,7 @@ def verify(
         )
         chosen = [run for run in usable if run in chosen or run in others]
     if len(chosen) < min(sample, len(expected)):
-        found.notes.append(f"only {len(chosen)} runs could be trained again: the others lack whole files")
+        found.notes.append(f"only {counted(len(chosen), 'run')} could be trained again: the others lack whole files")
     for run in chosen:
         log(f"training again: {run.configuration.label}, seed {run.seed}")
         found.reruns.append(repeat(study, run, results, tolerance, device))
@@ -241,7 +242,7 @@ def _verify_results(
             whole[run.id] = result
         except CollabenchError as error:
             found.differences.append(f"{error} ({run.configuration.label}, seed {run.seed})")
-    found.notes += [f"{count} runs were made at {commit}" for commit, count in sorted(commits.items())]
+    found.notes += [f"{counted(count, 'run')} made at {commit}" for commit, count in sorted(commits.items())]
     if recorded:
         found.notes.append(
             f"{recorded} runs came from records, without logits and weights: a run that is trained again is compared "

@@ -31,6 +31,11 @@ def lease_bytes(configuration: Configuration, form: DatasetShape) -> int:
     from collabench.training.memory import count_memory
 
     peak = count_memory(configuration, form.network_shape(configuration.recipe), form.classes).peak
+    return lease_of(peak, configuration, form)
+
+
+def lease_of(peak: int, configuration: Configuration, form: DatasetShape) -> int:
+    """:func:`lease_bytes` of a configuration whose counted tensors are known. peak: their bytes."""
     return math.ceil(MARGIN * (peak + _images_bytes(configuration, form))) + CONTEXT_BYTES
 
 

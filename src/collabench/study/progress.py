@@ -15,7 +15,7 @@ from rich.text import Text
 
 from collabench.config.configuration import Run
 from collabench.core.errors import ResultError
-from collabench.core.text import printable
+from collabench.core.text import counted, printable
 from collabench.storage.files import read_json
 from collabench.storage.locks import is_held
 from collabench.storage.results import RESULT, InProgress, load_measured
@@ -139,7 +139,8 @@ class Watcher:
             ahead = "time left unknown until a run has begun"
         done = len(self._runs) - len(self._left)
         which = f"round {self._round}: " if self._round > 1 else ""
-        return f"{which}{done} of {len(self._runs)} runs done{f', {len(failed)} failed' if failed else ''}, {ahead}"
+        state = f"{which}{done} of {counted(len(self._runs), 'run')} done"
+        return f"{state}{f', {len(failed)} failed' if failed else ''}, {ahead}"
 
     def lines(self) -> list[str]:
         """One line for the study and one for each run in progress, or for what is done instead."""

@@ -18,6 +18,7 @@ from collabench.config.configuration import Run
 from collabench.core import distributed
 from collabench.core.errors import CollabenchError, ConfigError, RunFailed
 from collabench.core.resources import Resources
+from collabench.core.text import counted
 from collabench.study.runner import Outcome, Runner
 from collabench.study.study import Study
 
@@ -155,7 +156,9 @@ def _join(resources: Resources, held: ExitStack) -> None:
     deadlock between groups."""
     own, here = own_place(), _processes_here()
     if resources.gpus and here > len(resources.gpus):  # NCCL needs a GPU for each
-        raise CollabenchError(f"torchrun started {here} processes here for {len(resources.gpus)} GPUs")
+        raise CollabenchError(
+            f"torchrun started {counted(here, 'process', 'processes')} here for {counted(len(resources.gpus), 'GPU')}"
+        )
     distributed.join()
     for turn in range(here if resources.gpus else 0):
         if turn == own:

@@ -12,8 +12,9 @@ from collabench.config.batch_sizes import batch_sizes, held_out
 from collabench.config.configuration import Configuration, digest
 from collabench.config.dataset_shape import DatasetShape
 from collabench.core.processes import end_with_parent
+from collabench.core.text import counted
 from collabench.study.estimate import shape_of_inputs
-from collabench.study.needs import lease_bytes
+from collabench.study.needs import lease_of
 from collabench.study.study import Study
 
 
@@ -70,8 +71,8 @@ class Totals:
     def line(self) -> str:
         """``560 trainings, 33.10 EFLOP; the largest run leases 3.4 GB of a GPU; results take 1.2 GB``."""
         return (
-            f"{self.trainings} trainings, {self.flops / 1e18:.2f} EFLOP; the largest run leases {self.lease / 1e9:.1f} "
-            f"GB of a GPU; results take {self.disk / 1e9:.1f} GB"
+            f"{counted(self.trainings, 'training')}, {self.flops / 1e18:.2f} EFLOP; the largest run leases "
+            f"{self.lease / 1e9:.1f} GB of a GPU; results take {self.disk / 1e9:.1f} GB"
         )
 
 
@@ -109,9 +110,9 @@ def _count_all(chosen: list[tuple[Configuration, DatasetShape]], workers: int) -
 
 def _count(chosen: tuple[Configuration, DatasetShape]) -> tuple[int, int, int]:
     """FLOPs of one image in training, bytes of a GPU, and bytes of weights and logits of one run."""
-    from collabench.training.flops import count
+    from collabench.training.memory import count_both
 
     configuration, form = chosen
-    counts = count(configuration, form.network_shape(configuration.recipe), form.classes)
-    disk = 4 * counts.parameters + 4 * form.test_images * form.classes
-    return counts.training, lease_bytes(configuration, form), disk
+    flops, parameters, memory = count_both(configuration, form.network_shape(configuration.recipe), form.classes)
+    disk = 4 * parameters + 4 * form.test_images * form.classes
+    return flops, lease_of(memory.peak, configuration, form), disk

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from collabench.config.configuration import Configuration
 from collabench.config.dataset_shape import shape_without_files
-from collabench.training.flops import FakeTraining, fake_training
+from collabench.training.flops import FakeTraining, fake_training, flops_of
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,27 @@ def count_memory(
         form = shape_without_files(configuration)
         shape, classes = form.network_shape(configuration.recipe), form.classes
     with fake_training(configuration, shape, classes, batch_size) as training:
-        return _measure(training)
+        return _measure(training, training.step)
 
 
-def _measure(training: FakeTraining) -> Memory:
+def count_both(configuration: Configuration, shape: tuple[int, int, int], classes: int) -> tuple[int, int, Memory]:
+    """FLOPs of one image in training, parameters of the deployed network, and training memory, as
+    :func:`collabench.training.flops.count` and :func:`count_memory` give them, in half of their time."""
+    with fake_training(configuration, shape, classes) as training:
+        flops = []
+        memory = _measure(training, lambda: flops.append(flops_of(training.step)))
+        parameters = sum(p.numel() for p in training.method.deploy(training.network).parameters())
+        return round(sum(flops) / len(training.batch.images)), parameters, memory
+
+
+def _measure(training: FakeTraining, first_step: Callable[[], object]) -> Memory:
     fixed = [*training.network.parameters(), *training.network.buffers()]
     teachers = [t for teacher in training.teachers for t in (*teacher.parameters(), *teacher.buffers())]
     batch = [training.batch.images, training.batch.labels]
     if not training.method.trains:
         parameters = _bytes(fixed)
         return Memory(parameters, 0, 0, 0, _bytes(batch), 0, parameters + _bytes(batch))
-    training.step()
+    first_step()
     optimizer = [v for state in training.optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
     optimizer += training.average
     training.optimizer.zero_grad(set_to_none=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+from collabench.core.text import counted
 from collabench.report.formatting import number, plainly_printable
 from collabench.report.html.data import Everything, as_script, page_data
 from collabench.report.html.papers import papers_data
@@ -59,11 +60,6 @@ def render(everything: Everything) -> str:
         script=shortened("".join(map(_asset, SCRIPTS)), COMMENTS),
         data=as_script(page_data(everything)),
     )
-
-
-def counted(value: int, noun: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{value:,} {noun}" + ("" if value == 1 else "s")
 
 
 def shortened(source: str, comments: tuple[str, ...] = ()) -> str:

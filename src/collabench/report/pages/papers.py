@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabench.config.configuration import PARTS
-from collabench.core.text import markdown_cell, markdown_text
+from collabench.core.text import counted, markdown_cell, markdown_text
 from collabench.papers.arithmetic import QuoteCheck, check_quotes, repeated, suspects
 from collabench.papers.citations import cited, cited_table
 from collabench.papers.schema import METRICS, UNKNOWN, About
@@ -191,11 +191,7 @@ def protocol_of(table: Table) -> str:
     protocol = table.content.protocol
     if not any(cell.metric.endswith("_error") for cell in table.cells.values()):
         return ""
-    runs = (
-        "number of runs not stated (one is assumed)"
-        if protocol.runs == "unknown"
-        else f"{protocol.runs} run" + ("s" if protocol.runs != 1 else "")
-    )
+    runs = "number of runs not stated (one is assumed)" if protocol.runs == "unknown" else counted(protocol.runs, "run")
     epochs = {
         "best": "lowest test error over all epochs (optimistic)",
         "last": "after the last epoch",

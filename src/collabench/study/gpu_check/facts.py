@@ -9,6 +9,7 @@ import torch
 
 from collabench.core.gpu_probe import driver_version, nvidia_smi, shares_by_mps
 from collabench.core.resources import Resources, torch_build
+from collabench.core.text import counted
 from collabench.study.gpu_check.record import Check, judged
 
 PART = "facts"
@@ -78,5 +79,6 @@ def cores(resources: Resources) -> Check:
     """Each training process needs a core."""
     wanted = len(resources.gpus) * resources.slots_per_gpu
     mend = "" if resources.cores >= wanted else "; fewer processes: COLLABENCH_GPU_SLOTS=1"
-    text = f"{resources.cores} for {wanted} processes on {len(resources.gpus)} GPUs{mend}"
+    processes, gpus = counted(wanted, "process", "processes"), counted(len(resources.gpus), "GPU")
+    text = f"{resources.cores} for {processes} on {gpus}{mend}"
     return judged(PART, "cores", resources.cores >= wanted, text)

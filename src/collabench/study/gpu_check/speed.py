@@ -24,6 +24,7 @@ from collabench.config.plan import resolve
 from collabench.core.device_errors import is_shortage_of_memory
 from collabench.core.errors import ConfigError
 from collabench.core.resources import Resources
+from collabench.core.text import counted
 from collabench.study.gpu_check.record import Check
 from collabench.study.gpu_check.steps import Steps
 from collabench.study.needs import lease_bytes
@@ -207,9 +208,9 @@ def _hours_line(found: Totals, rates: list[Rate], resources: Resources) -> str:
     seconds = sum(one.flops / nearest(one.configuration, one.flops_per_image, rates).flops for one in found.parts)
     slots = min((resources.side_by_side(one.lease) for one in found.parts), default=1)
     return (
-        f"{found.trainings} trainings, {found.flops / 1e18:.2f} EFLOP: about {seconds / 3600:,.0f} hours one after the "
-        f"other (derived; collabench estimate -p {found.profile} times every configuration); at least {slots} side by "
-        f"side{_too_large(found, resources)}"
+        f"{counted(found.trainings, 'training')}, {found.flops / 1e18:.2f} EFLOP: about {seconds / 3600:,.0f} hours "
+        f"one after the other (derived; collabench estimate -p {found.profile} times every configuration); at least {slots} "
+        f"side by side{_too_large(found, resources)}"
     )
 
 
@@ -247,14 +248,14 @@ def beside(resources: Resources, root: Path) -> Iterator[Check]:
     for number in BESIDE:
         if resources.exclusive and number > 1:
             text = "exclusive compute mode: the GPU serves one process"
-            yield Check(part=PART, name=f"{number} processes", verdict="skipped", text=text)
+            yield Check(part=PART, name=counted(number, "process", "processes"), verdict="skipped", text=text)
             continue
         one = replace(resources, gpus=resources.gpus[:1], gpu_memory=resources.gpu_memory[:1], slots_per_gpu=number)
         if one.side_by_side(lease) < number:
-            text = f"memory for {one.side_by_side(lease)} processes of {lease / 1e9:.1f} GB"
-            yield Check(part=PART, name=f"{number} processes", verdict="skipped", text=text)
+            text = f"memory for {counted(one.side_by_side(lease), 'process', 'processes')} of {lease / 1e9:.1f} GB"
+            yield Check(part=PART, name=counted(number, "process", "processes"), verdict="skipped", text=text)
             continue
         (found,) = predict_all({configuration.id: configuration}, {configuration.id: form}, one)
         alone = alone or found.train_seconds
         text = f"{configuration.label}: {number * alone / found.train_seconds:.2f} times the throughput of one"
-        yield Check(part=PART, name=f"{number} processes", verdict="note", text=text)
+        yield Check(part=PART, name=counted(number, "process", "processes"), verdict="note", text=text)
