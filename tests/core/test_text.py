@@ -8,8 +8,14 @@ import sys
 import pandas
 import pytest
 
-from collabench.core.text import PrintableStream, html_text, markdown_cell, markdown_text, printable
+from collabench.core.text import PrintableStream, counted, html_text, markdown_cell, markdown_text, printable
 from collabench.report.formatting import markdown
+
+
+def test_one_thing_is_not_called_things():
+    assert [counted(number, "run") for number in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]
+    assert [counted(number, "process", "processes") for number in (1, 2)] == ["1 process", "2 processes"]
+
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\u202eabc\x00\ud800"
 

@@ -209,8 +209,8 @@ def _hours_line(found: Totals, rates: list[Rate], resources: Resources) -> str:
     slots = min((resources.side_by_side(one.lease) for one in found.parts), default=1)
     return (
         f"{counted(found.trainings, 'training')}, {found.flops / 1e18:.2f} EFLOP: about {seconds / 3600:,.0f} hours "
-        f"one after the other (derived; collabench estimate -p {found.profile} times every configuration); at least {slots} "
-        f"side by side{_too_large(found, resources)}"
+        f"one after the other (derived; collabench estimate -p {found.profile} times every configuration); at least "
+        f"{slots} side by side{_too_large(found, resources)}"
     )
 
 
