@@ -223,7 +223,7 @@ def draw(found: Mapping[tuple[str, str, str], Sequence[Pilot]], path: Path) -> N
                     label=f"{pilot.epochs} epochs{', chosen' if pilot is chosen else ''}",
                 )  # fmt: skip
             axis.set(title=f"{table[:34]}, {noise}", xlabel="epoch (logarithmic)", ylabel="error, %", xscale="log")
-            axis.set_ylim(0, 80 if "CIFAR" in table else 60)
+            axis.set_ylim(0, 80 if "images" in table else 60)
             axis.legend()
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from collabench.study.needs import lease_for
 from collabench.study.study import load_study
 from tests.support import pretended_gpu
-from tests.support.running import COLLABENCH, PROFILE, environment, home, small_project
+from tests.support.running import COLLABENCH, PROFILE, environment, home, small_project, with_workflow
 
 pytestmark = [
     pytest.mark.slow,
@@ -64,6 +65,21 @@ def test_the_first_run_trains_on_the_gpu_and_the_next_finds_all_there_and_leases
         path.unlink()
     assert "0 trained, 0 linked, 2 already there, 0 failed" in typed("run", "-p", PROFILE).stdout
     assert leases(project) == []
+
+
+def test_reproduce_trains_on_the_gpu_in_jobs_and_its_report_names_the_gpu(project, typed):
+    """Snakemake's jobs lease and train; DVC locks what they made."""
+    with_workflow(project)
+    shutil.rmtree(home(project) / "runs")
+    shutil.rmtree(home(project) / "measured")
+    said = typed("reproduce", "-p", PROFILE)
+    assert "GPU 0 (up to" in said.stdout and "Test error" in said.stdout
+    measured = [json.loads(path.read_text()) for path in (home(project) / "measured").rglob("*.json")]
+    assert [one["device"] for one in measured] == ["pretended GPU"] * 2
+    assert leases(project)[-1] > 1e9
+    costs = (project / "reports" / PROFILE / "costs" / "README.md").read_text()
+    assert "pretended GPU" in costs
+    assert typed("plan", "-p", PROFILE).stdout.endswith("2 runs in 2 configurations: 2 done\n")
 
 
 def test_a_gpu_that_is_not_there_or_not_wanted(project, typed):
