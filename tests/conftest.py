@@ -7,6 +7,7 @@ longest are collected first. (``--dist loadgroup`` does nothing with pytest 9.2 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_SECONDS))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_power_failure() -> Iterator[None]:
+    """In the tests' own processes nothing is written through to the disk: hundreds of fabricated results would wait
+    for it. The processes that tests start do write through."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -112,7 +112,10 @@ for call in (lambda: collabench.load_runs(sys.argv[1], "small", partial=True),
 """
 
 
-@pytest.mark.parametrize("begun", ["in the project", "elsewhere", "in another project"])
+@pytest.mark.parametrize(
+    "begun",
+    ["in another project", *(pytest.param(other, marks=pytest.mark.slow) for other in ("in the project", "elsewhere"))],
+)
 def test_a_method_of_the_project_is_its_own_wherever_python_begins(tmp_path, begun):
     """Else another project's method of the same name would be trained, or nobody said why there is none."""
     folders = [tmp_path / "mine", tmp_path / "other"]

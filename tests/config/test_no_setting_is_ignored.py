@@ -703,23 +703,32 @@ def assert_nothing_is_ignored(sections: Iterable[Section]) -> None:
     assert not told, "\n" + "\n".join(told)
 
 
+#: One of each kind on every commit; the others, and the sections that take long, with the slow tests.
+QUICK = ("kd", "dml", "individual", "ensemble")
+
+
 def test_of_noise(tmp_path):
     assert_nothing_is_ignored([noise_section(tmp_path)])
 
 
+@pytest.mark.slow
 def test_of_data_sets(tmp_path):
     assert_nothing_is_ignored(dataset_sections(Sources(tmp_path)))
 
 
+@pytest.mark.slow
 def test_of_models():
     assert_nothing_is_ignored(model_sections())
 
 
+@pytest.mark.slow
 def test_of_recipes():
     assert_nothing_is_ignored([RECIPES, AUGMENTATIONS, RANDAUGMENTS, EARLY_STOPPING])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS]
+)
 def test_of_methods(tmp_path, method):
     sections = method_sections(tmp_path / "teacher.safetensors")
     assert_nothing_is_ignored(section for section in sections if section.name == f"methods.{method}")

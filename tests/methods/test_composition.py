@@ -218,7 +218,7 @@ def test_any_torchvision_model_whose_stages_are_named(name, stages):
 @pytest.mark.parametrize(
     "name,weights",
     [
-        ("resnet50", "ResNet50_Weights"),
+        pytest.param("resnet50", "ResNet50_Weights", marks=pytest.mark.slow),
         pytest.param("resnet101", "ResNet101_Weights", marks=pytest.mark.slow),
         ("resnet18", "ResNet18_Weights"),
     ],

@@ -80,7 +80,7 @@ def individual(model: dict, label_smoothing: float = 0.0) -> dict[str, torch.Ten
     return KNOWN[key]
 
 
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("label_smoothing", [0.1, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_with_nothing_of_its_own_a_method_equals_individual_learning(label_smoothing):
     cases = [(method, values, model) for method, values, models in NOTHING_OF_ITS_OWN for model in models]
     cases += [(case.split(",")[0], values, RESIDUAL) for case, values in WITHOUT_EXTRA_LOSS.items()]
@@ -98,7 +98,9 @@ def test_with_nothing_of_its_own_a_method_equals_individual_learning(label_smoot
 #: Backbones with dropout: each copy draws from a stream of its own, so that the first one's masks are those of
 #: individual training.
 DRAWING = [VGG, SMALL_RESNET, FOREIGN]
-WITH_DROPOUT = pytest.mark.parametrize("model", DRAWING, ids=["vgg", "resnet", "custom"])
+WITH_DROPOUT = pytest.mark.parametrize(
+    "model", [VGG, pytest.param(SMALL_RESNET, marks=pytest.mark.slow), FOREIGN], ids=["vgg", "resnet", "custom"]
+)
 
 SHARING_NOTHING = WITHOUT_EXTRA_LOSS | {
     "dml, peers with dropout": {"weight": 0.0, "peers": ("vgg", "vgg"), "optimisation": "in_turn"},

@@ -137,7 +137,14 @@ def once(method: str, values: dict, model: dict, **recipe: object) -> dict[str, 
     return KNOWN[key]
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "ensemble"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("song2018", "fang2021") else ())
+        for name in METHODS
+        if name != "ensemble"
+    ],
+)
 def test_each_switch_changes_the_numbers(method):
     recipe = {"epochs": 2, "batch_size": 20}
     without_effect = [

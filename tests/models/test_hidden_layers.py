@@ -32,6 +32,7 @@ def test_settings_without_hidden_layers_are_what_they_were():
     assert settings(hidden=24).model_dump()["hidden"] == 24
 
 
+@pytest.mark.slow
 def test_other_models_are_refused_in_one_line():
     refused = Settings(family="torchvision_model", name="vgg11", hidden=24)
     with pytest.raises(ConfigError, match="hidden is for residual networks in their own stages, not for vgg11"):

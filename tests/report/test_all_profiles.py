@@ -251,6 +251,7 @@ def test_dvc_shows_the_accepted_reports_in_120_columns(tmp_path):
 # --------------------------------------------------------------------------------------------------------- LaTeX
 
 
+@pytest.mark.slow
 def test_tables_as_latex(project):
     root = ("--root", str(project))
     done = CliRunner().invoke(app, ["report", "-p", "small", "--format", "latex", *root])

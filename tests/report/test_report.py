@@ -192,6 +192,7 @@ def ordered(run):
     return 0.1 + run.configuration.noise.rate + ORDER[run.configuration.names["method"]]
 
 
+@pytest.mark.slow
 def test_conditions_on_the_same_images_are_one_block_of_friedmans_test(tmp_path):
     profile = ONE_TABLE.replace("[uniform20]", "[clean, uniform10, uniform20, uniform30, uniform40, uniform50]")
     study = fabricated.make_study(tmp_path, profile.replace("datasets: [digits-500]", "datasets: [digits-500, digits]"))
@@ -205,6 +206,7 @@ def test_conditions_on_the_same_images_are_one_block_of_friedmans_test(tmp_path)
     assert (built.folder / "figures" / "graphs-error-against-noise-1.svg").exists()
 
 
+@pytest.mark.slow
 def test_ranks_need_six_data_sets(tmp_path):
     sets = "[digits-500, cifar10, cifar100, stl10, imagenet32, cifar10-jpeg]"
     profile = ONE_TABLE.replace("[digits-500]", sets).replace("[uniform20]", "[clean, uniform20]")
@@ -280,6 +282,7 @@ def test_the_terminal_shows_every_row_and_where_the_rest_lies(study):
     assert max(map(len, text.splitlines())) <= 120 + len(str(built.folder))
 
 
+@pytest.mark.slow
 def test_the_terminal_fits_its_width(tmp_path, monkeypatch):
     study = study_in(tmp_path)
     declare(study, claim(statement="Collaborative learning is better than individual learning of the same network.",

@@ -56,6 +56,7 @@ for folder in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_a_process_with_torch_alone_computes_the_same_bits(tmp_path):
     networks = {family: network_of(family) for family in SETTINGS} | {"memory": network_of("cifar_resnet", memory=True)}
     for name, network in networks.items():

@@ -59,7 +59,8 @@ def rows_of(folder: Path) -> list[list[str]]:
     return list(csv.reader(io.StringIO((folder / "doubts.csv").read_text())))
 
 
-@pytest.mark.parametrize("method", ["individual", pytest.param("heads", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["individual", "heads"])
 def test_planted_wrong_labels_are_among_the_first(tmp_path, method):
     study = study_of(tmp_path, methods=method)
     done = call(study, "--configuration", id_of(study, method), "--out", str(tmp_path / "out"))

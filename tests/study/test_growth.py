@@ -105,6 +105,7 @@ def test_a_look_that_lacks_one_result_asks_for_nothing_further(root):
     assert seeds_of(load(root)) == dict.fromkeys(DIFFERENCES, 2)
 
 
+@pytest.mark.slow
 def test_while_results_are_added_a_plan_never_comes_to_need_less(root):
     """Jobs that were planned before others ended find themselves in any later plan."""
     before: set[str] = set()

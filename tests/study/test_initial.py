@@ -29,6 +29,7 @@ for profile in ("smoke", "digits"):
 """
 
 
+@pytest.mark.slow
 def test_the_project_is_whole_and_its_profiles_can_be_planned(tmp_path, collabench):
     folder = tmp_path / "mine"
     folder.mkdir()  # an empty folder is filled; one that does not exist is made in the test of the wheel

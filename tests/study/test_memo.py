@@ -24,6 +24,7 @@ def plan(root: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_finished_study_is_said_again_without_torch(finished):
     first, second = plan(finished), plan(finished)
     assert first.endswith("True\n") and second == first.removesuffix("True\n") + "False\n"

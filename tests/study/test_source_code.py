@@ -62,6 +62,7 @@ def copied(tmp_path, monkeypatch):
     forget()
 
 
+@pytest.mark.slow
 def test_the_digest_covers_what_computes_a_run_and_nothing_else(finished, copied):
     study = load_study(finished, "small")
     configuration = next(iter(study.plan.configurations.values()))

@@ -48,6 +48,7 @@ def test_a_run_with_other_settings_is_trained_under_ids_of_its_own(finished, col
     assert collabench("gc", "-p", "small", "--dry-run", "--root", finished).out.startswith("0 entries")
 
 
+@pytest.mark.slow
 def test_the_report_of_a_variant_says_what_was_set_and_is_never_accepted(finished, collabench):
     given = ("-p", "small", "--set", EPOCHS, "--root", finished)
     assert collabench("run", *given, "--cores", "1").code == 0

@@ -196,6 +196,7 @@ def test_a_training_pass_has_few_graphs_and_computes_as_without_compilation(fami
         assert torch.equal(trained.weights[name], value), name
 
 
+@pytest.mark.slow
 def test_what_a_process_compiled_before_has_no_influence(counted):
     found = []
     for family in ("dropout", "song2018", "dropout"):

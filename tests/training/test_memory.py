@@ -27,7 +27,10 @@ def test_parts_of_a_small_network_are_those_worked_out_by_hand():
     assert memory.saved < memory.peak
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=() if name in ("kd", "ensemble", "auxiliary") else pytest.mark.slow) for name in METHODS],
+)
 def test_every_method_is_counted(method):
     configuration = small_configuration(method)
     memory = count_memory(configuration, (1, 8, 8), 4)
@@ -61,6 +64,7 @@ def test_saved_memory_is_what_autograd_keeps_of_real_tensors():
     assert counted == pytest.approx(real, rel=0.01)
 
 
+@pytest.mark.slow
 def test_alternating_heads_need_no_more_than_heads_at_once_and_copies_need_multiples():
     model = model_of({"family": "cifar_resnet", "depth": 8})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from collabench.config.sections import RecipeConfig
@@ -22,6 +23,7 @@ print(*sorted({"torch._dynamo", "torch._inductor", "sympy", "numba", "pandas", "
 """
 
 
+@pytest.mark.slow
 def test_neither_compiler_is_imported():
     ran = subprocess.run([sys.executable, "-c", TRAINS], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout.strip()) == (0, ""), ran.stderr

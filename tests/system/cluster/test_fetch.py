@@ -113,6 +113,7 @@ def test_a_lock_is_a_file_of_the_project_or_a_download(tmp_path, served):
     assert address_of(RemoteConfig(url="s3://bucket/x"), tmp_path) == "s3://bucket/x"
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_told_from_one_without_the_results(tmp_path):
     with socket.socket() as listener:  # nobody accepts there
         listener.bind(("127.0.0.1", 0))

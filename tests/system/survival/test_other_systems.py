@@ -50,6 +50,7 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_every_module_is_imported(tmp_path):
     code = (
         "import importlib, pkgutil, sys, collabench\n"
