@@ -238,8 +238,10 @@ TARGETS = {"32x32": 60_000, "224x224": 3_000}
 
 def streaming(bench: Bench) -> Rows:
     """Images that do not fit in memory, decoded from JPEG files in the file system's cache."""
-    from benchmarks.streaming import rate, write_images
+    import torch
+
     from collabench.config.sections import Augmentation
+    from collabench.study.gpu_check.decoding import rate, write_images
 
     rows = []
     cases = {
@@ -249,7 +251,9 @@ def streaming(bench: Bench) -> Rows:
     for name, (size, augmentation, resize, count, batch) in cases.items():
         with tempfile.TemporaryDirectory() as folder:
             write_images(Path(folder), (count // 20 if bench.quick else count) + 1, size)
-            wall, processor, kilobytes = rate(Path(folder), augmentation, resize, batch, 1 if bench.quick else 3)
+            wall, processor, kilobytes = rate(
+                Path(folder), augmentation, resize, batch, 1 if bench.quick else 3, torch.device("cpu")
+            )
         rows.append(
             [
                 name, f"{size[0]}x{size[1]}, {kilobytes:.1f} kB", f"{wall:,.0f}", f"{processor:,.0f}",

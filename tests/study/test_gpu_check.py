@@ -11,7 +11,7 @@ import torch
 from collabench.core.errors import DeviceError
 from collabench.core.resources import Resources
 from collabench.methods import METHODS
-from collabench.study.gpu_check import examination, facts, numbers, sharing, speed
+from collabench.study.gpu_check import decoding, examination, facts, numbers, sharing, speed
 from collabench.study.gpu_check.cases import cases, form_of
 from collabench.study.gpu_check.record import Check
 from collabench.study.gpu_check.steps import Steps
@@ -240,6 +240,7 @@ def test_speed_names_every_rate_and_derives_the_hours_of_gpu_profiles(monkeypatc
     """On the CPU, whose kernels the profiler of CUDA does not see."""
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(speed, "SECONDS", 0.01)
+    monkeypatch.setattr(decoding, "COUNT", 8)
     monkeypatch.setattr(speed, "_profile", lambda *given: (20, 1e-9))
     monkeypatch.setattr(
         speed, "TIMED", tuple(("digits", "resnet8", *rest) for rest in (("digits", "individual"), "xy"))
@@ -257,6 +258,8 @@ def test_speed_names_every_rate_and_derives_the_hours_of_gpu_profiles(monkeypatc
     )
     assert "profile default" not in found
     assert re.match(r"channels-last, in which studies train, is [\d.]+ times as fast", found["layout"].text)
+    assert re.match(r"the threads of a process decode [\d,]+ images a second of 500x375", found["decoding"].text)
+    assert "the GPU trains" not in found["decoding"].text, "nothing that was timed reads its images from files"
 
 
 def test_speed_says_what_does_not_fit_a_small_gpu_and_goes_on(monkeypatch):
@@ -285,6 +288,13 @@ def test_speed_says_what_does_not_fit_a_small_gpu_and_goes_on(monkeypatch):
     monkeypatch.setattr(speed, "_timed", broken)
     with pytest.raises(RuntimeError, match="mat1"):
         list(speed.speed(small, ROOT))
+
+
+@pytest.mark.parametrize(("trained", "said"), [(1.0, "they keep up"), (1e9, "it waits for images 100% of the time")])
+def test_decoding_stands_beside_what_the_gpu_trains(monkeypatch, trained, said):
+    monkeypatch.setattr(decoding, "COUNT", 8)
+    (check,) = decoding.decoding(CPU, trained)
+    assert check.verdict == "note" and check.text.endswith(f"; the GPU trains {trained:,.0f} a second: {said}")
 
 
 @pytest.mark.parametrize(("gains", "said"), [([1.5, 1.2], "is 1.34 times"), ([0.5], "contiguous would be faster")])

@@ -19,12 +19,14 @@ from torch.profiler import ProfilerActivity, profile, supported_activities
 
 from collabench.config.configuration import Configuration
 from collabench.config.dataset_shape import shape_without_files
+from collabench.config.known_datasets import DECODED_SOURCES
 from collabench.config.params import Params, load_params
 from collabench.config.plan import resolve
 from collabench.core.device_errors import is_shortage_of_memory
 from collabench.core.errors import ConfigError
 from collabench.core.resources import Resources
 from collabench.core.text import counted
+from collabench.study.gpu_check.decoding import decoding
 from collabench.study.gpu_check.record import Check
 from collabench.study.gpu_check.steps import Steps
 from collabench.study.needs import lease_bytes
@@ -100,6 +102,9 @@ def speed(resources: Resources, root: Path) -> Iterator[Check]:
             if name == CONTIGUOUS:
                 gains.append(rate.steps / other.steps)
     yield from layout(gains)
+    read_from_files = [one for one in rates if one.configuration.dataset.source in DECODED_SOURCES]
+    trained = [one.steps * one.configuration.recipe.batch_size for one in read_from_files]
+    yield from decoding(device, max(trained, default=None))
     yield from hours(root, params, rates, resources)
 
 

@@ -1,10 +1,15 @@
-"""Images decoded from files on their way to training: `collabench.data.streaming`, as it is used, with its threads."""
+"""How fast images are decoded from files on their way to training, by the threads of one process.
+
+The threads share one interpreter's lock, so that more of them need not decode more. What a GPU trains is compared.
+"""
 
 from __future__ import annotations
 
 import os
 import statistics
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,8 +17,28 @@ from PIL import Image
 from torch import Tensor
 
 from collabench.config.sections import Augmentation
-from collabench.data.images import find_images
+from collabench.data.image_files import find_images
 from collabench.data.streaming import StreamedBatches, pack_files, unpack_files
+from collabench.study.gpu_check.record import Check
+
+#: Width and height of a file, side of what is trained on, and number of files: photographs as ImageNet has them.
+FILE, SIDE, COUNT = (500, 375), 224, 200
+
+
+def decoding(device: torch.device, trained: float | None) -> Iterator[Check]:
+    """Images a second that are decoded for a network on ImageNet, beside those that this GPU trains (``trained``)."""
+    with tempfile.TemporaryDirectory(prefix="collabench-gpu-check-") as folder:
+        write_images(Path(folder), COUNT, FILE)
+        augmentation = Augmentation(flip=True, random_resized_crop=SIDE)
+        wall, processor, kilobytes = rate(Path(folder), augmentation, None, 32, 1, device)
+    text = (
+        f"the threads of a process decode {wall:,.0f} images a second of {FILE[0]}x{FILE[1]} ({kilobytes:.0f} kB) to "
+        f"{SIDE}x{SIDE}, {processor:,.0f} in a second of processor time"
+    )
+    if trained is not None:
+        state = "they keep up" if wall >= trained else f"it waits for images {1 - wall / trained:.0%} of the time"
+        text += f"; the GPU trains {trained:,.0f} a second: {state}"
+    yield Check(part="speed", name="decoding", verdict="note", text=text)
 
 
 def write_images(folder: Path, count: int, size: tuple[int, int]) -> None:
@@ -21,8 +46,8 @@ def write_images(folder: Path, count: int, size: tuple[int, int]) -> None:
     have."""
     generator = torch.Generator().manual_seed(0)
     width, height = size
-    for place in ("train/a", "train/b", "test/a", "test/b"):
-        (folder / place).mkdir(parents=True)
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        (folder / name).mkdir(parents=True)
     for number in range(count):
         coarse = torch.rand(1, 3, max(2, height // 24), max(2, width // 24), generator=generator)
         smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")[0]
@@ -32,7 +57,7 @@ def write_images(folder: Path, count: int, size: tuple[int, int]) -> None:
 
 
 def rate(
-    folder: Path, augmentation: Augmentation, resize: int | None, batch_size: int, epochs: int
+    folder: Path, augmentation: Augmentation, resize: int | None, batch_size: int, epochs: int, device: torch.device
 ) -> tuple[float, float, float]:
     """Images per second of wall time and of processor time (of all threads together), and kilobytes of a file."""
     files = find_images(folder, ("train", "test"))
@@ -40,7 +65,7 @@ def rate(
     packed = pack_files(files, {"train": positions}, False, lambda line: None)
     images = unpack_files(folder, packed, "train", resize, False)
     normalisation = ((0.5,) * 3, (0.25,) * 3)
-    stream = StreamedBatches(images, *normalisation, augmentation, batch_size, 0, torch.device("cpu"))
+    stream = StreamedBatches(images, *normalisation, augmentation, batch_size, 0, device)
     labels: Tensor = torch.zeros(len(images), dtype=torch.long)
     wall, processor = [], []
     for epoch in range(epochs + 1):
