@@ -20,12 +20,19 @@ HERE = Path(__file__).parent
 
 #: Modules that take most of the time, by ``--durations=60``. Started last, one of them would run on alone at the end.
 LONGEST_FIRST = (
+    "training/test_portability.py",
+    "system/survival/test_kills.py",
     "system/cluster/test_slurm.py",
     "system/survival/test_growth.py",
     "system/workflow/test_every_configuration.py",
-    "system/survival/test_kills.py",
-    "training/test_portability.py",
     "system/survival/test_processes.py",
+    "study/test_totals.py",
+    "training/test_pretended_gpu.py",
+    "methods/test_gradients.py",
+    "system/survival/test_shared_runs.py",
+    "system/survival/test_first_gpu_run.py",
+    "sharing/test_accepted_reports.py",
+    "system/cluster/test_kubernetes.py",
     "system/workflow/test_smoke.py",
     "system/workflow/test_remotes.py",
     "system/cluster/test_import_from_remote.py",
@@ -49,6 +56,8 @@ LONGEST_FIRST = (
     "models/test_convolution.py",
     "config/test_no_setting_is_ignored.py",
     "methods/test_contract.py",
+    "study/test_gpu_check.py",
+    "system/survival/test_other_systems.py",
 )
 
 #: When a slow test counts as hanging. Emulated processors and repeated kills take six times as long on a busy machine.
