@@ -18,9 +18,18 @@ from tests.support.training_cases import batch, built, sgd_step
 VGG = SMALL_MODELS[1]
 
 
-@pytest.fixture
-def without_collection():
+@pytest.fixture(scope="module")
+def _frozen():
+    """Collections leave out what was there before these tests, which would take each of them a second to search."""
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])  # the first of a process imports much, in circles
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def without_collection(_frozen):
     gc.collect()
     gc.disable()
     yield
