@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 
 import pytest
 
@@ -90,13 +90,17 @@ def test_a_gpu_that_serves_another_process_alone_is_not_blamed_on_the_driver(chi
 
 @pytest.fixture
 def nvidia_smi_says(tmp_path, monkeypatch):
-    """A program in nvidia-smi's place, which answers by the GPU's name."""
+    """A program in nvidia-smi's place, which answers for the GPUs that it is asked for, and knows no others."""
 
     def put(**modes: str) -> None:
         program = tmp_path / "bin" / "nvidia-smi"
         program.parent.mkdir(exist_ok=True)
-        answers = "".join(f'*"-i GPU-ab-{name[-1]} "*) echo "{mode}";;\n' for name, mode in modes.items())
-        program.write_text(f'#!/bin/sh\ncase "$*" in\n{answers}*) echo "No devices were found"; exit 6;; esac\n')
+        known = {f"GPU-ab-{name[-1]}": mode for name, mode in modes.items()}
+        program.write_text(
+            f"#!{sys.executable}\nimport sys\nasked = sys.argv[sys.argv.index('-i') + 1].split(',')\n"
+            f"known = {known}\nprint(*[known.get(one, 'No devices were found') for one in asked], sep='\\n')\n"
+            "sys.exit(0 if all(one in known for one in asked) else 6)\n"
+        )
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(program.parent), prepend=":")
         monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path / "mps"))
@@ -111,6 +115,7 @@ def test_one_gpu_in_exclusive_compute_mode_is_told_unless_mps_shares_it(child_ha
     nvidia_smi_says(gpu0="Default")
     assert not probe(["0", "1"]).exclusive, "nvidia-smi does not know the second"
     nvidia_smi_says(gpu0="Exclusive_Process")
-    Path(tmp_path / "mps").mkdir()
-    Path(tmp_path / "mps/control").touch()
+    assert probe(["0"]).exclusive
+    (tmp_path / "mps").mkdir()
+    (tmp_path / "mps" / "control").touch()
     assert not probe(["0"]).exclusive

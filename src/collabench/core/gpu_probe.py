@@ -59,8 +59,8 @@ def probe(gpus: Sequence[str], proc: Path = Path("/proc")) -> Probe:
     else:
         if done.returncode == 0:
             found = re.findall(r"^GPU (\d+) (\S+)$", done.stdout, re.MULTILINE)
-            modes = [] if shares_by_mps() else [nvidia_smi(uuid, "compute_mode") for _, uuid in found]
-            exclusive = any(said is not None and "Exclusive" in said[0] for said in modes)
+            modes = None if shares_by_mps() else nvidia_smi([uuid for _, uuid in found], "compute_mode")
+            exclusive = any("Exclusive" in mode for (mode,) in modes or [])
             return Probe(None, tuple(int(size) for size, _ in found), exclusive)
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         # The exception's own line comes after the traceback, and CUDA's advice after that.
@@ -98,20 +98,20 @@ def shares_by_mps() -> bool:
     return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps") / "control").exists()
 
 
-def nvidia_smi(uuid: str, *fields: str) -> list[str] | None:
-    """What nvidia-smi says of a GPU, named as torch names it; None if it does not answer."""
+def nvidia_smi(uuids: Sequence[str], *fields: str) -> list[list[str]] | None:
+    """What nvidia-smi says of GPUs, named as torch names them: these fields of each; None if it does not answer."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
-    chosen = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+    chosen = ",".join(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}" for uuid in uuids)
     command = [program, "-i", chosen, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    line = next(iter(done.stdout.splitlines()), "")
-    said = [part.strip() for part in line.split(",")]
-    return said if done.returncode == 0 and len(said) == len(fields) else None
+    said = [[part.strip() for part in line.split(",")] for line in done.stdout.splitlines()]
+    whole = done.returncode == 0 and len(said) == len(uuids) and all(len(line) == len(fields) for line in said)
+    return said if whole else None
 
 
 def driver_version(proc: Path = Path("/proc")) -> str | None:

@@ -21,8 +21,10 @@ from collabench.data.image_files import find_images
 from collabench.data.streaming import StreamedBatches, pack_files, unpack_files
 from collabench.study.gpu_check.record import Check
 
-#: Width and height of a file, side of what is trained on, and number of files: photographs as ImageNet has them.
-FILE, SIDE, COUNT = (500, 375), 224, 200
+#: Width and height of a file, side of what is trained on, number of files: photographs as ImageNet has them.
+FILE, SIDE, COUNT = (500, 375), 224, 400
+#: How often all are decoded.
+EPOCHS = 5
 
 
 def decoding(device: torch.device, trained: float | None) -> Iterator[Check]:
@@ -30,7 +32,7 @@ def decoding(device: torch.device, trained: float | None) -> Iterator[Check]:
     with tempfile.TemporaryDirectory(prefix="collabench-gpu-check-") as folder:
         write_images(Path(folder), COUNT, FILE)
         augmentation = Augmentation(flip=True, random_resized_crop=SIDE)
-        wall, processor, kilobytes = rate(Path(folder), augmentation, None, 32, 1, device)
+        wall, processor, kilobytes = rate(Path(folder), augmentation, None, 32, EPOCHS, device)
     text = (
         f"the threads of a process decode {wall:,.0f} images a second of {FILE[0]}x{FILE[1]} ({kilobytes:.0f} kB) to "
         f"{SIDE}x{SIDE}, {processor:,.0f} in a second of processor time"

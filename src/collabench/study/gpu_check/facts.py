@@ -31,8 +31,8 @@ def facts(resources: Resources) -> Iterator[Check]:
         PART, "memory", free >= min(LEAST_FREE, 0.9 * whole),
         f"{free / 1e9:.1f} of {whole / 1e9:.1f} GB are free" + ("" if free >= 0.9 * whole else "; others use it"),
     )  # fmt: skip
-    said = nvidia_smi(str(torch.cuda.get_device_properties(0).uuid), "compute_mode", "mig.mode.current")
-    yield from modes(said, resources.slots_per_gpu, shares_by_mps())
+    said = nvidia_smi([str(torch.cuda.get_device_properties(0).uuid)], "compute_mode", "mig.mode.current")
+    yield from modes(said[0] if said else None, resources.slots_per_gpu, shares_by_mps())
     yield cores(resources)
 
 
