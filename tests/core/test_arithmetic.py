@@ -31,6 +31,7 @@ def test_a_process_is_portable_by_itself():
     assert run(TEXT) == "AVX2 None"
 
 
+@pytest.mark.slow
 def test_torch_imported_first_is_noticed_unless_the_environment_held_it():
     answer = run(f"import sys, types; sys.modules['torch'] = types.ModuleType('torch'); {REFUSAL}")
     assert "torch was imported before collabench" in answer and "--arithmetic native" in answer

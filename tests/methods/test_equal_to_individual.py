@@ -99,7 +99,9 @@ def test_with_nothing_of_its_own_a_method_equals_individual_learning(label_smoot
 #: individual training.
 DRAWING = [VGG, SMALL_RESNET, FOREIGN]
 WITH_DROPOUT = pytest.mark.parametrize(
-    "model", [VGG, pytest.param(SMALL_RESNET, marks=pytest.mark.slow), FOREIGN], ids=["vgg", "resnet", "custom"]
+    "model",
+    [*(pytest.param(model, marks=pytest.mark.slow) for model in (VGG, SMALL_RESNET)), FOREIGN],
+    ids=["vgg", "resnet", "custom"],
 )
 
 SHARING_NOTHING = WITHOUT_EXTRA_LOSS | {

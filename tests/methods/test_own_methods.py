@@ -160,6 +160,7 @@ def test_an_error_names_its_line_in_the_users_own_code(project, registry):
             assert source_code.place_in_own_code(ZeroDivisionError(), Own) == ""
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_file_ends_a_command_with_its_line(project):
     (project / OWN / "broken.py").write_text("def\n")
     done = process(project, "plan", "-p", "smoke")

@@ -95,6 +95,7 @@ def reached(runs: dict[str, Run], run: Run) -> None:
         reached(runs, required)
 
 
+@pytest.mark.slow
 def test_no_cell_lacks_its_runs_and_no_run_lacks_a_reason():
     study = real_study("paper")
     papers = load_papers(ROOT / "papers", study.params, study.profile.papers)

@@ -28,6 +28,7 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
+@pytest.mark.slow
 def test_holm_equals_that_of_statsmodels_to_the_bit():
     for size in (1, 2, 7, 40):
         p_values = np.random.default_rng(size).random(size) ** 3

@@ -62,6 +62,7 @@ def test_upper_limit_of_the_spread(n):
     assert sd_upper_limit(2.0, n) == pytest.approx(2 * math.sqrt((n - 1) / CHI2_20[n - 1]), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_upper_limit_holds_in_four_of_five_samples():
     generator = np.random.default_rng(3)
     spreads = generator.normal(0, 1.5, (20_000, 5)).std(axis=1, ddof=1)

@@ -100,6 +100,7 @@ def test_every_image_is_predicted_by_a_network_that_was_not_trained_on_it(tmp_pa
         assert sorted(others + held) == sorted(whole)
 
 
+@pytest.mark.slow
 def test_doubts_about_test_labels_need_no_training(tmp_path, monkeypatch):
     study = study_of(tmp_path, "clean")
     identity = id_of(study, "individual")

@@ -63,6 +63,7 @@ def test_the_report_of_a_variant_says_what_was_set_and_is_never_accepted(finishe
         assert called.code == 2 and f"{name} has settings of the command line" in called.err
 
 
+@pytest.mark.slow
 def test_settings_that_change_nothing_share_the_profiles_runs(finished, collabench):
     called = collabench("run", "-p", "small", "--set", "recipes.short.epochs=2", "--cores", "1", "--root", finished)
     assert "0 trained, 10 linked" in called.out

@@ -48,6 +48,7 @@ def test_flops_of_resnet32_are_those_worked_out_by_hand():
     assert counts.training == 2 * (3 * multiply_adds - stem)
 
 
+@pytest.mark.slow
 def test_tree_costs_the_shared_stages_once_and_the_others_once_a_head():
     model = model_of({"family": "cifar_resnet", "depth": 8})
     alone, two, simple, tree = (

@@ -84,7 +84,9 @@ def test_clipping_makes_no_gradient_longer_and_bounds_the_update():
     assert 0 < length <= 3 * 1.01e-3  # three updates of at most 0.001
 
 
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name in ("dml", "song2018") else pytest.mark.slow) for name in TRAINED]
+)
 def test_every_method_is_trained_by_such_a_recipe_and_resumed_with_the_same_bytes(method, tmp_path: Path):
     on = SMALL_MODELS[1] if method == "fang2021" else SMALL_MODELS[0]
     run = run_of(method, recipe=ALL, on=on)

@@ -249,6 +249,7 @@ class Backwards:
         return datetime(2030, 1, 1, tzinfo=UTC) - timedelta(days=cls.looked)
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_during_training_changes_nothing(tmp_path, expected, monkeypatch):
     folder = small_project(tmp_path / "project")
     study = load_study(folder, PROFILE)

@@ -184,6 +184,7 @@ def wheel(folder: Path, name: str, version: str) -> None:
     (folder / "index.html").write_text(f'<a href="{quote(file.name)}">{file.name}</a>\n')
 
 
+@pytest.mark.slow
 def test_the_cpu_builds_of_torch_and_torchvision_come_from_one_index(folder):
     """pytorch.org's index of CPU builds cannot be reached by tests: a folder with its layout stands for it."""
     (folder / ".venv" / "installed").unlink()
