@@ -229,8 +229,12 @@ def draw(found: Mapping[tuple[str, str, str], Sequence[Pilot]], path: Path) -> N
                     linewidth=2.2 if pilot is chosen else 0.9,
                     label=f"{pilot.epochs} epochs{', chosen' if pilot is chosen else ''}",
                 )  # fmt: skip
-            axis.set(title=f"{table[:34]}, {noise}", xlabel="epoch (logarithmic)", ylabel="error, %", xscale="log")
+            axis.set(title=f"{table[:34]},\n{noise}", xlabel="epoch (logarithmic)", ylabel="error, %", xscale="log")
             axis.set_ylim(0, 80 if "images" in table else 60)
+            longest = max(pilot.epochs for pilot in pilots)
+            axis.set_xticks([n for n in (1, 2, 5, 10, 20, 50, 100, 200, 400) if n <= longest])
+            axis.set_xticks([], minor=True)
+            axis.xaxis.set_major_formatter("{x:.0f}")
             axis.legend()
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
