@@ -76,8 +76,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     print(
-        f"{options.target}: {options.target.stat().st_size:,} bytes. In params.yaml, datasets.cifar10-jpeg and "
-        f"datasets.cifar10-jpeg-5000:\n  path: {options.target}\n  sha256: {sha256_of(options.target)}"
+        f"{options.target}: {options.target.stat().st_size:,} bytes. In params.yaml, for each data set "
+        f"cifar10-jpeg…:\n  path: {options.target}\n  sha256: {sha256_of(options.target)}"
     )
     return 0
 

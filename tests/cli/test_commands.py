@@ -254,7 +254,7 @@ def test_plan_can_say_the_cost(collabench, tmp_path):
     called = collabench("estimate", "-p", "small", "--root", tmp_path, "--budget", "1", "--cores", "1")
     assert called.code == 0
     assert "process hours" in called.out and "peak memory, MB" in called.out and "disk, MB" in called.out
-    assert "1 hours on 1 processes buy, by table:" in called.out and "noisy: 2 of 2 seeds" in called.out
+    assert "What 1 hour on 1 process can train, by table:" in called.out and "noisy: 2 of 2 seeds" in called.out
 
 
 # -------------------------------------------------------------------------------------- report, explain, export, data

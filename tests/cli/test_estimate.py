@@ -76,7 +76,7 @@ def test_what_was_timed_on_this_machine_is_timed_once_unless_again_is_said(colla
 
 def test_a_budget_says_what_it_buys_of_each_table(collabench, study, timed):
     out = collabench(*options(study), "--budget", "2000").out
-    assert "2000 hours on 1 process buy, by table:" in out
+    assert "What 2000 hours on 1 process can train, by table:" in out
     for table in ("noisy", "clean"):
         assert f"  {table}: 2 of 2 seeds: differences of" in out
     few = collabench(*options(study), "--budget", "0.5").out
