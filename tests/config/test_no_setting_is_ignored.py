@@ -34,6 +34,7 @@ from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.config.dataset_shape import shape_of
 from collabench.config.params import Params
 from collabench.config.plan import make_plan
+from collabench.config.remotes import RemoteConfig
 from collabench.config.sections import (
     Augmentation,
     EarlyStopping,
@@ -47,6 +48,7 @@ from collabench.core.record import Record
 from collabench.core.seeding import dropout_seed
 from collabench.data import noise
 from collabench.methods import METHODS, Batch, MethodSettings
+from collabench.methods.song2018 import SplitSettings
 from collabench.models import FAMILIES, Backbone, build_backbone
 from collabench.models.dropout import assign_generators
 from collabench.models.pretrained import PretrainedWeights, load_pretrained
@@ -82,7 +84,11 @@ CANNOT = {
     ("tables", "title"): "a heading",
     ("profiles", "description"): "a text for people",
     ("profiles", "device"): "where the runs are trained",
+    ("models.weights", "path"): "where the file lies; sha256 says which it is",
 }
+
+#: Sections of which no run is made, each with the reason.
+OUTSIDE = {RemoteConfig: "where finished runs are fetched from"}
 
 #: (section, field) → why some of its bases may take another value without a change, beside those in which it matters.
 WITHOUT_EFFECT: dict[tuple[str, str], str] = {
@@ -219,18 +225,31 @@ class Sources:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.count = folder, 0
-        self.official = {"cifar10": official_formats.write_cifar10(folder / "cifar10", 10)}
+        self.downloads = folder / "downloads"
+        self.official = {
+            "cifar10": official_formats.write_cifar10(self.downloads, 10),
+            "cifar100": official_formats.write_cifar100(self.downloads),
+            "stl10": official_formats.write_stl10(self.downloads),
+            "svhn": official_formats.write_svhn(self.downloads / "svhn"),
+            "imagenette": official_formats.write_imagenette(self.downloads, turned=True),
+        }
+        for source in ("mnist", "fashion_mnist", "kmnist"):
+            self.official[source] = official_formats.write_mnist(self.downloads / source, source)
         pins = {
             "imagenet32": official_formats.write_imagenet32(folder / "imagenet32", 4, test_images=9),
             "imagenet": official_formats.write_imagenet(folder / "imagenet", 4, train=5, test=3, turned=True),
             "images": official_formats.write_images(folder / "images", train=9, test=5, turned=True),
         }
+        official_formats.write_tiny_imagenet(folder / "tiny_imagenet", 4, train=5, test=3, turned=True)
+        official_formats.write_medmnist(folder / "medmnist")
+        (folder / "medmnist.npz").rename(folder / "medmnist")  # savez adds an ending
+        for source in ("tiny_imagenet", "medmnist"):
+            pins[source] = data.source_digest(DatasetConfig(source=source, path=str(folder / source)))
         self.placed = {source: {"path": str(folder / source), "sha256": pin} for source, pin in pins.items()}
 
     def prepared(self, entry: DatasetConfig) -> tuple[Any, ...]:
         self.count += 1
-        downloads = self.folder / "cifar10"
-        manifest = data.prepare(entry, downloads, self.folder / f"prepared-{self.count}", official=self.official)
+        manifest = data.prepare(entry, self.downloads, self.folder / f"prepared-{self.count}", official=self.official)
         known = shape_of(entry)
         if known is not None:
             assert known.shape == manifest.form.shape, (
@@ -441,8 +460,12 @@ def dataset_sections(sources: Sources) -> Iterator[Section]:
     values = {"title": ("Another",), "path": ("elsewhere",), "sha256": ("0" * 64, None), "resize": (16,),
               "mirrors": (("https://mirror.example/archive.tar.gz",),), "train_images": (12, 16), "test_images": (4,
               8), "test_fraction": (0.3, 0.5), "split_file": ("elsewhere",), "test_path": ("elsewhere",)}  # fmt: skip
-    for source in ("digits", "cifar10", *sources.placed):
-        base = {"source": source, **sources.placed.get(source, {})}
+    for source in get_args(DatasetConfig.model_fields["source"].annotation):
+        base = {
+            "source": source,
+            **sources.placed.get(source, {}),
+            **({"resize": 12} if source == "imagenette" else {}),
+        }
         bases = [base, base | {"train_images": 14 if source != "digits" else 100}]
         if source == "digits":
             bases.append(bases[1] | {"test_on_rest": True})
@@ -581,6 +604,28 @@ def method_sections(teacher: Path) -> Iterator[Section]:
             )
 
 
+SPLITS = Section(
+    "methods.song2018.splits", SplitSettings, ({"after": "block1", "branches": 2},),
+    lambda entry: learned(VGG)(METHODS["song2018"].Settings(method="song2018", splits=(entry,))),
+    SplitSettings.model_dump, {"after": ("block2", "no-such-block")},
+)  # fmt: skip
+
+
+def weights_section(folder: Path) -> Section:
+    """The weights of a file that a network begins with."""
+    path, copy = folder / "weights.safetensors", folder / "copy.safetensors"
+    state = build_backbone(model_of(VGG), SHAPE, CLASSES, 7).state_dict()
+    safetensors.torch.save_file(state, path)
+    shutil.copyfile(path, copy)
+    base = {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+    def compute(entry: PretrainedWeights) -> Any:
+        return network(SHAPE, "cpu")(model_of(VGG | {"weights": entry}))
+
+    values = {"path": (str(copy), "/nowhere"), "sha256": ("0" * 64,), "fresh": (("classifier",), ("no-such-module",))}
+    return Section("models.weights", PretrainedWeights, (base,), compute, PretrainedWeights.identity, values)
+
+
 CHAIN = {"body": ("conv",), "pool": ("pool", "flatten"), "classifier": ("fc",)}
 #: Family → shape of the images, device, entries in which its settings can matter.
 MODEL_BASES: dict[str, tuple[tuple[int, int, int], str, tuple[dict[str, Any], ...]]] = {
@@ -692,6 +737,7 @@ def assert_nothing_is_ignored(sections: Iterable[Section]) -> None:
     """Sections of one name are bases of the same kind."""
     together: dict[str, tuple[Section, Found]] = {}
     for section in sections:
+        assert issubclass(section.kind, KINDS[section.name])
         _, found = together.setdefault(section.name, (section, Found()))
         one = examine(section)
         found.changed.update(one.changed)
@@ -719,6 +765,10 @@ def test_of_data_sets(tmp_path):
 @pytest.mark.slow
 def test_of_models():
     assert_nothing_is_ignored(model_sections())
+
+
+def test_of_what_entries_hold(tmp_path):
+    assert_nothing_is_ignored([SPLITS, weights_section(tmp_path)])
 
 
 @pytest.mark.slow
@@ -754,12 +804,34 @@ def test_a_planted_setting_that_nothing_reads_is_found():
         assert_nothing_is_ignored([section])
 
 
-def test_every_declaration_is_about_a_field_that_there_is(tmp_path):
-    kinds = {
-        "datasets": DatasetConfig, "recipes": RecipeConfig, "tables": TableConfig, "profiles": ProfileConfig,
-        "noise": NoiseConfig, "recipes.augmentation": Augmentation,
-        **{f"methods.{name}": module.Settings for name, module in METHODS.items()},
-        **{f"models.{name}": module.Settings for name, module in FAMILIES.items()},
-    }  # fmt: skip
+#: Section → its schema.
+KINDS: dict[str, type[Record]] = {
+    "datasets": DatasetConfig, "noise": NoiseConfig,
+    **{f"models.{name}": module.Settings for name, module in FAMILIES.items()},
+    "models.weights": PretrainedWeights,
+    "recipes": RecipeConfig, "recipes.augmentation": Augmentation, "recipes.augmentation.randaugment": RandAugment,
+    "recipes.early_stopping": EarlyStopping,
+    **{f"methods.{name}": module.Settings for name, module in METHODS.items()},
+    "methods.song2018.splits": SplitSettings,
+    "profiles": ProfileConfig, "tables": TableConfig,
+}  # fmt: skip
+
+
+def schemas_below(annotation: Any) -> Iterator[type[Record]]:
+    """The schemas that a value of the annotated type consists of, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        yield annotation
+        for info in annotation.model_fields.values():
+            yield from schemas_below(info.annotation)
+    else:
+        for part in get_args(annotation):
+            yield from schemas_below(part)
+
+
+def test_every_schema_below_params_yaml_is_a_section_here():
+    assert set(schemas_below(Params)) - {Params} == {*KINDS.values(), *OUTSIDE}
+
+
+def test_every_declaration_is_about_a_field_that_there_is():
     for section, name in (*CANNOT, *WITHOUT_EFFECT):
-        assert name in kinds[section].model_fields, f"{section}.{name} is gone"
+        assert name in KINDS[section].model_fields, f"{section}.{name} is gone"

@@ -205,26 +205,35 @@ def write_svhn(folder: Path, train_images: int = 30, test_images: int = 20) -> t
     return tuple(found)
 
 
-def _jpeg(width: int, height: int, seed: int) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(pixels_of(height, width * 3, seed).reshape(height, width, 3)).save(content, "JPEG")
+def _turned() -> Image.Exif:
+    """EXIF data that say that an image is to be turned by 90 degrees."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return exif
+
+
+def _jpeg(width: int, height: int, seed: int, turned: bool) -> bytes:
+    content, exif = io.BytesIO(), {"exif": _turned()} if turned else {}
+    Image.fromarray(pixels_of(height, width * 3, seed).reshape(height, width, 3)).save(content, "JPEG", **exif)
     return content.getvalue()
 
 
-def write_imagenette(folder: Path, train_images: int = 3, test_images: int = 2) -> Official:
+def write_imagenette(folder: Path, train_images: int = 3, test_images: int = 2, *, turned: bool = False) -> Official:
     """``imagenette2-160.tgz``: ``{train,val}/<wnid>/*.JPEG`` of mixed sizes, a table of other labels beside them."""
     contents = {"imagenette2-160/noisy_imagenette.csv": b"path,noisy_labels_0\n"}
     for split, count in (("train", train_images), ("val", test_images)):
         for number, wnid in enumerate(IMAGENETTE):
             for image in range(count):
                 name = f"imagenette2-160/{split}/{wnid}/{wnid}_{image}.JPEG"
-                contents[name] = _jpeg(20 + number, 16 + image, number)
+                contents[name] = _jpeg(20 + number, 16 + image, number, turned)
     path = folder / OFFICIAL["imagenette"].name
     write_tar_gz(path, contents)
     return Official(OFFICIAL["imagenette"].url, md5(path.read_bytes()), OFFICIAL["imagenette"].folder)
 
 
-def write_tiny_imagenet(folder: Path, classes: int = 200, train: int = 2, test: int = 1) -> None:
+def write_tiny_imagenet(
+    folder: Path, classes: int = 200, train: int = 2, test: int = 1, *, turned: bool = False
+) -> None:
     """``tiny-imagenet-200/``: images of 64 x 64 pixels, the classes of the validation images in a table, and test
     images without labels."""
     base = folder / "tiny-imagenet-200"
@@ -234,11 +243,11 @@ def write_tiny_imagenet(folder: Path, classes: int = 200, train: int = 2, test: 
         (base / "train" / name / "images").mkdir(parents=True)
         (base / "train" / name / f"{name}_boxes.txt").write_text("")
         for image in range(train):
-            (base / "train" / name / "images" / f"{name}_{image}.JPEG").write_bytes(_jpeg(64, 64, number))
+            (base / "train" / name / "images" / f"{name}_{image}.JPEG").write_bytes(_jpeg(64, 64, number, turned))
     for split in ("val", "test"):
         (base / split / "images").mkdir(parents=True)
         for image in range(test * classes):
-            (base / split / "images" / f"{split}_{image}.JPEG").write_bytes(_jpeg(64, 64, image))
+            (base / split / "images" / f"{split}_{image}.JPEG").write_bytes(_jpeg(64, 64, image, turned))
     for image in range(test * classes):
         lines.append(f"val_{image}.JPEG\t{names[-1 - image % classes]}\t0\t0\t63\t63\n")
     (base / "val/val_annotations.txt").write_text("".join(lines))
@@ -290,8 +299,6 @@ def write_images(
     turned: their EXIF data say that they are to be turned by 90 degrees. Returns the SHA-256 to pin.
     """
     generator = np.random.default_rng(0)
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
     for split, count in zip(splits, (train, test), strict=True):
         for name in classes:
             (folder / split / name).mkdir(parents=True, exist_ok=True)
@@ -299,7 +306,7 @@ def write_images(
                 width, height = size[0] + 3 * number * sizes_differ, size[1] + 2 * number * sizes_differ
                 pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
                 path = folder / split / name / f"{number:04d}.{ending}"
-                Image.fromarray(pixels).save(path, **({"exif": exif} if turned else {}))
+                Image.fromarray(pixels).save(path, **({"exif": _turned()} if turned else {}))
     source = "imagenet" if splits[1] == "val" else "images"
     return source_digest(DatasetConfig(source=source, path=str(folder)))
 
