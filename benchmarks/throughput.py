@@ -31,7 +31,6 @@ GRAPHS = {
     "hierarchical-4": {"graph": "hierarchical_ilr", "heads": 4},
     "multi-instance-4": {"graph": "multi_instance", "heads": 4},
 }
-RESNET32 = {"family": "cifar_resnet", "depth": 32}
 DENSENET = {"family": "densenet", "depth": 40, "growth": 12}
 
 

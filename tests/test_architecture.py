@@ -7,6 +7,7 @@ it.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,11 @@ TOP_OF_TESTS = {"__init__", "conftest", "test_architecture"}
 #: Folders of test modules beside one for each package.
 ACROSS = {"docs", "system/survival", "system/cluster", "system/workflow", "system/bad_input"}
 MOST_LINES = 400
+#: What only tests use, each with the reason.
+FOR_TESTS = {
+    "assembly": "shows the instructions that a loop was compiled to, which no result shows",
+    "not_portable": "shows that no layer was left out, which no result shows",
+}
 
 #: A module's path below the package (of tests: below ``tests``), without ``.py`` → its source.
 Modules = Mapping[str, str]
@@ -178,6 +184,34 @@ def texts_of_the_system(modules: Modules) -> list[str]:
     return lines
 
 
+@cache
+def names_used(source: str) -> set[str]:
+    """Names that code reads, by themselves or as attributes. An import uses what it gives another name, and else
+    nothing."""
+    nodes = list(ast.walk(tree_of(source)))
+    return {
+        *(node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)),
+        *(node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)),
+        *(node.name for node in nodes if isinstance(node, ast.alias) and node.asname is not None),
+    }
+
+
+def used_by_tests_alone(modules: Modules) -> list[str]:
+    """Functions, classes and constants of a module that neither the library nor what surrounds it uses."""
+    around = [path.read_text() for folder in ("pipeline", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    rules = " ".join(path.read_text() for path in (ROOT / "Snakefile", *(ROOT / "pipeline").rglob("*.smk")))
+    used = set(re.findall(r"\w+", rules)).union(*map(names_used, (*modules.values(), *around)))
+    lines = []
+    for name, source in modules.items():
+        for node in tree_of(source).body if name.split("/")[0] not in ("api", "cli") else ():  # what others call
+            defined = {getattr(node, "name", None)}
+            defined |= {target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)}
+            lines += [
+                f"{name}: {one}" for one in defined - used - {None} - FOR_TESTS.keys() if not one.startswith("__")
+            ]
+    return lines
+
+
 def imports_of_tests(tests: Modules) -> list[str]:
     """Imports of a test module by anything; what several of them need lies in ``tests/support``."""
     found = ((name, imported.split(".")) for name, source in tests.items() for imported, _ in statements(source))
@@ -207,6 +241,7 @@ RULES = {
     knows_its_users: library,
     asks_for_the_working_directory: library,
     texts_of_the_system: library,
+    used_by_tests_alone: library,
     imports_of_tests: suite,
     misplaced_tests: suite,
 }
@@ -228,6 +263,7 @@ PLANTED = {
         "core/planted_too": "path.read_text()",
         "data/planted": "import subprocess\nsubprocess.run(['x'], text=True)",
     },
+    used_by_tests_alone: {"stats/planted": "def planted_and_used_by_nobody(): ..."},
     imports_of_tests: {"stats/test_planted": "def test():\n    from tests.stats.test_ranks import loop"},
     misplaced_tests: {"support/test_planted": "", "stats/planted": "", "planted/test_x": "", "test_planted": ""},
 }

@@ -12,11 +12,12 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 import collabench as package
-from collabench.config.json_schema import COMMITTED, modeline
 from collabench.config.yaml_file import read_yaml
 from tests.support.params import params_yaml, profile, table
 from tests.support.project import ROOT, environment
 
+#: The committed schema, which the first line of ``params.yaml`` names.
+COMMITTED = "docs/reference/params.schema.json"
 COMMAND = [sys.executable, "-c", "import sys; sys.argv[0] = 'collabench'; from collabench.cli import main; main()"]
 
 
@@ -30,7 +31,7 @@ def test_the_committed_schema_is_what_the_command_prints(collabench):
 
 def test_params_yaml_names_the_schema_and_keeps_to_it():
     path = ROOT / "params.yaml"
-    assert path.read_text().startswith(f"{modeline(COMMITTED)}\n")
+    assert path.read_text().startswith(f"# yaml-language-server: $schema={COMMITTED}\n")
     Draft202012Validator.check_schema(json.loads((ROOT / COMMITTED).read_text()))
     validate(read_yaml(path).value)
 

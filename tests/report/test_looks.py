@@ -8,12 +8,12 @@ from collabench.config.configuration import Run
 from collabench.core.errors import ResultError
 from collabench.papers.claims import CLAIMS, load_claims
 from collabench.report.collect import collect
-from collabench.report.looks import claim_states, seeds_wanted
+from collabench.report.looks import claim_states
 from collabench.report.verdicts import evaluate
 from collabench.storage.files import write_json
 from collabench.storage.results import RESULT
 from tests.support import fabricated
-from tests.support.declared_claims import claim, declare
+from tests.support.declared_claims import claim, declare, seeds_wanted
 
 PROFILE = """\
   small:

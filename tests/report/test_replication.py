@@ -15,13 +15,13 @@ from collabench.core.errors import ConfigError
 from collabench.papers.claims import CLAIMS, load_claims
 from collabench.papers.replications import REPLICATIONS, replicated_cells
 from collabench.report.collect import collect
-from collabench.report.looks import claim_states, seeds_wanted
+from collabench.report.looks import claim_states
 from collabench.report.pages import replication as page
 from collabench.report.replication import decided_tests, replication_of
 from collabench.report.verdicts import evaluate
 from collabench.storage.workspace import Workspace
 from tests.support import fabricated
-from tests.support.declared_claims import claim, declare
+from tests.support.declared_claims import claim, declare, seeds_wanted
 from tests.support.project import ROOT
 from tests.support.real import real_params
 

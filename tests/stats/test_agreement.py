@@ -5,7 +5,7 @@ import math
 import pytest
 
 from collabench.core.errors import ConfigError
-from collabench.stats import agrees_with_spread, agrees_with_value, equivalence, one_sample, prediction_interval
+from collabench.stats import agrees_with_spread, agrees_with_value, prediction_interval
 
 OURS = [2.0, 4.0, 4.0, 6.0, 9.0]  # mean 5, variance 7, four degrees of freedom
 T_975_4 = 2.776445
@@ -117,24 +117,6 @@ def test_one_side_without_spread():
     assert agrees_with_spread([8.0], mean=5.0, sd=1.0, n=3).verdict == "cannot tell"
 
 
-def test_equivalence_of_pairs_by_hand():
-    # differences 1, 3, 8 less 4: mean 0, standard error √(13/3); t_95 with 2 degrees is 2.91999
-    comparison = one_sample([-3.0, -1.0, 4.0])
-    edge = 2.91999 * math.sqrt(13 / 3)
-    assert equivalence(comparison, edge * 1.001).equivalent
-    assert not equivalence(comparison, edge * 0.999).equivalent
-    # one-sided p with two degrees: (1 - t / √(2 + t²)) / 2
-    t = 5 / math.sqrt(13 / 3)
-    assert equivalence(comparison, 5.0).p == pytest.approx((1 - t / math.sqrt(2 + t * t)) / 2)
-    assert equivalence(one_sample([3.0, 1.0, 4.0]), 1.0).p > 0.5
-    assert equivalence(one_sample([0.0, 0.0]), 1.0).p is None
-
-
-def test_equivalence_is_symmetric():
-    up, down = one_sample([0.1, 0.3, 0.2, 0.6]), one_sample([-0.1, -0.3, -0.2, -0.6])
-    assert equivalence(up, 0.5) == equivalence(down, 0.5)
-
-
 @pytest.mark.parametrize(
     "call",
     [
@@ -143,7 +125,6 @@ def test_equivalence_is_symmetric():
         lambda: agrees_with_value(OURS, 5.0, runs=0),
         lambda: agrees_with_spread(OURS, 5.0, -1.0, 5),
         lambda: agrees_with_spread(OURS, 5.0, 1.0, 1),
-        lambda: equivalence(one_sample(OURS), -1.0),
     ],
 )
 def test_mistakes_are_named(call):

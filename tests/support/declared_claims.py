@@ -80,3 +80,12 @@ def declare(study, *claims):
         (study.workspace.papers / paper).mkdir(exist_ok=True)
         (study.workspace.papers / paper / PAPER).write_text(ABOUT)
     (study.workspace.papers / CLAIMS).write_text(f"scopes:\n{scopes}\nclaims:\n{used}")
+
+
+def seeds_wanted(states):
+    """Configuration id → number of seeds that the claims want of it, of one or several claims' states."""
+    wanted = {}
+    for state in states:
+        for configuration in state.configurations:
+            wanted[configuration] = max(wanted.get(configuration, 0), state.wanted)
+    return wanted

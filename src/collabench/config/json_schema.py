@@ -8,14 +8,6 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from collabench.config.params import Params
 
-#: The committed schema, relative to the project's root. The first line of ``params.yaml`` names it.
-COMMITTED = "docs/reference/params.schema.json"
-
-
-def modeline(path: str) -> str:
-    """The first line of a ``params.yaml`` whose schema is at ``path``, relative to the file."""
-    return f"# yaml-language-server: $schema={path}"
-
 
 def schema_text() -> str:
     """The schema as JSON (draft 2020-12), with a newline at the end.

@@ -7,7 +7,7 @@ stopping a study anywhere changes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from collabench.config.configuration import Run
@@ -66,15 +66,6 @@ def claim_states(claims: Claims, params: Params, plan: Plan, workspace: Workspac
         if claim.is_tested and not claim.is_cost
         for test in claims.tests(claim, profile)
     )
-
-
-def seeds_wanted(states: Iterable[ClaimState]) -> dict[str, int]:
-    """Configuration id → number of seeds, counted from the profile's first, that the claims need of it."""
-    wanted: dict[str, int] = {}
-    for state in states:
-        for configuration in state.configurations:
-            wanted[configuration] = max(wanted.get(configuration, 0), state.wanted)
-    return wanted
 
 
 def _read(run: Run, workspace: Workspace) -> Result | None:

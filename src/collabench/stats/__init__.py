@@ -3,10 +3,8 @@
 from collabench.stats.agreement import (
     Agreement,
     Comparison,
-    Equivalence,
     agrees_with_spread,
     agrees_with_value,
-    equivalence,
     prediction_interval,
 )
 from collabench.stats.bootstrap import TwoWay, two_way_bootstrap, two_way_bootstraps
@@ -31,7 +29,6 @@ __all__ = [
     "Agreement",
     "Comparison",
     "Design",
-    "Equivalence",
     "Friedman",
     "Hypothesis",
     "Outcome",
@@ -52,7 +49,6 @@ __all__ = [
     "decide",
     "detectable_difference",
     "equality",
-    "equivalence",
     "evaluate_looks",
     "friedman",
     "holm",

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from collabench.core.errors import ConfigError
 from collabench.stats.levels import check_level, check_positive
-from collabench.stats.samples import Paired, as_sample, summary
+from collabench.stats.samples import as_sample, summary
 
 Agreement = Literal["agrees", "differs", "cannot tell"]
 
@@ -40,14 +40,6 @@ class Comparison:
     p: float | None
     equivalence_p: float | None
     reason: str
-
-
-@dataclass(frozen=True)
-class Equivalence:
-    """Two one-sided tests against a margin. equivalent: p < (1 - level); p is the larger of the two."""
-
-    equivalent: bool
-    p: float | None
 
 
 def prediction_interval(
@@ -133,20 +125,6 @@ def agrees_with_spread(
     else:
         verdict, reason = "cannot tell", f"neither a difference nor agreement within ± {margin:g} is shown"
     return Comparison(verdict, difference, low, high, p, equivalence_p, reason)
-
-
-def equivalence(comparison: Paired, margin: float, level: float = 0.95) -> Equivalence:
-    """Two one-sided t tests (Schuirmann 1987): is the mean difference between -margin and +margin?
-
-    The same as asking whether the t interval at level 1 - 2 (1 - level) lies inside the margin.
-    """
-    check_level(level)
-    check_positive(margin, "margin")
-    if not comparison.sd:
-        return Equivalence(False, None)
-    error = comparison.sd / math.sqrt(comparison.n)
-    p = float(scipy.stats.t.sf((margin - abs(comparison.difference)) / error, comparison.n - 1))
-    return Equivalence(p < 1 - level, p)
 
 
 def _welch(
