@@ -14,7 +14,7 @@ def needed_by(wildcards):
     job = job_of(wildcards)
     dataset, noise = job.configuration.dataset, job.configuration.noise
     files = [f"{HOME}/datasets/{dataset_key(dataset)}/manifest.json", *map(MARKER_OF.get, job.requires)]
-    if noise.kind != "none" and noise.when == "static":
+    if noise.is_static:
         files.append(f"{HOME}/noise/{noise_key(dataset, noise)}/{plan.NOISE_MARKER}")
     # ancient: order only. What a run's inputs hold is part of its id, so a newer file is never a reason to train again.
     return [ancient(file) for file in files]

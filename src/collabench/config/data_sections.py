@@ -208,6 +208,11 @@ class NoiseConfig(Record):
         return self.kind != "none" and self.when == "static"
 
     @property
+    def is_drawn_anew(self) -> bool:
+        """Whether every epoch draws its own noisy labels."""
+        return self.when == "per_epoch"
+
+    @property
     def asked_rate(self) -> float | None:
         """The share of labels that is asked for; None if a matrix or a file determines it."""
         return None if self.kind in ("matrix", "file") else self.rate

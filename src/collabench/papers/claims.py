@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from collabench.config.configuration import SECTIONS
 from collabench.config.params import Params, check_name
 from collabench.config.sections import PAGES
 from collabench.config.validation import validate
@@ -111,10 +112,9 @@ def _check_paper_names(document: Document, claims: Claims, there: Sequence[str])
 
 
 def _check_scopes(document: Document, claims: Claims, params: Params, tested: set[str]) -> None:
-    sections = {
-        "profile": "profiles", "dataset": "datasets", "model": "models", "recipe": "recipes",
-        "wide_model": "models", "wide_recipe": "recipes",
-    }  # fmt: skip
+    sections = {"profile": "profiles"}
+    sections |= {name: SECTIONS[name.removeprefix("wide_")]
+                 for name in ("dataset", "model", "recipe", "wide_model", "wide_recipe")}  # fmt: skip
     for name, scope in claims.scopes.items():
         if name not in tested:
             continue

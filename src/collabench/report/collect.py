@@ -175,9 +175,10 @@ def describe_missing(profile: str, runs: int, missing: list[MissingRun]) -> str:
 
 
 def _check_comparable(collected: Collected, cells: list[Cell]) -> None:
-    """Raise ResultError if the runs of one condition differ in data, static noise, device or precision.
+    """Raise ResultError if the runs of one condition differ in data, static noise or device.
 
-    A difference between methods would then include a difference between devices, images or labels.
+    A difference between methods would then include a difference between images, labels or devices. Precision and
+    compilation need no check: the recipe sets them, and the runs of a condition have one recipe.
     """
     seen: dict[tuple[str, int | None], tuple[object, str]] = {}
 

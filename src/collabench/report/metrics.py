@@ -10,15 +10,13 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from collabench.config.configuration import CONDITION
 from collabench.report.across_profiles import ClaimEverywhere, count
 from collabench.report.content import Condition, Report, Row, Table
 from collabench.storage.files import write_atomically
 
 #: Folder of these files in a report.
 METRICS = "metrics"
-
-#: Parts of a condition, from the one that is most worth naming; the last is left out where the others tell enough.
-_PARTS = ("dataset", "noise", "model", "recipe")
 
 
 def metrics_of(
@@ -65,8 +63,8 @@ def _is_method_of(row: Row, paper: str) -> bool:
 
 def _name(table: Table, condition: Condition) -> str:
     """``noise-uniform20``: the table, and what tells its conditions apart."""
-    parts = [part for part in _PARTS if len({one.names[part] for one in table.conditions}) > 1]
-    without = [part for part in parts if part != _PARTS[-1]]
+    parts = [part for part in CONDITION if len({one.names[part] for one in table.conditions}) > 1]
+    without = [part for part in parts if part != "recipe"]  # left out where the others tell enough
     if len({tuple(one.names[part] for part in without) for one in table.conditions}) == len(table.conditions):
         parts = without
     return "-".join([table.name, *(condition.names[part] for part in parts)])

@@ -164,7 +164,7 @@ def _check_can_be_divided(configuration: Configuration) -> None:
                           "method that trains alone, or --split test")  # fmt: skip
     if not METHODS[configuration.method.method].Method.trains:
         raise ConfigError(f"{configuration.label}: {method} trains nothing; choose another method, or --split test")
-    if configuration.noise.kind != "none" and not configuration.noise.is_static:
+    if configuration.noise.is_drawn_anew:
         raise ConfigError(f"{configuration.label}: its labels are drawn anew every epoch, so that no image has one "
                           "label to doubt; choose noise that is drawn once, or none")  # fmt: skip
     if configuration.recipe.processes > 1:

@@ -203,7 +203,7 @@ def protocol_of(table: Table) -> str:
 def _readings(table: Table) -> list[str]:
     """How the runs of this project read what the paper leaves open: noise of every epoch, and methods."""
     configurations = [cell.configuration for cell in table.cells.values() if cell.configuration is not None]
-    anew = {titles.drawn(c.noise): None for c in configurations if c.noise.when == "per_epoch"}
+    anew = {titles.drawn(c.noise): None for c in configurations if c.noise.is_drawn_anew}
     return [
         *(f"Label noise in our runs: {drawn}." for drawn in anew),
         *formats.told_readings((c.names["method"], c.method.readings()) for c in configurations),

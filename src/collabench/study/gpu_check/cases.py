@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from collabench.config.configuration import Configuration, RequiredRun
+from collabench.config.configuration import CONDITION, Configuration, RequiredRun
 from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.config.dataset_shape import DatasetShape
 from collabench.config.sections import RecipeConfig
@@ -93,7 +93,7 @@ def configuration_of(
         "nesterov": True,
     } | recipe
     return Configuration(
-        names={part: part for part in ("dataset", "noise", "model", "recipe")} | {"method": method.method},
+        names={part: part for part in CONDITION} | {"method": method.method},
         dataset=DatasetConfig(source="digits"),
         noise=noise or NoiseConfig(kind="none"),
         model=model or model_of(SMALL_MODELS[0]),
