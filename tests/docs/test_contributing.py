@@ -1,4 +1,4 @@
-"""The four questions of ``CONTRIBUTING.md``: what each asks for lies in the file that answers it."""
+"""``CONTRIBUTING.md`` is short, and what each of its four questions asks for lies in the file that answers it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ DEFINED = {
     "the Holm correction": ["def holm"],
     "the command `import`": ["def merge(", '@app.command("import")'],
 }
+
+
+def test_it_is_read_in_two_minutes():
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 30
 
 
 def test_each_answer_names_the_file_that_has_it():
