@@ -1,12 +1,6 @@
 """Several comparisons at once: Holm's p values and simultaneous intervals over a declared family.
 
-Why there are two corrections. Verdicts rest on intervals, so the intervals need simultaneous coverage: the probability
-that any interval of the family misses its true difference must be at most 1 - level, for every kind of verdict (a
-difference, non-inferiority, a small effect). Bonferroni's intervals have that coverage under any dependence between the
-comparisons. Holm's step-down p values have no informative two-sided intervals for the rejected hypotheses, so no
-interval corresponds to them exactly. Relation: if a Bonferroni interval excludes zero, Holm's p is below 1 - level. The
-reverse does not hold: a comparison with p < 1 - level whose interval includes zero stays inconclusive. The smallest p
-of the family is the same under both corrections.
+Tables have Holm's p values, verdicts rest on Bonferroni's intervals. ``docs/statistics.md`` says why.
 """
 
 from __future__ import annotations

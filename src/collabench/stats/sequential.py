@@ -1,11 +1,8 @@
 """A group-sequential design: looks at a growing number of seeds, at each of which a test may be decided.
 
-At look k of a family of m tests the interval of a difference is Student's t over the first n_k seeds at the level
-1 - 2 α w_k / m. α is the family's error; the w_k, which add up to at most 1, say how it is spent over the looks
-(Bonferroni over looks and tests). The first look that decides freezes the verdict. A test gives at most one kind of
-wrong verdict at any truth, so that α w_k / m on each side keeps the family's rate of wrong verdicts at α or below.
-
-All differences are treatment minus baseline. ``docs/statistics.md`` says the same in words.
+All differences are treatment minus baseline. ``docs/statistics.md`` has the rules in words, and why they keep the
+family's error. Its symbols are used here: α is the family's error, m the number of its tests, w_k the share of the
+error that look k spends, n_k the number of seeds at look k.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The last words of ``reproduce`` about a finished study, said again as long as all that they rest on is as it was.
+"""A short way through ``reproduce``: if nothing has changed since a study was finished, its last output is shown again.
 
-This takes a fraction of a second, where DVC takes some to start. Nothing is trusted by its size or modification time:
-every file is read. What DVC records is compared as DVC would compare it (:mod:`collabench.study.dvc_state`); of all
+This takes a fraction of a second, where DVC takes seconds to start. Every file is read: none is trusted by its size or
+modification time. What DVC records is compared as DVC would compare it (:mod:`collabench.study.dvc_state`); of all
 else (the library's code, methods of the user's own, reports, measurements, what failed or was interrupted) the SHA-256
 must be the recorded one. Whatever differs, is missing or is new, the whole command runs.
 """
