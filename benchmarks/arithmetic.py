@@ -41,7 +41,7 @@ CASES = {
 
 def _steps(name: str, own: bool) -> Iterator[int]:
     from benchmarks import throughput
-    from benchmarks.__main__ import Bench
+    from benchmarks.bench import Bench
 
     shape, model, graph, batch, _ = CASES[name]
     bench = Bench(True, 1)

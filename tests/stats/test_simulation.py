@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks import statistics
-from benchmarks.statistics import Share
+from benchmarks import simulation, statistics
+from benchmarks.simulation import Share
 from tests.support.project import ROOT
 
 
@@ -22,15 +22,15 @@ def test_the_page_is_determined_by_its_seed(small_page):
 
 def test_the_tables_are_complete(small_page):
     rows = [line for line in small_page.splitlines() if line.startswith("|")]
-    kinds, shared = len(statistics.DIFFERENCES), len(statistics.ERRORS)
-    expected = len(statistics.DIFFERENCES) * len(statistics.SEEDS) + 2 * (2 * kinds + shared) + shared + 2 * 4
+    kinds, shared = len(simulation.DIFFERENCES), len(simulation.ERRORS)
+    expected = len(simulation.DIFFERENCES) * len(simulation.SEEDS) + 2 * (2 * kinds + shared) + shared + 2 * 4
     assert len(rows) == expected + 2 * 6  # six tables, each with two lines of header
     assert "nan" not in small_page and "--seed 5 --replicates 400" in small_page
 
 
-@pytest.mark.parametrize("kind", statistics.DIFFERENCES)
+@pytest.mark.parametrize("kind", simulation.DIFFERENCES)
 def test_the_truth_is_a_mean_of_zero(kind):
-    values = statistics.DIFFERENCES[kind](np.random.default_rng(0), (200_000,))
+    values = simulation.DIFFERENCES[kind](np.random.default_rng(0), (200_000,))
     assert values.mean() == pytest.approx(0.0, abs=5 * values.std() / np.sqrt(values.size))
     centred = values - values.mean()
     skewness = (centred**3).mean() / (centred**2).mean() ** 1.5
@@ -48,7 +48,7 @@ def test_bold_marks_what_lies_beyond_the_binomial_limit():
 
 
 def test_error_rates_hold_where_the_assumptions_do():
-    for row in statistics.single_comparisons(seed=6, replicates=4000):
+    for row in simulation.single_comparisons(seed=6, replicates=4000):
         if row.kind in ("normal", "two skewed errors"):
             assert not row.t_rejected.breaks(0.05, at_most=True), row
             assert not row.covered.breaks(0.95, at_most=False), row
@@ -58,7 +58,7 @@ def test_error_rates_hold_where_the_assumptions_do():
 
 @pytest.mark.slow
 def test_family_wise_error_rates_hold_where_the_assumptions_do():
-    for row in statistics.families(seed=7, replicates=2000):
+    for row in simulation.families(seed=7, replicates=2000):
         if row.kind in ("normal", "tied", "two skewed errors") or row.setting.startswith("shared baseline"):
             assert not row.holm_wrong.breaks(0.05, at_most=True), row
             assert not row.intervals_cover.breaks(0.95, at_most=False), row
