@@ -12,14 +12,16 @@ from collabench.config.yaml_file import read_yaml
 from collabench.core.errors import ConfigError
 from collabench.papers.claim_schema import Claims
 from collabench.papers.claims import CLAIMS, load_claims
-from tests.support.declared_claims import claim, declare, study_in
+from tests.support import fabricated
+from tests.support.declared_claims import PROFILE, claim, declare
 from tests.support.project import ROOT
 from tests.support.real import real_params, real_study
 
 
 @pytest.fixture
 def study(tmp_path):
-    return study_in(tmp_path)
+    """Without results, which no claim is read with."""
+    return fabricated.make_study(tmp_path, PROFILE)
 
 
 SOURCES = ROOT.parent / "shared" / "papers"
@@ -79,9 +81,8 @@ def test_a_design_is_checked(study, design, message):
     assert re.match(rf"^{re.escape(str(path))}:2: \S", str(error.value)) and "\n" not in str(error.value)
 
 
-def test_a_replication_uses_no_seed_of_the_study_that_it_repeats(tmp_path):
+def test_a_replication_uses_no_seed_of_the_study_that_it_repeats(study):
     """Up to its last look, and not only up to the seeds of its tables."""
-    study = study_in(tmp_path)
     declare(study, claim())
     path = study.workspace.papers / CLAIMS
     again = study.params.profiles["small"].model_copy(update={"first_seed": 12})
