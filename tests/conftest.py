@@ -1,4 +1,5 @@
-"""How the tests are spread over processes, with the Makefile's ``--dist loadfile --no-loadscope-reorder``.
+"""How the tests are spread over processes, with the Makefile's ``--dist loadfile --no-loadscope-reorder``, and where
+they write.
 
 A module's tests run in one process, which makes what they share once; modules start in the order of collection, and the
 longest are collected first. (``--dist loadgroup`` does nothing with pytest 9.2 and pytest-xdist 3.8.)
@@ -7,14 +8,33 @@ longest are collected first. (``--dist loadgroup`` does nothing with pytest 9.2 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from collabench.core.resources import available_cores
 
 pytest_plugins = ["tests.support.fixtures"]
+
+#: Linux's file system in memory, and how much must be free there and of memory.
+IN_MEMORY, FREE_BYTES = Path("/dev/shm"), 8_000_000_000
+
+
+def _can_write_in_memory() -> bool:
+    """Whether there is room, and programs that tests write can be started there. (Docker's has 64 MB and cannot.)"""
+    if sys.platform != "linux" or not os.access(IN_MEMORY, os.W_OK):
+        return False
+    about = os.statvfs(IN_MEMORY)
+    free = min(about.f_bavail * about.f_frsize, psutil.virtual_memory().available)
+    return free >= FREE_BYTES and not about.f_flag & os.ST_NOEXEC
+
+
+# pytest's own variable. The thousands of small files of the tests take several times as long on a disk.
+if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _can_write_in_memory():
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(IN_MEMORY)
 
 HERE = Path(__file__).parent
 
