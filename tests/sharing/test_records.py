@@ -173,7 +173,7 @@ def test_verify_trains_recorded_runs_again_and_compares_their_checksums(recorded
 
 
 def test_a_run_that_needs_the_weights_of_a_recorded_one_trains_it_and_compares(tmp_path):
-    study = tiny.trained(tiny.tiny_study(tmp_path, methods="individual, kd", seeds=1))
+    study = tiny.trained(tiny.tiny_study(tmp_path, methods="individual kd", seeds=1))
     teacher, student = sorted(study.plan.runs, key=lambda run: run.configuration.names["method"] == "kd")
     records.write_records(study, quiet)
     whole = contents(study.workspace.runs)

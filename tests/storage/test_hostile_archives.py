@@ -22,7 +22,7 @@ from tests.support.tiny import PROFILE, tiny_study, trained
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory) -> Path:
     """A project whose runs are there, and packed."""
-    study = trained(tiny_study(tmp_path_factory.mktemp("pushed"), noise="clean, uniform", seeds=1))
+    study = trained(tiny_study(tmp_path_factory.mktemp("pushed"), noise="clean uniform", seeds=1))
     archives.pack_runs(study.workspace)
     archives.pack_measured(study.workspace)
     return study.workspace.root

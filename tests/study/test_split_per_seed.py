@@ -37,7 +37,7 @@ def identities(images: torch.Tensor) -> set[bytes]:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Study:
-    return trained(tiny_study(tmp_path_factory.mktemp("per-seed"), dataset=PER_SEED, methods="individual, kd"))
+    return trained(tiny_study(tmp_path_factory.mktemp("per-seed"), dataset=PER_SEED, methods="individual kd"))
 
 
 def run_of(study: Study, method: str, seed: int) -> Run:

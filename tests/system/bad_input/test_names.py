@@ -18,7 +18,7 @@ from collabench.storage.workspace import Workspace
 from collabench.study import pool
 from collabench.study.study import load_study
 from pipeline import plan, schedule
-from tests.support.tiny import PARAMS, PROFILE, tiny_project, tiny_study, trained
+from tests.support.tiny import PROFILE, tiny_params, tiny_project, tiny_study, trained
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,7 +42,7 @@ def test_a_table_with_the_name_of_a_paper_is_refused_at_load(tmp_path):
 
 @pytest.mark.slow
 def test_names_of_64_letters_work_to_the_end(tmp_path):
-    text = PARAMS.format(noise="clean", methods="individual, kd", seeds=2, dataset="")
+    text = tiny_params(noise="clean", methods="individual kd")
     for name in ("digits", "clean", "resnet8", "brief", "tiny"):
         for before, after in (
             (f"  {name}:", f"  {name:x<64}:"),

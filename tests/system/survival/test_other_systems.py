@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.params import params_yaml, profile, table
 from tests.support.project import ROOT, environment
 
 HIDDEN = """
@@ -19,24 +20,12 @@ for name in ("fcntl", "pwd", "grp", "termios"):
 for name in ("O_NONBLOCK", "O_DIRECTORY", "O_NOFOLLOW", "sched_getaffinity", "pidfd_open", "fork"):
     vars(os).pop(name, None)
 """
-PARAMS = """\
-datasets:
-  digits: {source: digits, train_images: 100, test_images: 100}
-noise:
-  clean: {kind: none}
-models:
-  small: {family: cifar_resnet, depth: 8, width: 2}
-recipes:
-  short: {epochs: 1, batch_size: 32, learning_rate: 0.1}
-methods:
-  individual: {method: individual}
-profiles:
-  mine:
-    description: another system
-    seeds: 2
-    tables:
-      - {name: mine, datasets: [digits], models: [small], recipes: [short], methods: [individual]}
-"""
+PARAMS = params_yaml(
+    {"mine": profile(table(name="mine", recipes="short"), description="another system", seeds=2)},
+    datasets={"digits": "{source: digits, train_images: 100, test_images: 100}"},
+    models={"small": "{family: cifar_resnet, depth: 8, width: 2}"},
+    recipes={"short": "{epochs: 1, batch_size: 32, learning_rate: 0.1}"},
+)
 
 
 def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -27,7 +27,7 @@ HOSTILE = {
 
 
 def project(root: Path) -> Path:
-    return tiny_project(root, dataset=", title: Größe − $x_1$", methods="individual, kd", noise="clean")
+    return tiny_project(root, dataset=", title: Größe − $x_1$", methods="individual kd", noise="clean")
 
 
 def made(root: Path, variables: dict[str, str]) -> dict[str, bytes]:
