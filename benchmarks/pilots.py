@@ -69,8 +69,8 @@ The number of training images is a choice, too, where a study of all methods has
 such a study would compare networks that still learn. With 1,000 images ResNet-8 is trained to its end by the shortest
 recipe of the table. The small VGG is not: its error falls up to the longest recipe that was tried.
 
-So `cifar10-cpu` and `cifar10-jpeg` draw 1,000 images for each seed. ResNet-8 trains for 80 epochs, the small VGG for
-320.""",
+So `cifar10-cpu` and `cifar10-jpeg` draw 1,000 images for each seed. ResNet-8 trains for 80 epochs,
+the small VGG for 320.""",
 }
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from collabench.papers.claims import CLAIMS, load_claims
 from collabench.report.build import build_report
 from collabench.report.claim_records import ClaimReport
 from collabench.report.collect import collect
+from collabench.report.pages import undecided
 from collabench.report.pages.claims import CSV, JSON, PAGE, UNTUNED, counted, overview, page, verdict_table
 from collabench.report.pages.terminal import terminal_summary
 from collabench.report.verdicts import evaluate
@@ -323,6 +326,34 @@ def test_beside_a_refutation_stands_that_weights_were_not_tuned(study):
         body = page(found, {}).split("\n---\n")[1]
         assert ("The methods' weights were not tuned here." in body) is expected
         assert (UNTUNED in "\n".join(overview(found, costs))) is expected
+
+
+def test_the_page_says_of_each_undecided_test_why_and_what_it_would_take(study):
+    pair, decided = ("label-smoothing", "individual"), ("simple-2", "individual")  # a mean of 1/3, and a decided one
+    found = evaluated(
+        study,
+        claim(id="small", compare=compare(pair), smallest_effect=0.5),
+        claim(id="spread", compare=compare(pair), smallest_effect=0.1),
+        claim(id="part", compare=compare(decided, pair), smallest_effect=0.5),
+        claim(id="decided", compare=compare(decided)),
+    )
+    lines = "\n\n".join(undecided.section(found)).splitlines()
+    assert re.sub(r"[^a-z ]", "", undecided.TITLE.lower()).replace(" ", "-") == undecided.ANCHOR
+    rows = {line.split("]")[0][3:]: line.split("|") for line in lines if line.startswith("| [")}
+    assert rows.keys() == {"small", "spread", "part"}
+    for name, why in (("small", undecided.SMALL), ("spread", undecided.SPREAD), ("part", undecided.SMALL)):
+        (scope,) = next(one.scopes for one in found.claims if one.id == name)
+        seeds = {part.compared: part.seeds_needed for part in scope.parts}["label-smoothing against individual"]
+        cells = [cell.strip() for cell in rows[name]]
+        assert "label-smoothing against individual" in cells and f"{seeds:,}" in cells and why in cells
+
+
+def test_without_an_interval_seeds_are_too_few_and_a_report_without_undecided_tests_has_no_such_section(study):
+    everything = evaluated(study, claim(compare=compare(("simple-2", "individual"))))
+    assert undecided.section(everything) == [] and undecided.TITLE not in page(everything, {})
+    part = everything.claims[0].scopes[0].parts[0]
+    alone = part.model_copy(update={"n": 1, "low": None, "high": None, "verdict": "inconclusive"})
+    assert undecided.why(everything.claims[0].scopes[0], alone) == undecided.FEW
 
 
 def test_a_scopes_own_smallest_effect_is_used_and_told_with_its_pilot(study):

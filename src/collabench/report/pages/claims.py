@@ -13,6 +13,7 @@ from collabench.papers.citations import cited_claim
 from collabench.papers.schema import About
 from collabench.report.claim_records import ClaimReport, ClaimVerdict, PartVerdict, ScopeVerdict
 from collabench.report.formatting import NOTHING, markdown, number, p_value, safe_cells
+from collabench.report.pages import undecided
 from collabench.storage.files import write_json
 
 PAGE, JSON, CSV = "claims.md", "claims.json", "claims.csv"
@@ -82,6 +83,11 @@ def overview(results: ClaimReport, costs: ClaimReport) -> list[str]:
             *([f"On {shared}:"] if shared else []),
             safe_cells(frame).to_markdown(index=False, disable_numparse=True),
             *_caveats(results),
+            *(
+                [f"Why tests are undecided, test by test: [{PAGE}]({PAGE}#{undecided.ANCHOR})."]
+                if undecided.section(results)
+                else []
+            ),
         ]
     if costs.here():
         lines.append(
@@ -215,6 +221,7 @@ def page(report: ClaimReport, abouts: Mapping[str, About]) -> str:
             if one.paper == paper
         ]
         lines += ["Also stated, and decided by no comparison of runs:", "\n".join(untested)] if untested else []
+    lines += undecided.section(report)
     lines.append("---")
     for claim in report.here():
         lines += _claim(claim)
