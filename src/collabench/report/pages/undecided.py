@@ -60,7 +60,7 @@ def _row(claim: ClaimVerdict, scope: ScopeVerdict) -> dict[str, str]:
     return {
         "Test": f"[{claim.id}](#{claim.id})",
         "Scope": scope.scope,
-        "Compared": part.compared,
+        "Compared": part.compared.partition(":")[0],  # of a mean without the comparisons, which stand with the test
         "State": scope.state,
         "Estimate": number(part.estimate, decimals, signed=True),
         "Smallest effect": number(scope.smallest_effect, decimals),
