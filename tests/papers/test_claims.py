@@ -59,6 +59,17 @@ def test_a_slope_over_noise_without_a_rate_is_refused(study):
         load_claims(study.workspace.papers, study.params)
 
 
+def test_a_comparison_of_float32_with_bfloat16_is_refused(study):
+    """Of the network with twice the filters, which has a recipe of its own."""
+    declare(study, claim())
+    path = study.workspace.papers / CLAIMS
+    path.write_text(path.read_text().replace("recipe: forty}", "recipe: forty, wide_recipe: song2018-resnet-bf16}"))
+    said = r"claims.yaml:2: scopes.noisy.wide_recipe: forty has float32 and song2018-resnet-bf16 has bfloat16: a scope"
+    with pytest.raises(ConfigError, match=said) as error:
+        load_claims(study.workspace.papers, study.params)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "design,message",
     [

@@ -53,6 +53,8 @@ needs_texts = pytest.mark.skipif(not TEXTS.is_dir(), reason=f"the source texts a
          "row noisy, spreads: 'three' is not a column"),
         ("labels: [noisy],", "labels: [noisy], spreads: {plain: -1},", "one.yaml:13: rows.noisy.spreads.plain",
          "must be at least 0 (it says -1)"),
+        ("tree: unknown}", "tree: unknown}, cells: {tree: {configuration: {recipe: song2018-resnet-bf16}}}",
+         "one.yaml:12: rows", "forty has float32 and song2018-resnet-bf16 has bfloat16: a table has one precision"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_table_is_one_line(project, old, new, where, what):

@@ -12,7 +12,7 @@ from collabench.config import settings
 from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.config.fields import Name
 from collabench.config.remotes import RemoteConfig
-from collabench.config.sections import MethodConfig, ModelConfig, ProfileConfig, RecipeConfig, TableConfig, united
+from collabench.config.sections import MethodConfig, ModelConfig, ProfileConfig, RecipeConfig, united
 from collabench.config.validation import validate
 from collabench.config.yaml_file import Document, KeyPath, is_text_everywhere, read_yaml
 from collabench.core import arithmetic
@@ -83,7 +83,8 @@ def load_params(path: Path, changes: Sequence[str] = ()) -> Params:
                     key: KeyPath = ("profiles", profile_name, "tables", index, field)
                     key = (*key, position) if isinstance(names, tuple) else key
                     check_name(document, key, params, section, name)
-            _refuse_two_precisions(document, ("profiles", profile_name, "tables", index), params, table)
+            recipes: KeyPath = ("profiles", profile_name, "tables", index, "recipes")
+            refuse_two_precisions(document, recipes, params, table.recipes, "a table")
     _unite(document, params)
     for name, method in params.methods.items():
         for field, section, other in method.references():
@@ -117,12 +118,15 @@ def _reason(error: ValueError) -> str:
     return str(errors[0]["msg"]).removeprefix("Value error, ") if errors else str(error)
 
 
-def _refuse_two_precisions(document: Document, key: KeyPath, params: Params, table: TableConfig) -> None:
-    """Raise ConfigError if a table's recipes have different precisions, because their errors would be read together."""
-    found = {params.recipes[name].precision: name for name in table.recipes}
+def refuse_two_precisions(document: Document, key: KeyPath, params: Params, recipes: Iterable[str], what: str) -> None:
+    """Raise ConfigError if recipes have different precisions, because their errors would be read together.
+
+    what: that which has the recipes: ``a table``, ``a scope``.
+    """
+    found = {params.recipes[name].precision: name for name in recipes}
     if len(found) > 1:
         said = " and ".join(f"{name} has {precision}" for precision, name in found.items())
-        raise document.error((*key, "recipes"), f"{said}: a table has one precision; write a table for each")
+        raise document.error(key, f"{said}: {what} has one precision; write {what} for each")
 
 
 def check_name(document: Document, key: KeyPath, params: Params, section: str, name: str) -> None:

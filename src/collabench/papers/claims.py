@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from collabench.config.configuration import SECTIONS
-from collabench.config.params import Params, check_name
+from collabench.config.params import Params, check_name, refuse_two_precisions
 from collabench.config.sections import PAGES
 from collabench.config.validation import validate
 from collabench.config.yaml_file import Document, KeyPath, read_yaml
@@ -122,8 +122,11 @@ def _check_scopes(document: Document, claims: Claims, params: Params, tested: se
             value = getattr(scope, field)
             if value is not None:
                 check_name(document, ("scopes", name, field), params, section, value)
+        if scope.wide_recipe is not None:
+            key: KeyPath = ("scopes", name, "wide_recipe")
+            refuse_two_precisions(document, key, params, (scope.recipe, scope.wide_recipe), "a scope")
         for position, noise in enumerate(scope.noise):
-            key: KeyPath = ("scopes", name, "noise", position)
+            key = ("scopes", name, "noise", position)
             check_name(document, key, params, "noise", noise)
             if len(scope.noise) > 1 and params.noise[noise].asked_rate is None:
                 raise document.error(key, f"error_growth is a slope over the rate of the noise, and {noise!r} has none")

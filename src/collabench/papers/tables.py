@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from collabench.config.configuration import PARTS, SECTIONS, Configuration
-from collabench.config.params import Params, check_name
+from collabench.config.params import Params, check_name, refuse_two_precisions
 from collabench.config.plan import Cell, KnownToFit, nothing_is_known, resolve
 from collabench.config.validation import validate
 from collabench.config.yaml_file import Document, KeyPath, read_yaml
@@ -168,6 +168,9 @@ def _load_paper(
                 for row in content.rows
                 for column in content.columns
             }
+            if params is not None:
+                recipes = [cell.names["recipe"] for cell in cells.values() if cell.not_run is None]
+                refuse_two_precisions(document, ("rows",), params, recipes, "a table")
             if about.not_run is not None:
                 cells = {place: replace(cell, not_run=cell.not_run or about.not_run) for place, cell in cells.items()}
             tables[path.stem] = Table(folder.name, path.stem, content, cells)
