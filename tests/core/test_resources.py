@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from collabench.core import resources
-from collabench.core.errors import CollabenchError
+from collabench.core.errors import CollabenchError, UnusableGpu
 from collabench.core.gpu_probe import Probe
 from collabench.core.resources import Resources, available_cores, cgroup_quota, choose, visible_gpus
 
@@ -145,7 +145,7 @@ def test_all_visible_gpus_are_used_by_default(sees):
 
 def test_a_gpu_on_which_torch_cannot_compute_is_refused_before_anything_runs(sees):
     sees(1, problem="torch cannot compute on GPU 0: the driver is too old")
-    with pytest.raises(CollabenchError, match="the driver is too old"):
+    with pytest.raises(UnusableGpu, match="the driver is too old"):
         choose("auto")
     assert choose("auto", gpus="none").gpus == () == choose("cpu").gpus
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from collabench.cli.app import HERE, Gpus, Root, app
-from collabench.core.errors import CollabenchError, ConfigError
+from collabench.core.errors import CollabenchError, ConfigError, UnusableGpu
 
 if TYPE_CHECKING:
     from collabench.config.configuration import Configuration
@@ -103,15 +103,20 @@ def memory(
 def examine_gpu(root: Path, gpus: str | None, as_json: bool) -> None:
     """Print every check of a GPU as it is found. Exit code 1 if one failed. Raises CollabenchError without a GPU."""
     from collabench.core import resources
-    from collabench.study.gpu_check import examination
+    from collabench.study.gpu_check import examination, facts
 
     if gpus is None and not resources.visible_gpus():
         raise CollabenchError(f"doctor --gpu: {resources.seen()}; there is nothing to examine")
-    chosen = resources.choose("cuda" if gpus is None else "auto", gpus=gpus)
-    if not chosen.gpus:
-        raise CollabenchError(f"doctor --gpu: {resources.seen()}; there is nothing to examine")
+    try:
+        chosen = resources.choose("cuda" if gpus is None else "auto", gpus=gpus)
+    except UnusableGpu as error:
+        checks = facts.unusable(str(error))
+    else:
+        if not chosen.gpus:
+            raise CollabenchError(f"doctor --gpu: {resources.seen()}; there is nothing to examine")
+        checks = examination.examine_gpu(chosen, root)
     failed = False
-    for check in examination.examine_gpu(chosen, root):
+    for check in checks:
         print(check.model_dump_json() if as_json else f"{check.verdict:8}{check.part:9}{check.name}: {check.text}")
         sys.stdout.flush()
         failed |= check.verdict == "FAILED"

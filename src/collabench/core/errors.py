@@ -63,5 +63,10 @@ class DeviceError(CollabenchError):
         self.shortage, self.gpu = shortage, gpu
 
 
+class UnusableGpu(CollabenchError):
+    """Torch cannot compute on a GPU that it counts: the driver is too old for its build, or the GPU serves another
+    process alone."""
+
+
 class StorageError(CollabenchError):
     """A file cannot be written or locked: the disk is full, or the folder is read-only or not permitted."""

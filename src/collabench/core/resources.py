@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from collabench.core.errors import CollabenchError
+from collabench.core.errors import CollabenchError, UnusableGpu
 from collabench.core.gpu_probe import Probe, probe, shares_by_mps
 from collabench.core.leases import lease_gpu
 from collabench.core.text import counted
@@ -115,7 +115,7 @@ def choose(
         own: the place of the only GPU on which this process computes, where others of its host choose at the same
             time: a GPU in exclusive compute mode serves one process. The others are taken to have its memory.
 
-    Raises CollabenchError if a number is wrong, or if torch cannot compute on a chosen GPU.
+    Raises CollabenchError if a number is wrong, and UnusableGpu if torch cannot compute on a chosen GPU.
     """
     cores = cores or os.environ.get(CORES) or None
     gpus = gpus or os.environ.get(GPUS) or None
@@ -141,7 +141,7 @@ def choose(
     if asked := chosen if own is None else chosen[own : own + 1]:
         found = probe(asked)
         if found.problem:
-            raise CollabenchError(found.problem)
+            raise UnusableGpu(found.problem)
         memory = found.memory if own is None else found.memory * len(chosen)
     usual = min(MOST_SLOTS, max(1, available // len(chosen))) if memory and not found.exclusive else 1
     slots = _positive(os.environ.get(SLOTS) or str(usual), SLOTS)

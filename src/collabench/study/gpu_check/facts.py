@@ -36,6 +36,12 @@ def facts(resources: Resources) -> Iterator[Check]:
     yield cores(resources)
 
 
+def unusable(problem: str) -> Iterator[Check]:
+    """What is known of a GPU on which torch cannot compute, without a call of CUDA. problem: what the attempt said."""
+    yield judged(PART, "GPU", False, problem)
+    yield driver(driver_version(), torch.version.cuda)
+
+
 def driver(version: str | None, cuda: str | None) -> Check:
     """The NVIDIA driver against the oldest that torch's build for CUDA runs on. version: ``580.65.06``."""
     if cuda is None or version is None:
