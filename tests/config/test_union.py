@@ -33,6 +33,14 @@ def test_a_part_has_only_its_data_sets(name, datasets):
     assert {cell.configuration.names["dataset"] for cell in plan.cells} == datasets
 
 
+@pytest.mark.parametrize("name", ["paper", *PARTS])
+def test_a_job_of_the_papers_has_one_seed(name):
+    """A training of hundreds of hours would otherwise wait for another one in its job."""
+    study = load_study(ROOT, name, planned=True)
+    assert study.profile.seeds_per_job == 1 and study.jobs
+    assert all(len(job.runs) == 1 for job in study.jobs)
+
+
 SEEDS = {"seeds": 2, "device": "cpu"}
 FIRST = profile(table("individual", name="a"), **SEEDS)
 SECOND = profile(table("individual", name="b"), **SEEDS)

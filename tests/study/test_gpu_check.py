@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from collabench.core.errors import DeviceError
+from collabench.config.configuration import Run
+from collabench.core.errors import DeviceError, ResultError, UnusableGpu
 from collabench.core.resources import Resources
-from collabench.methods import METHODS
+from collabench.methods import METHODS, Batch
 from collabench.study.gpu_check import decoding, examination, facts, numbers, sharing, speed
 from collabench.study.gpu_check.cases import cases, form_of
 from collabench.study.gpu_check.record import Check
 from collabench.study.gpu_check.steps import Steps
+from collabench.study.timing import random_dataset, random_teachers
 from collabench.study.totals import Part, Totals
+from collabench.training import loop
 from tests.support import pretended_gpu
 from tests.support.project import ROOT
 from tests.support.real import real_params
@@ -130,6 +134,43 @@ def test_a_training_that_differs_each_time_is_found(two_cases, monkeypatch):
     monkeypatch.setattr(numbers, "train_run", drifting)
     found = verdicts(numbers.bytes_(CPU_AS_GPU))
     assert found["repeated"] == found["killed and resumed"] == "FAILED"
+
+
+def test_a_training_that_ignores_its_checkpoint_does_not_count_as_resumed(two_cases, monkeypatch):
+    """It ends with the same bytes, which then show nothing."""
+
+    def damaged(*given):
+        raise ResultError("damaged checkpoint")
+
+    monkeypatch.setattr(loop.checkpoint, "load", damaged)
+    with pytest.raises(RuntimeError, match="did not go on from its checkpoint"):
+        list(numbers.bytes_(CPU_AS_GPU))
+
+
+#: Of every kind of step: one update, several, and losses inside a network, whose gradients have a form of their own.
+STEPS_OF = ("individual", "song2018 alternating", "dml in turn on a VGG", "kd", "fang2021 on a ResNet")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", STEPS_OF)
+def test_steps_of_the_self_test_are_those_of_the_training_loop(name, precision, monkeypatch):
+    monkeypatch.setattr(loop, "check_execution", lambda *given: None)
+    chosen = cases(precision=precision, arithmetic="native")[name]
+    form = form_of(chosen)
+    steps = Steps(chosen, form, CPU)
+    images = random_dataset(form, form.train_images, form.test_images)
+    trainer = loop._Trainer(Run(chosen, 0), images, CPU, None, random_teachers(chosen, form))
+    trainer.network.train()
+    for number, generator in steps.generators.items():
+        trainer.generators[number].set_state(generator.get_state())
+    for number in range(2):
+        batch = steps.batch(chosen.recipe.batch_size, number)
+        found = steps.step(*batch)
+        with trainer.computing():
+            expected = trainer.method.step(trainer.network, Batch(*batch, trainer.generators[0], 0), trainer._update)
+        assert {term: value.item() for term, value in found.items()} == {t: v.item() for t, v in expected.items()}
+    weights = trainer.network.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in steps.network.state_dict().items())
 
 
 @pytest.mark.slow
@@ -313,6 +354,37 @@ def test_where_torchs_profiler_sees_no_kernels_the_line_says_so(monkeypatch):
     assert rate.steps > 0 and text == "torch's profiler sees no kernels here"
 
 
+def test_layouts_precisions_and_forms_are_combined_for_one_network():
+    whole, alone, others = (speed._variants(number) for number in range(3))
+    assert len(whole) == 2 * 2 * 3 - 1, "all but the first, which is timed before"
+    assert whole["contiguous, bfloat16, CUDA graphs"] == {
+        "channels_last": False, "precision": "bfloat16", "compile": "cuda-graphs",
+    }  # fmt: skip
+    assert set(alone) == {"bfloat16", speed.CONTIGUOUS, "compiled", "CUDA graphs"} and set(others) == {"bfloat16"}
+
+
+@pytest.mark.parametrize(("slots", "said"), [(4, ", and up to 2 with COLLABENCH_GPU_SLOTS=2"), (2, "")])
+def test_processes_side_by_side_are_timed_and_the_best_number_is_told(monkeypatch, slots, said):
+    seconds = {1: 10.0, 2: 12.0, 4: 40.0}
+    asked = []
+
+    def timed(configurations, forms, resources):
+        asked.append(resources)
+        return [SimpleNamespace(train_seconds=seconds[resources.slots_per_gpu])]
+
+    monkeypatch.setattr(speed, "predict_all", timed)
+    two = Resources(8, ("0", "1"), slots, "a test", (80 * 10**9,) * 2)
+    found = {check.name: check for check in speed.beside(two, ROOT)}
+    assert [(one.gpus, one.slots_per_gpu) for one in asked] == [(("0",), number) for number in (1, 2, 4)]
+    assert found["2 processes"].text.endswith("1.67 times the throughput of one")
+    assert found["4 processes"].text.endswith("1.00 times the throughput of one")
+    assert found["slots"].text == f"2 of 1, 2, 4 side by side train most; studies start up to {slots} on this GPU{said}"
+    small = Resources(8, ("0",), slots, "a test", (3 * 10**9,))
+    assert [check.verdict for check in speed.beside(small, ROOT)] == ["note", "skipped", "skipped", "note"]
+    alone = Resources(8, ("0",), 1, "a test", (80 * 10**9,), exclusive=True)
+    assert [check.verdict for check in speed.beside(alone, ROOT)] == ["note", "skipped", "skipped", "note"]
+
+
 def test_everything_that_is_timed_is_defined():
     params = real_params()
     for dataset, model, recipe, method in speed.TIMED:
@@ -326,6 +398,31 @@ def test_without_a_gpu_the_command_says_so_in_a_line(collabench, tmp_path, monke
     assert called.code == 2 and called.out == "" and called.err.count("\n") == 1
     assert called.err.startswith("collabench: error: doctor --gpu: ") and "sees no GPU; there is nothing" in called.err
     assert collabench("doctor", "--json", "--root", tmp_path).err.endswith("--json goes with doctor --gpu\n")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_gpu_on_which_torch_cannot_compute_is_a_failed_check(collabench, tmp_path, monkeypatch, as_json):
+    """NVML counts it although the driver is too old for torch's build."""
+    from collabench.core import resources
+
+    def refuse(*given, **named):
+        raise UnusableGpu("torch cannot compute on GPU 0: the driver is too old: update the driver")
+
+    monkeypatch.setattr(resources, "visible_gpus", lambda: ("0",))
+    monkeypatch.setattr(resources, "choose", refuse)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(facts, "driver_version", lambda: "535.104.05")
+    called = collabench("doctor", "--gpu", *(["--json"] if as_json else []), "--root", tmp_path)
+    assert (called.code, called.err) == (1, "")
+    lines = called.out.splitlines()
+    if as_json:
+        found = [Check.model_validate_json(line) for line in lines]
+        assert [(one.name, one.verdict) for one in found] == [("GPU", "FAILED"), ("driver", "FAILED")]
+    else:
+        assert lines[0] == (
+            "FAILED  facts    GPU: torch cannot compute on GPU 0: the driver is too old: update the driver"
+        )
+        assert lines[1].startswith("FAILED  facts    driver: 535.104.05; a build for CUDA 13.0 needs 580 or later: ")
 
 
 def test_a_failed_check_is_exit_code_1_and_json_has_a_line_for_each(collabench, tmp_path, monkeypatch):

@@ -79,6 +79,7 @@ def test_without_a_target_make_lists_them(folder):
             "--durations=25 --durations-min=5 threads=1",
         ),
         (["test-all"], "python: -m pytest -q -n auto --dist loadfile --no-loadscope-reorder threads=1"),
+        (["test-gpu"], "collabench: doctor --gpu threads="),
         (["bench"], "python: -m benchmarks threads=1"),
     ],
 )

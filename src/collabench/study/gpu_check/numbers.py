@@ -154,8 +154,12 @@ def _interrupted(configuration: Configuration, device: torch.device) -> Trained:
         try:
             _trained(configuration, device, report=stop, **options)
         except _Interruption:
-            return _trained(configuration, device, **options)
-        raise RuntimeError("the training ended before it was interrupted")
+            resumed = _trained(configuration, device, **options)
+        else:
+            raise RuntimeError("the training ended before it was interrupted")
+    if not resumed.measured.resumed:  # the bytes of a training that began again would show nothing
+        raise RuntimeError("the training did not go on from its checkpoint, and began again")
+    return resumed
 
 
 def _content(trained: Trained) -> tuple[str, dict[str, bytes], dict[str, bytes]]:

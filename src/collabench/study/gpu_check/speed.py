@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ from collabench.training.device import choose_device, prepare_process
 from collabench.training.flops import count
 
 PART = "speed"
-#: (data set, model, recipe, method) of params.yaml. The first two are also timed in the other layout and compiled.
+#: (data set, model, recipe, method) of params.yaml. The first is also timed in every other combination of
+#: :data:`LAYOUTS`, :data:`PRECISIONS` and :data:`FORMS`, the second with each of them alone, the others in bfloat16.
 TIMED = (
     ("cifar10", "resnet32", "song2018-resnet", "individual"),
     ("cifar10", "resnet32", "song2018-resnet", "hierarchical-4"),
@@ -54,6 +56,10 @@ TIMED = (
 SECONDS, WARM_UP = 1.0, 3
 #: The name of the other layout than that in which studies train.
 CONTIGUOUS = "contiguous"
+#: Name → what differs from training in float32, channels-last and eager; "" where nothing does.
+LAYOUTS: dict[str, dict[str, Any]] = {"": {}, CONTIGUOUS: {"channels_last": False}}
+PRECISIONS: dict[str, dict[str, Any]] = {"": {}, "bfloat16": {"precision": "bfloat16"}}
+FORMS: dict[str, dict[str, Any]] = {"": {}, "compiled": {"compile": True}, "CUDA graphs": {"compile": "cuda-graphs"}}
 #: Processes that train side by side.
 BESIDE = (1, 2, 4)
 
@@ -119,14 +125,13 @@ def resolve_parts(params: Params, parts: tuple[str, str, str, str]) -> Configura
 
 
 def _variants(number: int) -> Mapping[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {"bfloat16": {"precision": "bfloat16"}}
-    if number < 2:
-        found |= {
-            CONTIGUOUS: {"channels_last": False},
-            "compiled": {"compile": True},
-            "CUDA graphs": {"compile": "cuda-graphs"},
-        }
-    return found
+    """Name → what differs in each further timing of the configuration with this number in :data:`TIMED`."""
+    found = {}
+    for one in product(LAYOUTS.items(), PRECISIONS.items(), FORMS.items()):
+        names = [name for name, _ in one if name]
+        if len(names) == 1 or (names and number == 0):
+            found[", ".join(names)] = {key: value for _, options in one for key, value in options.items()}
+    return found if number < 2 else {"bfloat16": found["bfloat16"]}
 
 
 def _timed(
@@ -243,13 +248,13 @@ def nearest(configuration: Configuration, per_image: int, rates: list[Rate]) -> 
 
 
 def beside(resources: Resources, root: Path) -> Iterator[Check]:
-    """Throughput of one, two and four processes on one GPU, each of which leases its own memory."""
+    """Throughput of one, two and four processes on one GPU, each of which leases its own memory; the best of them."""
     configuration = resolve_parts(load_params(root / "params.yaml"), TIMED[0])
     if configuration is None:
         return
     form = shape_without_files(configuration)
     lease = lease_bytes(configuration, form)
-    alone = None
+    alone, rates = None, dict[int, float]()
     for number in BESIDE:
         if resources.exclusive and number > 1:
             text = "exclusive compute mode: the GPU serves one process"
@@ -262,5 +267,17 @@ def beside(resources: Resources, root: Path) -> Iterator[Check]:
             continue
         (found,) = predict_all({configuration.id: configuration}, {configuration.id: form}, one)
         alone = alone or found.train_seconds
-        text = f"{configuration.label}: {number * alone / found.train_seconds:.2f} times the throughput of one"
+        rates[number] = number * alone / found.train_seconds
+        text = f"{configuration.label}: {rates[number]:.2f} times the throughput of one"
         yield Check(part=PART, name=counted(number, "process", "processes"), verdict="note", text=text)
+    yield slots(rates, resources.slots_per_gpu)
+
+
+def slots(rates: Mapping[int, float], most: int) -> Check:
+    """How many processes a GPU serves best. rates: their number → throughput, relative to one. most: what studies on
+    this machine start."""
+    best = max(rates, key=lambda number: rates[number])
+    text = f"{best} of {', '.join(map(str, rates))} side by side train most; studies start up to {most} on this GPU"
+    if best != most:
+        text += f", and up to {best} with COLLABENCH_GPU_SLOTS={best}"
+    return Check(part=PART, name="slots", verdict="note", text=text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,7 @@ class Steps:
 
     def _update(self, loss: Tensor, parameters: Sequence[nn.Parameter] | None = None) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=None if parameters is None else list(parameters))
+        with torch.autocast(self.device.type, enabled=False) if self.recipe.precision != "float32" else nullcontext():
+            loss.backward(inputs=None if parameters is None else list(parameters))
         self.optimizer.step()
         torch.clear_autocast_cache()
