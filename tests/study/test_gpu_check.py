@@ -289,7 +289,7 @@ def test_speed_names_every_rate_and_derives_the_hours_of_gpu_profiles(monkeypatc
     monkeypatch.setattr(speed, "_variants", lambda number: {"contiguous": {"channels_last": False}})
     configuration = speed.resolve_parts(real_params(), speed.TIMED[0])
     part = Part(configuration, 5, 36 * 10**15, 1000, 10**9, 1)
-    monkeypatch.setattr(speed, "totals", lambda study, workers: Totals(study.workspace.profile, (part,)))
+    monkeypatch.setattr(speed, "totals", lambda study, workers, known: Totals(study.workspace.profile, (part,)))
     found = {check.name: check for check in speed.speed(CPU_AS_GPU, ROOT)}
     first, other = (found[f"{configuration.label}: {name}"] for name in ("float32, channels-last, eager", "contiguous"))
     assert re.match(r"[\d,]+ images a second, 0\.0 TFLOP a second; 20 kernels a step", first.text)
@@ -315,13 +315,20 @@ def test_speed_says_what_does_not_fit_a_small_gpu_and_goes_on(monkeypatch):
 
     monkeypatch.setattr(speed, "_timed", timed)
     part = Part(made.configuration, 5, 36 * 10**15, 1000, 60 * 10**9, 1)
-    monkeypatch.setattr(speed, "totals", lambda study, workers: Totals(study.workspace.profile, (part,)))
+    shared = []
+
+    def totals(study, workers, known):
+        shared.append(known)
+        return Totals(study.workspace.profile, (part,))
+
+    monkeypatch.setattr(speed, "totals", totals)
     small = Resources(2, (), 1, "a test", (24 * 10**9,))
     found = {check.name: check for check in speed.speed(small, ROOT)}
     (large,) = (check for name, check in found.items() if "resnet50" in name)
     assert large.verdict == "skipped" and large.text == "a step of 256 images does not fit this GPU's memory"
     assert found["profile paper-cifar"].text.endswith("; its largest run needs 60.0 GB of a GPU, which has 24.0")
     assert "side by side" in found["profile paper"].text
+    assert len(shared) > 5 and all(known is shared[0] for known in shared), "what profiles share is counted once"
 
     def broken(configuration, device, **options):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

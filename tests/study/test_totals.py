@@ -31,6 +31,22 @@ def test_totals_are_the_sums_over_the_plan(tmp_path):
     assert found.lease == max(part.lease for part in found.parts) > 1e9
 
 
+def test_what_was_counted_for_one_study_is_not_counted_again_for_another(tmp_path, monkeypatch):
+    """The union of the papers' profiles would take as long as all of them together."""
+    study, counted_now = study_in(tmp_path / "project"), []
+
+    def count_all(chosen, workers):
+        counted_now.append(len(chosen))
+        return [(1, 2, 3)] * len(chosen)
+
+    monkeypatch.setattr("collabench.study.totals._count_all", count_all)
+    known: dict = {}
+    first, again = totals(study, 1, known), totals(study, 1, known)
+    assert first == again and counted_now == [len(known), 0] and known
+    totals(study)
+    assert counted_now[2:] == [len(known)], "without what is known all is counted"
+
+
 INSIDE = [name for name in cases() if "fang2021" in name]
 
 

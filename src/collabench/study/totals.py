@@ -76,20 +76,22 @@ class Totals:
         )
 
 
-def totals(study: Study, workers: int = 1) -> Totals:
+def totals(study: Study, workers: int = 1, known: dict[str, tuple[int, int, int]] | None = None) -> Totals:
     """Count the study's plan. Takes some seconds of a core for each network, method and shape of images.
 
-    workers: processes that count. Raises ConfigError if the shape of a data set is known neither from its files nor
-    from its source.
+    workers: processes that count. known: what was counted for other studies; what is counted for this one is added to
+    it. Raises ConfigError if the shape of a data set is known neither from its files nor from its source.
     """
     forms = {name: shape_of_inputs(study, configuration) for name, configuration in study.plan.configurations.items()}
+    counts = {} if known is None else known
     keys, waiting = {}, dict[str, tuple[Configuration, DatasetShape]]()
     for name, configuration in study.plan.configurations.items():
         identity = configuration.identity()
         counted = [identity[part] for part in identity if part not in ("dataset", "noise")]
         keys[name] = digest([forms[name].model_dump(), configuration.dataset.source, *counted])
-        waiting.setdefault(keys[name], (configuration, forms[name]))
-    counts = dict(zip(waiting, _count_all(list(waiting.values()), workers), strict=True))
+        if keys[name] not in counts:
+            waiting.setdefault(keys[name], (configuration, forms[name]))
+    counts.update(zip(waiting, _count_all(list(waiting.values()), workers), strict=True))
     seeds, parts = study.plan.seeds_of(), []
     for name, configuration in study.plan.configurations.items():
         per_image, lease, disk = counts[keys[name]]

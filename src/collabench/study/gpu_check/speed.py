@@ -203,11 +203,12 @@ def layout(gains: list[float]) -> Iterator[Check]:
 
 def hours(root: Path, params: Params, rates: list[Rate], resources: Resources) -> Iterator[Check]:
     """Hours of each profile with ``device: cuda`` on this card, derived from the rates."""
+    known: dict[str, tuple[int, int, int]] = {}  # profiles share configurations; the union of some has theirs
     for name, entry in params.profiles.items():
         if entry.device != "cuda" or not rates:
             continue
         try:
-            found = totals(load_study(root, name, planned=True), resources.cores)
+            found = totals(load_study(root, name, planned=True), resources.cores, known)
         except ConfigError as error:
             yield Check(part=PART, name=f"profile {name}", verdict="skipped", text=str(error))
             continue
