@@ -71,7 +71,8 @@ def modes(said: list[str] | None, slots: int, mps: bool) -> Iterator[Check]:
     """Compute mode, MIG and MPS. said: nvidia-smi's answers to the first two; None without it."""
     mode, mig = said or ("", "")
     if said is None:
-        yield Check(part=PART, name="compute mode", verdict="skipped", text="nvidia-smi does not answer")
+        for name in ("compute mode", "MIG"):
+            yield Check(part=PART, name=name, verdict="skipped", text="nvidia-smi does not answer")
     else:
         alone = slots == 1 or mps or "Exclusive" not in mode
         mend = "" if alone else f", but {slots} processes are to share it: nvidia-smi -c 0, or COLLABENCH_GPU_SLOTS=1"
