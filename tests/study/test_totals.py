@@ -6,12 +6,14 @@ import re
 
 import pytest
 
+from collabench.papers.claims import load_claims
 from collabench.report.published import published_values, read_papers
 from collabench.study.gpu_check.cases import cases, form_of
 from collabench.study.study import load_study
 from collabench.study.totals import totals
 from collabench.training.flops import count
 from tests.support.project import ROOT
+from tests.support.real import real_params
 from tests.support.studies import study_in
 
 PAGE = ROOT / "docs" / "how-to" / "one-gpu.md"
@@ -78,6 +80,22 @@ def test_the_page_has_every_profile_of_the_papers_and_their_sums():
     trainings, flops, lease, disk = zip(*(found[part] for part in PARTS), strict=True)
     assert found["paper"] == pytest.approx([sum(trainings), sum(flops), max(lease), sum(disk)], abs=0.1)
     assert found["paper"][0] == sum(trainings) and found["paper"][2] == max(lease)
+
+
+def test_the_page_says_that_the_papers_profiles_have_no_design_and_what_is_trained_in_a_time():
+    claims = load_claims(ROOT / "papers", real_params())
+    assert not {"paper", *PARTS} & set(claims.designs)
+    assert not set(PARTS) & {scope.profile for scope in claims.scopes.values()}
+    said = " ".join(PAGE.read_text().split())
+    assert "Claims are tested by the profile `paper` alone" in said and "these profiles have none" in said
+    hours = {
+        name: int(found.replace(",", ""))
+        for name, found in re.findall(r"^\| `(paper[\w-]*)` \|.*\| ([\d,]+) \|$", PAGE.read_text(), re.M)
+    }
+    seed = {name: hours[name] / 5 for name in PARTS}
+    evening, weekend, week = map(int, re.findall(r"^\| an? \w+, (\d+) hours \|", PAGE.read_text(), re.M))
+    assert seed["paper-stl10"] <= evening < hours["paper-stl10"] <= weekend
+    assert hours["paper-stl10"] + seed["paper-cifar"] + seed["paper-imagenet32"] <= week
 
 
 def published(name: str) -> int:
