@@ -8,7 +8,7 @@ import pytest
 
 from collabench.papers.claim_schema import Claim
 from collabench.report.across_profiles import NotRun, count
-from collabench.report.findings import findings
+from collabench.report.findings import findings, summary
 from collabench.report.standing import standing, standing_of_part
 from tests.support.standings import WHERE, everywhere, part, scope
 
@@ -98,7 +98,30 @@ def test_the_lead_names_three_claims_and_counts_the_others():
 
 
 def test_without_tests_the_lead_says_so():
-    assert findings([everywhere("A", not_run=(UNRUN,))], {}) == ["No claim of a paper has been tested yet."]
+    for lead in (findings, summary):
+        assert lead([everywhere("A", not_run=(UNRUN,))], {}) == ["No claim of a paper has been tested yet."]
+
+
+def test_the_summary_is_the_lead_in_three_sentences():
+    claims = [
+        *(everywhere(name, ("supported", "supported"), ("inconclusive", "stopped")) for name in "ABC"),
+        everywhere("D", ("refuted", "refuted"), not_run=(UNRUN,)),
+    ]
+    claims.append(replace(claims[-1], tests=tuple(replace(test, again=True) for test in claims[-1].tests)))
+    assert summary(claims, {"p": "Some Body 2020"}) == [
+        "4 of 7 tests of 4 claims about test error are decided: 3 for the claim, 1 against it; made again on fresh "
+        "seeds, 1 of 1 decided test reaches the same verdict.",
+        "3 claims are supported in at least one setting, such as “A” (Some Body 2020; digits, clean labels) and “B” "
+        "(Some Body 2020; digits, clean labels); 1 claim is refuted in at least one setting: “D” (Some Body 2020; "
+        "digits, clean labels).",
+        "3 tests are undecided, 3 of which were stopped because more seeds would not decide; the tests ran on digits; "
+        "of the 2 tests on a paper's own data set and backbone none has been run.",
+    ]
+    assert summary([everywhere("A", ("inconclusive", "open"))], {})[1:] == [
+        "No claim is supported; no claim is refuted.",
+        "1 test is undecided; the tests ran on digits; of the 0 tests on a paper's own data set and backbone none has "
+        "been run.",
+    ]
 
 
 def test_counts_are_in_the_order_in_which_they_are_shown():

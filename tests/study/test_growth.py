@@ -196,6 +196,29 @@ def test_within_hours_only_whole_blocks_that_end_in_time(root):
     assert len(blocks.next_blocks(study, known, 2, 10_000)) == 2
 
 
+def test_where_the_tables_do_not_fit_the_cheapest_first_looks_come_first(root):
+    study = load(root)
+    due = study.plan.due
+    known = seconds(study, individual=10.0, hierarchical_4=1.0, label_smoothing=100.0)
+
+    def within(left, runs=due, known=known):
+        found = blocks.first_looks_within(study, runs, known, 1, left)
+        return [(block.claim.claim, block.seconds) for block in found]
+
+    one, both = 2 * (10.0 + 1.0), 2 * 100.0  # two seeds; the second look shares the runs of the first
+    enough = blocks.clock_seconds([], {}, 1) + blocks.TIME_MARGIN * one
+    assert within(enough - 1) == []
+    assert within(enough) == within(enough + 50) == [("hierarchical-4", one)]
+    assert within(enough + blocks.TIME_MARGIN * both) == [("hierarchical-4", one), ("label-smoothing", both)]
+    smoothed = [run for run in due if run.configuration.names["method"] == "label-smoothing"]
+    assert within(10_000, smoothed) == [("label-smoothing", both)]  # the other look has no run among these
+    del known[next(run.configuration.id for run in smoothed)]
+    assert within(10_000) == [("hierarchical-4", one)]
+    train(study, 2)
+    study = load(root)
+    assert within(10_000) == []  # each claim has had its first look
+
+
 def test_a_smaller_block_that_fits_is_trained_where_a_better_one_does_not_fit(root):
     train(load(root), 2)
     study = load(root)

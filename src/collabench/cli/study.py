@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +15,7 @@ import typer
 from collabench.cli.app import HERE, Cores, Gpus, Hours, Profile, Root, Set, ShardOption, app, check_hours, open_study
 from collabench.cli.claims import claims_of, line_of, summary_of
 from collabench.core.errors import CollabenchError
+from collabench.core.text import counted
 
 if TYPE_CHECKING:
     from collabench.config.configuration import Run
@@ -190,7 +191,10 @@ def run(
     if not possible:
         raise CollabenchError("; ".join(lacking))
     print("".join(f"missing: {line}\n" for line in lacking), end="", file=sys.stderr)
-    limit_hours(study, possible, available, hours)
+    others = study.plan.configurations.keys() - part
+    fitting = {one.id for one in limit_hours(study, possible, available, hours, some=True, elsewhere=others)}
+    left_for_later = {one.id for one in possible} - fitting
+    possible = [one for one in possible if one.id in fitting]
     if settings:
         variant = variants.find(study.workspace.root, profile, settings)
         variants.keep(study.workspace, variant)
@@ -198,8 +202,10 @@ def run(
         print(f"{variant.described}, as -p {profile}", flush=True)
     study.mend()
     study.inputs.prepare_for(possible)
-    outcome, open_claims = _train_in_rounds(study, choose, available, shared, retry_failed)
-    _conclude(outcome, len(chosen) - len(possible), profile)
+    outcome, open_claims = _train_in_rounds(
+        study, lambda now: [one for one in choose(now) if one.id not in left_for_later], available, shared, retry_failed
+    )
+    _conclude(outcome, len(chosen) - len(possible) - len(left_for_later), profile)
     print_open_claims(open_claims, hours)
     left = sum(study.status(one).state != "done" for one in study.plan.due)
     print(f"Next: collabench {f'plan -p {profile}, since {left} runs are missing' if left else f'report -p {profile}'}")
@@ -247,27 +253,52 @@ def _reporter(watcher: Watcher, runs: int) -> Callable[[Run, str], None]:
     return finished
 
 
-def limit_hours(study: Study, wanted: Sequence[Run], available: Resources, hours: float | None) -> None:
-    """Have this process and its children stop extending claims in so many hours; None: do nothing.
+def limit_hours(
+    study: Study,
+    wanted: Sequence[Run],
+    available: Resources,
+    hours: float | None,
+    *,
+    some: bool = False,
+    elsewhere: Iterable[str] = (),
+) -> list[Run]:
+    """Have this process and its children stop extending claims in so many hours; None: do nothing. Return the runs.
 
-    Raises CollabenchError if the runs that tables need take longer than that.
+    some: if the runs that tables need take longer, return those of the claims' first looks that fit, where there are
+    some. elsewhere: ids of configurations that another part of the study trains, which takes no time here.
+    Raises CollabenchError if nothing fits.
     """
     from collabench.storage.results import RESULT
     from collabench.study import blocks
 
     if hours is None:
-        return
+        return list(wanted)
     os.environ.update(blocks.until_in(hours))
     due = [run for run in wanted if run.id not in study.plan.ahead]
     due = [run for run in due if not (study.workspace.folder(run) / RESULT).exists()]
-    if due:
-        print(f"how long {len(due)} runs of the tables take: measured or timed before, else timed now", flush=True)
-        seconds = blocks.clock_seconds(due, blocks.timed_seconds_of(study, available, due), available.workers)
-        if seconds > 3600 * hours:
-            raise CollabenchError(
-                f"--hours {hours:g}: the tables alone need about {math.ceil(100 * seconds / 3600) / 100:g} hours on "
-                f"{available.workers} processes, for {len(due)} runs; claims are extended in the time after that"
-            )
+    if not due:
+        return list(wanted)
+    print(f"how long {len(due)} runs of the tables take: measured or timed before, else timed now", flush=True)
+    seconds = blocks.timed_seconds_of(study, available, due)
+    needed = blocks.clock_seconds(due, seconds, available.workers)
+    if needed <= 3600 * hours:
+        return list(wanted)
+    tables = (
+        f"the tables alone need about {math.ceil(needed / 36) / 100:g} hours on "
+        f"{counted(available.workers, 'process', 'processes')}, for {counted(len(due), 'run')}"
+    )
+    all_seconds = seconds | dict.fromkeys(elsewhere, 0.0)
+    found = blocks.first_looks_within(study, due, all_seconds, available.workers, 3600 * hours) if some else []
+    if not found:
+        why = (
+            "no first look of a claim ends within these hours" if some else "claims are extended in the time after that"
+        )
+        raise CollabenchError(f"--hours {hours:g}: {tables}; {why}")
+    chosen = {run.id for block in found for run in block.runs}
+    print(f"{tables}; within {hours:g} hours: {counted(len(chosen), 'run')}, the first looks of "
+          f"{counted(len(found), 'test')}, the cheapest first: "
+          f"{', '.join(f'{block.claim.claim} in {block.claim.scope}' for block in found)}", flush=True)  # fmt: skip
+    return [run for run in wanted if run.id in chosen]
 
 
 def print_open_claims(count: int, hours: float | None) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from collabench.report.across_profiles import ClaimEverywhere, ScopeTest, count, without_replications
 from collabench.report.standing import DECIDED, Standing
 
-#: Number of statements that a sentence quotes; it counts the others.
-_QUOTED = 3
+#: Number of statements that a sentence quotes, in the lead and in the summary; it counts the others.
+_QUOTED, _IN_SHORT = 3, 2
 
 
 def findings(claims: Sequence[ClaimEverywhere], names: dict[str, str]) -> list[str]:
@@ -39,6 +39,45 @@ def findings(claims: Sequence[ClaimEverywhere], names: dict[str, str]) -> list[s
     ]
 
 
+def summary(claims: Sequence[ClaimEverywhere], names: dict[str, str]) -> list[str]:
+    """The lead in three sentences: how much is decided, which claims hold and which do not, and what is not known.
+
+    names: paper → how it is cited. One sentence if no claim is declared or run.
+    """
+    first, *others = findings(claims, names)
+    if not others:
+        return [first]
+    again = [f"; {sentence[0].lower()}{sentence[1:]}" for sentence in _made_again(claims)]
+    claims = without_replications(claims)
+    statistical = [claim for claim in claims if claim.kind == "statistical"]
+    counts = count(statistical)
+    undecided = sum(counts.values()) - sum(counts[name] for name in ("not run", *DECIDED) if name in counts)
+    stopped = counts.get("stopped", 0)
+    where = _where(claims)
+    return [
+        first.removesuffix(".") + "".join(again or ["."]),
+        f"{_sentence(_in_short(statistical, names, 'supported'))}; {_in_short(statistical, names, 'refuted')}.",
+        f"{_number(undecided, 'test')} {'is' if undecided == 1 else 'are'} undecided"
+        + (f", {stopped} of which {'was' if stopped == 1 else 'were'} stopped because more seeds would not decide"
+           if stopped else "")
+        + f"; {where[0].lower()}{where[1:]}",
+    ]  # fmt: skip
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _in_short(claims: Sequence[ClaimEverywhere], names: dict[str, str], wanted: Standing) -> str:
+    """``6 claims are supported in at least one setting, such as “A” (…) and “B” (…)``."""
+    told = _quoted(claims, names, wanted)
+    if not told:
+        return f"no claim is {wanted}"
+    such = " and ".join(told[:_IN_SHORT])
+    some = f", such as {such}" if len(told) > _IN_SHORT else f": {such}"
+    return f"{_number(len(told), 'claim')} {'is' if len(told) == 1 else 'are'} {wanted} in at least one setting{some}"
+
+
 def _made_again(claims: Sequence[ClaimEverywhere]) -> list[str]:
     """``Made again on fresh seeds, 9 of 11 decided tests reach the same verdict.``; nothing without the first tests."""
     tests = [((claim.id, test.verdict.scope, test.verdict.compared), test) for claim in claims for test in claim.tests]
@@ -60,6 +99,15 @@ def _share(part: int, whole: int, noun: str) -> str:
 
 def _told(claims: Sequence[ClaimEverywhere], names: dict[str, str], wanted: Standing, word: str) -> str:
     """``Supported: “An ensemble … one of them” (Song & Chai 2018; digits, clean labels).``"""
+    told = _quoted(claims, names, wanted)
+    if not told:
+        return f"{word}: none of the claims about test error."
+    left = len(told) - _QUOTED
+    return f"{word}: {'; '.join(told[:_QUOTED])}" + (f"; and {_number(left, 'other claim')}." if left > 0 else ".")
+
+
+def _quoted(claims: Sequence[ClaimEverywhere], names: dict[str, str], wanted: Standing) -> list[str]:
+    """Each claim with such a test: its statement, the paper, where, and the number of other such tests."""
     told = []
     for claim in claims:
         places = [f"{_short(test)}, {test.verdict.where[1]}" for test in claim.tests if test.standing == wanted]
@@ -67,10 +115,7 @@ def _told(claims: Sequence[ClaimEverywhere], names: dict[str, str], wanted: Stan
             more = f" and {_number(len(places) - 1, 'other test')}" if len(places) > 1 else ""
             statement = claim.statement.removesuffix(".")
             told.append(f"“{statement}” ({names.get(claim.paper, claim.paper)}; {places[0]}{more})")
-    if not told:
-        return f"{word}: none of the claims about test error."
-    left = len(told) - _QUOTED
-    return f"{word}: {'; '.join(told[:_QUOTED])}" + (f"; and {_number(left, 'other claim')}." if left > 0 else ".")
+    return told
 
 
 def _short(test: ScopeTest) -> str:

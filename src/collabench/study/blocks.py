@@ -127,6 +127,34 @@ def blocks_of_round(study: Study, resources: Resources, part: Set[str]) -> list[
     return next_blocks(study, here, resources.workers, left)
 
 
+def first_looks_within(
+    study: Study, due: Sequence[Run], seconds: Mapping[str, float], workers: int, left: float
+) -> list[Block]:
+    """First looks that end within ``left`` seconds on the clock, where the tables as a whole need longer.
+
+    The cheapest comes first, since before a first look no chance can be told. Looks without a run in ``due`` are left
+    out.
+    seconds: configuration id → seconds of one run. Looks that lack runs of other configurations are left out.
+    """
+    waiting = [(state, _missing(study, state)) for state in study.claims if state.open and state.look == 0]
+    here, span, there, ordered = {run.id for run in due}, Span(workers), set[str](), list[Block]()
+    while waiting:
+        found = [
+            (block.seconds, place, block)
+            for place, (state, runs) in enumerate(waiting)
+            if _fits(block := _block(state, [run for run in runs if run.id not in there], seconds), span, left)
+        ]
+        if not found:
+            break
+        _, place, cheapest = min(found, key=lambda one: (one[0] or 0.0, one[1]))
+        span.add(cheapest.seconds or 0.0, cheapest.longest)
+        there |= {run.id for run in cheapest.runs}
+        if any(run.id in here for run in waiting[place][1]):
+            ordered.append(cheapest)
+        del waiting[place]
+    return ordered
+
+
 def clock_seconds(runs: Sequence[Run], seconds: Mapping[str, float], workers: int) -> float:
     """Seconds on the clock that these runs take on ``workers`` processes, at most. All of their times are known."""
     times = [seconds[run.configuration.id] for run in runs]

@@ -18,7 +18,7 @@ from collabench.papers.claim_schema import Claims
 from collabench.papers.claims import load_claims
 from collabench.papers.tables import Paper, load_papers
 from collabench.report.across_profiles import ClaimEverywhere, ScopeTest, join_claims
-from collabench.report.findings import findings
+from collabench.report.findings import findings, summary
 from collabench.report.formatting import plainly_printable
 from collabench.report.gather import AllReports, Gathered, gather
 from collabench.report.pages.claims import UNTUNED
@@ -45,6 +45,11 @@ class Everything:
     def lead(self) -> list[str]:
         """The sentences of the lead, as they may be shown."""
         return [printable(sentence) for sentence in findings(self.claims, self.names)]
+
+    @property
+    def summary(self) -> list[str]:
+        """The lead in three sentences, for the project's README."""
+        return [printable(sentence) for sentence in summary(self.claims, self.names)]
 
     def lead_of(self, profile: str) -> str:
         """The first sentence of a profile's own lead; empty if no test of a claim has run there."""

@@ -47,13 +47,16 @@ def write_all_profiles(everything: Everything, path: Path) -> Path:
 
 
 def renew_findings(everything: Everything, path: Path) -> None:
-    """Write the lead between two marks of a page, such as the project's README; do nothing to a page without them."""
+    """Write the lead in three sentences between two marks of a page, such as the project's README.
+
+    Do nothing to a page without them.
+    """
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         return
-    lead = "\n".join(f"{n}. {markdown_text(sentence)}" for n, sentence in enumerate(everything.lead, 1))
+    lead = "\n".join(f"{n}. {markdown_text(sentence)}" for n, sentence in enumerate(everything.summary, 1))
     renewed = f"{before}{BEGIN}\n\n{lead}\n\n{END}{after}"
     if renewed != text:
         write_atomically(path, renewed.encode())
