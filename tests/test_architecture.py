@@ -160,10 +160,18 @@ def too_long(modules: Modules) -> list[str]:
 
 
 def knows_its_users(modules: Modules) -> list[str]:
-    """Imports of what schedules and versions the studies, which know the library and not the reverse."""
-    outside = {"snakemake", "dvc", "pipeline", "tests", "benchmarks"}
+    """Imports of what schedules and versions the studies, which know the library and not the reverse.
+
+    One module asks about Snakemake's executor plugins, which a package of their own lists. dvclive only writes curves.
+    """
+    outside = re.compile(r"(snakemake\w*|dvc(_\w+)?|pipeline|tests|benchmarks)(\.|$)")
+    allowed = ("study/executors", "snakemake_interface_executor_plugins.registry")
     found = ((name, imported) for name, source in modules.items() for imported, _ in statements(source))
-    return [f"{name} imports {imported}" for name, imported in found if imported.split(".")[0] in outside]
+    return [
+        f"{name} imports {imported}"
+        for name, imported in found
+        if outside.match(imported) and (name, ".".join(imported.split(".")[:2])) != allowed
+    ]
 
 
 def asks_for_the_working_directory(modules: Modules) -> list[str]:
@@ -264,7 +272,11 @@ PLANTED = {
     private_imports: {"config/planted": "from collabench.methods._networks import anything"},
     misplaced: {"planted": "", "fifteenth/__init__": ""},
     too_long: {"core/planted": "\n" * (MOST_LINES + 1)},
-    knows_its_users: {"study/planted": "def f():\n    import snakemake.api"},
+    knows_its_users: {
+        "study/planted": "def f():\n    import snakemake.api",
+        "study/planted_too": "from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry",
+        "data/planted": "import dvc_data",
+    },
     asks_for_the_working_directory: {"data/planted": "import os\nHERE = os.getcwd()"},
     texts_of_the_system: {
         "core/planted": "path.write_text('x', 'utf-8')",

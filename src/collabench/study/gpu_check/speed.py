@@ -271,7 +271,8 @@ def beside(resources: Resources, root: Path) -> Iterator[Check]:
         rates[number] = number * alone / found.train_seconds
         text = f"{configuration.label}: {rates[number]:.2f} times the throughput of one"
         yield Check(part=PART, name=counted(number, "process", "processes"), verdict="note", text=text)
-    yield slots(rates, resources.slots_per_gpu)
+    if rates:
+        yield slots(rates, resources.slots_per_gpu)
 
 
 def slots(rates: Mapping[int, float], most: int) -> Check:
