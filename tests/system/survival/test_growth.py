@@ -203,7 +203,7 @@ def test_hours_that_the_tables_exceed_train_nothing(tmp_path):
 
 def test_of_tables_that_take_longer_run_trains_the_first_looks_that_fit_and_reproduce_nothing(tmp_path):
     """One claim's configurations are measured to take a second a run, those of the other an hour."""
-    folder = growing_project(tmp_path / "project")
+    folder = growing_project(tmp_path / "project", workflow=True)
     finish(folder, "run", "--cores", "1", "--seed", str(study_in(folder).plan.runs[0].seed), **{UNTIL: "1"})
     study = study_in(folder)
     for run in study.plan.of_tables.runs:
@@ -216,7 +216,7 @@ def test_of_tables_that_take_longer_run_trains_the_first_looks_that_fit_and_repr
     assert "the tables alone need about" in finish(folder, "reproduce", "--hours", "0.5", expect=2)
     assert seeds_in(folder) == before
     output = finish(folder, "run", "--cores", "1", "--hours", "0.5")
-    assert "within 0.5 hours:" in output and "the first looks of 1 test, the cheapest first: " in output
+    assert "within 0.5 hours:" in output and "the first looks of 2 tests, the cheapest first: " in output
     assert "runs are missing" in output
     numbers = dict.fromkeys((run.configuration.names["method"] for run in study.plan.runs), 0)
     for run in study.plan.runs:
