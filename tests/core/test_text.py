@@ -14,6 +14,7 @@ from collabench.report.formatting import markdown
 
 def test_one_thing_is_not_called_things():
     assert [counted(number, "run") for number in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]
+    assert [counted(number, "hour") for number in (0.5, 1.0, 1.25)] == ["0.5 hours", "1 hour", "1.25 hours"]
     assert [counted(number, "process", "processes") for number in (1, 2)] == ["1 process", "2 processes"]
 
 

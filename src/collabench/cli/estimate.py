@@ -65,7 +65,7 @@ def describe_estimate(found: Estimate, budget_hours: float | None = None) -> str
         count = sum(cost.measured_runs for cost in found.costs.values())
         text.append(f"All {count} measured runs together: predicted {error:+.1%} of what was measured.")
     if budget_hours is not None:
-        hours = "1 hour" if budget_hours == 1 else f"{budget_hours:g} hours"
+        hours = counted(float(budget_hours), "hour")
         lines = [f"What {hours} on {counted(found.workers, 'process', 'processes')} can train, by table:"]
         for table, seeds in found.seeds_within(budget_hours).items():
             wanted = max(len(cell.seeds) for cell in found.study.plan.cells if cell.table == table)

@@ -284,7 +284,7 @@ def limit_hours(
     if needed <= 3600 * hours:
         return list(wanted)
     tables = (
-        f"the tables alone need about {math.ceil(needed / 36) / 100:g} hours on "
+        f"the tables alone need about {counted(math.ceil(needed / 36) / 100, 'hour')} on "
         f"{counted(available.workers, 'process', 'processes')}, for {counted(len(due), 'run')}"
     )
     all_seconds = seconds | dict.fromkeys(elsewhere, 0.0)
@@ -295,7 +295,7 @@ def limit_hours(
         )
         raise CollabenchError(f"--hours {hours:g}: {tables}; {why}")
     chosen = {run.id for block in found for run in block.runs}
-    print(f"{tables}; within {hours:g} hours: {counted(len(chosen), 'run')}, the first looks of "
+    print(f"{tables}; within {counted(float(hours), 'hour')}: {counted(len(chosen), 'run')}, the first looks of "
           f"{counted(len(found), 'test')}, the cheapest first: "
           f"{', '.join(f'{block.claim.claim} in {block.claim.scope}' for block in found)}", flush=True)  # fmt: skip
     return [run for run in wanted if run.id in chosen]
@@ -304,7 +304,7 @@ def limit_hours(
 def print_open_claims(count: int, hours: float | None) -> None:
     """Say how many claims are undecided and need more seeds."""
     if count:
-        why = f"; no further block of seeds ends within {hours:g} hours" if hours is not None else ""
+        why = f"; no further block of seeds ends within {counted(float(hours), 'hour')}" if hours is not None else ""
         print(f"undecided claims that need more seeds: {count}{why}; collabench plan says which")
 
 

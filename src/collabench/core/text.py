@@ -18,9 +18,10 @@ _MARKDOWN = re.compile(r"[\\`*\[\]<>|]")
 WIDTH = 120
 
 
-def counted(value: int, noun: str, plural: str | None = None) -> str:
-    """``1 run``, ``1,200 runs``. plural: by default the noun and an s."""
-    return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
+def counted(value: float, noun: str, plural: str | None = None) -> str:
+    """``1 run``, ``1,200 runs``, ``0.5 hours``. plural: by default the noun and an s."""
+    number = f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    return f"{number} {noun if value == 1 else plural or noun + 's'}"
 
 
 def printable(text: str) -> str:
