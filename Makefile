@@ -8,7 +8,7 @@ PYTHON ?= python3
 # ARITHMETIC=native: torch's own arithmetic on a processor that lacks what portable arithmetic needs.
 ARITHMETIC ?=
 # TORCH=cpu takes the CPU builds of torch and torchvision, without the gigabytes of CUDA libraries. TORCH=cu126 (or another name of
-# pytorch.org's builds) takes the build for an older driver, TORCH=rocm7.1 one for AMD's GPUs.
+# pytorch.org's builds) takes the build for an older driver, TORCH=rocm7.2 one for AMD's GPUs.
 TORCH ?=
 TORCH_INDEX := https://download.pytorch.org/whl
 
@@ -21,7 +21,7 @@ PYTEST := OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto --dist loadfile -
 QUICKEST := tests/test_architecture.py tests/config tests/papers tests/stats --ignore tests/config/test_no_setting_is_ignored.py
 
 $(ENVIRONMENT): requirements.lock pyproject.toml
-	@case "$(TORCH)" in *[!a-z0-9.]*) false;; ""|cpu|cu[1-9]*|rocm[1-9]*) ;; *) false;; esac || { echo "TORCH=$(TORCH): there are cpu, and pytorch.org's builds such as cu126 and rocm7.1; leave TORCH out for the usual build with CUDA"; exit 2; }
+	@case "$(TORCH)" in *[!a-z0-9.]*) false;; ""|cpu|cu[1-9]*|rocm[1-9]*) ;; *) false;; esac || { echo "TORCH=$(TORCH): there are cpu, and pytorch.org's builds such as cu126 and rocm7.2; leave TORCH out for the usual build with CUDA"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "collabench needs Python 3.11, 3.12 or 3.13, this is " + sys.version.split()[0] + "; choose another: make PYTHON=python3.12 …")'
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python lacks its venv module; mend it with: apt-get install python3-venv"; exit 2; }
 	@test ! -L .venv || { echo ".venv: is a link to $$(readlink .venv), an environment that would be emptied and made again; remove the link, or call make where that environment belongs"; exit 2; }

@@ -18,7 +18,7 @@ from collabench.report.accepted import accept
 from collabench.report.build import build_report
 from collabench.report.comparison import compare_reports
 from collabench.report.html.data import read_everything
-from collabench.report.verification import VERIFIED, load_verified
+from collabench.report.verification import VERIFIED, hashed_text, load_verified
 from collabench.sharing.repeat import TOLERANCE_WITHOUT_SPREAD, temporary_copy
 from collabench.sharing.verify import verify
 from collabench.storage.files import read_json, sha256_of, write_json
@@ -59,6 +59,14 @@ def rewrite(folder: Path, **changes: object) -> None:
     result = read_json(folder / RESULT, Result)
     files = {name: sha256_of(folder / name) for name in result.files}
     write_json(folder / RESULT, result.model_copy(update={"files": files, **changes}))
+
+
+def test_what_was_hashed_is_said_in_numbers_of_things():
+    kinds = ("data sets", "noise files", "results", "logits and weights", "measurements", "report tables")
+    assert hashed_text(dict.fromkeys(kinds, 1)) == (
+        "1 data set, 1 noise file, 1 result, 1 file of logits or weights, 1 measurement, 1 report table"
+    )
+    assert hashed_text({"data sets": 2, "results": 1234}) == "2 data sets, 1,234 results"
 
 
 @pytest.mark.slow

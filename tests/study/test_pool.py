@@ -108,6 +108,23 @@ def test_what_is_there_already_counts_as_that(study, trained_by, state):
     assert getattr(outcome, state) and not outcome.trained
 
 
+def test_runs_that_are_whole_need_no_process_and_are_told_in_one_line(study, trained_by):
+    """Not so a run that has left something over, or whose result is damaged: a process sees to it."""
+    whole, killed, damaged, *others = study.plan.runs
+    write_results(study, [whole, killed, damaged])
+    left_over = study.workspace.checkpoint(killed.id)
+    left_over.parent.mkdir(parents=True, exist_ok=True)
+    left_over.touch()
+    (study.workspace.folder(damaged) / RESULT).write_text("damaged")
+    asked, said, heard = trained_by(study, lambda run_id: "trained"), [], []
+    outcome = pool.train(
+        study, study.plan.runs, TWO_CORES, log=said.append, finished=lambda run, state: heard.append((run.id, state))
+    )
+    assert outcome.done == [whole] and heard[0] == (whole.id, "done")
+    assert sorted(asked) == sorted(run.id for run in (killed, damaged, *others))
+    assert said == [f"1 of {len(study.plan.runs)} runs are already there"]
+
+
 def test_a_full_disk_stops_the_study_and_no_run_is_blamed(study, trained_by):
     def train(run_id: str) -> str:
         raise StorageError("artifacts: cannot be written (No space left on device); free some space")

@@ -102,6 +102,8 @@ def environment(folder: Path, **further: str) -> dict[str, str]:
 
 
 COLLABENCH = [sys.executable, "-c", warm.CODE]
+#: Two processes that share every run.
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "collabench"]
 
 
 def command(*arguments: str) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.support import pretended_gpu
+from tests.support.compilation import FAMILIES
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,3 +46,13 @@ def test_every_method_trains_as_on_the_cpu_and_no_step_waits(device, precision):
     assert {one["name"]: one["losses"] for one in found if one["losses"] > CLOSE[precision]} == {}
     waits = {one["name"]: one["waits"] for one in found if one["waits"] != AN_EPOCHS}
     assert waits == {"ensemble": {}}, "an ensemble does not train; of the others a step waits for the device"
+
+
+def test_compiled_training_has_the_graphs_that_it_has_on_the_cpu(device):
+    done = pretended_gpu.run(device, "tests.support.pretended_gpu.compiled")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {one["family"]: (one["graphs"], one["breaks"]) for one in found} == {
+        family: (graphs, breaks) for family, (*_, graphs, breaks) in FAMILIES.items()
+    }
+    assert {one["family"]: one["losses"] for one in found if one["losses"] > CLOSE["float32"]} == {}

@@ -242,11 +242,15 @@ def _train_in_rounds(
 
 
 def _reporter(watcher: Watcher, runs: int) -> Callable[[Run, str], None]:
+    """Prints a line for each run that became available. Those that were there are counted only."""
     numbers = itertools.count(1)
 
     def finished(one: Run, state: str) -> None:
+        number = next(numbers)
+        if state == "done":
+            return
         print(
-            f"[{next(numbers)}/{runs}] {one.configuration.label}, seed {one.seed}: {state} · {watcher.study_line()}",
+            f"[{number}/{runs}] {one.configuration.label}, seed {one.seed}: {state} · {watcher.study_line()}",
             flush=True,
         )
 
@@ -278,7 +282,10 @@ def limit_hours(
     due = [run for run in due if not (study.workspace.folder(run) / RESULT).exists()]
     if not due:
         return list(wanted)
-    print(f"how long {len(due)} runs of the tables take: measured or timed before, else timed now", flush=True)
+    print(
+        f"how long {counted(len(due), 'run')} of the tables will take: measured or timed before, else timed now",
+        flush=True,
+    )
     seconds = blocks.timed_seconds_of(study, available, due)
     needed = blocks.clock_seconds(due, seconds, available.workers)
     if needed <= 3600 * hours:
@@ -356,4 +363,6 @@ def gc(
     print("".join(f"{path.relative_to(study.workspace.root)}\n" for path in found), end="")
     if not dry_run:
         cleanup.remove(study, found)
-    print(f"{len(found)} entries, {size / 1e6:.1f} MB {'would be removed' if dry_run else 'removed'}")
+    print(
+        f"{counted(len(found), 'entry', 'entries')}, {size / 1e6:.1f} MB {'would be removed' if dry_run else 'removed'}"
+    )

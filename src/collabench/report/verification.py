@@ -5,10 +5,12 @@ The page of all profiles shows it. It holds neither times nor paths, so that the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
 from collabench.core.record import Record
+from collabench.core.text import counted
 from collabench.report.folders import digests_of
 from collabench.storage.files import read_json, write_json
 
@@ -18,6 +20,17 @@ SCHEMA: Final = 1
 #: What became of the report that was built again: its numbers are the accepted ones; they differ; they differ, and the
 #: accepted report was made on another device; it was not built, because files are missing or damaged.
 Rebuilt = Literal["same", "differs", "made elsewhere", "not built"]
+
+
+#: Kinds of files that are hashed again, as the record names them → one of them.
+_ONE = {
+    "data sets": "data set",
+    "noise files": "noise file",
+    "results": "result",
+    "logits and weights": "file of logits or weights",
+    "measurements": "measurement",
+    "report tables": "report table",
+}
 
 
 class Repetition(Record):
@@ -52,6 +65,11 @@ class Verified(Record):
     rebuilt: Rebuilt
     repetitions: tuple[Repetition, ...]
     differences: int
+
+
+def hashed_text(hashed: Mapping[str, int]) -> str:
+    """``1 data set, 18 results``."""
+    return ", ".join(counted(files, _ONE[kind], kind) for kind, files in hashed.items())
 
 
 def load_verified(folder: Path) -> Verified | None:

@@ -15,7 +15,7 @@ from collabench.config.configuration import Run, dataset_key, digest
 from collabench.core.errors import CollabenchError, Log
 from collabench.core.text import counted
 from collabench.report.folders import CONTENT, digests_of
-from collabench.report.verification import Rebuilt, Repetition, Verified, save_verified
+from collabench.report.verification import Rebuilt, Repetition, Verified, hashed_text, save_verified
 from collabench.sharing.repeat import (
     Rerun,
     draw_sample,
@@ -88,7 +88,7 @@ def verify(
     whole_noise = _verify_noise(study, datasets, found)
     results = _verify_results(study, datasets, whole_noise, found)
     found.differences += archives.damaged(study.workspace)
-    log(", ".join(f"{count} {kind}" for kind, count in found.hashed.items()) + " hashed")
+    log(f"{hashed_text(found.hashed)} hashed")
     expected = study.expected
     if len(results) == len(expected) and not found.differences:
         _verify_report(study, found, log, strict)
@@ -102,7 +102,8 @@ def verify(
     others = one_of_each_code(usable, results)
     if others:
         found.notes.append(
-            f"{len(others)} runs stand for code other than the present one; one run of each was trained again"
+            f"some results were made by other versions of the code: {counted(len(others), 'run')}, one of each, "
+            "trained again"
         )
         chosen = [run for run in usable if run in chosen or run in others]
     if len(chosen) < min(sample, len(expected)):

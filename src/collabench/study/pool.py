@@ -17,6 +17,7 @@ from collabench.core.device_errors import kills_for_memory
 from collabench.core.errors import ConfigError, DeviceError, Log, RunFailed
 from collabench.core.processes import end_with_parent
 from collabench.core.resources import Resources
+from collabench.core.text import counted
 from collabench.study.needs import lease_for
 from collabench.study.runner import Outcome, Runner
 from collabench.study.study import Study, load_study
@@ -79,9 +80,9 @@ def train(
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # before the children import torch
     outcome = Outcome()
-    waiting, wanted = list(runs), {run.id for run in runs}
-    failed: set[str] = set()
-    over: set[str] = set()
+    wanted, failed = {run.id for run in runs}, set[str]()
+    over = _add_those_there(Runner(study), runs, outcome, finished, log)
+    waiting = [run for run in runs if run.id not in over]
     attempts = Counter[str]()
     most, killed = resources.workers, kills_for_memory()
     pending: dict[Future[Outcome], tuple[Run, ProcessPoolExecutor]] = {}
@@ -157,6 +158,19 @@ def train(
                 "resume"
             ) from None
     return outcome
+
+
+def _add_those_there(
+    runner: Runner, runs: Sequence[Run], outcome: Outcome, finished: Callable[[Run, str], None], log: Log
+) -> set[str]:
+    """Add the runs that are there already to ``outcome``, without a process for any of them. Returns their ids."""
+    there = [run for run in runs if runner.is_there(run)]
+    if there:
+        log(f"{len(there):,} of {counted(len(runs), 'run')} are already there")
+    for run in there:
+        outcome.done.append(run)
+        finished(run, "done")
+    return {run.id for run in there}
 
 
 def _end_children() -> None:

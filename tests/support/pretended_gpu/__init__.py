@@ -2,8 +2,9 @@
 
 ``pretend.cpp`` registers ``cuda:0`` with torch's dispatcher. Everything above the kernels then behaves as on CUDA:
 device checks, generators, autograd, autocast, pinned copies. What is called is counted: operations, copies between host
-and device, synchronisations. Numbers equal the CPU's apart from rounding. Speed means nothing. NCCL, NVML, CUDA graphs,
-compilation and cuDNN's choices are not there.
+and device, synchronisations. Numbers equal the CPU's apart from rounding. Speed means nothing. ``torch.compile`` makes
+graphs, and a backend of the test's runs them. NCCL is gloo, which refuses two processes on one GPU. NVML, CUDA graphs,
+generated kernels and cuDNN's choices are not there.
 """
 
 from __future__ import annotations

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from collabench.storage.files import read_json
+from collabench.storage.results import Result
 from collabench.study.needs import lease_for
 from collabench.study.study import load_study
 from tests.support import pretended_gpu
-from tests.support.running import COLLABENCH, PROFILE, environment, home, small_project, with_workflow
+from tests.support.running import COLLABENCH, PROFILE, TORCHRUN, environment, home, small_project, with_workflow
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,10 +31,15 @@ def project(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def typed(project) -> Typed:
+def library(tmp_path_factory) -> Path:
+    return pretended_gpu.build(tmp_path_factory.mktemp("pretended"))
+
+
+@pytest.fixture(scope="module")
+def typed(project, library) -> Typed:
     """Run ``collabench`` in the project, on a machine with the pretended GPU."""
     given = environment(project) | {"COLLABENCH_GPU_LEASES": str(project.parent / "leases")}
-    seen = pretended_gpu.surroundings(pretended_gpu.build(project.parent), given)
+    seen = pretended_gpu.surroundings(library, given)
 
     def run(*arguments: str, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -42,6 +49,31 @@ def typed(project) -> Typed:
         return done
 
     return run
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, library) -> Callable[..., list[list[float]]]:
+    """Train runs that two processes share, on a machine with some pretended GPUs: the losses of each."""
+    folder = tmp_path_factory.mktemp("shared")
+
+    def train(gpus: int, said: str) -> list[list[float]]:
+        project = small_project(folder / f"{gpus}" / "project", epochs=2, methods="individual kd")
+        path = project / "params.yaml"
+        path.write_text(path.read_text().replace("short: {", "short: {processes: 2, "))
+        given = environment(project) | {"COLLABENCH_GPU_LEASES": str(project.parent / "leases")}
+        done = subprocess.run(
+            [*TORCHRUN, "run", "-p", PROFILE], cwd=project, capture_output=True, text=True, timeout=500,
+            env=pretended_gpu.surroundings(library, given) | {"PRETENDED_GPUS": str(gpus)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+        assert f"2 processes share every run: {said}" in done.stdout
+        leased = sorted(path.name for path in (project.parent / "leases").glob("*.bytes"))
+        assert leased == [f"gpu-{number}-slot-0.bytes" for number in range(gpus)]
+        found = [read_json(path, Result) for path in sorted(home(project).rglob("result.json"))]
+        assert len(found) == 2
+        return [losses for one in found for losses in one.curves.losses.values()]
+
+    return train
 
 
 def leases(project: Path) -> list[int]:
@@ -65,6 +97,24 @@ def test_the_first_run_trains_on_the_gpu_and_the_next_finds_all_there_and_leases
         path.unlink()
     assert "0 trained, 0 linked, 2 already there, 0 failed" in typed("run", "-p", PROFILE).stdout
     assert leases(project) == []
+
+
+def test_a_build_for_rocm_trains_on_its_gpus_and_says_so(project, typed):
+    rocm = {"PRETENDED_ROCM": "7.1"}
+    said = typed("doctor", **rocm).stdout
+    assert "ok       GPU: 1 on which torch computes" in said and "(ROCm 7.1)" in said
+    run = typed("run", "-p", PROFILE, "--set", "recipes.short.epochs=3", **rocm)
+    assert "GPU 0 (up to" in run.stdout and "(ROCm 7.1)" in run.stdout
+    assert "2 trained, 0 linked, 0 already there, 0 failed" in run.stdout
+
+
+def test_processes_that_share_runs_have_a_gpu_each_and_without_gpus_the_same_build_uses_the_cpu(shared):
+    """The pretended NCCL refuses processes that see the same GPU, or more than one."""
+    there = shared(2, "a GPU each of 0, 1")
+    here = shared(0, "on the CPU, one thread each")
+    assert len(there) == len(here) == 3
+    for of_gpus, of_cpu in zip(there, here, strict=True):
+        assert of_gpus == pytest.approx(of_cpu, abs=1e-2)
 
 
 def test_reproduce_trains_on_the_gpu_in_jobs_and_its_report_names_the_gpu(project, typed):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -16,9 +15,8 @@ import pytest
 from collabench.storage.files import read_json
 from collabench.storage.results import Measured
 from tests.support.kills import SECONDS_TO_DIE, assert_whole, wait_for_training
-from tests.support.running import PROFILE, Started, contents, differing, home, left_over, small_project
+from tests.support.running import PROFILE, TORCHRUN, Started, contents, differing, home, left_over, small_project
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "collabench"]
 #: Who is killed, in this order: ``0`` leads and writes, ``1`` follows.
 KILLS = (("1", signal.SIGKILL), ("0", signal.SIGTERM), ("torchrun", signal.SIGKILL), ("all", signal.SIGKILL))
 

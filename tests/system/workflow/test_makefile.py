@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -14,6 +15,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 
+from collabench.study.gpu_check.facts import OLDEST_DRIVER
 from tests.support.project import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -157,12 +159,21 @@ def test_another_build_of_torch_than_there_is_is_named_before_anything_is_instal
     done = make(folder, "reproduce", f"TORCH={build}")
     assert done.returncode == 2
     assert done.stdout == (
-        f"TORCH={build}: there are cpu, and pytorch.org's builds such as cu126 and rocm7.1; leave TORCH out for the "
+        f"TORCH={build}: there are cpu, and pytorch.org's builds such as cu126 and rocm7.2; leave TORCH out for the "
         "usual build with CUDA\n"
     )
 
 
-@pytest.mark.parametrize("build", ["cpu", "cu126", "rocm7.1"])
+def test_the_page_names_the_builds_and_drivers_of_the_pinned_version():
+    """Another version of torch has other builds: its release matrix must be read again."""
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    (pinned,) = re.findall(r"^torch==(\d+\.\d+)\.", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert f"For torch {pinned}, the pinned version, PyTorch's release" in page
+    drivers = dict(re.findall(r"by CUDA (\d+)\.\d.* \| (\d+) or later \|", page))
+    assert drivers == {major: str(OLDEST_DRIVER[int(major)]) for major in ("12", "13")}
+
+
+@pytest.mark.parametrize("build", ["cpu", "cu126", "rocm7.2"])
 def test_a_build_of_torch_comes_from_its_own_index(folder, build):
     (folder / ".venv" / "installed").unlink()
     done = make(folder, "--dry-run", "test", f"TORCH={build}")

@@ -11,6 +11,7 @@ from collabench.report.html.data import Everything, as_script, page_data
 from collabench.report.html.papers import papers_data
 from collabench.report.html.static import paper_bars, reproducible, verdict_lines
 from collabench.report.standing import SYMBOLS
+from collabench.report.verification import hashed_text
 from collabench.storage.files import write_atomically
 
 #: The page, and the parts of it that need no script of their own.
@@ -44,7 +45,7 @@ def render(everything: Everything) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "counted": counted}
+    environment.filters |= {"number": number, "counted": counted, "hashed_text": hashed_text}
     shown = {
         "lead": everything.lead,
         "problems": list(everything.found.problems),

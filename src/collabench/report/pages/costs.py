@@ -10,7 +10,7 @@ import pandas
 
 from collabench.config.configuration import PARTS, Run
 from collabench.config.plan import Cell
-from collabench.core.text import markdown_text
+from collabench.core.text import counted, markdown_text
 from collabench.report.collect import Collected, training_seconds
 from collabench.report.content import Condition, Report
 from collabench.report.folders import OVERVIEW
@@ -62,7 +62,7 @@ def _machines(collected: Collected) -> list[str]:
     measured = list(collected.measured.values())
     if not measured:
         return [f"No run was {NOT_MEASURED.removeprefix('not ')}."]
-    devices = sorted({f"{m.device} ({m.device_type}, {m.threads} threads)" for m in measured})
+    devices = sorted({f"{m.device} ({m.device_type}, {counted(m.threads, 'thread')})" for m in measured})
     versions = sorted({f"{name} {version}" for m in measured for name, version in m.versions.items()})
     commits = sorted({m.commit_text for m in measured})
     hours = sum(m.train_seconds + m.evaluate_seconds for m in measured) / 3600

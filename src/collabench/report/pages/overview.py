@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from collabench.config.configuration import READINGS
-from collabench.core.text import markdown_text
+from collabench.core.text import counted, markdown_text
 from collabench.report import titles
 from collabench.report.collect import Collected
 from collabench.report.content import Condition, Ranks, Report, Table
@@ -69,12 +69,12 @@ def _grown(report: Report) -> list[str]:
     """What claims have needed beyond the tables, and what they still need."""
     lines = []
     if report.further_runs:
-        lines.append(f"{report.further_runs} further runs, with seeds that no table shows, decide claims.")
+        further = counted(report.further_runs, "further run")
+        lines.append(f"{further}, with seeds that no table shows, decide claims.")
     if report.open_tests:
-        number = "1 test" if report.open_tests == 1 else f"{report.open_tests} tests"
         lines.append(
-            f"The study was stopped before the next look of {number} on claims: `collabench reproduce -p "
-            f"{report.profile}` goes on."
+            f"The study was stopped before the next look of {counted(report.open_tests, 'test')} on claims: "
+            f"`collabench reproduce -p {report.profile}` goes on."
         )
     return [" ".join(lines)] if lines else []
 
@@ -84,13 +84,14 @@ def _overview(
 ) -> str:
     configurations = {cell.configuration.id for cell in collected.plan.cells}
     seeds = sorted({len(cell.seeds) for cell in collected.plan.cells})
-    each = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    each = counted(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     lines = [
         f"# Report of the profile `{report.profile}`" + (" (partial)" if report.partial else ""),
         *_missing(report),
         *lead,
         f"{report.description[0].upper()}{report.description[1:].rstrip('.')}.",
-        f"{report.runs} training runs: {len(configurations)} configurations with {each} seeds each. Errors are test "
+        f"{counted(report.runs, 'training run')}: {counted(len(configurations), 'configuration')} with {each} each. "
+        "Errors are test "
         "errors after the last epoch in percent, means over seeds; in brackets the difference to the baseline in "
         "percentage points, paired by seed (negative is lower error).",
         *_grown(report),

@@ -63,7 +63,14 @@ def capability(found: tuple[int, int], built: list[str], hip: str | None) -> Che
     kernels = [tuple(map(int, re.fullmatch(r"sm_(\d+)(\d)[af]?", one).groups())) for one in built if one[:3] == "sm_"]  # type: ignore[union-attr] # torch's names
     compiled = [tuple(map(int, re.findall(r"(\d+)(\d)", one)[0])) for one in built if one.startswith("compute_")]
     good = any(k[0] == major and k[1] <= minor for k in kernels) or any(c <= found for c in compiled)
-    mend = "" if good else ": install a build of torch that has kernels for it"
+    mend = (
+        ""
+        if good
+        else (
+            ": install a build of torch that has kernels for it (make clean-env reproduce TORCH=cu126 for 5.0 to 9.0, "
+            "without TORCH for 7.5 to 12.0)"
+        )
+    )
     return judged(PART, "capability", good, f"{major}.{minor}; torch has {', '.join(built)}{mend}")
 
 

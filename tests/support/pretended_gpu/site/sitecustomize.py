@@ -1,6 +1,7 @@
 """With this folder on its path, every Python process that has the pretended GPU sees it as soon as it imports torch.
 
-So commands can be run as on a machine with one GPU, and so can the processes that they start.
+So commands can be run as on a machine with one GPU, and so can the processes that they start. $PRETENDED_GPUS is the
+number of GPUs; $PRETENDED_ROCM makes torch a build for this version of ROCm.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ class _AfterTorch(importlib.abc.MetaPathFinder):
 
         def run_and_pretend(module: ModuleType) -> None:
             run(module)
-            module.version.cuda = "13.0"
+            if rocm := os.environ.get("PRETENDED_ROCM"):  # AMD's GPUs have the names of CUDA's in torch
+                module.version.hip = rocm
+            else:
+                module.version.cuda = "13.0"
             from tests.support.pretended_gpu import device
 
             assert device.MEMORY
