@@ -20,7 +20,7 @@ def train(study: Study, resources: Resources, run: Callable[[Study], int], log: 
     """Train the study round by round, until its claims need nothing more or the hours are over.
 
     run: schedules the jobs of one round; its exit code. Returns the first code that is not 0. Claims that need no
-    failed run go on all the same. On a host that has a part of the study, the rounds end when another part's results
+    failed run continue all the same. On a host that has a part of the study, the rounds end when another part's results
     are needed.
     """
     number, worst, begun = 0, 0, set[str]()

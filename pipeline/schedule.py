@@ -88,7 +88,7 @@ def _run(study: Study, *, resources: Resources, target: str, further: Sequence[s
         if killed == earlier or (gpu or cores) == 1:
             break
         cores, gpu = max(1, cores // 2), gpu and max(1, gpu // 2)
-        log(f"memory ran out, and the system killed processes: their runs go on, {gpu or cores} at a time")
+        log(f"memory ran out, and the system killed processes: their runs resume, {gpu or cores} at a time")
     if code == 0 and not dry:
         plan.require_complete(study, [target])
     return code

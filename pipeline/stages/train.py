@@ -1,6 +1,6 @@
 """Train the seeds of one job that are missing, on one thread or one GPU, leased or allocated.
 
-A process that is short of memory, or whose GPU fails, is replaced by a fresh one, in which the job goes on: on a GPU up
+A process that is short of memory, or whose GPU fails, is replaced by a fresh one, in which the job resumes: on a GPU up
 to three times, with a larger lease each time; on the CPU once, beside no other job of the study. A cluster sends the
 job elsewhere instead.
 """
@@ -52,7 +52,7 @@ def train(profile: str, job_id: str) -> int:
         if not here:
             raise
         check_attempts(error, attempt + 1, alone=error.shortage and alone and not resources.gpus)
-        log(f"{error}; it goes on in another process" + ("" if resources.gpus else ", when no other job trains"))
+        log(f"{error}; it resumes in another process" + ("" if resources.gpus else ", when no other job trains"))
         further = resources if error.shortage else resources.with_last(error.gpu)
         _begin_again([profile, job_id], further.environment() | {_ATTEMPT: str(attempt + 1)})
     if outcome.failed:

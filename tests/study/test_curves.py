@@ -203,7 +203,7 @@ def test_a_tool_that_fails_is_one_line_and_the_run_goes_on(tmp_path, monkeypatch
     told = []
     study, run, folder, _ = trained(tmp_path / "with", monkeypatch, "trackio,tensorboard", told.append)
     warnings = [line for line in told if line.startswith("warning: ")]
-    assert warnings == [f"warning: COLLABENCH_LOG=trackio: OSError: the tool is away; {run.id} goes on without it"]
+    assert warnings == [f"warning: COLLABENCH_LOG=trackio: OSError: the tool is away; {run.id} continues without it"]
     assert len(events(study, run)["test_error"]) == 2, "the other tool goes on"
     _, _, plain, _ = trained(tmp_path / "without", monkeypatch, None)
     assert files(plain) == files(folder)

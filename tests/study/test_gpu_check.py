@@ -143,7 +143,7 @@ def test_a_training_that_ignores_its_checkpoint_does_not_count_as_resumed(two_ca
         raise ResultError("damaged checkpoint")
 
     monkeypatch.setattr(loop.checkpoint, "load", damaged)
-    with pytest.raises(RuntimeError, match="did not go on from its checkpoint"):
+    with pytest.raises(RuntimeError, match="did not resume from its checkpoint"):
         list(numbers.bytes_(CPU_AS_GPU))
 
 

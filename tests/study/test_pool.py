@@ -155,7 +155,7 @@ def test_a_run_whose_machine_fails_goes_on_in_another_process_and_nothing_else_i
     tried = [one for one in processes if unlucky in one]
     assert len(tried) == 2 and unlucky in (tried[0][-1], tried[1][-1]), "it failed as its process's last"
     assert {run_id: asked.count(run_id) for run_id in asked if asked.count(run_id) > 1} == {unlucky: 2}
-    assert said == [f"{error}; it goes on in another process"]
+    assert said == [f"{error}; it resumes in another process"]
     assert not list(study.workspace.state.glob("failures/*"))
 
 
@@ -173,7 +173,7 @@ def test_a_process_that_linux_killed_for_memory_is_a_shortage(study, trained_by,
     outcome = pool.train(study, study.plan.runs, TWO_CORES, log=said.append)
     assert len(outcome.trained) == len(study.plan.runs) and asked.count(unlucky) == 2
     assert said == [
-        f"short of memory while {unlucky} was trained (the system killed its process); it goes on in another process"
+        f"short of memory while {unlucky} was trained (the system killed its process); it resumes in another process"
     ]
 
 

@@ -183,7 +183,7 @@ def _main() -> None:
         # typer turns Ctrl-C into this exit without a message
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
             raise
-        print("collabench: interrupted; start again to go on", file=sys.stderr)
+        print("collabench: interrupted; start again to resume", file=sys.stderr)
         sys.exit(_INTERRUPTED)
     except CollabenchError as error:
         print(f"collabench: error: {error}", file=sys.stderr)

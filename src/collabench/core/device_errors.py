@@ -1,4 +1,4 @@
-"""Errors that say that a machine or a GPU could not go on. No run is blamed for them."""
+"""Errors that say that a machine or a GPU could not continue. No run is blamed for them."""
 
 from __future__ import annotations
 

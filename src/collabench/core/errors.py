@@ -53,7 +53,7 @@ class RunFailed(CollabenchError):
 
 
 class DeviceError(CollabenchError):
-    """The machine or a GPU could not go on with a run, which is not to blame. The process that raises it must end.
+    """The machine or a GPU could not continue a run, which is not to blame. The process that raises it must end.
 
     shortage: whether memory ran out. gpu: the GPU's name as in CUDA_VISIBLE_DEVICES; None on a CPU.
     """

@@ -152,7 +152,7 @@ def _opened(path: Path) -> Iterator[tuple[tarfile.TarFile, list[tarfile.TarInfo]
             raise ResultError("checksum differs")
         _pack(_Same(file), digest, ((one.name, one.size, io.BytesIO(_content(archive, one))) for one in members))
         if file.read(1):
-            raise ResultError("it goes on after its end")
+            raise ResultError("it has content after its end")
         _check_origin(archive, members, path)
         yield archive, members
 

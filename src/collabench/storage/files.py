@@ -26,8 +26,8 @@ T = TypeVar("T", bound=Record)
 
 #: Why files cannot be written → what to do about it.
 UNWRITABLE = {
-    errno.ENOSPC: "free some space and start again to go on",
-    errno.EDQUOT: "free some space and start again to go on",
+    errno.ENOSPC: "free some space and start again to resume",
+    errno.EDQUOT: "free some space and start again to resume",
     errno.EROFS: "the folder must be writable",
     errno.EACCES: "the folder must be writable",
     errno.EPERM: "the folder must be writable",

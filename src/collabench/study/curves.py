@@ -2,7 +2,7 @@
 
 A tool gets the figures of an epoch when the epoch has ended: the terms of the loss, the learning rate, and the errors
 in percent where the epoch was evaluated. Nothing is read back, so that results and ids do not depend on it. If a tool
-fails, one line says so and the run goes on without it.
+fails, one line says so and the run continues without it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _TensorBoard:
     def __init__(self, run: Run, folder: Path, profile: str, begun: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # epochs that were logged and lost, since the run goes on from an older checkpoint, are purged
+        # epochs that were logged and lost, since the run resumes from an older checkpoint, are purged
         place = folder / "tensorboard" / run.configuration.id / f"seed-{run.seed}"
         self._writer: Any = SummaryWriter(str(place), purge_step=begun + 1)
 
@@ -151,14 +151,14 @@ def logging(run: Run, folder: Path, profile: str, log: Log) -> Iterator[Callable
         except Exception as error:  # a tool can raise anything, and is no part of the run
             failed.add(name)
             open_tools.pop(name, None)
-            log(one_line(f"warning: {CHOICE}={name}: {_why(name, error)}; {run.id} goes on without it"))
+            log(one_line(f"warning: {CHOICE}={name}: {_why(name, error)}; {run.id} continues without it"))
 
     def begin(name: str, begun: int) -> None:
         open_tools[name] = TOOLS[name](run, folder, profile, begun)
 
     def after_epoch(history: History) -> None:
         for name in names:
-            if name not in open_tools and name not in failed:  # now it is known where the run goes on
+            if name not in open_tools and name not in failed:  # now it is known where the run resumes
                 attempt(name, lambda name=name: begin(name, history.epoch - 1))  # type: ignore[misc]
         values = values_of(history)
         for name, writer in list(open_tools.items()):

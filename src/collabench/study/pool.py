@@ -72,7 +72,7 @@ def train(
     state: done, trained, linked or failed.
 
     A process that is short of memory, or whose GPU fails, ends; where memory runs out altogether, Linux kills it. Its
-    run goes on in another process: on another GPU if there is one, and beside fewer processes after a shortage.
+    run resumes in another process: on another GPU if there is one, and beside fewer processes after a shortage.
 
     Raises RunFailed if a worker process is killed from outside; StorageError if the disk is full or read-only, and
     DeviceError if a run finds no memory alone or was tried :data:`ATTEMPTS` times (both after the runs in progress have
@@ -136,7 +136,7 @@ def train(
                             most = max(1, most - 1)
                         else:
                             resources = resources.with_last(error.gpu)
-                        log(f"{error}; it goes on in another process")
+                        log(f"{error}; it resumes in another process")
                         waiting.insert(0, run)
                         continue
                     del pending[future]
@@ -190,4 +190,4 @@ def check_attempts(error: DeviceError, number: int, *, alone: bool) -> None:
         if error.shortage
         else "collabench doctor --gpu examines the GPUs"
     )
-    raise DeviceError(f"{error}; {tried}; {mend}; no run is recorded as failed, start again to go on") from None
+    raise DeviceError(f"{error}; {tried}; {mend}; no run is recorded as failed, start again to resume") from None

@@ -158,7 +158,7 @@ class Runner:
                 raise _no_fault_of(run, error, device) from None
             if isinstance(error, OSError):
                 place, said = error.filename or run.id, error.strerror or error
-                raise StorageError(f"{place}: {said}; {run.id} goes on at the next start") from None
+                raise StorageError(f"{place}: {said}; {run.id} resumes at the next start") from None
             reason = " ".join(str(error).split()) or type(error).__name__
             if not isinstance(error, CollabenchError):
                 reason = f"{type(error).__name__}: {reason}{place_in_own_code(error, run.configuration)}"
@@ -350,7 +350,7 @@ def _compare_with_record(folder: Path, run: Run, before: Result, log: Log) -> No
 
 
 def _no_fault_of(run: Run, error: Exception, device: str | None) -> DeviceError:
-    """The error of a machine, or of the leased GPU, that could not go on with a run."""
+    """The error of a machine, or of the leased GPU, that could not continue a run."""
     shortage, said = is_shortage_of_memory(error), " ".join(str(error).split())[:200] or type(error).__name__
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES") if device == "cuda" else None
     what = "short of memory" if shortage else "the GPU failed"

@@ -7,7 +7,7 @@ balanced by the work that the tables imply: images of all epochs and seeds times
 method's additional work is not counted.
 
 A claim that compares configurations of several parts is decided where all of their results are. A host that has
-imported the others' results goes on with its part of what the claims then need.
+imported the others' results continues with its part of what the claims then need.
 """
 
 from __future__ import annotations

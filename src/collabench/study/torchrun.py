@@ -132,9 +132,9 @@ class _Parted(BaseException):
 def _ended(run: Run, cause: BaseException | None) -> RunFailed:
     reason = str(cause) if isinstance(cause, CollabenchError) else f"{type(cause).__name__}: {cause}"
     return RunFailed(
-        f"process {os.environ.get('RANK')} of {distributed.launched_world()} cannot go on with {run.id}: "
+        f"process {os.environ.get('RANK')} of {distributed.launched_world()} cannot continue {run.id}: "
         f"{reason[:300]}; once "
-        "mended, start again to go on from the last checkpoint"
+        "mended, start again to resume from the last checkpoint"
     )
 
 

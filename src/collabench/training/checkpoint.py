@@ -3,7 +3,7 @@
 File format: the SHA-256 of the rest in hexadecimal digits, a newline, then torch's own format. It is read with
 ``weights_only``, so that code in a checkpoint is never executed. It contains the state and the version of its form.
 
-Writing takes seconds for large networks, so training goes on meanwhile: a :class:`Writer` copies the state and leaves
+Writing takes seconds for large networks, so training continues meanwhile: a :class:`Writer` copies the state and leaves
 the rest to a thread. On a GPU training's own stream only clones the state, which takes a millisecond; the slow way to
 the host is taken on a stream beside it.
 """

@@ -43,7 +43,7 @@ def compiled_sizes(sizes: Sequence[int]) -> frozenset[int]:
 def compiling(recipe: RecipeConfig) -> Iterator[None]:
     """The context of a whole run: what a process compiled before has no influence.
 
-    Raises RunFailed if torch would silently go on uncompiled, because there are too many graphs.
+    Raises RunFailed if torch would silently continue uncompiled, because there are too many graphs.
     """
     if not recipe.compile:
         yield

@@ -100,7 +100,7 @@ def test_on_one_machine_what_linux_killed_for_memory_goes_on_with_fewer_jobs(stu
     code = schedule._run(study, resources=Resources(8, (), 1, "a test"), target="train", further=())
     assert code == 1, "the last time nothing was killed: the jobs failed by themselves"
     assert [one[one.index("--cores") + 1] for one in asked] == ["8", "4", "2"]
-    assert "their runs go on, 4 at a time" in capsys.readouterr().out
+    assert "their runs resume, 4 at a time" in capsys.readouterr().out
 
 
 def test_the_last_job_alone_is_not_tried_for_ever(study, submitted, monkeypatch):

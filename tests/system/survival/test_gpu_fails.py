@@ -92,4 +92,4 @@ def test_a_job_that_was_short_of_memory_goes_on_with_a_larger_lease(project, job
     assert len({process for process, _, _ in tries}) == 1, "the process is replaced, as its parent waits for it"
     leases = [int(lease) for _, _, lease in tries[:3]]
     assert leases[1] == 2 * leases[0] and leases[2] == 4 * leases[0] and not failures(project)
-    assert done.stdout.count("it goes on in another process") == 2
+    assert done.stdout.count("it resumes in another process") == 2

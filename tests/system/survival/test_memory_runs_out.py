@@ -110,7 +110,7 @@ def test_a_job_that_found_no_memory_waits_until_no_other_trains_and_goes_on(proj
     )  # fmt: skip
     assert other.stdout.readline() == "trains\n"
     job = start(project, 1)
-    assert "it goes on in another process, when no other job trains" in job.stdout.readline()
+    assert "it resumes in another process, when no other job trains" in job.stdout.readline()
     time.sleep(4)
     assert job.poll() is None and tries(project) == [1], "it waits"
     end.touch()

@@ -118,7 +118,7 @@ def test_an_interrupted_run_ends_at_once_in_one_line(tmp_path, group):
         assert started.wait(20) == 130, started.output
         assert not started.wait_for_the_end_of_all(SECONDS_TO_DIE)
         assert "Traceback" not in started.output
-        assert started.output.splitlines().count("collabench: interrupted; start again to go on") == 1, started.output
+        assert started.output.splitlines().count("collabench: interrupted; start again to resume") == 1, started.output
     finally:
         started.kill_all()
     assert_whole(folder)  # no failure is recorded, either

@@ -74,7 +74,7 @@ def _grown(report: Report) -> list[str]:
     if report.open_tests:
         lines.append(
             f"The study was stopped before the next look of {counted(report.open_tests, 'test')} on claims: "
-            f"`collabench reproduce -p {report.profile}` goes on."
+            f"`collabench reproduce -p {report.profile}` continues it."
         )
     return [" ".join(lines)] if lines else []
 

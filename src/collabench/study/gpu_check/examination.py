@@ -29,7 +29,7 @@ ON_A_GPU: dict[str, Callable[[Resources], Iterator[Check]]] = {
 def examine_gpu(resources: Resources, root: Path) -> Iterator[Check]:
     """Every check of the first of these GPUs, as it is found. root: the project's folder.
 
-    An error in a part is a failed check of that part, and the other parts go on.
+    An error in a part is a failed check of that part, and the other parts continue.
     """
     for name in ON_A_GPU:
         yield from _in_a_process(name, resources, root)

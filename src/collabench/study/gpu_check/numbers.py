@@ -158,7 +158,7 @@ def _interrupted(configuration: Configuration, device: torch.device) -> Trained:
         else:
             raise RuntimeError("the training ended before it was interrupted")
     if not resumed.measured.resumed:  # the bytes of a training that began again would show nothing
-        raise RuntimeError("the training did not go on from its checkpoint, and began again")
+        raise RuntimeError("the training did not resume from its checkpoint, but began again")
     return resumed
 
 
