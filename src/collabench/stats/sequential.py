@@ -190,7 +190,7 @@ def is_futile(hypothesis: Hypothesis, tests: Sequence[Paired], design: Design, f
     """Whether the last look would decide nothing at any truth within one standard error of the estimates.
 
     tests: the parts at a look. The last look's interval is taken to lie around the truth, with today's spread. Without
-    a spread nothing is said. The stop is non-binding: continuing all the same would not raise the rate of wrong verdicts.
+    a spread nothing is said. The stop is non-binding: to continue would not raise the rate of wrong verdicts.
     """
     last = len(design.looks)
     supportable, refutable = True, False
