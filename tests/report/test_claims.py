@@ -337,7 +337,7 @@ def test_the_page_says_of_each_undecided_test_why_and_what_it_would_take(study):
         claim(id="part", compare=compare(decided, pair), smallest_effect=0.5),
         claim(id="decided", compare=compare(decided)),
     )
-    lines = "\n\n".join(undecided.section(found)).splitlines()
+    lines = "\n\n".join(undecided.section(found, lambda scope: f"where {scope.scope} is")).splitlines()
     assert re.sub(r"[^a-z ]", "", undecided.TITLE.lower()).replace(" ", "-") == undecided.ANCHOR
     rows = {line.split("]")[0][3:]: line.split("|") for line in lines if line.startswith("| [")}
     assert rows.keys() == {"small", "spread", "part"}
@@ -346,11 +346,12 @@ def test_the_page_says_of_each_undecided_test_why_and_what_it_would_take(study):
         seeds = {part.compared: part.seeds_needed for part in scope.parts}["label-smoothing against individual"]
         cells = [cell.strip() for cell in rows[name]]
         assert "label-smoothing against individual" in cells and f"{seeds:,}" in cells and why in cells
+        assert f"where {scope.scope} is" in cells
 
 
 def test_without_an_interval_seeds_are_too_few_and_a_report_without_undecided_tests_has_no_such_section(study):
     everything = evaluated(study, claim(compare=compare(("simple-2", "individual"))))
-    assert undecided.section(everything) == [] and undecided.TITLE not in page(everything, {})
+    assert undecided.section(everything, str) == [] and undecided.TITLE not in page(everything, {})
     part = everything.claims[0].scopes[0].parts[0]
     alone = part.model_copy(update={"n": 1, "low": None, "high": None, "verdict": "inconclusive"})
     assert undecided.why(everything.claims[0].scopes[0], alone) == undecided.FEW

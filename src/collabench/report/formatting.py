@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,13 @@ def plainly_printable(value: Any) -> Any:
     return [plainly_printable(child) for child in value] if isinstance(value, list | tuple) else value
 
 
-def markdown(frame: Frame, *, unbroken: bool = False) -> str:
-    """A markdown table; all but the first column aligned to the right.
+def markdown(frame: Frame, *, words: Collection[str] = (), unbroken: bool = False) -> str:
+    """A markdown table. Its first column and those that are named in ``words`` are aligned to the left, all others to
+    the right.
 
     unbroken: no line ends between a number and its spread or interval, whatever the width of the page.
     """
-    alignment = ("left",) + ("right",) * (frame.shape[1] - 1)
+    alignment = ["left" if place == 0 or name in words else "right" for place, name in enumerate(frame.columns)]
     frame = safe_cells(frame)
     if unbroken:
         frame = frame.rename(columns=_unbroken).map(_unbroken)

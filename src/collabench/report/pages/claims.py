@@ -85,7 +85,7 @@ def overview(results: ClaimReport, costs: ClaimReport) -> list[str]:
             *_caveats(results),
             *(
                 [f"Why tests are undecided, test by test: [{PAGE}]({PAGE}#{undecided.ANCHOR})."]
-                if undecided.section(results)
+                if undecided.is_needed(results)
                 else []
             ),
         ]
@@ -155,12 +155,16 @@ def _shared(report: ClaimReport) -> list[str]:
     return [piece for piece in pieces[0] if all(piece in others for others in pieces)] if pieces else []
 
 
+def _own_pieces(scope: ScopeVerdict, shared: Sequence[str]) -> list[str]:
+    return [piece for piece in _pieces(scope) if piece not in shared]
+
+
 def _verdicts(claim: ClaimVerdict, shared: Sequence[str]) -> str:
     """``**refuted**, analogue (20 % uniform noise; clean labels)``: each verdict with what is not common to all scopes;
     with the methods, where each is a test: ``**open**: simple-2 and simple-4 against individual (clean labels)``."""
     grouped: dict[str, dict[str, list[str]]] = {}
     for scope in claim.scopes:
-        own = [piece for piece in _pieces(scope) if piece not in shared]
+        own = _own_pieces(scope, shared)
         own += ["hypothesis younger than its runs"] if scope.declared_after_runs and claim.unit else []
         places = grouped.setdefault(f"**{scope.state}**" + (", analogue" if scope.is_analogue else ""), {})
         places.setdefault(", ".join(own), []).extend([scope.compared] if scope.compared is not None else [])
@@ -221,7 +225,7 @@ def page(report: ClaimReport, abouts: Mapping[str, About]) -> str:
             if one.paper == paper
         ]
         lines += ["Also stated, and decided by no comparison of runs:", "\n".join(untested)] if untested else []
-    lines += undecided.section(report)
+    lines += undecided.section(report, lambda scope: ", ".join(_own_pieces(scope, shared)))
     lines.append("---")
     for claim in report.here():
         lines += _claim(claim)
@@ -260,7 +264,7 @@ def _scope(claim: ClaimVerdict, scope: ScopeVerdict) -> list[str]:
     for column in ("Sign-flip p", "Published", "Seeds needed"):
         if (frame[column] == NOTHING).all():
             frame = frame.drop(columns=column)
-    return [*lines, markdown(frame)]
+    return [*lines, markdown(frame, words=["Verdict"])]
 
 
 def _about_look(claim: ClaimVerdict, scope: ScopeVerdict) -> list[str]:

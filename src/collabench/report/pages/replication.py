@@ -95,18 +95,17 @@ def _test(test: RepeatedTest) -> list[str]:
     ]
     if not test.effects:
         return lines
+    answers = ("Same sign", "In the first interval", "As predicted")
     rows = [
         {
             "Compared": effect.compared,
             "First [95 % interval]": _interval(effect.first.estimate, effect.first.low, effect.first.high),
             "Now [95 % interval]": _interval(effect.estimate, effect.low, effect.high),
-            "Same sign": _yes(effect.same_sign),
-            "In the first interval": _yes(effect.inside),
-            "As predicted": _yes(effect.predicted),
+            **dict(zip(answers, map(_yes, (effect.same_sign, effect.inside, effect.predicted)), strict=True)),
         }
         for effect in test.effects
     ]
-    return [*lines, markdown(pandas.DataFrame(rows))]
+    return [*lines, markdown(pandas.DataFrame(rows), words=answers)]
 
 
 def _interval(estimate: float, low: float, high: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pandas
 
@@ -14,6 +14,9 @@ ANCHOR = "why-tests-are-undecided-and-what-they-would-take"
 
 SMALL, SPREAD, FEW = "effect too small", "spread too large", "too few seeds yet"
 
+#: Columns of words; the others hold numbers.
+_WORDS = ("Where", "Compared", "State", "Why")
+
 _HOW = f"""\
 **{SMALL.capitalize()}**: the estimate lies inside the smallest effect of interest, on either side of zero. For either
 verdict half of the interval then has to be narrower than that effect. **{SPREAD.capitalize()}**: the estimate lies
@@ -22,13 +25,20 @@ outside it, and the interval is too wide for a verdict. “No worse” has a mar
 its last look has will probably stay undecided. Of several comparisons the one that needs most seeds is shown."""
 
 
-def section(report: ClaimReport) -> list[str]:
-    """The section's paragraphs: one row for each test that is undecided; empty if there is none, or for costs, whose
-    tests have one look."""
-    if report.kind == "costs":
+def is_needed(report: ClaimReport) -> bool:
+    """Whether a test is undecided. Tests of costs have one look."""
+    return report.kind != "costs" and any(True for _ in _undecided(report))
+
+
+def section(report: ClaimReport, where: Callable[[ScopeVerdict], str]) -> list[str]:
+    """The section's paragraphs: one row for each test that is undecided; empty unless :func:`is_needed`.
+
+    where: what a scope does not share with all others, in words.
+    """
+    if not is_needed(report):
         return []
-    rows = [_row(claim, scope) for claim, scope in _undecided(report)]
-    return [f"## {TITLE}", _HOW, markdown(pandas.DataFrame(rows))] if rows else []
+    rows = [_row(claim, scope, where(scope)) for claim, scope in _undecided(report)]
+    return [f"## {TITLE}", _HOW, markdown(pandas.DataFrame(rows), words=_WORDS)]
 
 
 def _undecided(report: ClaimReport) -> Iterator[tuple[ClaimVerdict, ScopeVerdict]]:
@@ -53,13 +63,13 @@ def hardest(scope: ScopeVerdict) -> PartVerdict:
     return max(parts, key=lambda part: (part.seeds_needed is None, part.seeds_needed or 0))
 
 
-def _row(claim: ClaimVerdict, scope: ScopeVerdict) -> dict[str, str]:
+def _row(claim: ClaimVerdict, scope: ScopeVerdict, where: str) -> dict[str, str]:
     part = hardest(scope)
     decimals = 4 if "per point" in claim.unit else 2
     needed = f"{part.seeds_needed:,}" if part.seeds_needed is not None else part.note or NOTHING
     return {
         "Test": f"[{claim.id}](#{claim.id})",
-        "Scope": scope.scope,
+        "Where": where or NOTHING,
         "Compared": part.compared.partition(":")[0],  # of a mean without the comparisons, which stand with the test
         "State": scope.state,
         "Estimate": number(part.estimate, decimals, signed=True),
