@@ -43,7 +43,7 @@ def write_costs(folder: Path, report: Report, collected: Collected) -> None:
             for column in ("train_seconds", "images_per_second", "peak_memory_bytes"):
                 costs[f"{column}_relative"] = np.nan if reference.empty else costs[column] / reference[column].iloc[0]
             frames.append(costs.assign(**condition.names, table=table.name))
-            lines += [f"### {markdown_text(condition.title)}", markdown(_readable(costs))]
+            lines += [f"### {markdown_text(condition.title)}", markdown(_readable(costs), words=["Device"])]
             points = _points(condition, costs)
             if points:
                 name = figures.file_name(table.name, condition.key, "gain-against-cost")
