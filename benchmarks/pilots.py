@@ -66,8 +66,8 @@ images. The images come from the archive of JPEG files.
 
 The number of training images is a choice, too, where a study of all methods has to end in some hours on two cores. With
 5,000 images the error still falls from the second longest to the longest recipe, so more epochs would lower it further:
-a study of 5,000 images would compare networks that still learn. With 1,000 images ResNet-8 is trained to its end by the shortest
-recipe of the table. The small VGG is not: its error falls up to the longest recipe that was tried.
+a study of 5,000 images would compare networks that still learn. With 1,000 images ResNet-8 is trained to its end by the
+shortest recipe of the table. The small VGG is not: its error falls up to the longest recipe that was tried.
 
 So `cifar10-cpu` and `cifar10-jpeg` draw 1,000 images for each seed. ResNet-8 trains for 80 epochs,
 the small VGG for 320.""",
