@@ -103,7 +103,7 @@ def test_a_build_for_rocm_trains_on_its_gpus_and_says_so(project, typed):
     rocm = {"PRETENDED_ROCM": "7.1"}
     said = typed("doctor", **rocm).stdout
     assert "ok       GPU: 1 on which torch computes" in said and "(ROCm 7.1)" in said
-    run = typed("run", "-p", PROFILE, "--set", "recipes.short.epochs=3", **rocm)
+    run = typed("run", "-p", PROFILE, "--set", "recipes.short.epochs=4", **rocm)
     assert "GPU 0 (up to" in run.stdout and "(ROCm 7.1)" in run.stdout
     assert "2 trained, 0 linked, 0 already there, 0 failed" in run.stdout
 
