@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from collabench.report.accepted import accept
 from collabench.report.build import build_report
 from collabench.report.comparison import compare_reports
+from collabench.report.folders import CONTENT
 from tests.support import fabricated
 
 TABLE = """\
@@ -73,6 +75,16 @@ def test_cells_that_differ_by_luck_agree_and_those_that_differ_by_more_are_named
     assert "1 differ by more" in cells and "simple-2" in cells
     assert largest.startswith("Largest change of a mean: +2.0") and "simple-2" in largest
     assert cause == "Likely cause: unknown: settings, devices, versions and commits are the same."
+
+
+def test_seeds_that_claims_have_used_since_are_a_cause(study):
+    path = study.workspace.accepted_report / CONTENT
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"further_runs": 1200}))
+    found = compared(study, errors({"simple-2": 1.0}))
+    assert found.lines[-1] == (
+        "Likely cause: claims were tested with 0 further runs beside the tables, before with 1,200."
+    )
     assert not found.same_bytes and any("error_last" in line for line in found.details)
 
 

@@ -7,6 +7,7 @@ randomness of training? What is the largest change of a mean? What is the likely
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from pathlib import Path
 
 from collabench.config.configuration import PARTS
 from collabench.core.record import Record
+from collabench.core.text import counted
 from collabench.report.accepted import NUMBERS_EQUAL, compare
 from collabench.report.claim_records import ClaimReport
-from collabench.report.folders import COSTS
+from collabench.report.folders import CONTENT, COSTS
 from collabench.stats import holm, paired
 from collabench.storage.files import read_json, write_json
 from collabench.storage.results import Measured
@@ -87,7 +89,12 @@ def compare_reports(workspace: Workspace) -> Comparison:
         return Comparison(tuple(details), tuple(details), False)
     news = [line for line in details if not _is_rounding(line)]
     before = _rows(old / _RUNS)
-    causes = [_settings(before, runs), _without_images(details, workspace), *_origins(old / COSTS, workspace.costs)]
+    causes = [
+        _settings(before, runs),
+        _further_runs(old, new),
+        _without_images(details, workspace),
+        *_origins(old / COSTS, workspace.costs),
+    ]
     lines = [_verdicts(old, new), *_cells(before, runs), _likely(causes)]
     if all(NUMBERS_EQUAL in line for line in details):
         rest = "; ".join(line.replace(f", {NUMBERS_EQUAL}", "") for line in details)
@@ -196,6 +203,17 @@ def _configurations(rows: list[dict[str, str]]) -> dict[tuple[str, ...], set[str
     for row in rows:
         found.setdefault(tuple(row[part] for part in PARTS), set()).add(row["run_id"].rpartition("-s")[0])
     return found
+
+
+def _further_runs(old: Path, new: Path) -> str:
+    """Return how many runs beside the tables' the claims of each report have used; empty if these are equally many."""
+    before, after = (
+        json.loads((folder / CONTENT).read_text("utf-8")).get("further_runs", 0) if (folder / CONTENT).exists() else 0
+        for folder in (old, new)
+    )
+    if before == after:
+        return ""
+    return f"claims were tested with {counted(after, 'further run')} beside the tables, before with {before:,}"
 
 
 def _without_images(details: list[str], workspace: Workspace) -> str:
