@@ -87,7 +87,7 @@ def test_the_page_says_when_the_papers_claims_are_looked_at_and_what_is_trained_
     looks = claims.designs["paper"].looks
     assert not set(PARTS) & set(claims.designs) and not set(PARTS) & {scope.profile for scope in claims.scopes.values()}
     said = " ".join(PAGE.read_text().split())
-    assert f"Claims are tested by the profile `paper`, at {looks[0]}, {looks[1]} and {looks[2]} seeds." in said
+    assert f"The profile `paper` tests the claims at {looks[0]}, {looks[1]} and {looks[2]} seeds (three looks)." in said
     hours = {
         name: int(found.replace(",", ""))
         for name, found in re.findall(r"^\| `(paper[\w-]*)` \|.*\| ([\d,]+) \|$", PAGE.read_text(), re.M)
