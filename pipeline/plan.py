@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from collabench.core.errors import CollabenchError
 from collabench.core.resources import Resources, allocated, choose, on_cluster
+from collabench.core.text import counted
 from collabench.storage.results import RESULT
 from collabench.study import growth as growing
 from collabench.study.blocks import next_blocks, seconds_of
@@ -108,7 +109,8 @@ def require_complete(study: Study, targets: Iterable[str]) -> None:
     for target in targets:
         if missing := lacking(study, target):
             raise CollabenchError(
-                f"{target}: nothing failed, but {len(missing)} files are missing, the first {missing[0]}; start again"
+                f"{target}: nothing failed, but it lacks {counted(len(missing), 'file')}, the first {missing[0]}; "
+                "start again"
             )
 
 

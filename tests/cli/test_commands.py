@@ -288,7 +288,7 @@ def test_a_report_that_lacks_a_run_says_which_and_a_partial_one_lies_elsewhere(c
     called = collabench("report", "-p", "small", "--root", reported)
     assert called.code == 2 and run.id in called.err and "lacks 1 of" in called.err and "partial" in called.err
     partial = collabench("report", "-p", "small", "--root", reported, "--partial")
-    assert partial.code == 0 and "(partial)" in partial.out and "1 of 8 runs are missing" in partial.out
+    assert partial.code == 0 and "(partial)" in partial.out and "1 of 8 runs is missing" in partial.out
     assert not (reported / "reports").exists() and not study.workspace.report.exists()
 
 
@@ -392,7 +392,7 @@ def test_run_of_one_configuration_trains_it_and_says_so(tmp_path):
     first, *_, trained, last = done.stdout.splitlines()
     assert first.startswith("1 training process: 1 core, no GPU; cores as asked for")
     assert trained == "2 trained, 0 linked, 0 already there, 0 failed"
-    assert last == "Next: collabench plan -p small, since 8 runs are missing"
+    assert last == "Next: collabench plan -p small, to see the missing 8 runs"
     assert (
         "[2/2] few · noisy · small · short · smoothed, seed 1: trained · 2 of 2 runs done, all trained" in done.stdout
     )

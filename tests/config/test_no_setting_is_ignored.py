@@ -622,7 +622,11 @@ def weights_section(folder: Path) -> Section:
     def compute(entry: PretrainedWeights) -> Any:
         return network(SHAPE, "cpu")(model_of(VGG | {"weights": entry}))
 
-    values = {"path": (str(copy), "/nowhere"), "sha256": ("0" * 64,), "fresh": (("classifier",), ("no-such-module",))}
+    values = {
+        "path": (str(copy), "/nowhere"),
+        "sha256": ("0" * 64,),
+        "fresh": (("classifier",), ("no-such-module",), ("pool",)),
+    }
     return Section("models.weights", PretrainedWeights, (base,), compute, PretrainedWeights.identity, values)
 
 

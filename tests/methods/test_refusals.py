@@ -168,7 +168,7 @@ def test_a_peer_that_the_images_do_not_fit_is_refused_before_anything_runs(tmp_p
     path.write_text(params_of("{method: dml, peers: [large]}"))
     params = load_params(path)
     assert make_plan(params, "tiny").runs
-    build = compatibility.build_backbone
+    build = compatibility.backbone_on_meta
 
     def too_small(model, *arguments, **options):
         if model.depth == 14:
@@ -177,7 +177,7 @@ def test_a_peer_that_the_images_do_not_fit_is_refused_before_anything_runs(tmp_p
 
     compatibility._backbone.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compatibility, "build_backbone", too_small)
+        patch.setattr(compatibility, "backbone_on_meta", too_small)
         with pytest.raises(ConfigError, match=r"tried: models\.large: this model needs larger images"):
             make_plan(params, "tiny")
 

@@ -66,6 +66,12 @@ def test_fresh_modules_keep_their_initial_weights_which_differ_between_copies(tm
     assert len(train(Run(configuration(entry, "dml"), 5)).result.heads) == 2
 
 
+def test_the_order_of_fresh_modules_changes_no_id(tmp_path):
+    orders = ("classifier", "stem"), ("stem", "classifier")
+    first, second = (saved(tmp_path / "w.safetensors", weights_of(), fresh) for fresh in orders)
+    assert configuration(first).id == configuration(second).id
+
+
 def test_the_checksum_and_what_is_fresh_are_in_the_id_and_the_path_is_not(tmp_path):
     entry = saved(tmp_path / "w.safetensors", weights_of())
     ids = {
@@ -98,6 +104,12 @@ def test_what_does_not_fit_is_named_before_training(tmp_path):
     message = refusal(saved(tmp_path / "other.safetensors", weights_of(classes=7)))
     assert "classifier.weight is (7, 16) and should be (10, 16); classifier.bias is (7,) and should be (10,)" in message
     assert "no module 'head'; its modules: stem" in refusal(fits.model_copy(update={"fresh": ("head",)}))
+    without_effect = {
+        ("pool",): "weights.fresh: the module 'pool' has no weights, so that naming it changes nothing",
+        ("stem", "stem.0"): "weights.fresh: the module 'stem.0' is within 'stem', which is named too",
+    }
+    for fresh, message in without_effect.items():
+        assert message in refusal(fits.model_copy(update={"fresh": fresh}))
     assert "its SHA-256 is" in refusal(fits.model_copy(update={"sha256": "0" * 64}))
     assert "cannot be read (No such file" in refusal(fits.model_copy(update={"path": str(tmp_path / "none")}))
     without_counts = {key: value for key, value in weights.items() if "num_batches" not in key}

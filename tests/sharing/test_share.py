@@ -101,7 +101,7 @@ def test_a_study_that_is_not_complete_is_shared_as_a_part_only(project):
     shutil.rmtree(study.workspace.folder(study.plan.runs[0]))
     with pytest.raises(CollabenchError):
         share(study, part=False, log=(told := []).append)
-    assert re.match("1 of 2 runs are missing; --part", told[0])
+    assert re.match("1 of 2 runs is missing; --part", told[0])
     shared(project)
 
 

@@ -122,7 +122,7 @@ def test_runs_that_are_whole_need_no_process_and_are_told_in_one_line(study, tra
     )
     assert outcome.done == [whole] and heard[0] == (whole.id, "done")
     assert sorted(asked) == sorted(run.id for run in (killed, damaged, *others))
-    assert said == [f"1 of {len(study.plan.runs)} runs are already there"]
+    assert said == [f"1 of {len(study.plan.runs)} runs already there"]
 
 
 def test_a_full_disk_stops_the_study_and_no_run_is_blamed(study, trained_by):

@@ -10,6 +10,7 @@ import typer
 
 from collabench.cli.app import HERE, Profile, Root, app, open_study
 from collabench.core.errors import CollabenchError
+from collabench.core.text import counted_of
 
 
 class Split(StrEnum):
@@ -56,4 +57,5 @@ def doubts(
         doubted=found.doubted,
         thumbnails=[thumbnail(found, int(at)) for at in found.doubted[:show]],
     )
-    print(f"{len(found.doubted):,} of {len(found.labels):,} labels are doubted: {', '.join(map(str, written))}")
+    doubted = counted_of(len(found.doubted), len(found.labels), "label", "doubted")
+    print(f"{doubted}: {', '.join(map(str, written))}")

@@ -19,6 +19,7 @@ from collabench.cli.app import HERE, Cores, Exact, Gpus, Hours, Profile, Root, S
 from collabench.cli.report import comparison_with_accepted
 from collabench.cli.study import limit_hours, part_of, print_open_claims
 from collabench.core.errors import CollabenchError, StorageError
+from collabench.core.text import counted, counted_of
 
 if TYPE_CHECKING:
     from collabench.storage.workspace import Workspace
@@ -156,14 +157,14 @@ def reproduce(
     if left:
         first = f"{left[0].run.configuration.label}, seed {left[0].run.seed}"
         print(
-            f"collabench: error: {program} ended without an error, but {len(left)} of {len(wanted)} runs are missing, "
-            f"the first: {first}; start again; log: {log_file}",
+            f"collabench: error: {program} ended without an error, but "
+            f"{counted_of(len(left), len(wanted), 'run', 'missing')}, the first: {first}; start again; log: {log_file}",
             file=sys.stderr,
         )
         raise typer.Exit(1)
     waiting = sum(state.open for state in study.claims)
     if shard is not None:
-        print(f"part {shard} is done: {len(wanted)} of the study's {len(study.plan.runs)} runs; "
+        print(f"part {shard} is done: {len(wanted)} of the study's {counted(len(study.plan.runs), 'run')}; "
               f"where the tables are to be made: collabench import {workspace.root} -p {profile}")  # fmt: skip
         print_open_claims(waiting, hours)
         return

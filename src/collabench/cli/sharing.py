@@ -134,7 +134,7 @@ def _take(study: Study, place: Path, allow_versions: bool, allow_devices: bool, 
     study = study.grown()
     left = sum(study.status(run).state != "done" for run in study.plan.due)
     ahead = len(study.ahead)
-    state = f"{left} of the study are missing" if left else "the study is complete"
+    state = f"still missing: {counted(left, 'run')}" if left else "the study is complete"
     state += f", undecided claims need {ahead} more" if ahead and not left else ""
     print(
         f"{counted(len(merged.imported), 'run')} imported, {len(merged.already)} already here; {state}"

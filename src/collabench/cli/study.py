@@ -208,7 +208,8 @@ def run(
     _conclude(outcome, len(chosen) - len(possible) - len(left_for_later), profile)
     print_open_claims(open_claims, hours)
     left = sum(study.status(one).state != "done" for one in study.plan.due)
-    print(f"Next: collabench {f'plan -p {profile}, since {left} runs are missing' if left else f'report -p {profile}'}")
+    command = f"plan -p {profile}, to see the missing {counted(left, 'run')}" if left else f"report -p {profile}"
+    print(f"Next: collabench {command}")
 
 
 def _train_in_rounds(
@@ -321,7 +322,7 @@ def _conclude(outcome: Outcome, left_out: int, profile: str) -> None:
     for one, reason in outcome.failed:
         print(f"failed: {one.configuration.label}, seed {one.seed}: {reason} [{one.id}]", file=sys.stderr)
     if left_out:
-        print(f"{left_out} runs left out: their data sets are missing (see above)", file=sys.stderr)
+        print(f"{counted(left_out, 'run')} left out: their data sets are missing (see above)", file=sys.stderr)
     if outcome.failed:
         print(f"once mended: collabench run -p {profile} --retry-failed", file=sys.stderr)
     if outcome.failed or left_out:
@@ -335,8 +336,8 @@ def part_of(study: Study, shard: str | None) -> list[Run]:
     chosen = shards.parse(shard) if shard is not None else None
     runs = shards.runs_of(study.plan, chosen)
     if chosen is not None:
-        configurations = len({run.configuration.id for run in runs})
-        print(f"part {chosen}: {len(runs)} of {len(study.plan.runs)} runs, {configurations} configurations")
+        configurations = counted(len({run.configuration.id for run in runs}), "configuration")
+        print(f"part {chosen}: {len(runs)} of {counted(len(study.plan.runs), 'run')}, {configurations}")
         if not runs:
             raise CollabenchError(
                 f"--shard {chosen}: the study has fewer groups of configurations that belong together than "

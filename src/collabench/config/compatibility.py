@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from collabench.config.batch_sizes import held_out
 from collabench.config.dataset_shape import shape_of, shape_or_assumed
@@ -12,7 +12,8 @@ from collabench.config.known_datasets import KNOWN
 from collabench.config.matrices import check_size
 from collabench.core.errors import ConfigError
 from collabench.methods import METHODS, MethodSettings
-from collabench.models import Backbone, ModelSettings, build_backbone
+from collabench.models import Backbone, ModelSettings
+from collabench.models.on_meta import backbone_on_meta, shapes_only
 from collabench.models.pretrained import check_pretrained, read_weights
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def check(configuration: Configuration) -> None:
         for model in (configuration.model, *configuration.peer_models.values()):
             key = (configuration.method.model_dump_json(), model, shape, classes, recipe.precision)
             if key not in _fitting:
-                configuration.method.check_fits(_backbone(model, shape, classes), recipe.precision, shape)
+                backbone = _backbone(model, shape, classes)
+                with shapes_only():
+                    configuration.method.check_fits(backbone, recipe.precision, shape)
                 _fitting.add(key)
         _check_members(configuration)
     except (ConfigError, ValueError) as error:
@@ -161,17 +164,4 @@ shape."""
 
 @lru_cache(maxsize=256)
 def _backbone(model: ModelSettings, shape: tuple[int, int, int], classes: int) -> Backbone:
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    class NothingDrawn(TorchFunctionMode):
-        """Skips random initialisation on the meta device, for which torch would import its compiler (more than a
-        second)."""
-
-        def __torch_function__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
-            if function in (torch.Tensor.normal_, torch.Tensor.uniform_) and arguments[0].is_meta:
-                return arguments[0]
-            return function(*arguments, **(named or {}))
-
-    with torch.device("meta"), NothingDrawn():  # names and shapes only, without memory and arithmetic
-        return build_backbone(model, shape, classes, weights_seed=0)
+    return backbone_on_meta(model, shape, classes)

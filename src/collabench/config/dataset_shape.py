@@ -22,9 +22,8 @@ class DatasetShape(Record):
     test_images: int
 
     def network_shape(self, recipe: RecipeConfig) -> tuple[int, int, int]:
-        """What the network receives (C, H, W): the images' own shape, or the recipe's random resized crop."""
-        crop = recipe.augmentation.random_resized_crop
-        return self.shape if crop is None else (self.shape[0], crop, crop)
+        """(C, H, W) of what the network receives."""
+        return recipe.augmentation.network_shape(self.shape)
 
 
 #: Assumed for facts that only the files of a data set tell, where a guess is sufficient.

@@ -52,6 +52,11 @@ class Augmentation(Record):
             raise ValueError("shift and random_resized_crop exclude each other; remove one of them")
         return self
 
+    def network_shape(self, images: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, H, W) of what the network receives: the images' own shape, or the random resized crop."""
+        crop = self.random_resized_crop
+        return images if crop is None else (images[0], crop, crop)
+
 
 class EarlyStopping(Record):
     """``patience``: training ends after an epoch whose validation error was evaluated and that is so many epochs after

@@ -24,6 +24,11 @@ def counted(value: float, noun: str, plural: str | None = None) -> str:
     return f"{number} {noun if value == 1 else plural or noun + 's'}"
 
 
+def counted_of(number: int, total: int, noun: str, state: str) -> str:
+    """``1 of 8 runs is missing``, ``2 of 8 runs are missing``."""
+    return f"{number:,} of {counted(total, noun)} {'is' if number == 1 else 'are'} {state}"
+
+
 def printable(text: str) -> str:
     """Return text that cannot control a terminal, for example by escape sequences or changes of the text's direction.
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+import scipy  # loads its parts when they are used: most data sets have no such noise
 from torch import Tensor
 
 from collabench.core.seeding import numpy_generator
@@ -67,8 +67,8 @@ def flip_rates(chance: np.ndarray, rate: float) -> np.ndarray:
 
     They rise with ``rate``, so that a higher rate hits every image that a lower one hits.
     """
-    low, high = ndtr(-rate / SPREAD), ndtr((1 - rate) / SPREAD)
-    rates = rate + SPREAD * ndtri(low + chance * (high - low))
+    low, high = scipy.special.ndtr(-rate / SPREAD), scipy.special.ndtr((1 - rate) / SPREAD)
+    rates = rate + SPREAD * scipy.special.ndtri(low + chance * (high - low))
     return np.rint(np.clip(rates, 0, 1) * _UNIT) / _UNIT
 
 

@@ -298,6 +298,5 @@ def _streamed_form(
     }
     tensors = streaming.pack_files(files, positions, config.upright, log)
     tensors |= {"train_labels": source.train_labels[train], "test_labels": source.test_labels[test]}
-    side = config.resize or streaming.NOMINAL_SIDE
     images = streaming.unpack_files(files.path, tensors, "train", config.resize, config.upright)
-    return tensors, (3, side, side), *pixel_statistics(images, tensors["train_labels"])
+    return tensors, images.image_shape, *pixel_statistics(images, tensors["train_labels"])

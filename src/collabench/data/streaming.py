@@ -211,8 +211,8 @@ class StreamedBatches:
         parts = self._batching.parts
         batches = [order[part].tolist() for part in parts[first_step:]]
         decoded = _decoded(batches, lambda position: self._augmented(position, epoch), self._device)
-        side = self.augmentation.random_resized_crop or self._images.resize or NOMINAL_SIDE
-        changes = EpochChanges(self.augmentation, self.count, side, side, self.seed, epoch, self._device)
+        _, height, width = self.augmentation.network_shape(self._images.image_shape)
+        changes = EpochChanges(self.augmentation, self.count, height, width, self.seed, epoch, self._device)
         for step, pixels in enumerate(decoded, start=first_step):
             images = self._normalise(changes.of_pixels(pixels, parts[step]))
             yield changes.of_normalised(images, parts[step]), targets[parts[step]]
@@ -246,7 +246,7 @@ def streamed_test_batches(
     device: torch.device,
 ) -> Iterator[Tensor]:
     """As :func:`collabench.data.batches.test_batches`, for images in files."""
-    side = augmentation.random_resized_crop or images.resize or NOMINAL_SIDE
+    _, _, side = augmentation.network_shape(images.image_shape)
     normalise = Normalisation(mean, std, device)
     batches = [list(range(first, min(first + batch_size, len(images)))) for first in range(0, len(images), batch_size)]
     for pixels in _decoded(batches, lambda position: _centre(images, position, side), device):

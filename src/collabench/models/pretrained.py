@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from collabench.core.errors import ConfigError
 from collabench.core.record import NO_REPEATS, Record
@@ -31,6 +31,11 @@ class PretrainedWeights(Record):
     path: str = Field(min_length=1)
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     fresh: Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=400)], ...], NO_REPEATS] = ()
+
+    @field_validator("fresh")
+    @classmethod
+    def _in_order(cls, fresh: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(fresh))  # their order changes nothing, so that it must not change an id
 
     def with_absolute_path(self, folder: Path) -> Self:
         """These settings with a relative path resolved against ``folder``, the folder of ``params.yaml``."""
@@ -114,12 +119,17 @@ def load_pretrained(network: nn.Module, settings: PretrainedWeights) -> None:
 
 
 def check_pretrained(network: nn.Module, settings: PretrainedWeights, weights: Mapping[str, Tensor]) -> None:
-    """Raise ConfigError (one line) if a file's tensors are not those of the network, or ``fresh`` names no module."""
+    """Raise ConfigError (one line) if a file's tensors are not those of the network, or if what ``fresh`` names is no
+    module or changes nothing."""
     modules = dict(network.named_modules())
     for module in settings.fresh:
         if module not in modules:
             known = ", ".join(name for name, _ in network.named_children())
             raise ConfigError(f"weights.fresh: the model has no module {module!r}; its modules: {known}")
+        if not modules[module].state_dict():
+            raise ConfigError(f"weights.fresh: the module {module!r} has no weights, so that naming it changes nothing")
+        if outer := next((other for other in settings.fresh if module.startswith(f"{other}.")), None):
+            raise ConfigError(f"weights.fresh: the module {module!r} is within {outer!r}, which is named too")
     problems = misfits(network, weights, settings.fresh)
     if problems:
         shown, more = problems[:3], len(problems) - 3

@@ -83,8 +83,9 @@ def compare_reports(workspace: Workspace) -> Comparison:
     new, old = workspace.report, workspace.accepted_report
     runs = _rows(new / _RUNS)
     count = len({row["run_id"] for row in runs})
+    all_runs = f"All {counted(count, 'run')}" if count != 1 else "The numbers of the one run"
     if not details:
-        return Comparison((f"All {count} runs equal the accepted ones, byte for byte.",), (), True)
+        return Comparison((f"{all_runs} equal the accepted ones, byte for byte.",), (), True)
     if not (old / _RUNS).exists():
         return Comparison(tuple(details), tuple(details), False)
     news = [line for line in details if not _is_rounding(line)]
@@ -98,10 +99,12 @@ def compare_reports(workspace: Workspace) -> Comparison:
     lines = [_verdicts(old, new), *_cells(before, runs), _likely(causes)]
     if all(NUMBERS_EQUAL in line for line in details):
         rest = "; ".join(line.replace(f", {NUMBERS_EQUAL}", "") for line in details)
-        lines = [f"All numbers of {count} runs equal the accepted ones. Another version wrote the rest: {rest}."]
+        lines = [
+            f"All numbers of {counted(count, 'run')} equal the accepted ones. Another version wrote the rest: {rest}."
+        ]
     elif not news:
         lines = [
-            f"All {count} runs agree with the accepted ones: only likelihoods and calibration errors differ, by "
+            f"{all_runs} agree with the accepted ones: only likelihoods and calibration errors differ, by "
             f"rounding (less than {ROUNDING:g} of their value)."
         ]
     return Comparison(tuple(line for line in lines if line), tuple(details), False)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from collabench.core.text import markdown_text
+from collabench.core.text import counted_of, markdown_text
 from collabench.storage.files import write_atomically
 
 TABLE, DATA, SHEET = "doubts.md", "doubts.csv", "contact-sheet.png"
@@ -49,8 +49,9 @@ def write_doubts(
     shown = rows[: len(thumbnails)]
     lines = [
         f"# {markdown_text(title)}: labels that the heads doubt",
-        f"{len(doubted):,} of {len(labels):,} labels are doubted, by confident learning (cleanlab). Probabilities: "
-        f"{markdown_text(source)}. A doubted label may be right: look at the image before you change it.",
+        f"{counted_of(len(doubted), len(labels), 'label', 'doubted')}, by confident learning (cleanlab). "
+        f"Probabilities: {markdown_text(source)}. A doubted label may be right: look at the image before you change "
+        "it.",
     ]
     if shown:
         table = [header, ("---",) * len(header), *(tuple(map(markdown_text, row)) for row in shown)]

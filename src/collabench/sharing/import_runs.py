@@ -16,6 +16,7 @@ from pathlib import Path
 
 from collabench.config.configuration import Run, dataset_key, differences, digest
 from collabench.core.errors import CollabenchError, Log, ResultError
+from collabench.core.text import counted
 from collabench.storage.files import folder_beside, move, read_json, sha256_of, unwritable
 from collabench.storage.locks import holding, is_held
 from collabench.storage.results import (
@@ -159,12 +160,12 @@ def _read(study: Study, source: Workspace, planned_only: bool, problems: list[st
         except CollabenchError as error:
             problems.append(str(error))
     if others and planned_only:
-        log(f"{len(others)} runs left out, which this study's plan doesn't have")
+        log(f"left out, because this study's plan lacks them: {counted(len(others), 'run')}")
     elif others:
         problems += [f"{folder}: {_why_not_planned(study, folder)}" for folder in others]
         problems.append(
-            f"{len(others)} runs are not of this study: make params.yaml and papers/ the same, or leave them out with "
-            "--planned-only"
+            f"not of this study: {counted(len(others), 'run')}; make params.yaml and papers/ the same, or leave them "
+            "out with --planned-only"
         )
 
 

@@ -21,6 +21,7 @@ from collabench.config.configuration import Run
 from collabench.core.errors import Log, ResultError
 from collabench.core.record import Record
 from collabench.core.regular import read_file
+from collabench.core.text import counted
 from collabench.report.across_images import predictions
 from collabench.storage.files import folder_beside, unwritable, write_atomically, write_json
 from collabench.storage.results import (
@@ -114,7 +115,7 @@ def write_records(study: Study, log: Log = print) -> Written:
     )
     if others:
         named = ", ".join(others[:3])
-        log(f"{workspace.records}: {len(others)} files are of configurations that the plan lacks; they stay: {named}")
+        log(f"{workspace.records}: keeps {counted(len(others), 'file')} of configurations that the plan lacks: {named}")
     size = sum(path.stat().st_size for path in workspace.records.glob(f"*{SUFFIX}"))
     return Written(workspace.records, total, added, size)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from collabench.core.errors import CollabenchError, Log, ResultError, one_line
 from collabench.core.regular import read_file
+from collabench.core.text import counted_of
 from collabench.sharing.dvc_lock import Lock, read_listing
 from collabench.sharing.dvc_remote import address_of, dvc
 from collabench.storage import archives
@@ -126,7 +127,9 @@ def _problems(study: Study, part: bool) -> list[str]:
         if folder not in planned and (folder / RESULT).exists():
             lines += _damage(folder)
     if missing and not part:
-        lines.append(f"{missing} of {len(study.plan.due)} runs are missing; --part pushes the runs that are there")
+        lines.append(
+            f"{counted_of(missing, len(study.plan.due), 'run', 'missing')}; --part pushes the runs that are there"
+        )
     if not part:
         lines += _damaged_inputs(study)
     return lines

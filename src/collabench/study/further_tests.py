@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from collabench.config.configuration import Configuration, Run
 from collabench.core.errors import ConfigError, Log, ResultError
+from collabench.core.text import counted
 from collabench.storage.files import sha256_of
 from collabench.storage.results import RESULT, load_result
 from collabench.study.runner import Runner
@@ -67,7 +68,7 @@ def evaluate(
     networks = [(run, runner.deployed(run).to(device)) for run in finished]
     found = []
     for file, labels in files:
-        log(f"{file.name}: evaluating {len(finished)} runs")
+        log(f"{file.name}: evaluating {counted(len(finished), 'run')}")
         checksum = sha256_of(file)
         for test_set in read_test_set(file, labels, study.inputs.dataset(finished[0], log)):
             errors = {}

@@ -12,6 +12,7 @@ from pathlib import Path
 from collabench.config.configuration import Configuration
 from collabench.core.errors import ResultError
 from collabench.core.record import Record
+from collabench.core.text import counted
 from collabench.storage.files import read_json, write_json
 from collabench.storage.results import RESULT, Result
 from collabench.storage.workspace import Workspace
@@ -65,9 +66,9 @@ class OtherCode:
 def what_to_do(found: list[OtherCode], profile: str) -> str:
     """Return one line on how to train the runs again, or how to keep them."""
     return (
-        f"{len(found)} configurations hold runs that other code computed. If their numbers change: raise `revision` in "
-        "the "
-        f"method's file, and they are trained again. If not: `collabench plan -p {profile} --accept-code` records that"
+        f"Other code computed runs of {counted(len(found), 'configuration')}. If their numbers change: raise "
+        "`revision` in the method's file, and they are trained again. If not: "
+        f"`collabench plan -p {profile} --accept-code` records that"
     )
 
 

@@ -166,7 +166,7 @@ def _add_those_there(
     """Add the runs that are there already to ``outcome``, without a process for any of them. Returns their ids."""
     there = [run for run in runs if runner.is_there(run)]
     if there:
-        log(f"{len(there):,} of {counted(len(runs), 'run')} are already there")
+        log(f"{len(there):,} of {counted(len(runs), 'run')} already there")
     for run in there:
         outcome.done.append(run)
         finished(run, "done")

@@ -108,9 +108,9 @@ def work_of_run(configuration: Configuration) -> int:
 def _forward(model: ModelSettings, shape: tuple[int, int, int], classes: int) -> int:
     import torch
 
-    from collabench.models import build_backbone
+    from collabench.models.on_meta import backbone_on_meta
     from collabench.training.flops import flops_of
 
-    with torch.device("meta"), torch.no_grad():  # shapes only, without memory and arithmetic
-        network = build_backbone(model, shape, classes, weights_seed=0).eval()
+    network = backbone_on_meta(model, shape, classes).eval()
+    with torch.device("meta"), torch.no_grad():
         return flops_of(lambda: network(torch.empty(1, *shape)))

@@ -45,7 +45,7 @@ def test_a_kill_between_a_files_end_and_snakemakes_record_of_it_loses_nothing(tm
 @pytest.mark.parametrize("target", ["datasets", "noise", "train", "report"])
 def test_each_target_counts_what_it_stands_for(tmp_path, target):
     study = tiny_study(tmp_path)
-    with pytest.raises(CollabenchError, match=f"{target}: nothing failed, but . files are missing"):
+    with pytest.raises(CollabenchError, match=f"{target}: nothing failed, but it lacks . file"):
         plan.require_complete(study, [target])
     trained(study)
     if target == "report":

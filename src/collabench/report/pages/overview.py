@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from collabench.config.configuration import READINGS
-from collabench.core.text import counted, markdown_text
+from collabench.core.text import counted, counted_of, markdown_text
 from collabench.report import titles
 from collabench.report.collect import Collected
 from collabench.report.content import Condition, Ranks, Report, Table
@@ -144,7 +144,9 @@ def _missing(report: Report) -> list[str]:
     if not report.partial:
         return []
     where = " Which: at the end." if report.missing else ""
-    return [f"**Partial: {len(report.missing)} of {report.runs} runs are missing**; every row shows its n.{where}"]
+    return [
+        f"**Partial: {counted_of(len(report.missing), report.runs, 'run', 'missing')}**; every row shows its n.{where}"
+    ]
 
 
 def _missing_runs(report: Report) -> list[str]:

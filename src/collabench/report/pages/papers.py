@@ -295,7 +295,7 @@ def _arithmetic(paper: Paper) -> list[str]:
             "other rows of the column, and larger in size than each."
         )
     if twice:
-        text = f"{len(twice)} configurations are printed in more than one table"
+        text = f"Printed in more than one table: {counted(len(twice), 'configuration')}"
         unequal = [entry for entry in twice if not entry.same]
         text += ", with the same value each time." if not unequal else ", not always with the same value: " + "; ".join(
             ", ".join(f"{formats.number(cell.value)} ({cell.table}, {cell.row}, {cell.column})" for cell in entry.cells)

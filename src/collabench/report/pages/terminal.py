@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from collabench.config.configuration import READINGS
 from collabench.core.errors import ResultError
-from collabench.core.text import terminal_width, wrapped
+from collabench.core.text import counted_of, terminal_width, wrapped
 from collabench.report.claim_records import ClaimReport
 from collabench.report.content import Condition, Report, Row
 from collabench.report.folders import CONTENT, OVERVIEW, report_folder
@@ -41,7 +41,7 @@ def terminal_summary(workspace: Workspace, *, partial: bool = False, width: int 
     if claims.exists() and (found := read_json(claims, ClaimReport)).here():
         blocks.append(_claims(found, width))
     if report.missing:
-        blocks.append(f"{len(report.missing)} of {report.runs} runs are missing.")
+        blocks.append(counted_of(len(report.missing), report.runs, "run", "missing") + ".")
     note = (
         "Test error % after the last epoch, mean ± sd over n seeds [95 % interval]; difference to the baseline in "
         "points, paired by seed, with its unadjusted 95 % interval; p: paired t test, Holm-adjusted."

@@ -16,6 +16,7 @@ from torch import Tensor
 from collabench.config.configuration import Configuration, Run
 from collabench.core.resources import Resources
 from collabench.core.seeding import dropout_seed
+from collabench.core.text import counted
 from collabench.methods import METHODS
 from collabench.study.gpu_check.cases import cases, form_of
 from collabench.study.gpu_check.record import Check, judged
@@ -69,10 +70,11 @@ def parity(resources: Resources) -> Iterator[Check]:
                 differences[name] = _difference(chosen, device, dtype)
         far = {name: one for name, one in differences.items() if not one <= close}
         worst = max(differences, key=lambda name: differences[name])
-        text = f"{len(differences)} configurations, {STEPS} steps: losses within {differences[worst]:.1e} ({worst})"
+        compared = counted(len(differences), "configuration")
+        text = f"{compared}, {STEPS} steps: losses within {differences[worst]:.1e} ({worst})"
         if far:
             names = ", ".join(f"{name} {one:.1e}" for name, one in far.items())
-            text = f"{len(far)} of {len(differences)} configurations differ by more than {close:g}: {names}"
+            text = f"differ by more than {close:g}: {len(far)} of {compared}: {names}"
         yield judged("parity", str(dtype).removeprefix("torch."), not far, text)
 
 
@@ -107,7 +109,7 @@ def bytes_(resources: Resources) -> Iterator[Check]:
     yield _same("repeated", again, count, "a run and its repetition")
     yield _same("killed and resumed", resumed, count, "a run and one that was interrupted")
     names = ", ".join(sorted({one for found in unstable.values() for one in found}))
-    text = f"in {len(unstable)} configurations: {names}" if unstable else "none"
+    text = f"in {counted(len(unstable), 'configuration')}: {names}" if unstable else "none"
     yield Check(part="bytes", name="operations that torch calls nondeterministic", verdict="note", text=text)
     yield Check(part="bytes", name="dropout masks", verdict="note", text=masks(device))
 
