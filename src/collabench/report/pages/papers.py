@@ -295,7 +295,8 @@ def _arithmetic(paper: Paper) -> list[str]:
             "other rows of the column, and larger in size than each."
         )
     if twice:
-        text = f"{counted(len(twice), 'configuration')} {'is' if len(twice) == 1 else 'are'} printed in more than one table"
+        verb = "is" if len(twice) == 1 else "are"
+        text = f"{counted(len(twice), 'configuration')} {verb} printed in more than one table"
         unequal = [entry for entry in twice if not entry.same]
         text += ", with the same value each time." if not unequal else ", not always with the same value: " + "; ".join(
             ", ".join(f"{formats.number(cell.value)} ({cell.table}, {cell.row}, {cell.column})" for cell in entry.cells)
