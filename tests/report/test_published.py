@@ -208,7 +208,7 @@ def test_runs_whose_data_set_is_missing_are_left_out_and_the_others_run(tmp_path
     assert sum(line.startswith("missing: data set imagenet32: ") for line in told) == 1
     done = collabench(tmp_path, "run", "-p", "partly", "--cores", "1")
     assert done.returncode == 1 and "1 trained, 0 linked" in done.stdout
-    assert "missing: data set imagenet32: " in done.stderr and "1 runs left out" in done.stderr
+    assert "missing: data set imagenet32: " in done.stderr and "(see above): 1 run\n" in done.stderr
     (tmp_path / "params.yaml").write_text((tmp_path / "params.yaml").read_text().replace("[digits-tiny, ", "["))
     done = collabench(tmp_path, "run", "-p", "partly", "--cores", "1")
     assert done.returncode == 2 and done.stderr.startswith("collabench: error: data set imagenet32: ")

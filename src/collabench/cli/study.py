@@ -322,7 +322,7 @@ def _conclude(outcome: Outcome, left_out: int, profile: str) -> None:
     for one, reason in outcome.failed:
         print(f"failed: {one.configuration.label}, seed {one.seed}: {reason} [{one.id}]", file=sys.stderr)
     if left_out:
-        print(f"{counted(left_out, 'run')} left out: their data sets are missing (see above)", file=sys.stderr)
+        print(f"left out, because data sets are missing (see above): {counted(left_out, 'run')}", file=sys.stderr)
     if outcome.failed:
         print(f"once mended: collabench run -p {profile} --retry-failed", file=sys.stderr)
     if outcome.failed or left_out:

@@ -217,7 +217,7 @@ def test_of_tables_that_take_longer_run_trains_the_first_looks_that_fit_and_repr
     assert seeds_in(folder) == before
     output = finish(folder, "run", "--cores", "1", "--hours", "0.5")
     assert "within 0.5 hours:" in output and "the first looks of 2 tests, the cheapest first: " in output
-    assert "runs are missing" in output
+    assert "to see the missing 2 runs" in output
     numbers = dict.fromkeys((run.configuration.names["method"] for run in study.plan.runs), 0)
     for run in study.plan.runs:
         numbers[run.configuration.names["method"]] += (study.workspace.folder(run) / RESULT).exists()

@@ -74,7 +74,7 @@ def parity(resources: Resources) -> Iterator[Check]:
         text = f"{compared}, {STEPS} steps: losses within {differences[worst]:.1e} ({worst})"
         if far:
             names = ", ".join(f"{name} {one:.1e}" for name, one in far.items())
-            text = f"differ by more than {close:g}: {len(far)} of {compared}: {names}"
+            text = f"{len(far)} of {compared} differ{'s' if len(far) == 1 else ''} by more than {close:g}: {names}"
         yield judged("parity", str(dtype).removeprefix("torch."), not far, text)
 
 
