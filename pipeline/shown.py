@@ -16,7 +16,7 @@ from collabench.report.formatting import Frame
 from collabench.report.html.data import read_everything
 from collabench.report.html.page import write_page
 from collabench.report.pages import tables
-from collabench.report.pages.claims import counted, verdict_table
+from collabench.report.pages.claims import verdict_counts, verdict_table
 from collabench.report.pages.drawing import file_name
 from collabench.storage.files import read_json
 from collabench.study.study import Study
@@ -94,7 +94,7 @@ def _verdicts(claims: ClaimReport) -> str:
         return _page("Claims", ["<p>No claim is tested in this profile.</p>"])
     shared, frame = verdict_table(claims)
     where = [f"<p>On {html_text(shared)}:</p>"] if shared else []
-    return _page("Claims", [f"<p>{html_text(counted(claims))}.</p>", *where, _html(frame)])
+    return _page("Claims", [f"<p>{html_text(verdict_counts(claims))}.</p>", *where, _html(frame)])
 
 
 def _html(frame: Frame) -> str:

@@ -11,7 +11,7 @@ from collabench.report.build import build_report
 from collabench.report.claim_records import ClaimReport
 from collabench.report.collect import collect
 from collabench.report.pages import undecided
-from collabench.report.pages.claims import CSV, JSON, PAGE, UNTUNED, counted, overview, page, verdict_table
+from collabench.report.pages.claims import CSV, JSON, PAGE, UNTUNED, overview, page, verdict_counts, verdict_table
 from collabench.report.pages.terminal import terminal_summary
 from collabench.report.verdicts import evaluate
 from collabench.stats import seeds_needed
@@ -298,7 +298,7 @@ def test_what_no_test_decides_is_counted_apart_from_tests(study):
                     compare=compare(("simple-2", "individual")))  # fmt: skip
     pairs = compare(("simple-2", "individual"), ("simple-4", "individual"))
     found = evaluated(study, claim(combine="each", compare=pairs), network)
-    assert counted(found) == (
+    assert verdict_counts(found) == (
         "2 tests on 1 claim: 1 supported, 1 refuted; "
         "1 comparison of networks, without a test, on 1 claim: 1 inconclusive"
     )
@@ -372,7 +372,7 @@ def test_a_scopes_own_smallest_effect_is_used_and_told_with_its_pilot(study):
 @pytest.mark.parametrize("path", sorted((ROOT / "reports").glob("*/claims.json")), ids=lambda path: path.parent.name)
 def test_accepted_reports_are_read_also_those_from_before_the_looks(path):
     report = read_json(path, ClaimReport)
-    assert page(report, {}).startswith("# Claims of the papers") and bool(counted(report)) == bool(report.here())
+    assert page(report, {}).startswith("# Claims of the papers") and bool(verdict_counts(report)) == bool(report.here())
 
 
 def test_with_one_seed_nothing_is_decided(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from collabench.core.text import counted
 from collabench.report.across_profiles import ClaimEverywhere, ScopeTest, count, without_replications
 from collabench.report.standing import DECIDED, Standing
 
@@ -28,7 +29,7 @@ def findings(claims: Sequence[ClaimEverywhere], names: dict[str, str]) -> list[s
     decided = sum(counts[name] for name in DECIDED)
     with_tests = sum(any(test.standing != "not run" for test in claim.tests) for claim in statistical)
     return [
-        f"{_share(decided, tested, 'test')} of {_number(with_tests, 'claim')} about test error "
+        f"{_share(decided, tested, 'test')} of {counted(with_tests, 'claim')} about test error "
         f"{'is' if decided == 1 else 'are'} decided: {counts['supported']} for the claim, {counts['refuted']} against "
         "it.",
         *again,
@@ -57,7 +58,7 @@ def summary(claims: Sequence[ClaimEverywhere], names: dict[str, str]) -> list[st
     return [
         first.removesuffix(".") + "".join(again or ["."]),
         f"{_sentence(_in_short(statistical, names, 'supported'))}; {_in_short(statistical, names, 'refuted')}.",
-        f"{_number(undecided, 'test')} {'is' if undecided == 1 else 'are'} undecided"
+        f"{counted(undecided, 'test')} {'is' if undecided == 1 else 'are'} undecided"
         + (f", {stopped} of which {'was' if stopped == 1 else 'were'} stopped because more seeds would not decide"
            if stopped else "")
         + f"; {where[0].lower()}{where[1:]}",
@@ -75,7 +76,7 @@ def _in_short(claims: Sequence[ClaimEverywhere], names: dict[str, str], wanted: 
         return f"no claim is {wanted}"
     such = " and ".join(told[:_IN_SHORT])
     some = f", such as {such}" if len(told) > _IN_SHORT else f": {such}"
-    return f"{_number(len(told), 'claim')} {'is' if len(told) == 1 else 'are'} {wanted} in at least one setting{some}"
+    return f"{counted(len(told), 'claim')} {'is' if len(told) == 1 else 'are'} {wanted} in at least one setting{some}"
 
 
 def _made_again(claims: Sequence[ClaimEverywhere]) -> list[str]:
@@ -89,12 +90,8 @@ def _made_again(claims: Sequence[ClaimEverywhere]) -> list[str]:
     return [f"Made again on fresh seeds, {_share(sum(again), len(again), 'decided test')} {reach} the same verdict."]
 
 
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
 def _share(part: int, whole: int, noun: str) -> str:
-    return f"{part} of {_number(whole, noun)}"
+    return f"{part} of {counted(whole, noun)}"
 
 
 def _told(claims: Sequence[ClaimEverywhere], names: dict[str, str], wanted: Standing, word: str) -> str:
@@ -103,7 +100,7 @@ def _told(claims: Sequence[ClaimEverywhere], names: dict[str, str], wanted: Stan
     if not told:
         return f"{word}: none of the claims about test error."
     left = len(told) - _QUOTED
-    return f"{word}: {'; '.join(told[:_QUOTED])}" + (f"; and {_number(left, 'other claim')}." if left > 0 else ".")
+    return f"{word}: {'; '.join(told[:_QUOTED])}" + (f"; and {counted(left, 'other claim')}." if left > 0 else ".")
 
 
 def _quoted(claims: Sequence[ClaimEverywhere], names: dict[str, str], wanted: Standing) -> list[str]:
@@ -112,7 +109,7 @@ def _quoted(claims: Sequence[ClaimEverywhere], names: dict[str, str], wanted: St
     for claim in claims:
         places = [f"{_short(test)}, {test.verdict.where[1]}" for test in claim.tests if test.standing == wanted]
         if places:
-            more = f" and {_number(len(places) - 1, 'other test')}" if len(places) > 1 else ""
+            more = f" and {counted(len(places) - 1, 'other test')}" if len(places) > 1 else ""
             statement = claim.statement.removesuffix(".")
             told.append(f"“{statement}” ({names.get(claim.paper, claim.paper)}; {places[0]}{more})")
     return told
@@ -128,7 +125,7 @@ def _undecided(counts: dict[Standing, int], undecided: int) -> str:
         return "No test is undecided."
     towards, against, stopped = (counts.get(name, 0) for name in ("leans for", "leans against", "stopped"))
     text = (
-        f"Of the {_number(undecided, 'undecided test')}, {_leaning(towards)} towards the claim and "
+        f"Of the {counted(undecided, 'undecided test')}, {_leaning(towards)} towards the claim and "
         f"{_leaning(against)} against it, by the interval that is not widened for the number of tests"
     )
     was = "was" if stopped == 1 else "were"

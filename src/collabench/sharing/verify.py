@@ -246,8 +246,8 @@ def _verify_results(
     found.notes += [f"{counted(count, 'run')} made at {commit}" for commit, count in sorted(commits.items())]
     if recorded:
         found.notes.append(
-            f"{recorded} runs came from records, without logits and weights: a run that is trained again is compared "
-            "with the checksums in its result"
+            f"{counted(recorded, 'run')} came from records, without logits and weights: a run that is trained again is "
+            "compared with the checksums in its result"
         )
     if unmeasured:
         found.notes.append(f"{unmeasured} runs have no measured.json here: device and versions unknown")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas
 
 from collabench.config.configuration import READINGS
+from collabench.core.text import counted
 from collabench.papers.citations import cited_claim
 from collabench.papers.schema import About
 from collabench.report.claim_records import ClaimReport, ClaimVerdict, PartVerdict, ScopeVerdict
@@ -78,8 +79,8 @@ def overview(results: ClaimReport, costs: ClaimReport) -> list[str]:
     if results.here():
         shared, frame = verdict_table(results)
         lines += [
-            f"{counted(results)}. Verdicts hold for their scope only; a paper's family of tests holds a wrong one in "
-            f"at most 5 % of studies. Rules, intervals and the claims not run here: [{PAGE}]({PAGE}).",
+            f"{verdict_counts(results)}. Verdicts hold for their scope only; a paper's family of tests holds a wrong "
+            f"one in at most 5 % of studies. Rules, intervals and the claims not run here: [{PAGE}]({PAGE}).",
             *([f"On {shared}:"] if shared else []),
             safe_cells(frame).to_markdown(index=False, disable_numparse=True),
             *_caveats(results),
@@ -91,7 +92,7 @@ def overview(results: ClaimReport, costs: ClaimReport) -> list[str]:
         ]
     if costs.here():
         lines.append(
-            f"{_of(len(costs.here()), 'claim')} about training time and memory: [costs/{PAGE}](costs/{PAGE}), as "
+            f"{counted(len(costs.here()), 'claim')} about training time and memory: [costs/{PAGE}](costs/{PAGE}), as "
             "measured."
         )
     return lines
@@ -108,7 +109,7 @@ def _caveats(report: ClaimReport) -> list[str]:
     return [" ".join(lines)] if lines else []
 
 
-def counted(report: ClaimReport) -> str:
+def verdict_counts(report: ClaimReport) -> str:
     """``16 tests on 12 claims: 6 supported, 3 refuted, 7 inconclusive``, and apart from these what no test decides."""
     told = []
     for tested, noun in ((True, "test"), (False, "comparison")):
@@ -119,14 +120,10 @@ def counted(report: ClaimReport) -> str:
         states = [scope.state for scope in verdicts]
         counts = ", ".join(f"{states.count(word)} {word}" for word in (*WORDS, "stopped", "open") if word in states)
         told.append(
-            f"{_of(len(verdicts), noun)} {'on' if tested else 'of networks, without a test, on'} "
-            f"{_of(len(claims), 'claim')}: {counts}"
+            f"{counted(len(verdicts), noun)} {'on' if tested else 'of networks, without a test, on'} "
+            f"{counted(len(claims), 'claim')}: {counts}"
         )
     return "; ".join(told)
-
-
-def _of(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def verdict_table(report: ClaimReport) -> tuple[str, pandas.DataFrame]:

@@ -67,7 +67,7 @@ def _claims(report: ClaimReport, width: int) -> str:
             reading = ", our reading" if claim.paper in READINGS else ""
             text = f"{state:<{_HANGING}}{claim.statement} [{claim.paper}{reading}]" + (f" ({told})" if told else "")
             lines.append(textwrap.fill(text, width, subsequent_indent=" " * _HANGING, break_on_hyphens=False))
-    lines.append(wrapped(f"{claims_page.counted(report)}.", width))
+    lines.append(wrapped(f"{claims_page.verdict_counts(report)}.", width))
     return "\n".join(lines)
 
 
