@@ -37,8 +37,7 @@ from collabench.core.errors import ConfigError
 T = TypeVar("T")
 aten = torch.ops.aten
 
-#: Timeout of a collective operation. It is long because other processes wait while the first one prepares a
-#: data set.
+#: Timeout of a collective operation. It is long: other processes wait while the first one prepares a data set.
 PATIENCE = timedelta(days=7)
 
 _control: list[dist.ProcessGroup] = []
@@ -47,8 +46,7 @@ _total: list[int] = []
 
 
 def launched_world() -> int:
-    """Number of processes that torchrun started, including this one; 1 without torchrun, whatever the surroundings
-    say."""
+    """Number of processes that torchrun started, including this one; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
@@ -67,8 +65,7 @@ def join(**options: Any) -> None:
 
 
 def use_gpus(device: torch.device) -> None:
-    """Exchange tensors of GPUs over NCCL from now on. All processes call this function, each with the GPU that it has
-    leased."""
+    """Exchange tensors of GPUs over NCCL from now on. All processes call it, each with the GPU that it has leased."""
     _gpus.append(dist.new_group(backend="nccl", device_id=device))
 
 
@@ -355,8 +352,10 @@ class _BatchNormFunction(torch.autograd.Function):
 class _SharedBatchNorm(_BatchNorm):
     """Batch normalisation that uses the statistics of the whole batch in training."""
 
-    @_disable_dynamo
     def forward(self, x: Tensor) -> Tensor:
+        return (self._uncompiled if torch.compiler.is_compiling() else self._forward)(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         training = self.training or self.running_mean is None
         if not training or world() == 1:
             return super().forward(x)
@@ -368,6 +367,8 @@ class _SharedBatchNorm(_BatchNorm):
                 momentum = 1.0 / self.num_batches_tracked.item()
         running = (self.running_mean, self.running_var) if tracked else (None, None)
         return _BatchNormFunction.apply(x, self.weight, self.bias, *running, True, momentum, self.eps)
+
+    _uncompiled = _disable_dynamo(_forward)  # its first call imports the compiler
 
 
 class _SharedBatchNorm1d(_SharedBatchNorm, nn.BatchNorm1d):

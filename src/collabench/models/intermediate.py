@@ -57,7 +57,8 @@ class IntermediateLayer(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         if self._receive is not None:
-            output, copy = _apply(self, x, skip)
+            apply = _apply_uncompiled if torch.compiler.is_compiling() else _apply
+            output, copy = apply(self, x, skip)
             self._receive(copy)
             return output
         y = self.norm(self.conv(x))
@@ -143,7 +144,6 @@ class _Saved(NamedTuple):
     needs_input: bool
 
 
-@_disable_dynamo  # in a compiled network, tapped layers run uncompiled
 def _apply(layer: IntermediateLayer, x: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor]:
     """The layer's output, twice: for the network and for the layer's own loss."""
     paths, tensors = [_Path(layer.conv, layer.norm)], [x]
@@ -153,6 +153,10 @@ def _apply(layer: IntermediateLayer, x: Tensor, skip: Tensor | None) -> tuple[Te
     weights = [w for path in paths for w in (path.conv.weight, path.norm.weight, path.norm.bias)]
     identity = skip if layer.added == "identity" else None
     return _TwoGradients.apply(paths, identity, *tensors, *weights)
+
+
+#: In a compiled network, tapped layers run uncompiled. The first call imports the compiler, which takes a second.
+_apply_uncompiled = _disable_dynamo(_apply)
 
 
 class _TwoGradients(torch.autograd.Function):

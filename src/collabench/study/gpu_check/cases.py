@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from collabench.config.configuration import CONDITION, Configuration, RequiredRun
 from collabench.config.data_sections import DatasetConfig, NoiseConfig
 from collabench.config.dataset_shape import DatasetShape
 from collabench.config.sections import RecipeConfig
 from collabench.methods import METHODS, MethodSettings
-from collabench.models import FAMILIES, ModelSettings, build_backbone
+from collabench.models import FAMILIES, ModelSettings
+from collabench.models.on_meta import backbone_on_meta, shapes_only
 
 CLASSES = 4
 SHAPE = (1, 8, 8)
@@ -110,10 +109,10 @@ def configuration(method: str, **recipe: Any) -> Configuration:
     refusals = []
     for values in SMALL_MODELS:
         model = model_of(values)
-        with torch.device("meta"):
-            backbone = build_backbone(model, SHAPE, CLASSES, 0)
+        backbone = backbone_on_meta(model, SHAPE, CLASSES)
         try:
-            settings.check_fits(backbone, "float32", SHAPE)
+            with shapes_only():
+                settings.check_fits(backbone, "float32", SHAPE)
         except ValueError as error:
             refusals.append(str(error))
             continue
