@@ -43,7 +43,7 @@ def test_old_words_are_renewed_and_every_number_stays(project):
     before = files_of(project)
     page, report, claims = (project / name for name in ("README.md", "report.json", "claims.json"))
     without_lead = LEAD.sub("", page.read_text(), count=1)
-    assert "Refuted:" not in without_lead
+    assert "- Refuted:" not in without_lead
     page.write_text(without_lead)
     (project / "figures/claims.svg").unlink()
     shutil.rmtree(project / "metrics")
@@ -55,7 +55,7 @@ def test_old_words_are_renewed_and_every_number_stays(project):
         body = {key: value for key, value in body.items() if key not in ("checksum", "verdicts")}
         path.write_text(json.dumps(body | {"checksum": checksum_of_body(body)}))
     assert main(["cifar10-jpeg"]) == 0
-    assert "Refuted:" in page.read_text() and LEAD.sub("", page.read_text(), count=1) == without_lead
+    assert "- Refuted:" in page.read_text() and LEAD.sub("", page.read_text(), count=1) == without_lead
     after, words = files_of(project), {Path("README.md"), Path("figures/claims.svg")}  # as the claims are declared now
     assert {name: after[name] for name in after.keys() - words} == {
         name: before[name] for name in before.keys() - words
